@@ -1,0 +1,141 @@
+"""Every error penstock raises, and nothing else.
+
+::
+
+    PenstockError
+    |-- ConfigError (ValueError)            what the user asked for cannot be: says the field and the way out
+    |-- SourceError (OSError)               a source cannot be listed or read as a whole
+    |-- ItemError                           one item cannot be done; it becomes a dead letter, the job goes on
+    |   |-- ReadError (OSError)             its bytes cannot be read
+    |   |-- DecodeError (ValueError)        its bytes are not a picture we can use
+    |   |   |-- UnreadableError             no decoder knows it (empty file, HTML page under a .jpg name)
+    |   |   |-- TruncatedError              it ends too early
+    |   |   |-- UnsupportedFormatError      a format that is not on the allow-list
+    |   |   `-- TooLargeError               its header promises more pixels than the limit
+    |   |-- EmbedError                      the embedder refused it
+    |   |-- PoisonItemError (RuntimeError)  it killed every worker that tried it
+    |   `-- RowRefusedError (ValueError)    the sink refused its row
+    |-- EmbedderError (RuntimeError)        the embedder cannot work at all
+    |-- SinkError                           the sink cannot work at all
+    |   |-- SinkUnavailableError (ConnectionError)   not reachable, after retries
+    |   `-- CollectionMismatchError (ValueError)     what exists there does not fit this job
+    |-- SharedMemoryError (OSError)
+    |   |-- SharedMemoryFullError           /dev/shm has no room: says needed, free and what to set
+    |   `-- StaleSlotError                  a slot was written by somebody who no longer owns it
+    |-- WorkerError (RuntimeError)
+    |   |-- WorkerStartError                a worker process cannot start
+    |   `-- WorkerDiedError                 a worker process died: says its pid and how
+    `-- AccountingError (RuntimeError)      items are missing in the books; never expected
+
+    PipelineFailure (ExceptionGroup)        why a pipeline stopped; each member is noted with its stage
+
+Leaves also inherit the built-in that a caller would catch anyway. An ``ItemError`` says something about one item, all
+others about the job.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+
+class PenstockError(Exception):
+    """Root of every error of penstock."""
+
+
+class ConfigError(PenstockError, ValueError):
+    """A wrong setting. The message names the field and what it may be."""
+
+
+class SourceError(PenstockError, OSError):
+    """A source cannot be listed or read as a whole."""
+
+
+class ItemError(PenstockError):
+    """One item cannot be done. It is recorded as a dead letter and the job goes on."""
+
+
+class ReadError(ItemError, OSError):
+    """The bytes of an item cannot be read."""
+
+
+class DecodeError(ItemError, ValueError):
+    """The bytes of an item are not a picture we can use."""
+
+
+class UnreadableError(DecodeError):
+    """No decoder knows these bytes."""
+
+
+class TruncatedError(DecodeError):
+    """The picture ends too early."""
+
+
+class UnsupportedFormatError(DecodeError):
+    """The picture's format is not on the allow-list."""
+
+
+class TooLargeError(DecodeError):
+    """The picture's header promises more pixels than the limit."""
+
+
+class EmbedError(ItemError):
+    """The embedder refused this item."""
+
+
+class PoisonItemError(ItemError, RuntimeError):
+    """The item killed every worker that tried it."""
+
+
+class RowRefusedError(ItemError, ValueError):
+    """The sink refused this row."""
+
+
+class EmbedderError(PenstockError, RuntimeError):
+    """The embedder cannot work at all."""
+
+
+class SinkError(PenstockError):
+    """The sink cannot work at all."""
+
+
+class SinkUnavailableError(SinkError, ConnectionError):
+    """The sink is not reachable, after retries."""
+
+
+class CollectionMismatchError(SinkError, ValueError):
+    """What exists in the sink does not fit this job."""
+
+
+class SharedMemoryError(PenstockError, OSError):
+    """Shared memory cannot be had or trusted."""
+
+
+class SharedMemoryFullError(SharedMemoryError):
+    """Shared memory has no room for the rings."""
+
+
+class StaleSlotError(SharedMemoryError):
+    """A slot holds what somebody wrote who no longer owns it."""
+
+
+class WorkerError(PenstockError, RuntimeError):
+    """Something about a worker process."""
+
+
+class WorkerStartError(WorkerError):
+    """A worker process cannot start."""
+
+
+class WorkerDiedError(WorkerError):
+    """A worker process died."""
+
+
+class AccountingError(PenstockError, RuntimeError):
+    """Items are missing in the books."""
+
+
+class PipelineFailure(ExceptionGroup[Exception]):  # noqa: N818  (the name users of SPDL know)
+    """Why a pipeline stopped. Members are Exceptions; each carries a note with the name of its stage."""
+
+    def derive(self, excs: list[Exception]) -> Self:  # type: ignore[override]
+        return type(self)(self.message, excs)
