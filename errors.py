@@ -13,6 +13,7 @@
     |   |   |-- UnsupportedFormatError      a format that is not on the allow-list
     |   |   `-- TooLargeError               its header promises more pixels than the limit
     |   |-- EmbedError                      the embedder refused it
+    |   |-- DeadlineError (TimeoutError)    it took longer than an item may
     |   |-- PoisonItemError (RuntimeError)  it killed every worker that tried it
     |   `-- RowRefusedError (ValueError)    the sink refused its row
     |-- EmbedderError (RuntimeError)        the embedder cannot work at all
@@ -80,6 +81,10 @@ class TooLargeError(DecodeError):
 
 class EmbedError(ItemError):
     """The embedder refused this item."""
+
+
+class DeadlineError(ItemError, TimeoutError):
+    """The item took longer than an item may take."""
 
 
 class PoisonItemError(ItemError, RuntimeError):

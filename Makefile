@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` and `make test`. The first run makes the virtual environment.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+IMAGES ?= examples/photos
+OUT    ?= out
+STAMP  := $(VENV)/.ready
+
+.PHONY: help demo test fast lint types bench clean
+
+help:
+	@echo "make demo [IMAGES=folder]   embed a folder of pictures, search it, write a contact sheet"
+	@echo "make test                   checkers and all tests (make fast: only the fast tests)"
+	@echo "make lint types             ruff; mypy and pyright"
+	@echo "make bench                  every figure of the README, as ratios against its peer"
+	@echo "make clean                  remove the virtual environment and what the demo made"
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,jpeg,onnx,report]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py "$(IMAGES)" --out "$(OUT)"
+
+test: lint types
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+fast: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy -p penstock && $(BIN)/mypy tests && $(BIN)/pyright
+
+bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m penstock.bench all
+
+clean:
+	rm -rf $(VENV) $(OUT)

@@ -1,0 +1,148 @@
+"""One picture, from whatever it is given as, into its canvas. Every way it can fail is an `ItemError`.
+
+The order that makes it cheap and safe: signature, size limits by the header, reduce while decoding (JPEG), flatten to 8
+bits, reduce by box means, colours, turn upright, copy the box the filter reads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+
+from ..errors import ConfigError, DecodeError, ItemError, TooLargeError, UnreadableError
+from .canvas import Placement, UInt8, put
+from .color import to_rgb
+from .geometry import grid_for, reduction
+from .headers import check_format, refusal, webp_size
+from .jpeg import draft_factor, fast_jpeg, load
+from .modes import flatten, to_uint8
+from .reading import read_file
+from .spec import PreprocessSpec
+from .upright import View, orientation
+
+for _plugin in ("PIL.TiffImagePlugin", "PIL.WebPImagePlugin"):
+    # Else Pillow registers these two only by importing all its plugins, in the middle of the first job that meets one.
+    importlib.import_module(_plugin)
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | npt.NDArray[Any] | Image.Image
+"""A path, the bytes of a file, an array ``[h, w]`` or ``[h, w, 1 | 3 | 4]``, or a Pillow picture."""
+
+
+def check_pillow() -> None:
+    """Refuse a process in which Pillow was told to accept broken files.
+
+    Raises:
+        ConfigError: `ImageFile.LOAD_TRUNCATED_IMAGES` is on. (It made 1,925 of 5,981 hostile files "decode".)
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ConfigError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut files would become silently wrong pictures")
+
+
+def decode_into(source: Source, spec: PreprocessSpec, canvas: UInt8) -> Placement:
+    """Decode one picture into its canvas.
+
+    Args:
+        source: See `Source`. Pictures and arrays are only read.
+        spec: What to make of it.
+        canvas: uint8 ``[c, c, 3]`` with ``c = canvas_side(spec)``; written, and half-written after an error.
+
+    Raises:
+        ReadError: The path cannot be read.
+        UnreadableError: Not a picture.
+        TruncatedError: It ends too early.
+        UnsupportedFormatError: Its format is not allowed.
+        TooLargeError: More pixels, or a longer side, or a larger file than allowed.
+        DecodeError: Anything else its decoder says.
+    """
+    if isinstance(source, np.ndarray):
+        return _guarded("array", b"", lambda: _place_array(source, spec, canvas))
+    if isinstance(source, Image.Image):
+        return _guarded("image", b"", lambda: _place_image(source, "image", spec, canvas))
+    data = (
+        source
+        if isinstance(source, (bytes, bytearray, memoryview))
+        else read_file(os.fspath(source), spec.max_file_bytes)
+    )
+    return _decode_bytes(data, spec, canvas)
+
+
+def _decode_bytes(source: bytes | bytearray | memoryview, spec: PreprocessSpec, canvas: UInt8) -> Placement:
+    data = source if isinstance(source, bytes) else bytes(source)  # BytesIO shares the memory of bytes only
+    name = check_format(data, spec.formats)
+    if name == "WEBP" and (promised := webp_size(data)):
+        _check_size(*promised, spec)
+
+    def place() -> Placement:
+        # Only the plugin whose signature was found may look at the data.
+        with Image.open(io.BytesIO(data), formats=(name,)) as image:
+            return _place_image(image, name, spec, canvas, data)
+
+    return _guarded(name, data, place)
+
+
+def _guarded(name: str, data: bytes, place: Callable[[], Placement]) -> Placement:
+    try:
+        return place()
+    except ItemError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError(f"{name}: {error}; max_pixels is the knob") from error
+    except Exception as error:
+        # Plugins were seen to raise ValueError, SyntaxError, IndexError, NotImplementedError, OverflowError,
+        # MemoryError and UnicodeDecodeError beside OSError: one bad file must never cost its neighbours.
+        raise refusal(name, data, error) from error
+
+
+def _check_size(width: int, height: int, spec: PreprocessSpec) -> None:
+    if width < 1 or height < 1:
+        raise UnreadableError(f"an empty picture of {width} x {height} pixels")
+    if max(width, height) > spec.max_side:
+        raise TooLargeError(f"{width} x {height} pixels: a side is over max_side={spec.max_side}")
+    if width * height > spec.max_pixels:
+        raise TooLargeError(f"{width} x {height} = {width * height} pixels, over max_pixels={spec.max_pixels}")
+
+
+def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt8) -> Placement:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise DecodeError(f"array of shape {array.shape} is not a picture; give [h, w] or [h, w, 1 | 3 | 4]")
+    height, width = array.shape[:2]
+    _check_size(width, height, spec)
+    pixels = to_uint8(array)
+    grid = grid_for(width, height, spec)
+    has_alpha = pixels.ndim == 3 and pixels.shape[2] == 4
+    if has_alpha or reduction(max(grid.sx, grid.sy), spec.size) > 1:
+        return _place_image(Image.fromarray(np.ascontiguousarray(pixels)), "array", spec, canvas)
+    return Placement(put(pixels, grid, spec, canvas), width, height, "array")
+
+
+def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UInt8, data: bytes = b"") -> Placement:
+    stored = image.size  # TIFF answers its upright size and turns itself while loading
+    _check_size(*stored, spec)
+    factor = draft_factor(*stored, spec) if name == "JPEG" else 1
+    pixels = fast_jpeg(image, data, factor) if name == "JPEG" and spec.decoder == "simplejpeg" else None
+    if pixels is None:
+        load(image, factor, spec)
+    view = View(orientation(image), stored)
+    grid = grid_for(*view.upright, spec)
+    fx, fy = (reduction(s / factor, spec.size) for s in view.stored_axes(grid.sx, grid.sy))
+    if pixels is None or fx * fy > 1:
+        pixels = _shrunk(image if pixels is None else Image.fromarray(pixels), fx, fy, spec)
+    return Placement(put(*view.turned(pixels, grid, factor * fx, factor * fy), spec, canvas), *view.upright, name)
+
+
+def _shrunk(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec) -> UInt8:
+    profile = image.info.get("icc_profile")
+    image, converted = flatten(image, spec)
+    if fx * fy > 1:
+        image = image.reduce((fx, fy))
+    # Colours come last because they are the dearest per pixel; the means were taken in the source's own space.
+    return np.asarray(image if converted else to_rgb(image, profile, spec.cmyk))

@@ -1,0 +1,270 @@
+"""The worker pool: processes that turn batches of pictures into slots of a ring, seen from the parent's hub.
+
+The parent owns every slot's state (``shm.SlotTable``) and grants a worker a slot together with its task; the worker answers
+that the slot is ready. A worker's death is the end of its socket: its granted slots go back, its tasks are done again, and
+a new process takes its place on the same ring. Nothing here blocks the hub: greenlets wait, threads start processes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import gevent
+from gevent.event import AsyncResult
+
+from ..errors import DeadlineError, ItemError, PoisonItemError, WorkerError
+from ..shm import SlotLayout, Zygote, require_room
+from .member import Lost, Member
+from .protocol import Row, Source, Timings
+from .runtime import worker_environment
+from .slot import Lease, SlotBatch
+from .settings import WorkerSettings
+from .spec import PreprocessSpec
+
+PRELOAD = ("jax", "jax.numpy", "PIL.Image", "penstock.preprocess.worker", "penstock.engine.embedders")
+"""What the workers' common ancestor imports once: a worker then starts in milliseconds. None of it starts a JAX backend."""
+
+_ITEM_DEATHS = 3
+"""An item that was being decoded when its worker died this many times is poison."""
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """One batch on its way through the pool, over as many attempts as it takes."""
+
+    sources: Sequence[Source]
+    live: list[int]
+    failures: list[tuple[int, ItemError]] = field(default_factory=list[tuple[int, ItemError]])
+    deaths: Counter[int | None] = field(default_factory=Counter[int | None])
+
+    def blame(self, lost: Lost) -> None:
+        """Take an item out that is over its deadline, or has killed its worker too often; else try it all again."""
+        if not lost.begun:
+            return
+        suspect = self.live[lost.row] if lost.row is not None else None
+        self.deaths[suspect] += 1
+        if lost.hung and suspect is not None:
+            self._give_up([suspect], DeadlineError(f"took longer than item_timeout; its {lost.worker} was replaced"))
+        elif self.deaths[suspect] >= _ITEM_DEATHS:
+            story = f"killed its worker {_ITEM_DEATHS} times; the last {lost.worker} {lost.how}"
+            self._give_up(self.live if suspect is None else [suspect], PoisonItemError(story))
+
+    def _give_up(self, positions: Sequence[int], error: ItemError) -> None:
+        self.failures.extend((position, error) for position in positions)
+        gone = set(positions)
+        self.live = [position for position in self.live if position not in gone]
+
+
+class PreprocessPool:
+    """Worker processes with a shared-memory ring each. A batch goes in, a slot full of pixels comes out.
+
+    ``start`` and ``close`` may be called from any thread; ``process`` from greenlets of the hub between ``start_in_hub``
+    and ``stop_in_hub``. A pool can serve one pipeline after another and stays warm in between.
+
+    Args:
+        spec: what to do with each picture.
+        workers: processes; default: the cores this process may use.
+        batch_size: the most pictures in a batch (rows of a slot).
+        slots: slots per worker. Two keep a worker busy (one written, one read); each more hides jitter of the embedder.
+            Shared memory in all: ``workers * slots * (batch_size * bytes per picture + header)``.
+        threads: reads a worker has in flight when storage is slow.
+        embedder: ``(factory reference, specification)`` of an embedder that runs in the workers.
+        devices: accelerators, given to the workers in turn.
+        item_timeout: seconds one picture may take.
+        named: keep the segments' names so that another process (Triton) can map them; else they are unlinked at once
+            and nothing can stay behind.
+    """
+
+    def __init__(
+        self,
+        spec: PreprocessSpec,
+        *,
+        workers: int | None = None,
+        batch_size: int = 32,
+        slots: int = 3,
+        threads: int = 2,
+        embedder: tuple[str, str] | None = None,
+        devices: Sequence[int] | None = None,
+        item_timeout: float = 30.0,
+        named: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.batch_size = batch_size
+        self.slots = slots
+        count = workers or len(os.sched_getaffinity(0))
+        self._zygote = Zygote(PRELOAD, worker_environment())
+        self._members = [
+            Member(
+                index,
+                self._zygote,
+                WorkerSettings(
+                    spec.to_json(),
+                    batch_size,
+                    embedder,
+                    threads,
+                    item_timeout,
+                    devices[index % len(devices)] if devices else None,
+                ),
+                slots,
+                named,
+            )
+            for index in range(count)
+        ]
+        self._waiting: deque[AsyncResult[Lease]] = deque()
+        self._hub: Any = None
+        self._thread = 0
+        self._layout: SlotLayout | None = None
+        self._broken: WorkerError | None = None
+
+    @property
+    def workers(self) -> int:
+        """Number of worker processes."""
+        return len(self._members)
+
+    @property
+    def capacity(self) -> int:
+        """Batches that can be in the pool or in use at once: the right ``concurrency`` of a stage that calls ``process``."""
+        return self.workers * self.slots
+
+    @property
+    def layout(self) -> SlotLayout:
+        """What a slot looks like. Known once the pool is started.
+
+        Raises:
+            RuntimeError: the pool is not started.
+        """
+        if self._layout is None:
+            raise RuntimeError("the pool is not started: its layout is not known yet")
+        return self._layout
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [member.pid for member in self._members]
+
+    def start(self) -> None:
+        """Start the workers and give each its ring. Idempotent. Returns before the kernels are compiled.
+
+        Raises:
+            WorkerStartError: a worker cannot start.
+            SharedMemoryFullError: /dev/shm has no room for the rings.
+        """
+        if self._layout is not None:
+            return
+        try:
+            with ThreadPoolExecutor(self.workers, "penstock-start") as threads:
+                layouts = list(threads.map(Member.introduce, self._members))
+                require_room(sum(layout.ring_bytes(self.slots) for layout in layouts))
+                list(threads.map(Member.give_ring, self._members, layouts))
+        except BaseException:
+            self.close()
+            raise
+        self._layout = layouts[0]
+
+    def close(self) -> None:
+        """End the workers and give the memory back. Idempotent."""
+        for member in self._members:
+            member.leave()
+        for member in self._members:
+            member.close()
+        self._zygote.close()
+        self._layout = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # -- on the hub ---------------------------------------------------------------------------------------------------
+
+    def start_in_hub(self) -> None:
+        """Begin to listen to the workers from the calling thread's hub."""
+        self._hub = gevent.get_hub()
+        self._thread = threading.get_ident()
+        for member in self._members:
+            member.listen(self._serve, self._fail)
+
+    def stop_in_hub(self) -> None:
+        """Stop listening; batches that are still being made are waited for shortly, or their workers replaced."""
+        for waiter in self._waiting:
+            waiter.set_exception(WorkerError("the worker pool is being stopped"))
+        self._waiting.clear()
+        gevent.joinall([gevent.spawn(member.stop_listening) for member in self._members])
+        self._hub = None
+
+    def process(self, sources: Sequence[Source]) -> SlotBatch:
+        """Preprocess one batch. To be called in a greenlet; returns when the slot is ready.
+
+        Args:
+            sources: up to ``batch_size`` pictures: paths, file bytes or pixel arrays.
+
+        Returns:
+            The slot, with what became of each picture. Release it when done with.
+
+        Raises:
+            WorkerError: workers die faster than they work; nothing can be done with this pool any more.
+        """
+        ticket = _Ticket(sources, list(range(len(sources))))
+        while ticket.live:
+            lease = self._lease()
+            live = list(ticket.live)
+            try:
+                done = lease.member.run(lease.grant, [sources[position] for position in live])
+            except Lost as lost:
+                ticket.blame(lost)
+                continue
+            rows = [Row(live[row.position], row.width, row.height) for row in done.rows]
+            failures = [*ticket.failures, *((live[at], error) for at, error in done.failures)]
+            return SlotBatch(rows, failures, done.timings, lease)
+        return SlotBatch([], ticket.failures, Timings(), None)
+
+    def _lease(self) -> Lease:
+        """A free slot of the least busy worker, granted; waits for one."""
+        if self._broken:
+            raise self._broken
+        lease = None if self._waiting else self._grant()
+        if lease is not None:
+            return lease
+        waiter: AsyncResult[Lease] = AsyncResult()
+        self._waiting.append(waiter)
+        return waiter.get()
+
+    def _grant(self) -> Lease | None:
+        for member in sorted(self._members, key=lambda member: member.queued):
+            grant = member.grant()
+            if grant is not None:
+                return Lease(member, grant, self._give_back)
+        return None
+
+    def _serve(self) -> None:
+        """Something has become free: serve who waits, first come, first served."""
+        while self._waiting:
+            lease = self._grant()
+            if lease is None:
+                return
+            self._waiting.popleft().set(lease)
+
+    def _fail(self, error: WorkerError) -> None:
+        """Workers cannot be kept alive: whoever waits, and whoever comes, hears it."""
+        self._broken = error
+        for waiter in self._waiting:
+            waiter.set_exception(error)
+        self._waiting.clear()
+
+    def _give_back(self, lease: Lease) -> None:
+        """Free a slot. From any thread: the books are kept on the hub, while there is one."""
+        hub = self._hub
+        if hub is None or self._thread == threading.get_ident():
+            lease.member.release(lease.grant)
+            self._serve()
+        else:
+            hub.loop.run_callback_threadsafe(self._give_back, lease)

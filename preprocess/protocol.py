@@ -1,0 +1,196 @@
+"""What a worker and its parent say to each other: fixed struct headers, raw payloads, a little JSON. Never pickle.
+
+Frames (each travels in one length-prefixed frame of the socket, see ``shm``)::
+
+    worker -> parent   LAYOUT   JSON: pixel shape, dtype, dimension; sent once, before anything is compiled
+    parent -> worker   RING     JSON: slot layout and number of slots, accompanied by the segment's descriptor
+    worker -> parent   STARTED  the kernel is compiled, the ring is mapped
+    parent -> worker   TASK     header (slot, generation, n), n item records, n payloads
+    worker -> parent   DONE     header (slot, generation, rows, n, timings), rows records, JSON list of failures
+    worker -> parent   HUNG     header (slot, generation, row): this item is over its deadline, the worker leaves
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import errors
+
+LAYOUT, RING, STARTED, TASK, DONE, HUNG = range(6)
+
+_KIND = struct.Struct("<B")
+_TASK = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, n
+_ITEM = struct.Struct("<BxxxQ")  # item kind, payload bytes
+_DONE = struct.Struct(
+    "<BxxxIQII4d"
+)  # frame kind, slot, generation, rows, n, then seconds: read decode kernel embed
+_ROW = struct.Struct("<III")  # position in the task, width, height
+_HUNG = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, row
+
+_PATH, _BYTES, _ARRAY = range(3)
+
+Source = str | bytes | memoryview | np.ndarray[Any, np.dtype[Any]]
+"""What a task's item may be: a path, the bytes of a picture file, or pixels ``(H, W[, C])``."""
+
+_ITEM_ERRORS = {
+    name: value
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, errors.ItemError)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of a task's phases in the worker. ``read`` is what it waited for, not what ran beside its work."""
+
+    read: float = 0.0
+    decode: float = 0.0
+    kernel: float = 0.0
+    embed: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.read + self.decode + self.kernel + self.embed
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture that lies in the slot: its position in the task, and its size in pixels as a person sees it."""
+
+    position: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A batch to do, as the worker gets it."""
+
+    slot: int
+    generation: int
+    sources: list[Source]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a task: ``rows[i]`` lies in row ``i`` of the slot; ``failures`` are (position, error)."""
+
+    slot: int
+    generation: int
+    rows: list[Row]
+    failures: list[tuple[int, errors.ItemError]]
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """The item at ``row`` of this task is over its deadline."""
+
+    slot: int
+    generation: int
+    row: int
+
+
+def kind_of(frame: bytes | memoryview) -> int:
+    """Which of the frame kinds this is."""
+    return int(_KIND.unpack_from(frame)[0])
+
+
+def encode_json(kind: int, value: Any = None) -> bytes:
+    """A frame of ``kind`` that carries JSON."""
+    return _KIND.pack(kind) + json.dumps(value).encode()
+
+
+def decode_json(frame: bytes | memoryview) -> Any:
+    """The JSON of such a frame."""
+    return json.loads(bytes(frame[_KIND.size :]))
+
+
+def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> list[bytes | memoryview]:
+    """A TASK frame as the pieces to send, so that payloads are not copied together."""
+    records: list[bytes] = [_TASK.pack(TASK, slot, generation, len(sources))]
+    payloads: list[bytes | memoryview] = []
+    for source in sources:
+        kind, pieces = _encode_source(source)
+        records.append(_ITEM.pack(kind, sum(len(piece) for piece in pieces)))
+        payloads.extend(pieces)
+    return [b"".join(records), *payloads]
+
+
+def _encode_source(source: Source) -> tuple[int, list[bytes | memoryview]]:
+    if isinstance(source, str):
+        return _PATH, [source.encode("utf-8", "surrogateescape")]
+    if isinstance(source, (bytes, memoryview)):
+        return _BYTES, [memoryview(source).cast("B")]
+    pixels = np.ascontiguousarray(source)
+    head = json.dumps([pixels.dtype.str, pixels.shape]).encode()
+    return _ARRAY, [struct.pack("<H", len(head)), head, memoryview(pixels.reshape(-1).view(np.uint8))]
+
+
+def decode_task(frame: bytes | memoryview) -> Task:
+    """The task of a TASK frame; byte and array payloads are views into the frame."""
+    view = memoryview(frame)
+    _, slot, generation, n = _TASK.unpack_from(view)
+    offset = _TASK.size + n * _ITEM.size
+    sources: list[Source] = []
+    for kind, nbytes in _ITEM.iter_unpack(view[_TASK.size : offset]):
+        sources.append(_decode_source(kind, view[offset : offset + nbytes]))
+        offset += nbytes
+    return Task(slot, generation, sources)
+
+
+def _decode_source(kind: int, payload: memoryview) -> Source:
+    if kind == _PATH:
+        return bytes(payload).decode("utf-8", "surrogateescape")
+    if kind == _BYTES:
+        return payload
+    (head,) = struct.unpack_from("<H", payload)
+    dtype, shape = json.loads(bytes(payload[2 : 2 + head]))
+    return np.frombuffer(payload[2 + head :], np.dtype(dtype)).reshape(shape)
+
+
+def encode_done(task: Task, rows: Iterable[Row], failures: Iterable[tuple[int, Exception]], timings: Timings) -> bytes:
+    """A DONE frame."""
+    records = b"".join(_ROW.pack(row.position, row.width, row.height) for row in rows)
+    told = [(position, type(error).__name__, str(error)) for position, error in failures]
+    seconds = (timings.read, timings.decode, timings.kernel, timings.embed)
+    head = _DONE.pack(DONE, task.slot, task.generation, len(records) // _ROW.size, len(task.sources), *seconds)
+    # ASCII with escapes: a message may quote a file name that is not UTF-8.
+    return head + records + json.dumps(told).encode()
+
+
+def decode_done(frame: bytes | memoryview) -> Done:
+    """What a DONE frame says."""
+    view = memoryview(frame)
+    _, slot, generation, rows, _, *seconds = _DONE.unpack_from(view)
+    end = _DONE.size + rows * _ROW.size
+    told = json.loads(bytes(view[end:]))
+    return Done(
+        slot,
+        generation,
+        [Row(*record) for record in _ROW.iter_unpack(view[_DONE.size : end])],
+        [(position, _error(name, message)) for position, name, message in told],
+        Timings(*seconds),
+    )
+
+
+def _error(name: str, message: str) -> errors.ItemError:
+    """The error a worker told of. An unknown class cannot come from our worker's code path; it is an ItemError all the same."""
+    return _ITEM_ERRORS.get(name, errors.ItemError)(message)
+
+
+def encode_hung(task: Task, row: int) -> bytes:
+    """A HUNG frame."""
+    return _HUNG.pack(HUNG, task.slot, task.generation, row)
+
+
+def decode_hung(frame: bytes | memoryview) -> Hung:
+    """What a HUNG frame says."""
+    _, slot, generation, row = _HUNG.unpack_from(frame)
+    return Hung(slot, generation, row)

@@ -1,0 +1,192 @@
+"""The worker process: takes batches from its socket, loads pictures, preprocesses them with JAX, writes into its slot.
+
+One process, one core: decode and kernel run in turn on the main thread, reads run ahead on a few threads when storage is
+slow. The process ends when its socket closes. It answers for one task at a time and touches only the slot it was granted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol, Self, cast
+
+from ..errors import ItemError
+from ..shm import Ring, SlotLayout, SlotView, recv_frame, recv_frame_fds, send_frame
+from .preprocessor import Preprocessor
+from .protocol import (
+    LAYOUT,
+    STARTED,
+    Row,
+    Source,
+    Task,
+    Timings,
+    decode_json,
+    decode_task,
+    encode_done,
+    encode_hung,
+    encode_json,
+)
+from .reader import ReadAhead, Reader
+from .reading import read_file
+from .runtime import prepare_jax
+from .settings import WorkerSettings
+from .spec import PreprocessSpec
+
+HUNG_STATUS = 75
+"""Exit status of a worker that leaves because an item is over its deadline."""
+
+
+class Embed(Protocol):
+    """What a worker needs of an embedder that runs in it; see ``penstock.engine.embedders`` for the contract."""
+
+    @property
+    def dimension(self) -> int: ...
+    def open(self, spec: PreprocessSpec, rows: int) -> None: ...
+    def embed(self, view: SlotView, rows: int) -> None: ...
+
+
+def main(sock: socket.socket, argument: bytes, _fds: list[int]) -> None:
+    """Entry point of a worker process: serve until the parent closes the socket."""
+    settings = WorkerSettings.from_json(argument)
+    prepare_jax(device=settings.device)
+    Worker(sock, settings).serve()
+
+
+class Worker:
+    """One worker's life: introduce itself, compile, map the ring, then one task after the other."""
+
+    def __init__(self, sock: socket.socket, settings: WorkerSettings) -> None:
+        self._sock = sock
+        self._spec = PreprocessSpec.from_json(settings.spec)
+        self._rows = settings.rows
+        self._preprocessor = Preprocessor(self._spec, settings.rows)
+        self._embed = _make_embedder(settings.embedder, self._spec, settings.rows)
+        self._reader = Reader(lambda path: read_file(path, self._spec.max_file_bytes), settings.threads)
+        self._watch = Watch(sock, settings.item_timeout)
+        self._ahead: deque[tuple[Task, ReadAhead]] = deque()
+
+    def serve(self) -> None:
+        """Work until the parent closes the socket."""
+        layout = SlotLayout(
+            self._rows,
+            self._spec.pixel_shape(),
+            self._spec.pixel_dtype().name,
+            self._embed.dimension if self._embed else 0,
+        )
+        send_frame(self._sock, encode_json(LAYOUT, layout.to_json()))
+        self._warm(layout)
+        first = recv_frame_fds(self._sock)
+        if first is None:
+            return
+        frame, fds = first
+        ring = Ring.attach(fds[0], layout, decode_json(frame)["slots"])
+        send_frame(self._sock, encode_json(STARTED))
+        while (task := self._next()) is not None:
+            self._do(ring, *task)
+
+    def _warm(self, layout: SlotLayout) -> None:
+        """Compile before the first task comes, while the parent makes the ring."""
+        view = layout.private_view()
+        self._preprocessor.run(view.pixels, [])
+        if self._embed:
+            self._embed.embed(view, self._rows)
+
+    def _next(self) -> tuple[Task, ReadAhead] | None:
+        """The next task; whatever else has arrived starts its reads now, while this one is decoded."""
+        while not self._ahead or select.select([self._sock], [], [], 0)[0]:
+            frame = recv_frame(self._sock)
+            if frame is None:
+                return None
+            task = decode_task(frame)
+            self._ahead.append((task, self._reader.start(task.sources)))
+        return self._ahead.popleft()
+
+    def _do(self, ring: Ring, task: Task, reads: ReadAhead) -> None:
+        view = ring.view(task.slot)
+        ring.begin(task.slot, task.generation)
+        rows, failures, read, decode = self._load(ring, task, reads)
+        begin = time.perf_counter()
+        if rows:
+            self._preprocessor.run(view.pixels, [row.position for row in rows])
+        middle = time.perf_counter()
+        if self._embed and rows:
+            self._embed.embed(view, len(rows))
+        timings = Timings(read, decode, middle - begin, time.perf_counter() - middle)
+        ring.commit(task.slot, task.generation, len(rows))
+        send_frame(self._sock, encode_done(task, rows, failures, timings))
+
+    def _load(
+        self, ring: Ring, task: Task, reads: ReadAhead
+    ) -> tuple[list[Row], list[tuple[int, ItemError]], float, float]:
+        """Read and decode each picture into the canvas; a failure costs its own row only."""
+        rows: list[Row] = []
+        failures: list[tuple[int, ItemError]] = []
+        read = decode = 0.0
+        for position in range(len(task.sources)):
+            ring.mark(task.slot, position)
+            with self._watch.over(task, position):
+                begin = middle = time.perf_counter()
+                try:
+                    source = self._reader.take(reads, position)
+                    middle = time.perf_counter()
+                    placed = self._preprocessor.load(position, source)
+                    rows.append(Row(position, placed.width, placed.height))
+                except ItemError as error:
+                    failures.append((position, error))
+                end = time.perf_counter()
+            read += middle - begin
+            decode += end - middle
+        ring.mark(task.slot, None)
+        return rows, failures, read, decode
+
+
+class Watch:
+    """Sees to it that no picture takes for ever.
+
+    A thread cannot be killed, so a worker whose item is over its deadline tells the parent which and leaves; the parent
+    replaces it and has the rest of the batch done again. The decoders release the GIL, so this thread gets its turn.
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self._sock = sock
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._current: tuple[float, Task, int] | None = None
+        threading.Thread(target=self._run, name="penstock-watch", daemon=True).start()
+
+    def over(self, task: Task, position: int) -> Self:
+        """Watch this item while the ``with`` block runs."""
+        self._current = (time.monotonic(), task, position)
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:  # either the item is done, or its report is on the way: never both
+            self._current = None
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._timeout / 4))
+            with self._lock:
+                if self._current and time.monotonic() - self._current[0] > self._timeout:
+                    send_frame(self._sock, encode_hung(self._current[1], self._current[2]))
+                    os._exit(HUNG_STATUS)
+
+
+def _make_embedder(reference: Sequence[str] | None, spec: PreprocessSpec, rows: int) -> Embed | None:
+    """Make the embedder that runs here. By reference, because this floor does not know the embedders above it."""
+    if reference is None:
+        return None
+    factory, argument = reference
+    module, _, name = factory.partition(":")
+    embedder = cast("Embed", getattr(importlib.import_module(module), name)(argument))
+    embedder.open(spec, rows)
+    return embedder

@@ -1,0 +1,101 @@
+"""A process that a `Zygote` has forked, as its parent sees it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+STATUS = struct.Struct("<i")
+"""What the zygote writes about a dead child: its exit code, or minus the number of the signal."""
+
+
+class Child:
+    """One child process.
+
+    It ends when its entry point returns, which should be when ``socket`` closes; it cannot outlive its zygote.
+
+    Attributes:
+        pid: its process id; stays readable.
+        socket: our end of the stream between us; blocking. The child's death is its end-of-file.
+        pidfd: becomes readable when it has died; for waiting in an event loop. -1 once closed.
+    """
+
+    def __init__(self, pid: int, sock: socket.socket, pidfd: int, status: int) -> None:
+        self.pid = pid
+        self.socket = sock
+        self.pidfd = pidfd
+        self._status = status
+        self._returncode: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs. False once closed."""
+        return self.pidfd >= 0 and not self._is_dead()
+
+    def wait(self, timeout: float = 1.0) -> int | None:
+        """Its exit code (negative: the signal that killed it); None if it is not known within so many seconds."""
+        if self._returncode is None and self._status >= 0 and _readable(self._status, timeout):
+            said = os.read(self._status, STATUS.size)
+            if said:
+                self._returncode = STATUS.unpack(said)[0]
+            else:
+                _readable(self.pidfd, timeout)  # the zygote is dead, so this child is dying too: see it through
+        return self._returncode
+
+    def describe_exit(self, timeout: float = 1.0) -> str:
+        """How it ended, to follow its name in a sentence: ``was killed by signal 9 (SIGKILL)``.
+
+        Blocks for as long as the zygote takes to say so, usually under a millisecond, at most ``timeout`` seconds.
+        """
+        code = self.wait(timeout)
+        if code is None:
+            return "was killed when its fork server died" if self._is_dead() else "is still running"
+        if code >= 0:
+            return f"exited with status {code}"
+        return f"was killed by signal {-code} ({_signal_name(-code)})"
+
+    def _is_dead(self) -> bool:
+        return self.pidfd >= 0 and _readable(self.pidfd, 0.0)
+
+    def kill(self) -> None:
+        """Kill it (SIGKILL). Nothing happens if it is dead already; never hits another process of the same number."""
+        if self.pidfd < 0:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close our end, which asks it to leave, and forget about it. Does not wait. Idempotent."""
+        self.wait(0.0)
+        self.socket.close()
+        for fd in (self.pidfd, self._status):
+            if fd >= 0:
+                os.close(fd)
+        self.pidfd = self._status = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _readable(fd: int, timeout: float) -> bool:
+    poll = select.poll()  # not select.select: it refuses descriptors over 1023, and hosts have many
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))

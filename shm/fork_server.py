@@ -1,0 +1,257 @@
+"""The zygote's own process: imports once, forks on request, says how its children ended.
+
+It has one thread, and it does nothing with what it imported, so that a fork of it is safe: JAX in particular must be
+imported here but never started (a fork of a started JAX hangs). See `Zygote` for the side that asks.
+
+Frames on the control socket: hello (JSON: preload; with pidfd of the parent and its stderr) is answered by an empty
+frame or by the text of an error; then each request (entry point, NUL, argument; with the child's descriptors) by
+``+pid`` with the child's socket, pidfd and status pipe, or by ``-`` and the text of an error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+from .child import STATUS
+from .frames import recv_frame_fds, send_frame, send_frame_fds
+
+GRACE = 1.0
+"""Seconds that children have to leave by themselves when the zygote is closed; if the parent is dead they have none."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+Entry = Callable[[socket.socket, bytes, list[int]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    """What the server keeps of a child until it is reaped."""
+
+    pid: int
+    status: int
+
+
+class ForkServer:
+    """Forks on request until its parent is gone or closes the control socket.
+
+    Args:
+        control: the stream to the parent.
+        parent: pidfd of the parent. The end of ``control`` is not enough: a fork of the host may hold a copy of it.
+        stderr: where children's tracebacks go; None for nowhere.
+    """
+
+    def __init__(self, control: socket.socket, parent: int, stderr: int | None) -> None:
+        self._control = control
+        self._parent = parent
+        self._stderr = stderr
+        self._children: dict[int, _Ours] = {}
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._poll.register(parent, select.POLLIN)
+
+    def serve(self) -> NoReturn:
+        """Until the end of this process."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._children:
+                    self._reap(fd)
+                elif fd == self._parent:
+                    self._leave(0.0)
+                else:
+                    self._answer()
+
+    def _answer(self) -> None:
+        try:
+            request = recv_frame_fds(self._control)
+        except OSError:
+            request = None
+        if request is None:
+            self._leave(GRACE)
+        frame, fds = request
+        try:
+            self._fork(frame, fds)
+        except OSError as error:
+            send_frame(self._control, f"-fork failed: {error}".encode())
+        except Exception:  # noqa: BLE001  (whatever importing a user's module raises is the answer)
+            send_frame(self._control, b"-" + traceback.format_exc().encode(errors="replace"))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _fork(self, frame: bytes, fds: list[int]) -> None:
+        name, _, argument = frame.partition(b"\0")
+        entry = _resolve(name.decode())
+        with ExitStack() as stack:
+            ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+            status_read, status_write = os.pipe2(os.O_CLOEXEC)
+            stack.callback(os.close, status_read)
+            undo = stack.enter_context(ExitStack())  # what stays open if all goes well
+            undo.callback(os.close, status_write)
+            server = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                _Birth(server, self._stderr, theirs, fds).live(entry, argument)
+            pidfd = os.pidfd_open(pid)  # cannot be another process: nobody but us reaps it
+            undo.pop_all()
+            self._children[pidfd] = _Ours(pid, status_write)
+            self._poll.register(pidfd, select.POLLIN)
+            send_frame_fds(self._control, b"+%d" % pid, [ours.fileno(), pidfd, status_read])
+
+    def _reap(self, pidfd: int) -> None:
+        """A child is dead: take its status, pass it on."""
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        child = self._children.pop(pidfd)
+        _, status = os.waitpid(child.pid, 0)
+        with suppress(BrokenPipeError):  # nobody wants to know any more
+            os.write(child.status, STATUS.pack(os.waitstatus_to_exitcode(status)))
+        os.close(child.status)
+
+    def _leave(self, grace: float) -> NoReturn:
+        """Let the children go, kill who stays, reap all: in a container nobody else would, and zombies pile up."""
+        self._poll.unregister(self._control)
+        deadline = time.monotonic() + grace
+        while self._children and (left := deadline - time.monotonic()) > 0:
+            for fd, _ in self._poll.poll(left * 1000):
+                if fd in self._children:
+                    self._reap(fd)
+                else:
+                    deadline = 0.0  # the parent is dead: nobody is there to be patient for
+        for pidfd in self._children:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for pidfd in list(self._children):
+            self._reap(pidfd)
+        os._exit(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Birth:
+    """A forked child, from the first instruction to the last.
+
+    Attributes:
+        server: pid of the server it was forked from.
+        stderr: see `ForkServer`.
+        sock, fds: what is its own; everything else is closed.
+    """
+
+    server: int
+    stderr: int | None
+    sock: socket.socket
+    fds: Sequence[int]
+
+    def live(self, entry: Entry, argument: bytes) -> NoReturn:
+        """Run the entry point and leave with its status. Never returns into the server's code, whatever happens."""
+        status = 1
+        try:
+            status = self._run(entry, argument)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+    def _settle(self) -> None:
+        """Become a process of its own."""
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self.server:
+            os._exit(1)  # it died before we could ask to die with it
+        _prctl(_PR_SET_NAME, b"penstock-worker")
+        if self.stderr is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        else:
+            os.dup2(self.stderr, 2)
+        # Another child's socket held open here would hide that child's death from the parent, and the parent's from
+        # it. The server's own Python objects for what is closed here stay referenced, so none of them closes a number
+        # twice.
+        low = 3
+        for fd in sorted({self.sock.fileno(), *self.fds}):
+            os.closerange(low, fd)
+            low = fd + 1
+        os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+    def _run(self, entry: Entry, argument: bytes) -> int:
+        try:
+            self._settle()
+            entry(self.sock, argument, list(self.fds))
+        except SystemExit as leaving:
+            if isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)
+            return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        except BaseException as error:  # noqa: BLE001  (this is the bottom of the process)
+            if isinstance(error, ConnectionError) and _hung_up(self.sock):
+                return 0  # the parent closed while we were talking: that is how it sends us home
+            traceback.print_exc()
+            return 1
+        return 0
+
+
+def main() -> NoReturn:
+    """What `Zygote.start` executes. The control socket is standard input, which is free for that."""
+    _own_signals()
+    control = socket.socket(fileno=os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing that is imported shall read from it
+    faulthandler.enable()
+    _prctl(_PR_SET_NAME, b"penstock-zygote")
+    hello = recv_frame_fds(control)
+    if hello is None:
+        os._exit(0)
+    frame, (parent, *stderr) = hello
+    try:
+        for module in json.loads(frame):
+            importlib.import_module(module)
+    except BaseException:  # noqa: BLE001  (told to the parent, which raises it)
+        send_frame(control, traceback.format_exc().encode(errors="replace"))
+        os._exit(1)
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, every page of what was imported
+    send_frame(control, b"")
+    ForkServer(control, parent, stderr[0] if stderr else None).serve()
+
+
+def _own_signals() -> None:
+    """Whatever the host ignores, handles or blocks is inherited through exec: begin anew."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, there would be no statuses to reap
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A Ctrl-C is for the parent, which drains its workers before it lets them go.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _resolve(name: str) -> Entry:
+    module, _, qualified = name.partition(":")
+    found: object = importlib.import_module(module)
+    for attribute in qualified.split("."):
+        found = getattr(found, attribute)
+    if not callable(found):
+        raise TypeError(f"{name} is not a function")
+    return found
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, 0)  # POLLHUP is always reported
+    return bool(poll.poll(0))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    wide = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
+    if _libc.prctl(option, wide, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl failed")

@@ -1,0 +1,275 @@
+"""The parent's side of our own fork server.
+
+Not ``multiprocessing.forkserver``: there is one of that for the whole host process, so its preload and environment
+are not ours to set; it refuses to work in a daemonic process (Airflow, ``multiprocessing.Pool``); and it imports the
+user's main module again, which needs a ``__main__`` guard. This one is an ordinary subprocess that forks on request.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ..errors import WorkerStartError
+from .child import Child
+from .fork_server import GRACE
+from .frames import recv_frame, recv_frame_fds, send_frame_fds
+
+_TIMEOUT = 120.0
+"""Seconds for importing what is preloaded, from a cold network disk on a busy machine. A fork takes milliseconds."""
+
+_TAIL = 4000
+
+_BOOTSTRAP = (
+    f"import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from {__package__}.fork_server import main; main()"
+)
+
+
+@dataclass(slots=True)
+class _Server:
+    """One running server process."""
+
+    process: subprocess.Popen[bytes]
+    control: socket.socket
+    errors: int  # memory file that is its stderr, for when it dies without a word
+    ready: bool = False
+
+    def last_words(self) -> str:
+        """The end of what it wrote to its stderr."""
+        size = os.fstat(self.errors).st_size
+        return os.pread(self.errors, _TAIL, max(0, size - _TAIL)).decode(errors="replace").strip()
+
+    def stop(self) -> None:
+        """End it, reap it. Its children have ``GRACE`` seconds."""
+        self.control.close()
+        if not self.ready or not _ends_within(self.process.pid, GRACE + 1.0):
+            self.process.kill()
+        self.process.wait()
+        os.close(self.errors)
+
+
+class Zygote:
+    """The common ancestor of worker processes: imports once what all of them need, then forks them in milliseconds.
+
+    Works in any process and any thread: daemonic, in a notebook, without a ``__main__`` guard, with standard streams
+    closed. The children cannot outlive it, and it cannot outlive the process that started it, however that one dies.
+    It is in a session of its own: a Ctrl-C in the terminal, or a signal to the host's process group, reaches the host
+    alone.
+
+    Args:
+        preload: names of modules to import before the first fork. They must not start threads (a fork would lose them),
+            hold files open (a child closes all but its own) or start a JAX backend (its fork hangs).
+        env: environment variables to set for it and its children, over those of this process, e.g.
+            ``OPENBLAS_NUM_THREADS=1``, without which NumPy starts a thread.
+    """
+
+    def __init__(self, preload: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
+        self._preload = list(preload)
+        self._env = dict(env or {})
+        self._lock = threading.Lock()
+        self._server: _Server | None = None
+        self._owner = 0
+        self._closing = False
+
+    @property
+    def pid(self) -> int:
+        """Process id of the fork server; 0 while there is none."""
+        server = self._server
+        return server.process.pid if server else 0
+
+    def start(self) -> None:
+        """Start the fork server. Returns at once, while it imports. Idempotent; ``fork`` does it if need be.
+
+        Raises:
+            WorkerStartError: the interpreter cannot be executed.
+        """
+        with self._lock:
+            self._running()
+
+    def fork(self, entry: str, argument: bytes = b"", fds: Sequence[int] = ()) -> Child:
+        """Make a child process that calls ``entry(socket, argument, fds)`` and leaves with status 0 when it returns.
+
+        An exception becomes a traceback on stderr and status 1. The child has SIGINT ignored, SIGTERM as usual,
+        ``/dev/null`` for stdin, and no descriptor but 1, 2, its socket and its own copies of ``fds``. Blocks until it
+        is there, the first call for as long as the preload takes. From any thread. A fork server that was killed
+        meanwhile is replaced.
+
+        Args:
+            entry: ``package.module:function``; the module is imported before the fork, like those of ``preload``.
+            argument: handed to the function.
+            fds: file descriptors to give copies of; they stay the caller's.
+
+        Raises:
+            WorkerStartError: it cannot be started; says why, with what the fork server last wrote to its stderr.
+        """
+        with self._lock:
+            served = self._running().ready
+            try:
+                return self._ask(entry, argument, fds)
+            except _Died:
+                if not served or self._closing:
+                    raise
+                return self._ask(entry, argument, fds)  # whatever it had begun died with it
+
+    def close(self) -> None:
+        """End the fork server and, after a second of grace, its children. Idempotent; a later ``fork`` starts anew."""
+        self._closing = True
+        server = self._server
+        if server and self._owner == os.getpid():
+            _hang_up(server.control)  # whoever waits in fork() holds the lock, and wakes up of this
+        with self._lock:
+            self._closing = False
+            self._stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- with the lock held -------------------------------------------------------------------------------------------
+
+    def _running(self) -> _Server:
+        if self._server and self._owner != os.getpid():
+            raise WorkerStartError(
+                f"this worker pool belongs to process {self._owner}, of which this one is a fork: make a new one"
+            )
+        if self._server is None:
+            self._owner = os.getpid()
+            self._server = _launch(self._preload, self._env)
+        return self._server
+
+    def _stop(self) -> None:
+        server, self._server = self._server, None
+        if server and self._owner == os.getpid():
+            server.stop()
+
+    def _ask(self, entry: str, argument: bytes, fds: Sequence[int]) -> Child:
+        server = self._running()
+        try:
+            if not server.ready:
+                self._await_preload(server)
+            send_frame_fds(server.control, entry.encode() + b"\0" + argument, fds)
+            answer = recv_frame_fds(server.control)
+        except TimeoutError as error:
+            server.process.kill()
+            raise self._died(f"said nothing for {_TIMEOUT:.0f} s") from error
+        except OSError as error:
+            raise self._died(str(error)) from error
+        if answer is None:
+            raise self._died("ended without an answer")
+        frame, got = answer
+        if not frame.startswith(b"+"):
+            raise WorkerStartError(f"cannot start {entry}: {frame[1:].decode(errors='replace').strip()}")
+        ours, pidfd, status = got
+        return Child(int(frame[1:]), socket.socket(fileno=ours), pidfd, status)
+
+    def _await_preload(self, server: _Server) -> None:
+        failure = recv_frame(server.control)
+        if failure is None:
+            raise self._died(f"ended while importing {', '.join(self._preload) or 'itself'}")
+        if failure:
+            self._stop()
+            raise WorkerStartError(f"cannot preload the workers' modules: {failure.decode(errors='replace').strip()}")
+        server.ready = True
+
+    def _died(self, how: str) -> WorkerStartError:
+        server = self._server
+        words = server.last_words() if server else ""
+        self._stop()
+        return _Died(f"the fork server {how}" + (f"; it last wrote:\n{words}" if words else ""))
+
+
+class _Died(WorkerStartError):  # noqa: N818  (seen here only; users see a WorkerStartError)
+    """The fork server is gone, as opposed to: it refused."""
+
+
+def _launch(preload: Sequence[str], env: Mapping[str, str]) -> _Server:
+    if not sys.executable:
+        raise WorkerStartError(
+            "sys.executable is empty (an embedded Python?): there is no interpreter to start workers with"
+        )
+    parent, child = socket.socketpair()
+    errors = _above_standard(os.memfd_create("penstock-zygote-stderr"))
+    control = socket.socket(fileno=_above_standard(parent.detach()))
+    me = os.pidfd_open(os.getpid())
+    try:
+        process = subprocess.Popen(
+            [sys.executable, *_flags(), "-c", _BOOTSTRAP, json.dumps(_path())],
+            stdin=child.fileno(),
+            stdout=None if _is_open(1) else subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, **env},
+            start_new_session=True,
+        )
+        control.settimeout(_TIMEOUT)
+        send_frame_fds(control, json.dumps(list(preload)).encode(), [me, 2] if _is_open(2) else [me])
+    except OSError as error:
+        control.close()
+        os.close(errors)
+        raise WorkerStartError(f"cannot execute {sys.executable}: {error}") from error
+    finally:
+        os.close(me)
+        child.close()
+    return _Server(process, control, errors)
+
+
+def _path() -> list[str]:
+    """This process' sys.path, so that the same modules are found, whatever PYTHONPATH says or lies in the directory."""
+    return [entry or os.getcwd() for entry in sys.path]
+
+
+def _flags() -> list[str]:
+    """Switches that decide what is imported. ``-P``: nothing from the current directory before sys.path is ours."""
+    chosen = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
+    return ["-P", *(flag for flag, on in chosen.items() if on)]
+
+
+def _above_standard(fd: int) -> int:
+    """The same file under a number over 2: in a host with its standard streams closed we would be given theirs."""
+    if fd > 2:
+        return fd
+    higher = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return higher
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _hang_up(sock: socket.socket) -> None:
+    with suppress(OSError):  # closed, or its peer is gone: just as well
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _ends_within(pid: int, seconds: float) -> bool:
+    """Wait for the end of an unreaped child of ours, without reaping it and without polling."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,216 @@
+"""The worker pool: pictures in, slots out; and what holds when workers die.
+
+Contract of the recovery: a worker's death costs time, never a picture. Its unfinished batches are done again by others, a
+new process takes its place on the same ring. Only a picture that was being decoded at three deaths is given up, alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+import numpy as np
+import psutil
+import pytest
+
+from penstock.errors import DeadlineError, PoisonItemError, ReadError, UnreadableError, WorkerStartError
+from penstock.preprocess import PreprocessPool, Preprocessor, preset
+from penstock.preprocess.slot import SlotBatch
+
+SPEC = preset("clip", size=64)
+MakePool = Callable[..., PreprocessPool]
+
+
+@pytest.fixture
+def make_pool() -> Iterator[MakePool]:
+    """Pools that listen on this thread's hub; afterwards nothing of them is left."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    segments = set(os.listdir("/dev/shm"))
+    pools: list[PreprocessPool] = []
+
+    def make(**options: object) -> PreprocessPool:
+        pool = PreprocessPool(SPEC, **{"workers": 2, "batch_size": 4, "slots": 2, **options})  # type: ignore[arg-type]
+        pools.append(pool)
+        pool.start()
+        pool.start_in_hub()
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.stop_in_hub()
+        pool.close()
+    gone, alive = psutil.wait_procs(
+        [child for child in psutil.Process().children(recursive=True) if child.pid not in before], timeout=5
+    )
+    assert not alive, (gone, alive)
+    assert not {name for name in os.listdir("/dev/shm") if name.startswith("penstock-")} - segments
+
+
+def saboteur(folder: Path, body: str) -> tuple[str, str]:
+    """An in-worker hook that makes decoding misbehave: a module of its own, found by the workers on ``sys.path``."""
+    name = f"sabotage_{folder.name.replace('-', '_')}"
+    code = f"""
+        import os, signal, time
+        from penstock.preprocess.preprocessor import Preprocessor
+
+        class Nothing:
+            dimension = 0
+            def open(self, spec, rows): pass
+            def embed(self, view, rows): pass
+
+        def make(argument):
+            load = Preprocessor.load
+            def patched(self, row, source):
+                {body}
+                return load(self, row, source)
+            Preprocessor.load = patched
+            return Nothing()
+    """
+    (folder / f"{name}.py").write_text(textwrap.dedent(code))
+    return f"{name}:make", ""
+
+
+def expected(paths: list[Path]) -> np.ndarray:  # type: ignore[type-arg]
+    """The same pixels, made in this process."""
+    local = Preprocessor(SPEC, len(paths))
+    for row, path in enumerate(paths):
+        local.load(row, str(path))
+    out = np.zeros((len(paths), *SPEC.pixel_shape()), SPEC.pixel_dtype())
+    local.run(out, range(len(paths)))
+    return out
+
+
+@pytest.mark.slow
+def test_a_batch_comes_back_as_the_pixels_this_process_would_make(make_pool: MakePool, photos: list[Path]) -> None:
+    """Pixels in the slot are those of the in-process preprocessor, row for row."""
+    pool = make_pool()
+    batches = [photos[start : start + 4] for start in range(0, 12, 4)]
+    jobs = [gevent.spawn(pool.process, [str(path) for path in batch]) for batch in batches]
+    for batch, job in zip(batches, jobs, strict=True):
+        slot = job.get(timeout=30)
+        assert [row.position for row in slot.rows] == [0, 1, 2, 3]
+        np.testing.assert_allclose(slot.pixels, expected(batch), atol=1e-5)
+        slot.check()
+        slot.release()
+
+
+@pytest.mark.slow
+def test_every_kind_of_source_gives_the_same_pixels(make_pool: MakePool, photos: list[Path]) -> None:
+    """A path, the file's bytes and a memoryview of them are one picture; arrays travel too."""
+    pool = make_pool()
+    data = photos[0].read_bytes()
+    slot = pool.process([str(photos[0]), data, memoryview(data), np.zeros((50, 80, 3), np.uint8)])
+    assert not slot.failures
+    np.testing.assert_array_equal(slot.pixels[0], slot.pixels[1])
+    np.testing.assert_array_equal(slot.pixels[0], slot.pixels[2])
+    assert (slot.rows[3].width, slot.rows[3].height) == (80, 50)
+    slot.release()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_used_costs_its_own_row_only(make_pool: MakePool, photos: list[Path]) -> None:
+    """Failures come back typed, by position; the neighbours lie in the slot without gaps."""
+    pool = make_pool()
+    slot = pool.process(["/nowhere/there.jpg", str(photos[1]), b"<html>404</html>", str(photos[2])])
+    assert [row.position for row in slot.rows] == [1, 3]
+    assert [(position, type(error)) for position, error in slot.failures] == [(0, ReadError), (2, UnreadableError)]
+    np.testing.assert_allclose(slot.pixels, expected([photos[1], photos[2]]), atol=1e-5)
+    slot.release()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing(make_pool: MakePool, photos: list[Path]) -> None:
+    """SIGKILL while batches are under way: every batch arrives whole, and new processes take the dead ones' places."""
+    pool = make_pool()
+    first = set(pool.pids)
+    names = [str(path) for path in photos[:4]]
+    truth = expected(photos[:4])
+    jobs = [gevent.spawn(collect, pool, names, 12) for _ in range(4)]
+    for pid in first:
+        gevent.sleep(0.02)
+        os.kill(pid, signal.SIGKILL)
+    for job in jobs:
+        for pixels in job.get(timeout=50):
+            np.testing.assert_allclose(pixels, truth, atol=1e-5)
+    assert not first & set(pool.pids)
+
+
+def collect(pool: PreprocessPool, names: list[str], times: int) -> list[np.ndarray]:  # type: ignore[type-arg]
+    """Copies of the same batch's pixels, several times over."""
+    found: list[np.ndarray] = []  # type: ignore[type-arg]
+    for _ in range(times):
+        slot = pool.process(names)
+        assert len(slot) == len(names)
+        found.append(slot.pixels.copy())
+        slot.release()
+    return found
+
+
+@pytest.mark.slow
+def test_a_picture_that_kills_its_worker_is_given_up_alone(
+    make_pool: MakePool, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three deaths the poison is named; the rest of its batch is done."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sabotage = saboteur(tmp_path, "if source == b'poison': os.kill(os.getpid(), signal.SIGSEGV)")
+    pool = make_pool(embedder=sabotage)
+    slot = pool.process([str(photos[0]), b"poison", str(photos[1])])
+    assert [row.position for row in slot.rows] == [0, 2]
+    ((position, error),) = slot.failures
+    assert position == 1
+    assert isinstance(error, PoisonItemError)
+    assert "SIGSEGV" in str(error)
+    slot.release()
+
+
+@pytest.mark.slow
+def test_a_picture_that_never_ends_is_given_up_at_its_deadline(
+    make_pool: MakePool, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker leaves and is replaced; the hanging picture is named, its neighbours are done."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = make_pool(embedder=saboteur(tmp_path, "if source == b'hang': time.sleep(3600)"), item_timeout=0.5)
+    slot = pool.process([b"hang", str(photos[0])])
+    assert [row.position for row in slot.rows] == [1]
+    assert [(position, type(error)) for position, error in slot.failures] == [(0, DeadlineError)]
+    slot.release()
+
+
+@pytest.mark.slow
+def test_slots_bound_what_is_made_ahead(make_pool: MakePool, photos: list[Path]) -> None:
+    """Nobody gets a slot until one is released: backpressure is the number of slots."""
+    pool = make_pool(workers=1, slots=2)
+    names = [str(photos[0])]
+    held = [pool.process(names), pool.process(names)]
+    third = gevent.spawn(pool.process, names)
+    gevent.sleep(0)
+    assert not third.ready()
+    held[0].release()
+    slot: SlotBatch = third.get(timeout=20)
+    assert len(slot) == 1
+    for one in (held[1], slot):
+        one.release()
+
+
+@pytest.mark.slow
+def test_a_pool_serves_one_run_after_another(make_pool: MakePool, photos: list[Path]) -> None:
+    """Warm between runs: the processes stay the same."""
+    pool = make_pool()
+    pids = pool.pids
+    for _ in range(2):
+        pool.process([str(photos[0])]).release()
+        pool.stop_in_hub()
+        pool.start_in_hub()
+    assert pool.pids == pids
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_says_why() -> None:
+    """A missing transform is an error at the start, not an endless row of deaths."""
+    pool = PreprocessPool(SPEC.replace(transform="no_such_module:function"), workers=1)
+    with pytest.raises(WorkerStartError, match="worker 0"):
+        pool.start()
