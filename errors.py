@@ -139,7 +139,7 @@ class AccountingError(PenstockError, RuntimeError):
     """Items are missing in the books."""
 
 
-class PipelineFailure(ExceptionGroup[Exception]):  # noqa: N818  (the name users of SPDL know)
+class PipelineFailure(ExceptionGroup[Exception]):
     """Why a pipeline stopped. Members are Exceptions; each carries a note with the name of its stage."""
 
     def derive(self, excs: list[Exception]) -> Self:  # type: ignore[override]

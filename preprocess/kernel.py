@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,11 @@ class Kernel:
         """
         self._out = self._call(canvas, params, self._out)
         return self._out
+
+
+    def compilations(self) -> int:
+        """How many executables there are: 1 after any number of calls."""
+        return int(cast("Any", self._call)._cache_size())
 
 
 class _Branch:
@@ -129,7 +134,8 @@ def _by_class(branches: list[_Branch], canvas: Array, params: Array, out: Array)
 def _step(branch: _Branch, canvas: Array, params: Array, order: Array) -> Callable[[Array, Array], Array]:
     def step(turn: Array, out: Array) -> Array:
         i = order[turn]
-        return lax.dynamic_update_index_in_dim(out, branch(canvas, params[i], i), i, 0)
+        filled: Array = lax.dynamic_update_index_in_dim(out, branch(canvas, params[i], i), i, 0)
+        return filled
 
     return step
 

@@ -198,11 +198,11 @@ class Member:
                 self._send(frame_pieces(encode_task(grant.slot, grant.generation, sources)))
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
-        done = result.get()
+        done: Done = result.get()
         self.check(grant, len(done.rows))
         return done
 
-    def _send(self, pieces: Sequence[bytes | memoryview]) -> None:
+    def _send(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
         assert self._child is not None
         sock = self._child.socket
         for piece in pieces:

@@ -1,8 +1,9 @@
 """The worker pool: processes that turn batches of pictures into slots of a ring, seen from the parent's hub.
 
-The parent owns every slot's state (``shm.SlotTable``) and grants a worker a slot together with its task; the worker answers
-that the slot is ready. A worker's death is the end of its socket: its granted slots go back, its tasks are done again, and
-a new process takes its place on the same ring. Nothing here blocks the hub: greenlets wait, threads start processes.
+The parent owns every slot's state (``shm.SlotTable``) and grants a worker a slot together with its task; the worker
+answers that the slot is ready. A worker's death is the end of its socket: its granted slots go back, its tasks are done
+again, and a new process takes its place on the same ring. Nothing here blocks the hub: greenlets wait, threads start
+processes.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from ..shm import SlotLayout, Zygote, require_room
 from .member import Lost, Member
 from .protocol import Row, Source, Timings
 from .runtime import worker_environment
-from .slot import Lease, SlotBatch
 from .settings import WorkerSettings
+from .slot import Lease, SlotBatch
 from .spec import PreprocessSpec
 
 PRELOAD = ("jax", "jax.numpy", "PIL.Image", "penstock.preprocess.worker", "penstock.engine.embedders")
-"""What the workers' common ancestor imports once: a worker then starts in milliseconds. None of it starts a JAX backend."""
+"""What the workers' common ancestor imports once: a worker then starts in milliseconds. None starts a JAX backend."""
 
 _ITEM_DEATHS = 3
 """An item that was being decoded when its worker died this many times is poison."""
@@ -65,8 +66,8 @@ class _Ticket:
 class PreprocessPool:
     """Worker processes with a shared-memory ring each. A batch goes in, a slot full of pixels comes out.
 
-    ``start`` and ``close`` may be called from any thread; ``process`` from greenlets of the hub between ``start_in_hub``
-    and ``stop_in_hub``. A pool can serve one pipeline after another and stays warm in between.
+    ``start`` and ``close`` may be called from any thread; ``process`` from greenlets of the hub between
+    ``start_in_hub`` and ``stop_in_hub``. A pool can serve one pipeline after another and stays warm in between.
 
     Args:
         spec: what to do with each picture.
@@ -76,6 +77,7 @@ class PreprocessPool:
             Shared memory in all: ``workers * slots * (batch_size * bytes per picture + header)``.
         threads: reads a worker has in flight when storage is slow.
         embedder: ``(factory reference, specification)`` of an embedder that runs in the workers.
+        dimension: floats per row that an embedder elsewhere (a thread, Triton) writes into the slot.
         devices: accelerators, given to the workers in turn.
         item_timeout: seconds one picture may take.
         named: keep the segments' names so that another process (Triton) can map them; else they are unlinked at once
@@ -91,6 +93,7 @@ class PreprocessPool:
         slots: int = 3,
         threads: int = 2,
         embedder: tuple[str, str] | None = None,
+        dimension: int = 0,
         devices: Sequence[int] | None = None,
         item_timeout: float = 30.0,
         named: bool = False,
@@ -111,6 +114,7 @@ class PreprocessPool:
                     threads,
                     item_timeout,
                     devices[index % len(devices)] if devices else None,
+                    dimension,
                 ),
                 slots,
                 named,
@@ -130,7 +134,7 @@ class PreprocessPool:
 
     @property
     def capacity(self) -> int:
-        """Batches that can be in the pool or in use at once: the right ``concurrency`` of a stage that calls ``process``."""
+        """Batches in the pool or in use at once, at most: the ``concurrency`` of a stage that calls ``process``."""
         return self.workers * self.slots
 
     @property
@@ -181,7 +185,9 @@ class PreprocessPool:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     # -- on the hub ---------------------------------------------------------------------------------------------------
@@ -232,11 +238,12 @@ class PreprocessPool:
         if self._broken:
             raise self._broken
         lease = None if self._waiting else self._grant()
-        if lease is not None:
-            return lease
-        waiter: AsyncResult[Lease] = AsyncResult()
-        self._waiting.append(waiter)
-        return waiter.get()
+        if lease is None:
+            waiter: AsyncResult[Lease] = AsyncResult()
+            self._waiting.append(waiter)
+            lease = waiter.get()
+        assert lease is not None
+        return lease
 
     def _grant(self) -> Lease | None:
         for member in sorted(self._members, key=lambda member: member.queued):

@@ -27,9 +27,7 @@ LAYOUT, RING, STARTED, TASK, DONE, HUNG = range(6)
 _KIND = struct.Struct("<B")
 _TASK = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, n
 _ITEM = struct.Struct("<BxxxQ")  # item kind, payload bytes
-_DONE = struct.Struct(
-    "<BxxxIQII4d"
-)  # frame kind, slot, generation, rows, n, then seconds: read decode kernel embed
+_DONE = struct.Struct("<BxxxIQII4d")  # frame kind, slot, generation, rows, n, then seconds: read decode kernel embed
 _ROW = struct.Struct("<III")  # position in the task, width, height
 _HUNG = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, row
 
@@ -130,7 +128,7 @@ def _encode_source(source: Source) -> tuple[int, list[bytes | memoryview]]:
         return _BYTES, [memoryview(source).cast("B")]
     pixels = np.ascontiguousarray(source)
     head = json.dumps([pixels.dtype.str, pixels.shape]).encode()
-    return _ARRAY, [struct.pack("<H", len(head)), head, memoryview(pixels.reshape(-1).view(np.uint8))]
+    return _ARRAY, [struct.pack("<H", len(head)), head, pixels.reshape(-1).view(np.uint8).data]
 
 
 def decode_task(frame: bytes | memoryview) -> Task:
@@ -181,7 +179,7 @@ def decode_done(frame: bytes | memoryview) -> Done:
 
 
 def _error(name: str, message: str) -> errors.ItemError:
-    """The error a worker told of. An unknown class cannot come from our worker's code path; it is an ItemError all the same."""
+    """The error a worker told of; of a class that is not known here, it is an ItemError all the same."""
     return _ITEM_ERRORS.get(name, errors.ItemError)(message)
 
 

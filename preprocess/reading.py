@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from ..errors import ReadError, TooLargeError
+from ..errors import ItemError, ReadError, TooLargeError
 
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -39,7 +39,7 @@ def read_file(path: str, max_bytes: int) -> bytes:
             return _read_all(fd, found.st_size)
         finally:
             os.close(fd)
-    except ReadError:
+    except ItemError:
         raise
     except OSError as error:
         raise ReadError(f"{path!r} cannot be read: {error.strerror or error}") from error

@@ -14,8 +14,6 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
-
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
@@ -36,8 +34,9 @@ def prepare_jax(device: int | None = None) -> None:
         device: The accelerator this process owns, counted among those it can see. None: the CPU, whatever there is.
     """
     _keep_memory()
-    # `max_pixels` is checked on every header and is the tighter of the two, unless the user has allowed more.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    # A million files would warn of a million broken metadata. Pillow's warning about bombs is said better by
+    # `max_pixels`, which is checked on every header and is the tighter of the two unless the user has allowed more.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if device is not None:
         _own_device(device)
     import jax

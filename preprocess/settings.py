@@ -14,10 +14,11 @@ class WorkerSettings:
     Attributes:
         spec: the preprocessing specification, as JSON.
         rows: the most pictures in a batch.
-        embedder: ``[factory, spec]``, e.g. ``["penstock.engine.embedders:parse_embedder", "gist"]``, for an embedder that
-            runs in the worker; None where it runs elsewhere.
+        embedder: ``[factory, spec]``, e.g. ``["penstock.engine.embedders:parse_embedder", "gist"]``, for an embedder
+            that runs in the worker; None where it runs elsewhere.
         threads: reads in flight ahead of the decoder when storage is slow.
         item_timeout: seconds one picture may take before it is given up and the worker recycled.
+        dimension: room for embeddings that are made elsewhere, in floats per row.
         device: the accelerator this worker owns; None for the CPU.
     """
 
@@ -27,6 +28,7 @@ class WorkerSettings:
     threads: int = 2
     item_timeout: float = 30.0
     device: int | None = None
+    dimension: int = 0
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

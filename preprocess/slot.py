@@ -33,7 +33,8 @@ class SlotBatch:
         failures: ``(position, error)`` of the others, by position.
         timings: seconds of the worker's phases.
 
-    ``pixels`` and ``embeddings`` are views into the ring. They are valid, and the slot is ours alone, until ``release``.
+    ``pixels`` and ``embeddings`` are views into the ring. They are valid, and the slot is ours alone, until
+    ``release``.
     """
 
     __slots__ = ("_lease", "_view", "failures", "rows", "timings")

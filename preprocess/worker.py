@@ -1,7 +1,8 @@
 """The worker process: takes batches from its socket, loads pictures, preprocesses them with JAX, writes into its slot.
 
-One process, one core: decode and kernel run in turn on the main thread, reads run ahead on a few threads when storage is
-slow. The process ends when its socket closes. It answers for one task at a time and touches only the slot it was granted.
+One process, one core: decode and kernel run in turn on the main thread, reads run ahead on a few threads when storage
+is slow. The process ends when its socket closes. It answers for one task at a time and touches only the slot it was
+granted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from .protocol import (
     LAYOUT,
     STARTED,
     Row,
-    Source,
     Task,
     Timings,
     decode_json,
@@ -65,6 +65,7 @@ class Worker:
         self._sock = sock
         self._spec = PreprocessSpec.from_json(settings.spec)
         self._rows = settings.rows
+        self._room = settings.dimension
         self._preprocessor = Preprocessor(self._spec, settings.rows)
         self._embed = _make_embedder(settings.embedder, self._spec, settings.rows)
         self._reader = Reader(lambda path: read_file(path, self._spec.max_file_bytes), settings.threads)
@@ -77,7 +78,7 @@ class Worker:
             self._rows,
             self._spec.pixel_shape(),
             self._spec.pixel_dtype().name,
-            self._embed.dimension if self._embed else 0,
+            self._embed.dimension if self._embed else self._room,
         )
         send_frame(self._sock, encode_json(LAYOUT, layout.to_json()))
         self._warm(layout)

@@ -23,7 +23,7 @@ _LENGTH = struct.Struct("<Q")
 _JOIN = 1 << 16  # shorter frames are copied together: one system call instead of many
 _CHUNK = 1 << 24
 
-Buffer = bytes | bytearray | memoryview
+Buffer = bytes | memoryview
 
 
 def frame_pieces(pieces: Sequence[Buffer]) -> list[Buffer]:
@@ -133,7 +133,7 @@ class FrameReader:
         frames: list[bytes] = []
         begin = 0
         while len(self._data) - begin >= _LENGTH.size:
-            end = begin + _LENGTH.size + _checked(self._data[begin : begin + _LENGTH.size], self._limit)
+            end = begin + _LENGTH.size + _length(self._data, begin, self._limit)
             if end > len(self._data):
                 break
             frames.append(bytes(memoryview(self._data)[begin + _LENGTH.size : end]))
@@ -142,8 +142,8 @@ class FrameReader:
         return frames
 
 
-def _checked(head: Buffer, limit: int) -> int:
-    length: int = _LENGTH.unpack(head)[0]
+def _length(data: Buffer | bytearray, offset: int, limit: int) -> int:
+    length: int = _LENGTH.unpack_from(data, offset)[0]
     if length > limit:
         raise WorkerError(
             f"a message claims {length:,} bytes, the limit is {limit:,}: did something print to the socket?"
@@ -152,7 +152,7 @@ def _checked(head: Buffer, limit: int) -> int:
 
 
 def _body(sock: socket.socket, head: bytes, limit: int) -> bytes:
-    length = _checked(head, limit)
+    length = _length(head, 0, limit)
     return _rest(sock, length) if length else b""
 
 

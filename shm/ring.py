@@ -13,7 +13,8 @@ stamps are the generation it was told about; it looks before it uses the slot an
 begins late is noticed. Each word is one aligned 8-byte store. There is no lock and nothing that two processes
 increment: a dead process can leave a slot half written, but nothing that another would wait for. Who may write *when*
 is not decided here but by the parent (`SlotTable`) over the socket, which also orders the memory on machines that
-reorder stores.
+reorder stores. A writer that was paused in the middle and goes on after its slot was granted anew would not be noticed
+before it commits: the parent makes sure that a worker is dead (`Child.alive`) before it takes its slots back.
 """
 
 from __future__ import annotations

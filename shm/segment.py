@@ -192,7 +192,7 @@ def _create_unnamed(nbytes: int, directory: str) -> tuple[int, str] | None:
 
 
 def _give_name(fd: int, path: str) -> None:
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Without a descriptor of a directory CPython calls link(2), which links the link in /proc instead of the file.
         os.link(f"/proc/self/fd/{fd}", os.path.basename(path), dst_dir_fd=directory, follow_symlinks=True)

@@ -77,7 +77,8 @@ class SlotTable:
             return None
         slot = self._free.popleft()
         entry = self._entries[slot]
-        entry.state, entry.generation, entry.rows = SlotState.GRANTED, self._next(), 0
+        self._generation += 1
+        entry.state, entry.generation, entry.rows = SlotState.GRANTED, self._generation, 0
         return Grant(slot, entry.generation)
 
     def ready(self, grant: Grant, rows: int) -> None:
@@ -146,10 +147,6 @@ class SlotTable:
             self._free_again(grant.slot, self._entries[grant.slot])
         return lost
 
-    def _next(self) -> int:
-        self._generation += 1
-        return self._generation
-
     def _entry(self, grant: Grant, step: str, *allowed: SlotState) -> _Entry:
         entry = self._entries[grant.slot]
         if entry.generation != grant.generation:
@@ -162,7 +159,7 @@ class SlotTable:
         return entry
 
     def _free_again(self, slot: int, entry: _Entry) -> None:
-        entry.state, entry.generation = SlotState.FREE, self._next()
+        entry.state = SlotState.FREE
         self._free.append(slot)
 
 

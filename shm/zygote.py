@@ -23,16 +23,14 @@ from typing import Self
 
 from ..errors import WorkerStartError
 from .child import Child
-from .fork_server import GRACE
+from .fork_server import GRACE, PATIENCE
 from .frames import recv_frame, recv_frame_fds, send_frame_fds
-
-_TIMEOUT = 120.0
-"""Seconds for importing what is preloaded, from a cold network disk on a busy machine. A fork takes milliseconds."""
 
 _TAIL = 4000
 
+# Nothing is imported before sys.path is ours: even a json.py could be found on a PYTHONPATH that was set meanwhile.
 _BOOTSTRAP = (
-    f"import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from {__package__}.fork_server import main; main()"
+    f"import sys; sys.path[:] = sys.argv[1:]; del sys.argv[1:]; from {__package__}.fork_server import main; main()"
 )
 
 
@@ -167,7 +165,7 @@ class Zygote:
             answer = recv_frame_fds(server.control)
         except TimeoutError as error:
             server.process.kill()
-            raise self._died(f"said nothing for {_TIMEOUT:.0f} s") from error
+            raise self._died(f"said nothing for {PATIENCE} s") from error
         except OSError as error:
             raise self._died(str(error)) from error
         if answer is None:
@@ -203,21 +201,24 @@ def _launch(preload: Sequence[str], env: Mapping[str, str]) -> _Server:
         raise WorkerStartError(
             "sys.executable is empty (an embedded Python?): there is no interpreter to start workers with"
         )
+    # Before anything is opened: in a host with its standard streams closed, what we open would get their numbers.
+    stdout = None if _is_open(1) else subprocess.DEVNULL
+    stderr = [2] if _is_open(2) else []
     parent, child = socket.socketpair()
     errors = _above_standard(os.memfd_create("penstock-zygote-stderr"))
     control = socket.socket(fileno=_above_standard(parent.detach()))
     me = os.pidfd_open(os.getpid())
     try:
         process = subprocess.Popen(
-            [sys.executable, *_flags(), "-c", _BOOTSTRAP, json.dumps(_path())],
+            [sys.executable, *_flags(), "-c", _BOOTSTRAP, *_path()],
             stdin=child.fileno(),
-            stdout=None if _is_open(1) else subprocess.DEVNULL,
+            stdout=stdout,
             stderr=errors,
             env={**os.environ, **env},
             start_new_session=True,
         )
-        control.settimeout(_TIMEOUT)
-        send_frame_fds(control, json.dumps(list(preload)).encode(), [me, 2] if _is_open(2) else [me])
+        control.settimeout(PATIENCE)
+        send_frame_fds(control, json.dumps(list(preload)).encode(), [me, *stderr])
     except OSError as error:
         control.close()
         os.close(errors)
@@ -230,17 +231,17 @@ def _launch(preload: Sequence[str], env: Mapping[str, str]) -> _Server:
 
 def _path() -> list[str]:
     """This process' sys.path, so that the same modules are found, whatever PYTHONPATH says or lies in the directory."""
-    return [entry or os.getcwd() for entry in sys.path]
+    return [str(entry) or os.getcwd() for entry in sys.path]
 
 
 def _flags() -> list[str]:
-    """Switches that decide what is imported. ``-P``: nothing from the current directory before sys.path is ours."""
+    """Switches of ours that decide what the start of an interpreter runs (user site, hooks in PYTHONPATH)."""
     chosen = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
-    return ["-P", *(flag for flag, on in chosen.items() if on)]
+    return [flag for flag, on in chosen.items() if on]
 
 
 def _above_standard(fd: int) -> int:
-    """The same file under a number over 2: in a host with its standard streams closed we would be given theirs."""
+    """The same file under a number over 2: one of the lower three would be overwritten in the new process."""
     if fd > 2:
         return fd
     higher = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)

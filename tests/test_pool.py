@@ -1,7 +1,8 @@
 """The worker pool: pictures in, slots out; and what holds when workers die.
 
-Contract of the recovery: a worker's death costs time, never a picture. Its unfinished batches are done again by others, a
-new process takes its place on the same ring. Only a picture that was being decoded at three deaths is given up, alone.
+Contract of the recovery: a worker's death costs time, never a picture. Its unfinished batches are done again by others,
+a new process takes its place on the same ring. Only a picture that was being decoded at three deaths is given up,
+alone.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import gevent
 import numpy as np
 import psutil
 import pytest
-
 from penstock.errors import DeadlineError, PoisonItemError, ReadError, UnreadableError, WorkerStartError
-from penstock.preprocess import PreprocessPool, Preprocessor, preset
+from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.preprocess.slot import SlotBatch
 
 SPEC = preset("clip", size=64)
@@ -29,7 +29,7 @@ MakePool = Callable[..., PreprocessPool]
 def make_pool() -> Iterator[MakePool]:
     """Pools that listen on this thread's hub; afterwards nothing of them is left."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
-    segments = set(os.listdir("/dev/shm"))
+    segments = {entry.name for entry in os.scandir("/dev/shm")}
     pools: list[PreprocessPool] = []
 
     def make(**options: object) -> PreprocessPool:
@@ -47,7 +47,7 @@ def make_pool() -> Iterator[MakePool]:
         [child for child in psutil.Process().children(recursive=True) if child.pid not in before], timeout=5
     )
     assert not alive, (gone, alive)
-    assert not {name for name in os.listdir("/dev/shm") if name.startswith("penstock-")} - segments
+    assert not {entry.name for entry in os.scandir("/dev/shm") if entry.name.startswith("penstock-")} - segments
 
 
 def saboteur(folder: Path, body: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def test_frames_arrive_whole_and_in_order(pair: Pair) -> None:
     ours, theirs = pair
     send_frame(ours, b"one")
     send_frame(ours)
-    send_frame(ours, b"a", bytearray(b"b"), memoryview(struct.pack("<2I", 1, 2)).cast("I"))
+    send_frame(ours, b"a", memoryview(bytearray(b"b")), memoryview(struct.pack("<2I", 1, 2)).cast("I"))
     assert recv_frame(theirs) == b"one"
     assert recv_frame(theirs) == b""
     assert recv_frame(theirs) == b"ab" + struct.pack("<2I", 1, 2)

@@ -1,1 +1,24 @@
-"""."""
+"""Embedders: what turns a slot of pixels into vectors. See the README beside this file."""
+
+from .base import ArrayView, Embedder, Pixels, Runs, View, Wants, nonfinite_rows
+from .callables import JaxEmbedder, PythonEmbedder
+from .gist import Gist
+from .onnx import OnnxEmbedder
+from .registry import SCHEMES, Factory, parse_embedder
+
+__all__ = [
+    "SCHEMES",
+    "ArrayView",
+    "Embedder",
+    "Factory",
+    "Gist",
+    "JaxEmbedder",
+    "OnnxEmbedder",
+    "Pixels",
+    "PythonEmbedder",
+    "Runs",
+    "View",
+    "Wants",
+    "nonfinite_rows",
+    "parse_embedder",
+]

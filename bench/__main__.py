@@ -1,0 +1,79 @@
+"""``python -m penstock.bench NAME``: runs one benchmark and prints what it found."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import PenstockError
+from .harness import Options
+from .result import Result, render
+
+BENCHMARKS = {
+    "chain": "one core: JPEG bytes to a float32 batch in a slot; Pillow + NumPy, penstock, the best chain at any price",
+    "stream": "two workers: files on disk to batches in the consumer; penstock against a tuned PyTorch DataLoader",
+    "engine": "what the engine costs: bare workers against workers under the engine; CPU of the parent per batch",
+    "scaling": "two workers against one",
+    "faces": "insert_images, _async and _streaming into Milvus Lite, same embedder (GIST)",
+    "startup": "seconds to the first batch: everything cold, warm compilation cache, warm pool",
+    "memory": "peak memory of the process tree for 1,000 and for 20,000 pictures",
+}
+"""What can be measured. Each name is a module with one function ``run(options) -> Result``."""
+
+_EPILOG = f"""\b
+NAME is one of
+{chr(10).join(f"  {name:<8} {text}" for name, text in BENCHMARKS.items())}
+
+\b
+Examples:
+  python -m penstock.bench chain
+  python -m penstock.bench stream --n 512 --rounds 7 --data bench-pictures
+  python -m penstock.bench faces --json faces.json
+
+Variants run in turn, round by round, each in a process of its own; ratios are taken within a round. On a busy machine
+look at the ratios, not at the rates, and add rounds. Variants whose library is missing are left out and named
+(pip install 'penstock[bench]' has them all).
+"""
+
+
+@click.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("name", type=click.Choice(tuple(BENCHMARKS)), metavar="NAME")
+@click.option("--n", type=click.IntRange(1), help="Pictures a round.  [default: the benchmark's own]")
+@click.option(
+    "--rounds", type=click.IntRange(1), help="Measured rounds, after one that is thrown away.  [default: its own]"
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to keep the generated pictures in, for the next run.  [default: a temporary one]",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every figure there too."
+)
+def main(name: str, n: int | None, rounds: int | None, data: Path | None, json_file: Path | None) -> None:
+    """Measure one thing against its strongest alternative, in one run on this machine."""
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") if data is None else nullcontext(str(data)) as folder:
+        try:
+            result = run(name, Options(Path(folder).resolve(), n, rounds))
+        except PenstockError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(render(result))
+    if json_file is not None:
+        json_file.write_text(json.dumps(result.to_json(), indent=1) + "\n")
+
+
+def run(name: str, options: Options) -> Result:
+    """Run one of ``BENCHMARKS``; its module is imported only now."""
+    module: Any = importlib.import_module(f"penstock.bench.{name}")
+    result: Result = module.run(options)
+    return result
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m penstock.bench")

@@ -1,0 +1,57 @@
+"""``faces``: the three ways to insert the same pictures with the same embedder into a fresh Milvus Lite file."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .child import Measure, Measures
+from .harness import Options, Variant, run_rounds
+from .pictures import make_set
+from .result import Goal, Result, tabulate
+
+_FACES = ("insert_images", "insert_images_async", "insert_images_streaming")
+
+
+def run(options: Options) -> Result:
+    """Compare the faces on web-sized pictures with GIST.
+
+    Raises:
+        WorkerError: a variant broke down.
+    """
+    paths = make_set("imagenet500", options.data, options.n or 2000)
+    variants = [Variant(face, "faces:insert", {"paths": paths, "face": face}) for face in _FACES]
+    samples = run_rounds(variants, options.rounds or 3)
+    table = tabulate(
+        f"{len(paths)} JPEG files 500x375 to rows in Milvus Lite, GIST, 2 workers where there are any",
+        "pictures/s",
+        samples.of("rate"),
+        baseline="insert_images",
+        goals=[
+            Goal("insert_images_async", 1.0, "insert_images"),
+            Goal("insert_images_streaming", 1.8, "insert_images"),
+        ],
+    )
+    return Result("faces", (table,), samples.skipped, ("workers are started within the measured time",))
+
+
+@contextmanager
+def insert(paths: Sequence[str], face: str) -> Generator[Measure, None, None]:
+    """One face; each round has a pipeline and a store of its own."""
+    from ..engine.config import ServiceConfig
+    from ..engine.jobs.pipeline import ImageEmbeddingPipeline
+
+    def measure() -> Measures:
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
+            config = ServiceConfig(to=str(Path(folder) / "faces.db"), embedder="gist", workers=2, batch_size=32)
+            with ImageEmbeddingPipeline(config) as pipeline:
+                start = time.perf_counter()
+                ids = getattr(pipeline, face)(list(paths))
+                seconds = time.perf_counter() - start
+        assert len(ids) == len(paths)
+        return {"rate": len(ids) / seconds}
+
+    yield measure

@@ -1,0 +1,96 @@
+"""``memory``: the peak memory of the whole process tree must not depend on the number of pictures."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .child import Measure, Measures
+from .harness import Options, Variant, run_rounds
+from .pictures import link_set, make_set
+from .result import Goal, Result, tabulate
+
+_FILES = 500
+_FEW, _MANY = 1_000, 20_000
+_EVERY = 0.1
+_MIB = 2**20
+
+
+def run(options: Options) -> Result:
+    """Embed a folder of 1,000 and one of 20,000 pictures (``--n``: another large one, and a twentieth of it).
+
+    Raises:
+        WorkerError: a variant broke down.
+    """
+    many = options.n or _MANY
+    few = options.n // 20 or 1 if options.n else _FEW
+    paths = make_set("imagenet500", options.data, min(_FILES, many))
+    variants = [
+        Variant(
+            name, "memory:embed", {"folder": str(link_set(paths, options.data / f"links-{n}", n)), "n": n}, fresh=True
+        )
+        for name, n in (("few", few), ("many", many))
+    ]
+    samples = run_rounds(variants, options.rounds or 1)
+    own = tabulate(
+        f"Peak PSS without the store's process: {few:,} and {many:,} JPEG files 500x375 into Milvus Lite, GIST",
+        "MiB",
+        samples.of("own"),
+        baseline="few",
+        goals=[Goal("many", 1.1, "few", at_most=True)],
+    )
+    whole = tabulate("The same with the store's process", "MiB", samples.of("whole"), baseline="few")
+    return Result("memory", (own, whole), samples.skipped)
+
+
+@contextmanager
+def embed(folder: str, n: int) -> Generator[Measure, None, None]:
+    """The main job over a folder, watched from within."""
+    from ..engine.jobs.images import embed_images
+
+    def measure() -> Measures:
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as store, Watch() as watch:
+            report = embed_images(folder, to=str(Path(store) / "memory.db"), embedder="gist", workers=2)
+        assert report.accounting.written == n
+        return {"own": watch.own / _MIB, "whole": watch.whole / _MIB}
+
+    yield measure
+
+
+class Watch:
+    """Samples the memory of this process and all below it while the ``with`` block runs.
+
+    Attributes:
+        whole: the most bytes (PSS: shared pages are counted once in all) of the tree at one time.
+        own: the same without the processes of a store.
+    """
+
+    def __init__(self) -> None:
+        self.whole = 0
+        self.own = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="penstock-bench-memory", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        import psutil
+
+        me = psutil.Process()
+        while not self._end.wait(_EVERY):
+            whole = own = 0
+            for process in (me, *me.children(recursive=True)):
+                with suppress(psutil.Error):  # it has just left
+                    size = process.memory_full_info().pss
+                    whole += size
+                    own += 0 if "milvus" in " ".join(process.cmdline()) else size
+            self.whole, self.own = max(self.whole, whole), max(self.own, own)

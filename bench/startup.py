@@ -1,0 +1,109 @@
+"""``startup``: how long until the first batch is in the consumer's hands."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from .chains import BATCH, pixels
+from .child import Measure, Measures
+from .harness import SPAWNED, Child, Options, Variant, run_rounds
+from .pictures import make_set
+from .result import Goal, Result, tabulate
+from .stream import WORKERS
+
+if TYPE_CHECKING:
+    from ..engine.jobs.streaming import StreamingMultiprocessPreprocessor
+
+_COLD = "new process, empty cache"
+_CACHED = "new process, warm cache"
+_WARM = "new pool, forkserver and cache warm"
+
+
+def run(options: Options) -> Result:
+    """Measure the first batch from cold to warm.
+
+    Raises:
+        WorkerError: a variant broke down.
+    """
+    paths = make_set("imagenet500", options.data, options.n or 4 * BATCH)
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-cache-") as cache:
+        variants = [
+            Variant(_COLD, "startup:new_process", {"paths": paths, "cache": None}, fresh=True),
+            Variant(_CACHED, "startup:new_process", {"paths": paths, "cache": cache}, fresh=True),
+            Variant(_WARM, "startup:new_pool", {"paths": paths, "cache": cache}),
+            Variant("warm pool", "startup:warm_pool", {"paths": paths, "cache": cache}),
+        ]
+        with Child(variants[1]) as filling:
+            filling.measure()
+        samples = run_rounds(variants, options.rounds or 5)
+    table = tabulate(
+        f"Seconds to the first batch of {BATCH}, {WORKERS} workers",
+        "s",
+        samples.of("seconds"),
+        goals=[Goal(_COLD, 2.0, at_most=True), Goal(_WARM, 0.5, at_most=True)],
+    )
+    notes = (
+        "new process: from the start of the Python interpreter, imports included; the file cache of the disk is warm",
+    )
+    return Result("startup", (table,), samples.skipped, notes)
+
+
+@contextmanager
+def new_process(paths: Sequence[str], cache: str | None) -> Generator[Measure, None, None]:
+    """Everything from the interpreter's start on; ``cache`` None is an empty compilation cache."""
+    with ExitStack() as stack:
+        _use_cache(cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-cache-")))
+
+        def measure() -> Measures:
+            stream = stack.enter_context(_preprocessor())
+            next(stream.preprocess_stream(paths))
+            return {"seconds": time.monotonic() - float(os.environ[SPAWNED])}
+
+        yield measure
+
+
+@contextmanager
+def new_pool(paths: Sequence[str], cache: str) -> Generator[Measure, None, None]:
+    """Another pool in a process that has had one."""
+    _use_cache(cache)
+
+    def measure() -> Measures:
+        start = time.monotonic()
+        with _preprocessor() as stream:
+            next(stream.preprocess_stream(paths))
+            return {"seconds": time.monotonic() - start}
+
+    yield measure
+
+
+@contextmanager
+def warm_pool(paths: Sequence[str], cache: str) -> Generator[Measure, None, None]:
+    """Another stream from a pool that is running."""
+    _use_cache(cache)
+    with _preprocessor() as stream:
+
+        def measure() -> Measures:
+            start = time.monotonic()
+            batches = stream.preprocess_stream(paths)
+            next(batches)
+            seconds = time.monotonic() - start
+            for _ in batches:  # leave the pool idle for the next round
+                pass
+            return {"seconds": seconds}
+
+        yield measure
+
+
+def _use_cache(folder: str) -> None:
+    os.environ["XDG_CACHE_HOME"] = folder
+
+
+def _preprocessor() -> StreamingMultiprocessPreprocessor:
+    from ..engine.jobs.streaming import StreamingMultiprocessPreprocessor
+
+    return StreamingMultiprocessPreprocessor(num_workers=WORKERS, batch_size=BATCH, spec=pixels("float32"))

@@ -1,0 +1,227 @@
+"""The command line: ``penstock embed``, ``penstock search``, ``penstock doctor``.
+
+Exit status: 0 everything is accounted for within the failure budget; 1 the job failed; 2 wrong usage; 130 interrupted.
+Results go to standard output, progress and complaints to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import ItemError, SourceError
+from .cli_options import FIELDS, configured, setting_options
+from .cli_outcome import INTERRUPTED, OK, complain, draining, run_command, say
+from .config import ServiceConfig
+from .wording import count, plural, printable
+
+_EXAMPLES = """\b
+Examples:
+  penstock embed ~/Pictures --to photos.db
+  penstock search photos.db holiday.jpg --html matches.html
+  penstock doctor
+
+'penstock COMMAND --help' tells more about each."""
+
+_EMBED_EXAMPLES = """\b
+Examples:
+  penstock embed ~/Pictures --to photos.db
+  penstock embed 'raw/**/*.jpg' more/ --to http://localhost:19530 --collection holidays
+  penstock embed @list.txt --to photos.db --workers 4 --report report.html
+  find . -name '*.png' -print0 | penstock embed - --null --to photos.db
+  penstock embed ~/Pictures --to photos.db --embedder onnx:clip.onnx --preset clip
+  penstock embed ~/Pictures --config job.yaml --max-failures 5% --progress json
+
+\b
+Exit status: 0 all is accounted for within the failure budget, 1 the job failed,
+2 wrong usage, 130 interrupted."""
+
+_SEARCH_EXAMPLES = """\b
+Examples:
+  penstock search photos.db holiday.jpg
+  penstock search photos.db holiday.jpg -k 50 --html matches.html
+  penstock search http://localhost:19530 query.png --collection holidays
+  penstock search photos.db query.png --embedder onnx:clip.onnx --preset clip
+
+Give the embedder, preset and size that the collection was made with."""
+
+_DOCTOR_EXAMPLES = """\b
+Examples:
+  penstock doctor
+  penstock doctor --triton http://localhost:8000
+  penstock doctor --json | jq '.[] | select(.status != "ok")'
+
+Exit status: 0 the main job can run here (warnings allowed), 1 it cannot."""
+
+_SEARCH_FIELDS = (
+    "collection",
+    "embedder",
+    "preset",
+    "image_size",
+    "dtype",
+    "decoder",
+    "metric",
+    "token",
+    "max_pixels",
+    "background",
+)
+
+_config_option = click.option(
+    "--config", "config_file", metavar="FILE.yaml", help="Settings from a file; its keys are the options' names."
+)
+
+
+@click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="penstock")
+@click.option("--debug", is_flag=True, help="Show tracebacks (also: PENSTOCK_DEBUG=1).")
+def cli(debug: bool) -> None:
+    """Millions of pictures into a vector store, and back out by search."""
+    del debug  # main looks for it itself: it is needed where errors end, outside of click
+
+
+@cli.command(epilog=_EMBED_EXAMPLES)
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option("-0", "--null", is_flag=True, help="Paths in lists end with NUL (find -print0) instead of with the line.")
+@_config_option
+@setting_options(*FIELDS)
+def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **options: Any) -> int:
+    """Embed pictures and keep their vectors.
+
+    SOURCE is a folder (searched to its end), a file, a glob in quotes, a text file of paths (@list.txt), or - for a list
+    of paths on standard input. Every file ends as a row, as a dead letter with a reason, or is counted as no picture.
+    """
+    from .progress import make_progress
+    from .render import check_report_path, render_text, report_json, write_report
+    from .sources import FileSource
+
+    config = configured(config_file, options)
+    if config.to is None:
+        raise click.UsageError("--to is missing: where do the vectors go? For example --to photos.db")
+    if config.report is not None:
+        check_report_path(config.report)
+    try:
+        source = FileSource(sources, null=null)
+    except SourceError as error:
+        raise click.UsageError(printable(str(error))) from error
+
+    from .jobs.images import run_job  # the machine is imported once it is clear that there is something to do
+    from .jobs.run import Interrupt
+
+    interrupt = Interrupt()
+    progress = make_progress(config.progress, source.total)
+    if config.progress != "none":
+        source.count()
+    with draining(interrupt):
+        try:
+            report = run_job(config, source, watcher=progress, interrupt=interrupt)
+        finally:
+            progress.close()
+    for path in _report_paths(config):
+        write_report(report, path)
+    if config.progress == "json":
+        say(json.dumps({"event": "report", **report_json(report)}))
+    else:
+        say(render_text(report))
+        _what_next(config, report.accounting.read, report.accounting.dead)
+    return INTERRUPTED if interrupt.requested else OK
+
+
+@cli.command(epilog=_SEARCH_EXAMPLES)
+@click.argument("uri", metavar="URI")
+@click.argument("image", metavar="IMAGE")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(1, 16_384), help="How many neighbours.")
+@click.option("--html", metavar="FILE", help="Also write a contact sheet: one page with the pictures in it.")
+@_config_option
+@setting_options(*_SEARCH_FIELDS)
+def search(uri: str, image: str, k: int, html: str | None, config_file: str | None, **options: Any) -> int:
+    """The pictures nearest to IMAGE in the store at URI, nearest first, with their scores."""
+    config = configured(config_file, {**options, "to": uri})
+    if not Path(image).is_file():
+        raise click.UsageError(f"IMAGE: there is no file {printable(image)!r}")
+    if "://" not in uri and not Path(uri).exists():
+        raise click.UsageError(f"URI: there is no store {printable(uri)!r}; penstock embed ... --to makes one")
+    if html is not None:
+        from .contact_sheet import check_sheet_path
+
+        check_sheet_path(html)
+    from .jobs.images import search_images
+
+    try:
+        hits = search_images(config, image, k)
+    except ItemError as error:
+        raise click.UsageError(f"IMAGE: {printable(str(error))}") from error
+    for number, hit in enumerate(hits, 1):
+        say(f"{number:>{len(str(len(hits)))}}  {hit.score:8.4f}  {printable(hit.path or hit.key)}")
+    if not hits:
+        complain(f"the collection {config.collection!r} holds no pictures")
+    if html is not None:
+        from .contact_sheet import contact_sheet
+        from .render import write_whole
+
+        write_whole(
+            html, contact_sheet(image, hits, f"{config.shown_to}, collection {config.collection}", config.metric)
+        )
+        say(f"contact sheet: {printable(html)}")
+    return OK
+
+
+@cli.command(epilog=_DOCTOR_EXAMPLES)
+@click.option("--triton", metavar="URL", help="Also ask this Triton server, e.g. http://localhost:8000.")
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+def doctor(triton: str | None, as_json: bool) -> int:
+    """Whether this machine is ready: cores, memory, shared memory, libraries, servers; and what to change."""
+    from .doctor import examine, findings_json, findings_text, is_ready
+
+    findings = examine(triton)
+    say(json.dumps(findings_json(findings), indent=2) if as_json else findings_text(findings))
+    return OK if is_ready(findings) else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given[:1] or bool(os.environ.get("PENSTOCK_DEBUG"))
+    return run_command(lambda: cli.main(given, prog_name="penstock", standalone_mode=False), debug)
+
+
+def _report_paths(config: ServiceConfig) -> list[Path]:
+    own = [config.job / "report.json"] if config.job is not None else []
+    return own + ([config.report] if config.report is not None else [])
+
+
+def _what_next(config: ServiceConfig, read: int, dead: int) -> None:
+    """What the user may want to do now."""
+    if read == 0:
+        complain("there was nothing to read: the folders are empty")
+        return
+    if dead:
+        say(_dead_letters(config, dead))
+    if config.report is not None:
+        say(f"report: {printable(str(config.report))}")
+    collection = [] if config.collection == "images" else ["--collection", config.collection]
+    command = shlex.join(["penstock", "search", config.shown_to, "IMAGE", *collection, "--html", "matches.html"])
+    say(f"search it: {printable(command)}")
+
+
+def _dead_letters(config: ServiceConfig, dead: int) -> str:
+    """How many of each kind, and where they are listed."""
+    from ..sinks.deadletters import read_dead_letters
+    from .jobs.places import dead_letters_path
+
+    path = dead_letters_path(config)
+    kinds = Counter(letter.error for letter in read_dead_letters(path))
+    listed = ", ".join(f"{kind} {count(number)}" for kind, number in kinds.most_common(5))
+    return f"{plural(dead, 'dead letter')} in {printable(str(path))}" + (f": {listed}" if listed else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

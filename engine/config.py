@@ -1,0 +1,258 @@
+"""What a user can say: one model whose fields are the command line's options, the YAML keys and the Python arguments.
+
+``ServiceConfig(to="photos.db", workers=2)``, ``workers: 2`` in a file and ``--workers 2`` are three spellings of one
+field, checked by the same rules. Precedence: command line > YAML file > profile > defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+)
+
+from ..errors import ConfigError
+from .config_errors import explain, spelled
+from .config_yaml import read_yaml
+
+ProfileName = Literal["default", "high_throughput", "low_memory"]
+
+PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "default": {},
+    "high_throughput": {
+        "batch_size": 64,
+        "insert_batch_size": 256,
+        "slots": 4,
+        "async_pipeline": {"preprocess_workers": 4, "insert_batch_size": 200, "queue_maxsize": 150},
+    },
+    "low_memory": {
+        "batch_size": 16,
+        "insert_batch_size": 64,
+        "slots": 2,
+        "async_pipeline": {"preprocess_workers": 2, "insert_batch_size": 50, "queue_maxsize": 50},
+    },
+}
+"""Values laid under what the user sets."""
+
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
+
+
+def _budget(value: object) -> int | Fraction:
+    """A failure budget in any of its spellings: 10, "10", "5%", 0.05, "1/20", None for no limit."""
+    wrong = ValueError("must be a count (0, 10; -1 for no limit) or a rate above 0 up to 100% (5%, 0.05, 1/20)")
+    if value is None:
+        return -1
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Fraction)):
+        raise wrong
+    try:
+        if isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("-").isdigit()):
+            count = int(value)
+        else:
+            text = str(value).strip()
+            rate = Fraction(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            if not 0 < rate <= 1:
+                raise wrong
+            return rate
+    except (ValueError, ZeroDivisionError):
+        raise wrong from None
+    if count < -1:
+        raise wrong
+    return count
+
+
+def _numbers(value: object) -> object:
+    """``0,1`` as the command line gives it."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _token_of_environment() -> SecretStr | None:
+    token = os.environ.get("MILVUS_TOKEN")
+    return SecretStr(token) if token else None
+
+
+Budget = Annotated[
+    int | Fraction, PlainValidator(_budget), PlainSerializer(lambda b: b if isinstance(b, int) else str(b))
+]
+Devices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = Annotated[tuple[Byte, Byte, Byte], BeforeValidator(_numbers)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Settings(BaseModel):
+    """Strict about names, and every refusal is a ``ConfigError`` that says field, value and what is allowed."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            # Without its cause: pydantic's own text repeats the values, and one of them may be a secret.
+            raise ConfigError(explain(error, type(self))) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except ValidationError as error:
+            raise ConfigError(explain(error, type(self))) from None
+
+
+class AsyncPipelineConfig(_Settings):
+    """How ``insert_images_async`` overlaps its stages in this process.
+
+    Raises:
+        ConfigError: a value is out of its range, or a name is no field.
+    """
+
+    preprocess_workers: int = Field(default=2, ge=1, le=256)
+    """Threads that decode and preprocess."""
+
+    embedding_workers: int = Field(default=1, ge=1, le=256)
+    """Threads or greenlets that embed."""
+
+    insert_batch_size: int = Field(default=100, ge=1, le=16_384)
+    """Rows of one call to the store."""
+
+    queue_maxsize: int = Field(default=100, ge=1)
+    """Pictures that may wait between two stages."""
+
+
+class ServiceConfig(_Settings):
+    """Everything that can be set. A field that is None is decided by the embedder, the preset or the machine.
+
+    Fields may be assigned later (``config.batch_size = 64``, ``config.async_pipeline.preprocess_workers = 4``) and are
+    checked then too. The profile is laid under the given values once, when the configuration is made.
+
+    Raises:
+        ConfigError: a value is not allowed, or a name is no field; the message names it.
+    """
+
+    to: str | None = Field(default=None, json_schema_extra={"metavar": "URI"})
+    """Where the vectors go: photos.db (a Milvus Lite file) or http://host:19530 (a Milvus server)."""
+
+    collection: str = Field(default="images", min_length=1, max_length=255, json_schema_extra={"metavar": "NAME"})
+    """Collection in the store, made on first use."""
+
+    embedder: str = Field(default="gist", min_length=1, json_schema_extra={"metavar": "SPEC"})
+    """What makes the vectors: gist, onnx:FILE.onnx, python:module:callable or jax:module:callable."""
+
+    preset: str | None = Field(default=None, json_schema_extra={"metavar": "NAME"})
+    """Preprocessing of a known model: imagenet, clip, siglip or dinov2. [default: what the embedder likes]"""
+
+    image_size: int | None = Field(default=None, ge=16, le=1024, json_schema_extra={"metavar": "N"})
+    """Side in pixels of the square the embedder gets. [default: the embedder's or the preset's]"""
+
+    dtype: Literal["float32", "float16", "uint8"] | None = None
+    """Type of the pixels the embedder gets. [default: the embedder's or the preset's]"""
+
+    decoder: Literal["pillow", "simplejpeg"] = "pillow"
+    """Decoder of JPEG files; simplejpeg is faster and needs the extra penstock[jpeg]."""
+
+    workers: int | None = Field(default=None, ge=1, le=1024, json_schema_extra={"metavar": "N"})
+    """Preprocessing processes. [default: one per core]"""
+
+    batch_size: int = Field(default=32, ge=1, le=4096, json_schema_extra={"metavar": "N"})
+    """Pictures in a batch, from the worker to the embedder."""
+
+    insert_batch_size: int = Field(default=128, ge=1, le=16_384, json_schema_extra={"metavar": "N"})
+    """Rows of one call to the store; 100 to 250 keep everything else responsive."""
+
+    devices: Devices | None = Field(default=None, json_schema_extra={"metavar": "N,N"})
+    """Accelerators by number: worker i gets the i-th of them, in turn. [default: the CPU]"""
+
+    threads: int = Field(default=2, ge=0, le=64, json_schema_extra={"metavar": "N"})
+    """Reads a worker has in flight ahead of its decoder when storage is slow."""
+
+    slots: int = Field(default=3, ge=1, le=64, json_schema_extra={"metavar": "N"})
+    """Batches in shared memory per worker."""
+
+    job: Path | None = Field(default=None, json_schema_extra={"metavar": "DIR"})
+    """Folder for what the job leaves besides vectors: dead letters and the report."""
+
+    report: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE.json|FILE.html"})
+    """Also write the report to this file."""
+
+    max_failures: Budget = Field(default=-1, json_schema_extra={"metavar": "N|RATE"})
+    """Items of a stage that may fail before the job does: a count, or a rate such as 5%. -1 is no limit."""
+
+    progress: Literal["auto", "plain", "json", "none"] = "auto"
+    """Progress on standard error: a live table on a terminal and lines elsewhere (auto), lines, JSON lines, nothing."""
+
+    profile: ProfileName = Field(default="default", frozen=True)
+    """Set of values to start from."""
+
+    metric: Literal["COSINE", "L2", "IP"] = "COSINE"
+    """How the store compares vectors."""
+
+    index: str = Field(default="AUTOINDEX", min_length=1, json_schema_extra={"metavar": "TYPE"})
+    """Kind of index the store builds."""
+
+    token: SecretStr | None = Field(default_factory=_token_of_environment, json_schema_extra={"metavar": "TOKEN"})
+    """Secret for the store, an API key or user:password. Better in the variable MILVUS_TOKEN: others can read a command
+    line."""
+
+    max_pixels: Positive | None = Field(default=None, json_schema_extra={"metavar": "N"})
+    """Pictures whose header promises more pixels are refused. [default: 64,000,000]"""
+
+    background: Colour | None = Field(default=None, json_schema_extra={"metavar": "R,G,B"})
+    """Colour under transparent pixels. [default: 255,255,255]"""
+
+    async_pipeline: AsyncPipelineConfig = AsyncPipelineConfig()  # pydantic copies it for each configuration
+    """How ``insert_images_async`` overlaps its stages."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**_over_profile(values))
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            # A store's address may carry user:password@.
+            yield name, self.shown_to if name == "to" and value else value
+
+    @property
+    def shown_to(self) -> str:
+        """``to`` without credentials."""
+        return _CREDENTIALS.sub("***@", self.to or "")
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], **values: Any) -> Self:
+        """The configuration in a YAML file, with ``values`` laid over it.
+
+        Args:
+            path: a file whose keys are the fields.
+            **values: fields that win over the file's.
+
+        Raises:
+            ConfigError: the file cannot be read, a key is no field, or a value is not allowed; names file and line.
+        """
+        found = read_yaml(path)
+        with spelled({name: said for name, said in found.spelling.items() if name.split(".")[0] not in values}):
+            return cls(**merged(found.values, values))
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, where ``above`` wins; sections are merged field by field."""
+    result = dict(below)
+    for name, value in above.items():
+        under = result.get(name)
+        both = isinstance(under, Mapping) and isinstance(value, Mapping)
+        result[name] = merged(under, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _over_profile(values: dict[str, Any]) -> dict[str, Any]:
+    profile = values.get("profile", "default")
+    return merged(PROFILES.get(profile, {}) if isinstance(profile, str) else {}, values)

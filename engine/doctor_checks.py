@@ -1,0 +1,188 @@
+"""The single looks of ``penstock doctor``."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from .config import ServiceConfig
+from .doctor import Finding
+from .machine import core_quota, memory_limit
+from .machine import cores as usable_cores
+from .wording import plural, size
+
+EXTRAS: Final = {
+    "jpeg": ("simplejpeg", "--decoder simplejpeg, about 15 % faster for JPEG"),
+    "onnx": ("onnxruntime", "--embedder onnx:FILE.onnx"),
+    "triton": ("tritonclient", "--embedder triton+http://..."),
+    "report": ("matplotlib", "--report FILE.html"),
+}
+"""Extra -> module it brings, and what it is for."""
+
+_MIB: Final = 2**20
+_WORKER_BYTES: Final = 250 * _MIB
+"""About what a worker process takes besides its ring (measured: 180-230 MiB of PSS with JAX loaded)."""
+
+_JAX_PROBE: Final = "import jax, json; print(json.dumps([jax.__version__, [str(d) for d in jax.devices()]]))"
+
+
+def cores() -> Finding:
+    """Cores, as affinity and container allow."""
+    usable, quota = usable_cores(), core_quota()
+    if quota is not None and quota < usable:
+        workers = max(1, int(quota))
+        advice = f"give --workers {workers}: more would take each other's time"
+        return Finding("cores", "warn", f"{usable} usable, but the container is given the time of {quota:g}", advice)
+    machine = os.cpu_count() or usable
+    rest = f" of {machine} (affinity)" if usable < machine else ""
+    if usable == 1:
+        return Finding("cores", "warn", f"1{rest}", "preprocessing grows with cores: use a machine with more")
+    return Finding("cores", "ok", f"{usable}{rest}, one worker process for each")
+
+
+def memory() -> Finding:
+    """Memory, as the container allows, against what the default job takes."""
+    import psutil
+
+    available, limit = psutil.virtual_memory().available, memory_limit()
+    room = min(available, limit) if limit is not None else available
+    need = usable_cores() * _WORKER_BYTES + _rings_bytes()
+    what = f"{size(room)} to be had{' (the container allows no more)' if room == limit else ''}"
+    if room < need:
+        advice = f"the default job takes about {size(need)}: lower --workers, or --profile low_memory"
+        return Finding("memory", "warn", what, advice)
+    return Finding("memory", "ok", f"{what}, the default job takes about {size(need)}")
+
+
+def shared_memory(directory: str = "/dev/shm") -> Finding:  # noqa: S108  (POSIX shared memory lives there)
+    """Room for the rings of the default job."""
+    if not Path(directory).is_dir():
+        return Finding("shared memory", "fail", f"there is no {directory}", "mount a tmpfs there")
+    if not os.access(directory, os.W_OK):
+        return Finding("shared memory", "fail", f"{directory} is not writable for this user", "chmod 1777 it")
+    stat = os.statvfs(directory)
+    free, whole, need = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize, _rings_bytes()
+    what = f"{size(free)} free of {size(whole)} in {directory}; the default job needs {size(need)}"
+    if free >= need:
+        return Finding("shared memory", "ok", what)
+    advice = (
+        f"docker run --shm-size={-(-need // _MIB) + 64}m, or lower --workers, --slots, --batch-size or --image-size"
+    )
+    return Finding("shared memory", "fail", what, advice)
+
+
+def orphaned_segments() -> Finding:
+    """What dead owners left in shared memory."""
+    from ..shm import orphans
+
+    found = orphans()
+    if not found:
+        return Finding("orphans", "ok", "no segment of a dead job")
+    held = size(sum(orphan.nbytes for orphan in found))
+    return Finding(
+        "orphans", "warn", f"{plural(len(found), 'segment')} of dead jobs hold {held}", "the next job removes them"
+    )
+
+
+def jax() -> Finding:
+    """Whether JAX imports and starts. In a process of its own: a broken build may crash, and none is to be started here."""
+    probe = subprocess.run([sys.executable, "-c", _JAX_PROBE], capture_output=True, text=True, timeout=120, check=False)
+    if probe.returncode:
+        last = (probe.stderr.strip().splitlines() or [f"it ended with status {probe.returncode}"])[-1]
+        return Finding("JAX", "fail", last[:300], "reinstall it: pip install --force-reinstall jax jaxlib")
+    number, devices = json.loads(probe.stdout.strip().splitlines()[-1])
+    return Finding("JAX", "ok", f"{number}, devices: {', '.join(devices)}")
+
+
+def pillow() -> Finding:
+    """Pillow, and the codecs of the formats that are decoded."""
+    from PIL import __version__ as number
+    from PIL import features
+
+    codecs = {"jpg": "JPEG", "zlib": "PNG", "webp": "WEBP", "libtiff": "TIFF", "littlecms2": "colour profiles"}
+    missing = [name for codec, name in codecs.items() if not features.check(codec)]
+    if missing:
+        advice = "these pictures would all be dead letters: pip install --force-reinstall pillow (its wheels have them)"
+        return Finding("Pillow", "warn", f"{number}, without {', '.join(missing)}", advice)
+    turbo = f", libjpeg-turbo {features.version('libjpeg_turbo')}" if features.check("libjpeg_turbo") else ""
+    return Finding("Pillow", "ok", f"{number}{turbo}")
+
+
+def gevent() -> Finding:
+    """The engine's hub."""
+    return _imports("gevent", "gevent", "the engine runs on it")
+
+
+def milvus_lite() -> Finding:
+    """The store in a file."""
+    return _imports("Milvus Lite", "milvus_lite", "--to FILE.db needs it; a Milvus server (--to http://...) does not")
+
+
+def cache() -> Finding:
+    """Where compiled kernels are kept between runs."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = next(path for path in (base / "penstock", *(base / "penstock").parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return Finding("cache", "ok", f"{base / 'penstock'} can be written")
+    except OSError as error:
+        advice = "set XDG_CACHE_HOME to a writable folder: without a cache every start compiles anew, about 1 s"
+        return Finding("cache", "warn", f"{base / 'penstock'} cannot be written: {error.strerror}", advice)
+
+
+def optional(extra: str) -> Finding:
+    """An extra that may be installed."""
+    module, purpose = EXTRAS[extra]
+    name = f"extra [{extra}]"
+    try:
+        return Finding(name, "ok", f"{module} {version(module)}")
+    except PackageNotFoundError:
+        return Finding(name, "ok", f"not installed; for {purpose}: pip install 'penstock[{extra}]'")
+
+
+def triton(url: str | None) -> Finding:
+    """A Triton server, where one is asked about."""
+    if url is None:
+        return Finding("Triton", "ok", "not asked; --triton http://host:8000 does")
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    advice = "is it running, and is this its HTTP port (8000 by default)?"
+    try:
+        connection = make(parts.hostname or "", parts.port or 8000, timeout=5)
+        connection.request("GET", "/v2/health/ready")
+        status = connection.getresponse().status
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return Finding("Triton", "fail", f"{parts.hostname} does not answer: {error}", advice)
+    connection.close()
+    if status != 200:
+        return Finding(
+            "Triton", "fail", f"{parts.hostname} is not ready (status {status})", "wait until its models are loaded"
+        )
+    return Finding("Triton", "ok", f"{parts.hostname} is ready")
+
+
+def _rings_bytes() -> int:
+    """Shared memory of the main job as it is without any setting but --preset imagenet: the largest of the usual ones."""
+    from ..shm import SlotLayout
+
+    config = ServiceConfig()
+    layout = SlotLayout(config.batch_size, (3, 224, 224), "float32", 512)
+    return usable_cores() * layout.ring_bytes(config.slots)
+
+
+def _imports(name: str, module: str, purpose: str) -> Finding:
+    try:
+        import_module(module)
+    except Exception as error:  # noqa: BLE001  (a broken binary raises whatever it likes)
+        advice = f"{purpose}: pip install --force-reinstall {module.replace('_', '-')}"
+        return Finding(name, "fail", f"cannot be imported: {type(error).__name__}: {error}", advice)
+    return Finding(name, "ok", version(module.replace("_", "-")))

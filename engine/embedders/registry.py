@@ -1,0 +1,47 @@
+"""From a spec string to an embedder: ``scheme[:rest][?option=value&option=value]``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from ...errors import ConfigError
+from .base import Embedder, Options
+from .callables import make_jax, make_python
+from .gist import make_gist
+from .onnx import make_onnx
+
+Factory = Callable[[str, Options], Embedder]
+"""Takes what stands between the scheme's colon and the question mark, and the options."""
+
+SCHEMES: dict[str, Factory] = {"gist": make_gist, "onnx": make_onnx, "python": make_python, "jax": make_jax}
+"""Scheme -> factory. An embedder of another kind is one more entry."""
+
+
+def parse_embedder(spec: str, **options: str | int) -> Embedder:
+    """Make an embedder. Costs nothing: no model is loaded, JAX is not imported, before `Embedder.open`.
+
+    Args:
+        spec: ``gist``, ``gist:SIZE``, ``onnx:FILE.onnx``, ``python:module:callable``, ``jax:module:callable``; options
+            may follow, as in ``onnx:clip.onnx?threads=4&output=image_embeds``.
+        **options: more options; they win over those in `spec`.
+
+    Returns:
+        An embedder whose ``spec`` makes the same one again, e.g. in a worker.
+
+    Raises:
+        ConfigError: the scheme or an option is not known, or a value is not allowed.
+    """
+    head, _, query = spec.partition("?")
+    scheme, _, rest = head.partition(":")
+    factory = SCHEMES.get(scheme)
+    if factory is None:
+        near = difflib.get_close_matches(scheme, SCHEMES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"embedder {spec!r}: there is no {scheme!r}, there are {', '.join(sorted(SCHEMES))}{hint}")
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError as error:
+        raise ConfigError(f"embedder {spec!r}: options are written ?name=value&name=value") from error
+    return factory(rest, given | {name: str(value) for name, value in options.items()})

@@ -1,0 +1,151 @@
+"""The three graphs of the image job, declared on the one engine.
+
+===============  ==============================  ===========================  ==========================
+face             preprocess                      embed                        insert
+===============  ==============================  ===========================  ==========================
+``streaming``    worker processes, into rings    in the worker, a thread or   the sink's threads
+                                                 a greenlet
+``overlapped``   threads of this process         threads of this process      the sink's threads
+``in_turn``      one operation that does the three one after the other: the baseline
+===============  ==============================  ===========================  ==========================
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from ...preprocess import PreprocessPool, Timings
+from ...sinks import RowBatch, Sink, concat
+from .. import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
+from ..embedders import Embedder
+from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
+from .local import LocalPreprocessor
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What every graph of a job begins and ends with.
+
+    Attributes:
+        source: batches, or Outcomes that say what was filtered or broken.
+        sink: opened.
+        writers: threads that write to the sink.
+        values: the books.
+        insert_rows: rows of one call to the sink.
+    """
+
+    source: Iterable[Any]
+    sink: Sink
+    writers: Executor
+    values: JobValues
+    insert_rows: int
+
+
+def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder, embed_concurrency: int = 1) -> PipelineBuilder:
+    """Preprocessing in worker processes; see the table above."""
+
+    @green
+    def preprocess(batch: Batch) -> Outcome:
+        slot = pool.process([picture.source for picture in batch.pictures])
+        rest, failures = preprocessed(batch, slot)
+        return _outcome(rest, failures, slot.timings)
+
+    builder = (
+        PipelineBuilder(values=ends.values)
+        .add_source(ends.source)
+        .add_resource(pool)
+        .pipe(preprocess, concurrency=pool.capacity, parallelism=pool.workers, name="preprocess")
+    )
+    if embedder.runs == "worker":
+        builder.pipe(_embedded, concurrency=pool.capacity, parallelism=pool.workers, name="embed")
+    else:
+        op = _embed_with(embedder)
+        builder.pipe(green(op) if embedder.runs == "green" else op, concurrency=embed_concurrency, name="embed")
+    return _insert(builder, ends)
+
+
+def overlapped(
+    ends: Ends, local: LocalPreprocessor, embedder: Embedder, preprocess_workers: int, embedding_workers: int, room: int
+) -> PipelineBuilder:
+    """The stages overlapped in threads of this process; ``room`` batches between any two of them."""
+    builder = (
+        PipelineBuilder(values=ends.values)
+        .add_source(ends.source)
+        .pipe(_preprocess_with(local), concurrency=preprocess_workers, name="preprocess", buffer_size=room)
+        .pipe(_embed_with(embedder), concurrency=embedding_workers, name="embed", buffer_size=room)
+    )
+    return _insert(builder, ends)
+
+
+def in_turn(ends: Ends, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
+    """Decode, embed and insert one batch after the other: the baseline."""
+    preprocess, embed, insert = _preprocess_with(local), _embed_with(embedder), _insert_with(ends.sink)
+
+    def images(batch: Batch) -> Outcome:
+        """All three, and what each took."""
+        begin = time.perf_counter()
+        made = preprocess(batch)
+        if made.value is NOTHING:
+            return made
+        middle = time.perf_counter()
+        rows = embed(made.value)
+        end = time.perf_counter()
+        written = insert([rows])
+        details = {"preprocess": middle - begin, "embed": end - middle, "insert": time.perf_counter() - end}
+        return Outcome(written.value, failures=[*made.failures, *written.failures], details=details)
+
+    return PipelineBuilder(values=ends.values).add_source(ends.source).pipe(images, name="images").add_sink(2)
+
+
+def _outcome(rest: Batch | None, failures: list[ItemFailure], timings: Timings) -> Outcome:
+    details = {"read": timings.read, "decode": timings.decode, "kernel": timings.kernel}
+    return Outcome(NOTHING if rest is None else rest, failures=failures, seconds=sum(details.values()), details=details)
+
+
+def _preprocess_with(local: LocalPreprocessor) -> Callable[[Batch], Outcome]:
+    def preprocess(batch: Batch) -> Outcome:
+        slot = local.process([picture.source for picture in batch.pictures])
+        return _outcome(*preprocessed(batch, slot), slot.timings)
+
+    return preprocess
+
+
+@green
+def _embedded(batch: Batch) -> Outcome:
+    """The worker has embedded the batch already; this stage takes the vectors and keeps the books on the time."""
+    assert batch.slot is not None
+    seconds = batch.slot.timings.embed
+    return Outcome(take_rows(batch), seconds=seconds)
+
+
+def _embed_with(embedder: Embedder) -> Callable[[Batch], Rows]:
+    def embed(batch: Batch) -> Rows:
+        assert batch.slot is not None
+        embedder.embed(batch.slot.view, len(batch.pictures))
+        return take_rows(batch)
+
+    return embed
+
+
+def _insert(builder: PipelineBuilder, ends: Ends) -> PipelineBuilder:
+    return (
+        builder.aggregate(ends.insert_rows)
+        .pipe(_insert_with(ends.sink), concurrency=ends.sink.threads, executor=ends.writers, name="insert")
+        .add_sink(4)
+    )
+
+
+def _insert_with(sink: Sink) -> Callable[[list[Rows]], Outcome]:
+    def insert(group: list[Rows]) -> Outcome:
+        pictures: list[Picture] = [picture for rows in group for picture in rows.pictures]
+        batch: RowBatch = concat([rows.rows for rows in group])
+        refused = dict(sink.write(batch).refused)
+        written = [picture for index, picture in enumerate(pictures) if index not in refused]
+        failures = [ItemFailure(pictures[index].key, error) for index, error in refused.items()]
+        return Outcome(Written(written) if written else NOTHING, failures=failures)
+
+    return insert

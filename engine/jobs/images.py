@@ -1,0 +1,119 @@
+"""The main job: pictures from a source, through worker processes, into the store. What ``penstock embed`` runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ...errors import ConfigError
+from ...sinks import Hit, row_key
+from .. import NOTHING, ItemFailure, Outcome, Report
+from ..config import ServiceConfig
+from ..sources import Broken, FileSource, Filtered, Item
+from .batches import Batch, Picture
+from .inputs import pictures_of
+from .pipeline import ImageEmbeddingPipeline
+from .places import dead_letters_path
+from .run import Interrupt, Watcher
+
+_AHEAD = 1024
+"""Most things that are not pictures to pass by before the books hear of them."""
+
+
+def embed_images(
+    source: str | os.PathLike[str] | Iterable[Any],
+    *,
+    to: str | None = None,
+    config: ServiceConfig | None = None,
+    watcher: Watcher | None = None,
+    interrupt: Interrupt | None = None,
+    **settings: Any,
+) -> Report:
+    """Embed pictures and keep their vectors: the main job in one call.
+
+    Args:
+        source: a folder, a file, a glob, ``@list.txt``, or several of these; or an iterable of pictures (paths, bytes,
+            PIL images, arrays).
+        to: where the vectors go, e.g. ``photos.db`` or ``http://host:19530``.
+        config: a configuration, instead of settings.
+        watcher: told how it goes; see ``penstock.engine.progress``.
+        interrupt: lets another thread, or a signal handler, end the job early.
+        settings: fields of ``ServiceConfig``.
+
+    Returns:
+        The report: what became of every picture, what each stage did, what was slow.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        SourceError: a source is not there.
+        PipelineFailure: the job could not go on, or its failure budget is spent.
+    """
+    if config is not None and settings:
+        raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
+    chosen = config or ServiceConfig(**settings)
+    if to is not None:
+        chosen = chosen.model_copy(update={"to": to})
+    return run_job(chosen, _things(source), watcher=watcher, interrupt=interrupt)
+
+
+def run_job(
+    config: ServiceConfig,
+    things: Iterable[Any],
+    *,
+    watcher: Watcher | None = None,
+    interrupt: Interrupt | None = None,
+) -> Report:
+    """Run the main job over items of a source (``engine.sources``) or ``Picture``s; see ``embed_images``."""
+    _prepare(config)
+    with ImageEmbeddingPipeline(config) as pipeline:
+        return pipeline.stream(batches_of(things, config.batch_size), watcher=watcher, interrupt=interrupt)
+
+
+def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
+    """The ``k`` pictures of the collection nearest to ``image``; see ``ImageEmbeddingPipeline.search``."""
+    with ImageEmbeddingPipeline(config) as pipeline:
+        return pipeline.search(image, k)
+
+
+def _things(source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
+    if isinstance(source, (str, os.PathLike)):
+        return FileSource([os.fspath(source)])
+    if isinstance(source, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in source):
+        return FileSource([os.fspath(part) for part in source])
+    return pictures_of(source, None, None)
+
+
+def _prepare(config: ServiceConfig) -> None:
+    """The job's folder; the last run's dead letters step aside, because this run says anew what cannot be done."""
+    path = dead_letters_path(config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.replace(path.with_suffix(".previous.jsonl"))
+
+
+def batches_of(things: Iterable[Any], size: int) -> Iterator[Outcome]:
+    """Batches of pictures, with what was passed by on the way: filtered, or broken before it could be a picture."""
+    pictures: list[Picture] = []
+    broken: list[ItemFailure] = []
+    filtered = 0
+    for thing in things:
+        match thing:
+            case Picture():
+                pictures.append(thing)
+            case Item():
+                pictures.append(_picture(thing))
+            case Filtered():
+                filtered += 1
+            case Broken():
+                broken.append(ItemFailure(thing.key, thing.error))
+        if len(pictures) == size or filtered + len(broken) >= _AHEAD:
+            yield Outcome(Batch(pictures) if pictures else NOTHING, failures=broken, dropped=filtered)
+            pictures, broken, filtered = [], [], 0
+    if pictures or broken or filtered:
+        yield Outcome(Batch(pictures) if pictures else NOTHING, failures=broken, dropped=filtered)
+
+
+def _picture(item: Item) -> Picture:
+    source = item.path if item.path is not None else item.data or b""
+    return Picture(item.key, row_key(item.path or item.key), source, item.key, dict(item.metadata))

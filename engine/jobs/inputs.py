@@ -1,0 +1,142 @@
+"""What the Python API takes as pictures, ids and metadata, brought into the one form that travels."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sized
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from ...errors import ConfigError
+from ...preprocess import Source
+from ...sinks import row_key
+from ..sources import key_of
+from .batches import Batch, Picture
+
+
+def as_source(value: Any) -> Source:
+    """A picture as the workers take it.
+
+    Args:
+        value: a path (str or PathLike), the bytes of a picture file, a PIL image, or pixels ``(H, W[, C])``.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if isinstance(value, (str, bytes, np.ndarray)):
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(os.fspath(value))
+    if isinstance(value, Image.Image):
+        return _image_source(value)
+    raise ConfigError(f"a picture must be a path, bytes, a PIL image or an array, not {type(value).__name__}")
+
+
+def _image_source(image: Image.Image) -> Source:
+    """Plain pixels as an array; what needs interpreting (palette, profile, orientation...) as a lossless file."""
+    plain = image.mode in {"L", "RGB", "RGBA"} and not {"icc_profile", "exif", "transparency"} & image.info.keys()
+    if plain:
+        return np.asarray(image)
+    file = io.BytesIO()
+    try:
+        image.save(file, "TIFF", exif=image.getexif(), icc_profile=image.info.get("icc_profile"))
+    except (OSError, KeyError, ValueError):  # a mode no file format holds, e.g. HSV
+        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    return file.getvalue()
+
+
+def in_step(
+    inputs: Iterable[Any], ids: Iterable[Any] | None, metadata: Iterable[Any] | None
+) -> Iterator[tuple[int, Any, Any, Any]]:
+    """``(position, input, id, metadata)`` of each input; id and metadata are None where none are given.
+
+    Raises:
+        ConfigError: ids or metadata are not as many as the inputs (at once where the numbers are known before).
+    """
+    given = {"inputs": inputs, "ids": ids, "metadata": metadata}
+    columns = {name: column for name, column in given.items() if column is not None}
+    lengths = {name: len(column) for name, column in columns.items() if isinstance(column, Sized)}
+    if len(set(lengths.values())) > 1:
+        raise ConfigError(f"there must be one of each per picture, but there are {_counts(lengths)}")
+    return _in_step(columns)
+
+
+def _in_step(columns: dict[str, Iterable[Any]]) -> Iterator[tuple[int, Any, Any, Any]]:
+    names = list(columns)
+    rows = zip(*columns.values(), strict=True)
+    position = 0
+    while True:
+        try:
+            row = dict(zip(names, next(rows), strict=True))
+        except StopIteration:
+            return
+        except ValueError as error:
+            raise ConfigError(f"after {position} pictures one of {', '.join(names)} ended before the others") from error
+        yield position, row["inputs"], row.get("ids"), row.get("metadata")
+        position += 1
+
+
+def _counts(lengths: dict[str, int]) -> str:
+    return ", ".join(f"{length} {name}" for name, length in lengths.items())
+
+
+def pictures_of(inputs: Iterable[Any], ids: Iterable[Any] | None, metadata: Iterable[Any] | None) -> Iterator[Picture]:
+    """The pictures of a call of ``insert_images*``, in order.
+
+    Raises:
+        ConfigError: ids or metadata are not as many as the inputs, or an input is no picture.
+    """
+    return (_picture(*row) for row in in_step(inputs, ids, metadata))
+
+
+def _picture(position: int, value: Any, given: Any, metadata: Any) -> Picture:
+    if metadata is not None and not isinstance(metadata, dict):
+        raise ConfigError(f"metadata of picture {position} must be a dict, not {type(metadata).__name__}")
+    source = as_source(value)
+    if isinstance(source, str):
+        source = os.path.abspath(source)  # noqa: PTH100  (links stay: the key is the name the user knows)
+    path = key_of(source) if isinstance(source, str) else None
+    key = str(given) if given is not None else path or f"content:{_content_key(source)}"
+    # The same hash as for an item of a folder: a picture is the same row however it was named.
+    id_ = given if given is not None else row_key(source if isinstance(source, str) else key)
+    return Picture(key, id_, source, path, cast("dict[str, Any]", metadata) or {})
+
+
+def _content_key(source: Source) -> str:
+    if isinstance(source, np.ndarray):
+        return row_key(repr((source.dtype.str, source.shape)).encode() + source.tobytes())
+    return row_key(bytes(cast("bytes", source)))
+
+
+def batched(pictures: Iterable[Picture], size: int) -> Iterator[Batch]:
+    """Batches of up to ``size`` pictures."""
+    walk = iter(pictures)
+    while batch := list(islice(walk, size)):
+        yield Batch(batch)
+
+
+def reference_to(function: Callable[..., Any]) -> str:
+    """``module:name`` of a function that another process can import.
+
+    Raises:
+        ConfigError: it is a lambda, a local function, or lives in ``__main__``.
+    """
+    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
+    found: Any = None
+    if module and module != "__main__":
+        found = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+    if found is not function:
+        raise ConfigError(
+            f"{name or function!r} cannot be imported by the worker processes: "
+            "put it at the top level of a module of its own and give that, or 'module:function'"
+        )
+    return f"{module}:{name}"

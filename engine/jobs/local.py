@@ -1,0 +1,86 @@
+"""Preprocessing in this process, on ordinary memory: for twenty pictures, and for the overlapped threads of ``_async``.
+
+The same ``Preprocessor`` that the workers run, so the pixels are the workers' pixels bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import ItemError
+from ...preprocess import PreprocessSpec, Row, Source, Timings
+from ..embedders import ArrayView, Embedder
+
+if TYPE_CHECKING:
+    from ...preprocess import Preprocessor
+
+
+@dataclass(slots=True)
+class LocalSlot:
+    """A preprocessed batch in ordinary memory; see ``batches.Slot``."""
+
+    rows: list[Row]
+    failures: list[tuple[int, ItemError]]
+    timings: Timings
+    view: ArrayView
+
+    def check(self) -> None:
+        """Nobody else can write here."""
+
+    def release(self) -> None:
+        """The memory goes with the object."""
+
+
+class LocalPreprocessor:
+    """Makes slots of pictures in the calling thread.
+
+    Args:
+        spec: what to make of a picture.
+        rows: the most pictures in a batch.
+        embedder: opened; says how wide the vectors are.
+        threads: how many threads may call at once; each has a canvas of its own.
+    """
+
+    def __init__(self, spec: PreprocessSpec, rows: int, embedder: Embedder, threads: int = 1) -> None:
+        self._spec = spec
+        self._rows = rows
+        self._embedder = embedder
+        from ...preprocess import Preprocessor  # imports JAX, which only this face needs in this process
+
+        self._free: SimpleQueue[Preprocessor] = SimpleQueue()
+        for _ in range(threads):
+            self._free.put(Preprocessor(spec, rows))
+
+    def process(self, sources: Sequence[Source]) -> LocalSlot:
+        """Decode and preprocess one batch of up to ``rows`` pictures."""
+        preprocessor = self._free.get()
+        try:
+            return self._process(preprocessor, sources)
+        finally:
+            self._free.put(preprocessor)
+
+    def _process(self, preprocessor: Preprocessor, sources: Sequence[Source]) -> LocalSlot:
+        view = self._view()
+        rows: list[Row] = []
+        failures: list[tuple[int, ItemError]] = []
+        begin = time.perf_counter()
+        for position, source in enumerate(sources):
+            try:
+                placed = preprocessor.load(position, source)
+                rows.append(Row(position, placed.width, placed.height))
+            except ItemError as error:
+                failures.append((position, error))
+        middle = time.perf_counter()
+        if rows:
+            preprocessor.run(view.pixels, [row.position for row in rows])
+        return LocalSlot(rows, failures, Timings(0.0, middle - begin, time.perf_counter() - middle), view)
+
+    def _view(self) -> ArrayView:
+        pixels = np.zeros((self._rows, *self._spec.pixel_shape()), self._spec.pixel_dtype())
+        return ArrayView(pixels, np.zeros((self._rows, self._embedder.dimension), np.float32))

@@ -1,0 +1,372 @@
+"""``ImageEmbeddingPipeline``: pictures into a vector store, three ways, and back out by search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from ...errors import ConfigError, EmbedderError
+from ...preprocess import PreprocessPool
+from ...sinks import DeadLetters, Hit, MilvusSink
+from .. import PipelineBuilder, Report
+from ..config import ServiceConfig
+from .batches import JobValues, Picture, Written
+from .graphs import Ends, in_turn, overlapped, streaming
+from .inputs import as_source, batched, pictures_of
+from .local import LocalPreprocessor
+from .places import dead_letters_path
+from .plan import make_plan
+from .run import Interrupt, Watcher, drive
+
+
+class ImageEmbeddingPipeline:
+    """Embeds pictures and keeps their vectors in Milvus. A context manager; workers and connections stay open inside.
+
+    The three ``insert_images*`` methods return the same ids, in input order, and leave the same rows. A picture that
+    cannot be used is left out of the ids and becomes a dead letter (``dead_letters``); ``report`` has the last figures.
+
+    =========================== =============================================== =============================
+    method                      how                                             for
+    =========================== =============================================== =============================
+    ``insert_images``           decode, embed, insert in turn, in this process  a few pictures; the baseline
+    ``insert_images_async``     the same stages overlapped in threads           hundreds; a slow store
+    ``insert_images_streaming`` worker processes and shared memory              thousands and more
+    =========================== =============================================== =============================
+
+    Args:
+        config: what to do; default: ``ServiceConfig(**settings)``.
+        settings: fields of ``ServiceConfig``, instead of a config.
+
+    Raises:
+        ConfigError: a setting is wrong, or pixels and embedder do not fit.
+    """
+
+    def __init__(self, config: ServiceConfig | None = None, **settings: Any) -> None:
+        if config is not None and settings:
+            raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
+        self.config = config or ServiceConfig(**settings)
+        if self.config.to is None:
+            raise ConfigError('to is missing: say where the rows go, e.g. to="photos.db" or to="http://host:19530"')
+        self._plan = make_plan(self.config)
+        self._sinks: dict[str, MilvusSink] = {}
+        self._pool: PreprocessPool | None = None
+        self._local: LocalPreprocessor | None = None
+        self._local_threads = 0
+        self._opened = False
+        self._dead = DeadLetters(dead_letters_path(self.config))
+        self.report: Report | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of workers, shared memory, connections and models. Idempotent."""
+        pool, self._pool = self._pool, None
+        if pool:
+            pool.close()
+        for sink in self._sinks.values():
+            sink.close()
+        self._sinks.clear()
+        self._local = None
+        self._plan.embedder.close()
+        self._opened = False
+        self._dead.close()
+
+    @property
+    def dead_letters(self) -> str:
+        """Path of the file that lists what could not be done; there is none while everything could."""
+        return str(self._dead.path)
+
+    # -- collections --------------------------------------------------------------------------------------------------
+
+    def create_collection(self, name: str | None = None, dim: int | None = None) -> None:
+        """Make a collection, or check that the one there is fits. Not needed before inserting: the first insert does
+        it.
+
+        Args:
+            name: default: the configured one.
+            dim: floats of a vector; default: what the embedder makes.
+
+        Raises:
+            CollectionMismatchError: one of this name exists and does not fit.
+            ConfigError: ``dim`` is not what the embedder makes.
+        """
+        own = self._dimension()
+        if dim not in (None, own):
+            raise ConfigError(f"dim={dim}, but the embedder {self._plan.embedder.name} makes vectors of {own}")
+        self._sink(name)
+
+    def count(self, collection_name: str | None = None) -> int:
+        """How many rows the collection holds, exactly."""
+        return self._sink(collection_name).count()
+
+    # -- inserting ----------------------------------------------------------------------------------------------------
+
+    def insert_images(
+        self,
+        inputs: Iterable[Any],
+        ids: Iterable[Any] | None = None,
+        metadata: Iterable[dict[str, Any]] | None = None,
+        collection_name: str | None = None,
+    ) -> list[Any]:
+        """Embed and insert in turn, in this process.
+
+        Args:
+            inputs: paths, bytes of picture files, PIL images or pixel arrays.
+            ids: one per input; default: a hash of the path, or of the content where there is no path.
+            metadata: one dict per input, stored with the row.
+            collection_name: default: the configured one.
+
+        Returns:
+            The ids of the pictures that are in the store now, in input order.
+
+        Raises:
+            ConfigError: ids or metadata are not as many as the inputs.
+            PipelineFailure: the job could not go on.
+        """
+        local = self._local_preprocessor(1)
+
+        def graph(ends: Ends) -> PipelineBuilder:
+            return in_turn(ends, local, self._plan.embedder)
+
+        return self._insert(inputs, ids, metadata, collection_name, graph, self.config.batch_size, 1)
+
+    def insert_images_async(
+        self,
+        inputs: Iterable[Any],
+        ids: Iterable[Any] | None = None,
+        metadata: Iterable[dict[str, Any]] | None = None,
+        collection_name: str | None = None,
+        *,
+        preprocess_workers: int | None = None,
+        embedding_workers: int | None = None,
+        insert_batch_size: int | None = None,
+        queue_maxsize: int | None = None,
+    ) -> list[Any]:
+        """Embed and insert with the stages overlapped in threads. Arguments, result and errors as ``insert_images``.
+
+        Args:
+            inputs: see ``insert_images``; likewise ids, metadata and collection_name.
+            ids: one per input.
+            metadata: one dict per input.
+            collection_name: default: the configured one.
+            preprocess_workers: preprocessing threads; default: ``config.async_pipeline``, as for those below.
+            embedding_workers: embedding threads.
+            insert_batch_size: rows of one insert.
+            queue_maxsize: pictures that may wait between two stages.
+        """
+        own = self.config.async_pipeline
+        settings = own.model_copy()
+        given = {
+            "preprocess_workers": preprocess_workers,
+            "embedding_workers": embedding_workers,
+            "insert_batch_size": insert_batch_size,
+            "queue_maxsize": queue_maxsize,
+        }
+        for name, value in given.items():
+            if value is not None:
+                setattr(settings, name, value)
+        size = max(1, min(self.config.batch_size, settings.queue_maxsize))
+        local = self._local_preprocessor(settings.preprocess_workers)
+        room = max(1, settings.queue_maxsize // size)
+
+        def graph(ends: Ends) -> PipelineBuilder:
+            return overlapped(
+                ends, local, self._plan.embedder, settings.preprocess_workers, settings.embedding_workers, room
+            )
+
+        threads = settings.preprocess_workers + settings.embedding_workers
+        return self._insert(
+            inputs, ids, metadata, collection_name, graph, size, threads, insert_rows=settings.insert_batch_size
+        )
+
+    def insert_images_streaming(
+        self,
+        inputs: Iterable[Any],
+        ids: Iterable[Any] | None = None,
+        metadata: Iterable[dict[str, Any]] | None = None,
+        collection_name: str | None = None,
+        *,
+        batch_size: int | None = None,
+        num_preprocess_workers: int | None = None,
+    ) -> list[Any]:
+        """Embed and insert with worker processes and shared memory. Arguments, result and errors as ``insert_images``.
+
+        Args:
+            inputs: see ``insert_images``; likewise ids, metadata and collection_name. Read lazily.
+            ids: one per input.
+            metadata: one dict per input.
+            collection_name: default: the configured one.
+            batch_size: pictures in a slot; default: ``config.batch_size``.
+            num_preprocess_workers: worker processes; default: ``config.workers``, or the cores there are.
+        """
+        size = batch_size or self.config.batch_size
+        pool = self._started_pool(size, num_preprocess_workers)
+
+        def graph(ends: Ends) -> PipelineBuilder:
+            return streaming(ends, pool, self._plan.embedder)
+
+        return self._insert(inputs, ids, metadata, collection_name, graph, size, 2)
+
+    def _insert(
+        self,
+        inputs: Iterable[Any],
+        ids: Iterable[Any] | None,
+        metadata: Iterable[dict[str, Any]] | None,
+        collection: str | None,
+        graph: Any,
+        size: int,
+        threads: int,
+        insert_rows: int | None = None,
+    ) -> list[Any]:
+        order: list[Any] = []
+        written: set[int] = set()
+
+        def remembered(pictures: Iterable[Picture]) -> Iterator[Picture]:
+            for picture in pictures:
+                order.append(picture)
+                yield picture
+
+        def collect(value: Written) -> None:
+            written.update(map(id, value.pictures))
+
+        source = batched(remembered(pictures_of(inputs, ids, metadata)), size)
+        self.run(source, graph, collection, threads, collect=collect, insert_rows=insert_rows)
+        return [picture.id for picture in order if id(picture) in written]
+
+    def stream(
+        self, source: Iterable[Any], *, watcher: Watcher | None = None, interrupt: Interrupt | None = None
+    ) -> Report:
+        """Run the streaming graph over a source of batches (``images.batches_of``), to the end.
+
+        Raises:
+            PipelineFailure: the job could not go on, or its failure budget is spent.
+        """
+        pool = self._started_pool(self.config.batch_size, None)
+
+        def graph(ends: Ends) -> PipelineBuilder:
+            return streaming(ends, pool, self._plan.embedder)
+
+        return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt)
+
+    def run(
+        self,
+        source: Iterable[Any],
+        graph: Any,
+        collection: str | None,
+        threads: int,
+        *,
+        collect: Callable[[Any], None] = lambda _: None,
+        insert_rows: int | None = None,
+        watcher: Watcher | None = None,
+        interrupt: Interrupt | None = None,
+    ) -> Report:
+        """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
+        sink = self._sink(collection)
+        with ThreadPoolExecutor(sink.threads, "penstock-insert") as writers:
+            rows = insert_rows or self.config.insert_batch_size
+            ends = Ends(source, sink, writers, JobValues(self._dead), rows)
+            pipeline = graph(ends).build(num_threads=threads, max_failures=self.config.max_failures, sample_memory=1.0)
+            try:
+                return drive(pipeline, collect, watcher, interrupt)
+            finally:
+                self.report = pipeline.report()
+
+    # -- searching ----------------------------------------------------------------------------------------------------
+
+    def search(self, query: Any, k: int = 10, collection_name: str | None = None) -> list[Hit]:
+        """The pictures nearest to this one.
+
+        Args:
+            query: a path, bytes of a picture file, a PIL image, an array ``(H, W[, C])``; or a vector ``[D]``.
+            k: how many at most.
+            collection_name: default: the configured one.
+
+        Returns:
+            Hits, nearest first: key, score, path, width, height, metadata.
+
+        Raises:
+            ItemError: the query cannot be used.
+            SinkError: the store cannot be asked.
+        """
+        vector = query if isinstance(query, np.ndarray) and query.ndim == 1 else self.embed(query)
+        return self._sink(collection_name).search(np.asarray(vector, np.float32), k)
+
+    def embed(self, picture: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The vector ``[D]`` of one picture, made in this process.
+
+        Raises:
+            ItemError: the picture cannot be used.
+        """
+        slot = self._local_preprocessor(1).process([as_source(picture)])
+        if slot.failures:
+            raise slot.failures[0][1]
+        self._plan.embedder.embed(slot.view, 1)
+        vector: np.ndarray[Any, np.dtype[np.float32]] = slot.view.embeddings[0].copy()
+        return vector
+
+    # -- parts, made when first needed --------------------------------------------------------------------------------
+
+    def _open_embedder(self) -> None:
+        if not self._opened:
+            self._plan.embedder.open(self._plan.spec, self.config.batch_size)
+            self._opened = True
+
+    def _local_preprocessor(self, threads: int) -> LocalPreprocessor:
+        self._open_embedder()
+        if self._local is None or self._local_threads < threads:
+            self._local = LocalPreprocessor(self._plan.spec, self.config.batch_size, self._plan.embedder, threads)
+            self._local_threads = threads
+        return self._local
+
+    def _started_pool(self, size: int, workers: int | None) -> PreprocessPool:
+        """The worker pool; a warm one is used again if it has the same shape."""
+        count = workers or self.config.workers or len(os.sched_getaffinity(0))
+        if self._pool and (self._pool.batch_size, self._pool.workers) != (size, count):
+            self._pool.close()
+            self._pool = None
+        if self._pool is None:
+            changed = self.config.model_copy(update={"batch_size": size, "workers": count})
+            if self._plan.embedder.runs != "worker":
+                self._open_embedder()
+            self._pool = self._plan.pool(changed)
+        self._pool.start()
+        return self._pool
+
+    def _dimension(self) -> int:
+        if self._pool and self._plan.embedder.runs == "worker":
+            return self._pool.layout.dimension
+        try:
+            return self._plan.embedder.dimension
+        except EmbedderError:
+            self._open_embedder()
+            return self._plan.embedder.dimension
+
+    def _sink(self, name: str | None) -> MilvusSink:
+        name = name or self.config.collection
+        if name not in self._sinks:
+            config = self.config
+            assert config.to is not None
+            sink = MilvusSink(
+                config.to,
+                name,
+                self._dimension(),
+                token=config.token.get_secret_value() if config.token else None,
+                metric=config.metric,
+                index=config.index,
+            )
+            sink.open()
+            self._sinks[name] = sink
+        return self._sinks[name]

@@ -1,0 +1,21 @@
+"""Where a job leaves what is not a vector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config import ServiceConfig
+
+
+def dead_letters_path(config: ServiceConfig) -> Path:
+    """The file that lists what could not be done.
+
+    In the job's folder; without one beside the Milvus Lite file (``photos.dead-letters.jsonl`` for ``photos.db``), or
+    in the current folder where the store is a server.
+    """
+    if config.job is not None:
+        return config.job / "dead-letters.jsonl"
+    store = config.to or ""
+    if "://" not in store:
+        return Path(store).with_suffix(".dead-letters.jsonl")
+    return Path(f"{config.collection}.dead-letters.jsonl")

@@ -1,0 +1,81 @@
+"""Driving a job's pipeline from the user's thread: collect what is written, show progress, stop when asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .. import Pipeline, Report
+
+_TICK = 0.25
+"""Seconds between two looks at the clock while nothing arrives."""
+
+DRAIN_SECONDS = 30.0
+"""How long what is in flight may take to finish after the first Ctrl-C."""
+
+
+class Watcher(Protocol):
+    """Who is told how the job goes; ``engine.progress`` has some."""
+
+    interval: float
+
+    def update(self, report: Report) -> None: ...
+
+
+class Interrupt:
+    """A wish to stop early, from a signal handler or another thread: what is in flight is finished, no more begun."""
+
+    def __init__(self) -> None:
+        self._wish = threading.Event()
+
+    def request(self) -> None:
+        """Ask for it. Safe in a signal handler."""
+        self._wish.set()
+
+    @property
+    def requested(self) -> bool:
+        return self._wish.is_set()
+
+
+def drive(
+    pipeline: Pipeline,
+    collect: Callable[[Any], None],
+    watcher: Watcher | None = None,
+    interrupt: Interrupt | None = None,
+) -> Report:
+    """Run a pipeline to its end.
+
+    Args:
+        pipeline: built, not started.
+        collect: called with each value that reaches the end.
+        watcher: told the figures at its interval.
+        interrupt: looked at between values.
+
+    Returns:
+        The final report; its books have been checked.
+
+    Raises:
+        PipelineFailure: a stage could not go on, or its failure budget is spent.
+        AccountingError: items are missing.
+    """
+    due = 0.0
+    draining = False
+    with pipeline.auto_stop():
+        while True:
+            try:
+                collect(pipeline.get_item(timeout=_TICK))
+            except TimeoutError:
+                pass
+            except EOFError:
+                break
+            if watcher and time.monotonic() >= due:
+                watcher.update(pipeline.snapshot())
+                due = time.monotonic() + watcher.interval
+            if interrupt and interrupt.requested and not draining:
+                draining = True
+                pipeline.drain(timeout=DRAIN_SECONDS)
+    report = pipeline.report()
+    report.accounting.check()
+    return report

@@ -1,0 +1,53 @@
+"""Memory of the process tree, sampled in a thread: reading PSS takes milliseconds a process, too long for the hub."""
+
+from __future__ import annotations
+
+import threading
+
+import psutil
+
+from .report import MemoryReport
+from .threads import daemon, join_threads
+
+
+class MemorySampler:
+    """Samples from construction to `stop`.
+
+    Args:
+        seconds: between two samples.
+        name: of the thread.
+    """
+
+    def __init__(self, seconds: float, name: str) -> None:
+        self._seconds = seconds
+        self._over = threading.Event()
+        self.report: MemoryReport | None = None
+        self._thread = daemon(self._run, name)
+
+    def stop(self) -> list[str]:
+        """End the thread; returns its name if it does not end soon."""
+        self._over.set()
+        return join_threads([self._thread], 1.0)
+
+    def _run(self) -> None:
+        while True:
+            self._sample()
+            if self._over.wait(self._seconds):
+                return
+
+    def _sample(self) -> None:
+        own = psutil.Process()
+        total, count, measure = 0, 0, "pss"
+        for process in [own, *own.children(recursive=True)]:
+            try:
+                memory = process.memory_full_info()
+                pss = getattr(memory, "pss", 0)
+                if not pss:
+                    measure = "rss"
+                total += pss or memory.rss
+                count += 1
+            except psutil.Error:
+                continue  # it has ended meanwhile, or is not ours to read
+        before = self.report
+        peak = max(total, before.peak if before else 0)
+        self.report = MemoryReport(total, peak, count, before.samples + 1 if before else 1, measure)

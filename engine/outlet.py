@@ -1,0 +1,134 @@
+"""The sink: a bounded handover from the hub to whatever threads read the pipeline. It outlives the engine's thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from time import monotonic, perf_counter
+from typing import Any
+
+from ..errors import ConfigError
+from .channel import Entry
+from .hub import Hub, Mailbox, Seat
+from .metrics import Stopwatch
+
+ENDED = object()
+"""What `Outlet.take` returns when nothing will come any more."""
+
+
+class Outlet:
+    """Holds up to `size` values until they are read.
+
+    Attributes:
+        delivered: units that readers have taken.
+    """
+
+    def __init__(self, size: int, hub: Hub, mailbox: Mailbox) -> None:
+        self.size = size
+        self._hub = hub
+        self._mailbox = mailbox
+        self._items: deque[Entry] = deque()
+        self._ready = threading.Condition()
+        self._putters: deque[Seat] = deque()
+        self._ended = False
+        self._accepted = 0
+        self.delivered = 0
+        self.full = Stopwatch()
+        self._full_since: float | None = None
+        self._area = 0.0
+        self._since = self._began = perf_counter()
+        self.last_take = 0.0
+
+    # -- on the hub ---------------------------------------------------------------------------------------------------
+
+    def put(self, entry: Entry, lane: str | None = None) -> None:
+        """Put an entry, waiting for room in the current fiber; those who wait are served in turn.
+
+        Raises:
+            ConfigError: a lane was named; the sink has none.
+        """
+        if lane is not None:
+            raise ConfigError(f"there is no lane {lane!r}: the last stage emits into the sink, which has no lanes")
+        if not self._putters and self._offer(entry):
+            return
+        seat = Seat(self._hub)
+        self._putters.append(seat)
+        try:
+            while self._putters[0] is not seat or not self._offer(entry):
+                seat.sit()
+        finally:
+            self._putters.remove(seat)
+            if self._putters:
+                self._putters[0].call()
+
+    def _offer(self, entry: Entry) -> bool:
+        with self._ready:
+            if len(self._items) >= self.size:
+                return False
+            self._tick()
+            self._items.append(entry)
+            self._accepted += entry.units
+            if len(self._items) == self.size:
+                self._full_since = perf_counter()
+                self.full.begin(self._full_since)
+            self._ready.notify()
+        return True
+
+    def end(self) -> None:
+        """Nothing will come any more; what is here stays readable."""
+        with self._ready:
+            self._ended = True
+            self._ready.notify_all()
+
+    def _room(self) -> None:
+        if self._putters:
+            self._putters[0].call()
+
+    # -- in readers' threads ------------------------------------------------------------------------------------------
+
+    def take(self, timeout: float | None) -> Any:
+        """The next value, or `ENDED`.
+
+        Raises:
+            TimeoutError: nothing came within `timeout` seconds. What comes later is not lost.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._ready:
+            while not self._items:
+                if self._ended:
+                    return ENDED
+                remaining = None if deadline is None else deadline - monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise TimeoutError(f"no item arrived within {timeout} s; it is not lost: read again")
+                self._ready.wait(remaining)
+            entry = self._pop()
+        return entry.value
+
+    def _pop(self) -> Entry:
+        self._tick()
+        was_full = len(self._items) == self.size
+        entry = self._items.popleft()
+        self.delivered += entry.units
+        self.last_take = perf_counter()
+        if was_full:
+            if self._full_since is not None:
+                self.full.end(self._full_since, self.last_take)
+                self._full_since = None
+            self._mailbox.post(self._room)
+        return entry
+
+    # -- figures ------------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = perf_counter()
+        self._area += len(self._items) * (now - self._since)
+        self._since = now
+
+    def books(self) -> tuple[int, int, int, int, float]:
+        """Units accepted, delivered and waiting; items waiting; mean fill (0..1). One consistent view, any thread."""
+        with self._ready:
+            waiting = sum(entry.units for entry in self._items)
+            now = perf_counter()
+            area = self._area + len(self._items) * (now - self._since)
+            fill = min(area / max(now - self._began, 1e-9) / self.size, 1.0)
+            return self._accepted, self.delivered, waiting, len(self._items), fill

@@ -1,0 +1,195 @@
+"""The user's handle on a pipeline: start, read, stop, report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, Self
+
+from .defs import GraphDef, PipeDef
+from .outlet import ENDED
+from .report import Report
+from .runtime import GRACE, Runtime
+
+_logger = logging.getLogger(__name__)
+_numbers = count(1)
+
+_MARGIN = 12.0
+"""Seconds beyond the grace that `stop` waits for the engine's thread: resources may take up to 10."""
+
+
+class Pipeline:
+    """A pipeline that can be run once. Made by `PipelineBuilder.build`.
+
+    All methods may be called from any thread, also from inside a running asyncio loop (though they block their caller).
+    A pipeline that is forgotten stops when it is garbage-collected, and at interpreter exit.
+    """
+
+    def __init__(self, definition: GraphDef) -> None:
+        self._definition = definition
+        self._runtime = Runtime(definition, f"penstock-{next(_numbers)}")
+        self._lock = threading.Lock()
+        self._started = False
+        self._stopped = False
+        self._failure_seen = False
+        # The runtime does not know this object, so nothing but the user keeps it alive.
+        weakref.finalize(self, _forget, self._runtime, os.getpid()).atexit = False
+
+    def __str__(self) -> str:
+        stages = [
+            f"{name}[{stage.concurrency}]" if isinstance(stage, PipeDef) else name
+            for name, stage in zip(self._definition.names, self._definition.stages, strict=True)
+        ]
+        return f"Pipeline({' -> '.join(['source', *stages, f'sink[{self._definition.sink_size}]'])})"
+
+    __repr__ = __str__
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            RuntimeError: it was started or stopped before: a pipeline runs once. Build another one.
+            ConfigError: `threading` is monkey-patched in this process.
+        """
+        with self._lock:
+            if self._started or self._stopped:
+                what = "started" if self._started else "stopped"
+                raise RuntimeError(f"this pipeline was {what} already and runs only once: build another one")
+            self._started = True
+            self._runtime.start()
+
+    def stop(self, *, timeout: float | None = None) -> None:
+        """End it, early if need be. Idempotent. What is in the sink stays readable; no thread remains.
+
+        Args:
+            timeout: seconds that running operations get to end (default 1). Threads of operations that take longer are
+                abandoned with a warning that names the stage.
+
+        Raises:
+            PipelineFailure: it has failed and nobody has seen that yet. Raised once.
+        """
+        with self._lock:
+            self._stopped = True
+        grace = GRACE if timeout is None else timeout
+        if not self._started:
+            self._runtime.outlet.end()
+            return
+        self._runtime.request_stop(grace)
+        if not self._runtime.join(grace + _MARGIN):
+            _logger.warning("%s did not end within %.0f s: a green operation blocks its hub", self, grace + _MARGIN)
+        failure = self._runtime.failure
+        if failure is not None and not self._failure_seen:
+            self._failure_seen = True
+            raise failure
+
+    @contextmanager
+    def auto_stop(self, *, timeout: float | None = None) -> Generator[Self]:
+        """Start it, and stop it at the end of the ``with`` block.
+
+        Args:
+            timeout: as for `stop`.
+
+        Raises:
+            RuntimeError: as `start`.
+            PipelineFailure: as `stop`, unless the block itself raises: then the failure is only logged.
+        """
+        self.start()
+        try:
+            yield self
+        except BaseException:
+            try:
+                self.stop(timeout=timeout)
+            except Exception:
+                _logger.exception("%s had failed, too", self)
+            raise
+        self.stop(timeout=timeout)
+
+    def drain(self, *, timeout: float | None = None) -> None:
+        """Stop reading the source and let what is in flight finish. Returns at once: go on reading until the end.
+
+        Args:
+            timeout: seconds after which everything is stopped, finished or not.
+        """
+        self._runtime.drain(timeout)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def get_item(self, *, timeout: float | None = None) -> Any:
+        """The next item. The first read starts a pipeline that was not started.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            TimeoutError: nothing came in time. An item that comes later is not lost: read again.
+            EOFError: there is nothing more, and never will be.
+            PipelineFailure: it has failed; all items that were past the failure have been read. Raised at each read.
+        """
+        with self._lock:
+            start = not (self._started or self._stopped)
+            if start:
+                self._started = True
+                self._runtime.start()
+        item = self._runtime.outlet.take(timeout)
+        if item is not ENDED:
+            return item
+        if self._runtime.failure is not None:
+            self._failure_seen = True
+            raise self._runtime.failure
+        raise EOFError("the pipeline has delivered everything")
+
+    def get_iterator(self, *, timeout: float | None = None) -> Iterator[Any]:
+        """Iterate over the items. All iterators share one stream: a second one goes on where the first stopped.
+
+        Args:
+            timeout: seconds to wait for each item.
+
+        Raises:
+            TimeoutError: from ``next``; iterating can go on afterwards.
+            PipelineFailure: from ``next``, see `get_item`.
+        """
+        return _Items(self, timeout)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.get_iterator()
+
+    # -- figures ------------------------------------------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """All figures, at any time: before the start, while it runs, after the end."""
+        return self._runtime.report()
+
+    def snapshot(self) -> Report:
+        """The same as `report`, under the name that suits a running pipeline; cheap enough for four times a second."""
+        return self._runtime.report()
+
+
+class _Items:
+    """An iterator that survives a TimeoutError, which a generator would not."""
+
+    def __init__(self, pipeline: Pipeline, timeout: float | None) -> None:
+        self._pipeline = pipeline
+        self._timeout = timeout
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._pipeline.get_item(timeout=self._timeout)
+        except EOFError:
+            raise StopIteration from None
+
+
+def _forget(runtime: Runtime, pid: int) -> None:
+    """Stop what nobody holds any more. Runs wherever the garbage collector does, so it does not wait."""
+    if os.getpid() == pid and not sys.is_finalizing():
+        runtime.request_stop(0.0)

@@ -1,0 +1,216 @@
+"""How a running job is shown: a live table, lines, JSON lines, or nothing. Always on standard error.
+
+Standard output is left to the result, so ``penstock embed ... --progress json > report.json`` does what it seems to.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TextIO
+
+from .render import report_json
+from .report import Report, StageReport
+from .wording import count, duration, percent, printable, rate, size
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+Total = Callable[[], int | None]
+Mode = Literal["auto", "plain", "json", "none"]
+
+
+class Progress(Protocol):
+    """Who is told how a job goes.
+
+    Attributes:
+        interval: seconds between two calls of ``update`` that make sense.
+    """
+
+    interval: float
+
+    def update(self, report: Report) -> None:
+        """Show how things are."""
+        ...
+
+    def close(self, report: Report | None = None) -> None:
+        """The job is over, well or not; idempotent. The terminal is as it was."""
+        ...
+
+
+def make_progress(mode: Mode, total: Total = lambda: None, stream: TextIO | None = None) -> Progress:
+    """The way to show progress.
+
+    Args:
+        mode: auto is a live table on a terminal and plain lines elsewhere.
+        total: how many items there will be, if that is known by now.
+        stream: standard error by default.
+    """
+    out = stream or sys.stderr
+    match mode:
+        case "none":
+            return Quiet()
+        case "json":
+            return JsonLines(out, total)
+        case "auto" if out.isatty():
+            return LiveTable(out, total)
+        case _:
+            return PlainLines(out, total)
+
+
+def done(report: Report) -> int:
+    """Items whose fate is known."""
+    books = report.accounting
+    return books.written + books.filtered + books.dead
+
+
+def eta(report: Report, total: int | None) -> float | None:
+    """Seconds to go, at the rate since the first result; None while there is nothing to tell it by."""
+    finished, last = done(report), report.stages[-1] if report.stages else None
+    if total is None or last is None or last.rate <= 0 or not report.accounting.written:
+        return None
+    # What is filtered costs next to nothing: only the share that gets written takes time.
+    return max(0, total - finished) * (report.accounting.written / finished) / last.rate
+
+
+class Quiet:
+    """Nothing."""
+
+    interval: float = 60.0
+
+    def update(self, report: Report) -> None:
+        """Show nothing."""
+
+    def close(self, report: Report | None = None) -> None:
+        """Show nothing."""
+
+
+class PlainLines:
+    """One line every few seconds, for logs."""
+
+    interval: float = 5.0
+
+    def __init__(self, stream: TextIO, total: Total) -> None:
+        self._stream = stream
+        self._total = total
+
+    def update(self, report: Report) -> None:
+        """A line with the whole and each stage."""
+        if report.accounting.read:
+            print(self._line(report), file=self._stream, flush=True)
+
+    def close(self, report: Report | None = None) -> None:
+        """The report says the rest."""
+
+    def _line(self, report: Report) -> str:
+        slow = report.bottleneck.stage if report.bottleneck else None
+        stages = [
+            f"{'* ' if stage.name == slow else ''}{printable(stage.name)} {rate(stage.rate_now)} "
+            f"{percent(stage.busy)} busy{_waiting(stage)}{_failed(stage)}"
+            for stage in report.stages
+        ]
+        return f"[{duration(report.seconds)}] {summary(report, self._total())} | {' | '.join(stages)}"
+
+
+class JsonLines:
+    """One JSON object a second, for machines: the report so far, with ``event``, ``total`` and ``eta_seconds``."""
+
+    interval: float = 1.0
+
+    def __init__(self, stream: TextIO, total: Total) -> None:
+        self._stream = stream
+        self._total = total
+
+    def update(self, report: Report) -> None:
+        """A line."""
+        total = self._total()
+        line: dict[str, Any] = {"event": "progress", "total": total, "eta_seconds": eta(report, total)}
+        print(json.dumps(line | report_json(report)), file=self._stream, flush=True)
+
+    def close(self, report: Report | None = None) -> None:
+        """The report is the last object, on standard output."""
+
+
+class LiveTable:
+    """A table that is painted over, and gone at the end."""
+
+    interval: float = 0.25
+    _COLUMNS: ClassVar = ("stage", "done", "now", "mean", "busy", "waiting", "failed")
+
+    def __init__(self, stream: TextIO, total: Total) -> None:
+        self._stream = stream
+        self._total = total
+        self._live: Live | None = None
+
+    def update(self, report: Report) -> None:
+        """Paint."""
+        from rich.console import Console
+        from rich.live import Live
+
+        if self._live is None:
+            self._live = Live(console=Console(file=self._stream), auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(self._picture(report), refresh=True)
+
+    def close(self, report: Report | None = None) -> None:
+        """Wipe."""
+        del report  # it is printed by whoever asked for the job
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def _picture(self, report: Report) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        for index, name in enumerate(self._COLUMNS):
+            table.add_column(name, justify="left" if index == 0 else "right", header_style="dim")
+        slow = report.bottleneck.stage if report.bottleneck else None
+        for stage in report.stages:
+            # Text, not str: a name with [brackets] must not be taken for markup.
+            cells = [Text(cell) for cell in _live_cells(stage, stage.name == slow)]
+            table.add_row(*cells, style="bold" if stage.name == slow else "")
+        return Group(Text(f"{duration(report.seconds)}  {summary(report, self._total())}"), table)
+
+
+def summary(report: Report, total: int | None) -> str:
+    """The job in one line: done of total, rates, ETA, failures, memory."""
+    finished, last = done(report), report.stages[-1] if report.stages else None
+    parts = [count(finished) + (f" of {count(total)} ({percent(finished / total)})" if total else "")]
+    if last is not None:
+        parts.append(f"{rate(last.rate_now)} now, {rate(last.rate)} since warm-up")
+    seconds = eta(report, total)
+    if seconds is not None:
+        parts.append(f"{duration(seconds)} to go")
+    if report.accounting.dead:
+        parts.append(f"dead {count(report.accounting.dead)}")
+    if report.accounting.filtered:
+        parts.append(f"filtered {count(report.accounting.filtered)}")
+    if report.memory:
+        parts.append(size(report.memory.now))
+    return ", ".join(parts)
+
+
+def _live_cells(stage: StageReport, slow: bool) -> list[str]:
+    channel = stage.channel
+    return [
+        printable(stage.name) + (" <- slowest" if slow else ""),
+        count(stage.items_out),
+        rate(stage.rate_now),
+        rate(stage.rate),
+        percent(stage.busy),
+        f"{channel.items}/{channel.capacity}" if channel else "",
+        count(stage.failed) if stage.failed else "",
+    ]
+
+
+def _waiting(stage: StageReport) -> str:
+    return f" {stage.channel.items}/{stage.channel.capacity} waiting" if stage.channel else ""
+
+
+def _failed(stage: StageReport) -> str:
+    return f" {count(stage.failed)} failed" if stage.failed else ""

@@ -1,0 +1,149 @@
+"""What travels between a `WorkerPool` and its workers, and the worker's own loop.
+
+Pickle is allowed here, and here only: both ends are one program, and nobody else can reach the socket.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import os
+import pickle
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+from ..errors import ConfigError, ItemError
+from ..shm import recv_frame, send_frame
+from .ops import Collect
+
+ENTRY = f"{__name__}:serve"
+"""Where a worker begins."""
+
+_PROTOCOL = pickle.HIGHEST_PROTOCOL
+
+
+def dump_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    """A call, ready to travel, with the module it needs: one that is not importable by name is loaded from its file.
+
+    Raises:
+        ConfigError: `fn` is not importable.
+        Exception: whatever pickling an argument raises.
+    """
+    try:
+        sent = pickle.dumps(fn, _PROTOCOL)
+    except Exception as error:
+        raise ConfigError(
+            f"{fn!r} cannot be sent to a worker process ({error}): use a function or class at the top of a module, "
+            "or leave executor= out to run it in this process"
+        ) from error
+    module = _home(fn)
+    return pickle.dumps((module, _file_of(module), sent, pickle.dumps((args, kwargs), _PROTOCOL)), _PROTOCOL)
+
+
+def load_answer(answer: bytes) -> tuple[Any, BaseException | None, float]:
+    """A worker's answer: result, error, seconds.
+
+    Raises:
+        Exception: whatever unpickling raises.
+    """
+    result: tuple[Any, BaseException | None, float] = pickle.loads(answer)  # noqa: S301  (our own child)
+    return result
+
+
+def serve(sock: socket.socket, argument: bytes, fds: Sequence[int]) -> None:
+    """A worker's life: do one call after the other until the socket closes."""
+    del argument, fds
+    while (request := recv_frame(sock)) is not None:
+        send_frame(sock, _answer(request))
+
+
+def _answer(request: bytes) -> bytes:
+    result, error, seconds = None, None, 0.0
+    try:
+        module, file, sent, arguments = pickle.loads(request)  # noqa: S301  (our own parent)
+        _ensure(module, file)
+        fn = pickle.loads(sent)  # noqa: S301
+        args, kwargs = pickle.loads(arguments)  # noqa: S301
+        began = perf_counter()
+        try:
+            result = fn(*args, **kwargs)
+        finally:
+            seconds = perf_counter() - began
+        return pickle.dumps((result, None, seconds), _PROTOCOL)
+    except BaseException as raised:  # noqa: BLE001  (SystemExit, too, is an answer and not the worker's end)
+        error = raised
+    return pickle.dumps((None, _portable(error), seconds), _PROTOCOL)
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error as it can travel, with the worker's traceback as a note."""
+    note = f"in worker process {os.getpid()}:\n{''.join(traceback.format_exception(error)).rstrip()}"
+    try:
+        error.add_note(note)
+        pickle.loads(pickle.dumps(error, _PROTOCOL))  # noqa: S301  (many an error pickles but does not unpickle)
+    except Exception:  # noqa: BLE001
+        error = ItemError(f"{type(error).__name__}: {error}")
+        error.add_note(note)
+    return error
+
+
+def _home(fn: Any) -> str:
+    """The name of the module that must be loaded for `fn`."""
+    while True:
+        if isinstance(fn, functools.partial):
+            fn = fn.func
+        elif isinstance(fn, Collect):
+            fn = fn.op
+        elif inspect.ismethod(fn):
+            fn = fn.__self__ if inspect.isclass(fn.__self__) else type(fn.__self__)
+        elif inspect.isroutine(fn) or inspect.isclass(fn):
+            return fn.__module__ or "builtins"
+        else:
+            fn = type(fn)
+
+
+def _file_of(module: str) -> str | None:
+    return getattr(sys.modules.get(module), "__file__", None)
+
+
+def _ensure(name: str, file: str | None) -> None:
+    """Have a module loaded here under its name there.
+
+    The main script is not importable by name, nor is a test module loaded by pytest's importlib mode.
+    """
+    if name in sys.modules and name != "__main__":
+        return
+    if name != "__main__":
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            if file is None:
+                raise
+        else:
+            return
+    elif getattr(sys.modules["__main__"], "__file__", None) == file:
+        return
+    if file is None:
+        raise ConfigError(
+            "functions typed into an interactive session cannot run in worker processes: put them in a module"
+        )
+    sys.modules[name] = _load(name, file)
+
+
+def _load(name: str, file: str) -> ModuleType:
+    # Not as "__main__": what a script guards with `if __name__ == "__main__"` must not run again here.
+    alias = "__penstock_main__" if name == "__main__" else name
+    spec = importlib.util.spec_from_file_location(alias, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"the worker cannot load {file}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,141 @@
+"""A report as text, as JSON, as files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .report import Accounting, Report, StageReport
+from .wording import count, duration, milliseconds, percent, printable, rate, size
+
+_COLUMNS = ("stage", "in", "out", "failed", "rate", "busy", "p50 ms", "p99 ms", "waiting")
+
+
+def render_text(report: Report) -> str:
+    """The report as a compact table for a terminal, ending without a newline."""
+    lines = [_headline(report), *_table([_COLUMNS, *map(_cells, report.stages)])]
+    if report.bottleneck:
+        lines.append(bottleneck_line(report))
+    if report.memory:
+        processes = f"{report.memory.processes} processes" if report.memory.processes > 1 else "one process"
+        lines.append(f"memory {size(report.memory.peak)} at its peak ({report.memory.measure.upper()}, {processes})")
+    lines.append(accounting_line(report.accounting))
+    return "\n".join(lines)
+
+
+def accounting_line(books: Accounting) -> str:
+    """``read 1,000 = written 990 + filtered 5 + dead 5 + in flight 0``."""
+    read = f"read {count(books.read)}" + (f" + created {count(books.created)}" if books.created else "")
+    parts = {"written": books.written, "filtered": books.filtered, "dead": books.dead, "in flight": books.in_flight}
+    if books.merged:
+        parts["merged"] = books.merged
+    return f"{read} = " + " + ".join(f"{name} {count(number)}" for name, number in parts.items())
+
+
+def bottleneck_line(report: Report) -> str:
+    """Which stage is slow, why, and what lifting it would be worth."""
+    slow = report.bottleneck
+    if slow is None:
+        return "no stage has worked yet"
+    gain = f"; without it the job would be {slow.gain:.1f} times as fast" if slow.gain >= 1.05 else ""
+    return f"bottleneck {printable(slow.stage)}: {printable(slow.reason)}{gain}"
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The report as plain data, with the accounting in the words of jobs."""
+    books = report.accounting
+    plain = report.to_dict()
+    return {
+        "accounting": {
+            "read": books.read,
+            "written": books.written,
+            "filtered": books.filtered,
+            "dead": books.dead,
+            "in_flight": books.in_flight,
+            **{name: plain["accounting"][name] for name in ("created", "merged") if plain["accounting"][name]},
+        },
+        "stages": plain["stages"],
+        "bottleneck": plain["bottleneck"],
+        "seconds": report.seconds,
+        "images_per_second": report.images_per_second,
+        "memory": plain["memory"],
+        "extra": plain["extra"],
+    }
+
+
+def check_report_path(path: str | os.PathLike[str]) -> None:
+    """Whether a report could be written there; to be asked before the job starts.
+
+    Raises:
+        ConfigError: neither .json nor .html, no such folder, or what .html needs is not installed.
+    """
+    target = Path(path)
+    if target.suffix not in (".json", ".html"):
+        raise ConfigError(f"report: {str(target)!r} must end in .json or .html")
+    if not target.parent.is_dir() or target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise ConfigError(f"report: {str(target)!r} cannot be written: its folder must exist and be writable")
+    if target.suffix == ".html" and find_spec("matplotlib") is None:
+        raise ConfigError("report: the plots of an .html report need matplotlib: pip install 'penstock[report]'")
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> None:
+    """Write the report, by the name's ending as JSON or as one self-contained HTML page.
+
+    Raises:
+        ConfigError: see `check_report_path`.
+    """
+    check_report_path(path)
+    if Path(path).suffix == ".html":
+        from .render_html import report_page
+
+        write_whole(path, report_page(report))
+    else:
+        write_whole(path, json.dumps(report_json(report), indent=2) + "\n")
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file so that nobody ever sees half of it."""
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _headline(report: Report) -> str:
+    written = count(report.accounting.written)
+    return f"{written} pictures in {duration(report.seconds)}, {rate(report.images_per_second)}"
+
+
+def _cells(stage: StageReport) -> tuple[str, ...]:
+    channel = stage.channel
+    return (
+        printable(stage.name) + (f" x{stage.concurrency}" if stage.concurrency > 1 else ""),
+        count(stage.items_in),
+        count(stage.items_out),
+        count(stage.failed) if stage.failed else "",
+        rate(stage.rate),
+        percent(stage.busy),
+        milliseconds(stage.p50_ms) if stage.mean_ms else "",
+        milliseconds(stage.p99_ms) if stage.mean_ms else "",
+        percent(channel.occupancy) if channel else "",
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns in line: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,318 @@
+"""One run of a pipeline: the engine's thread, its hub, and everything that lives on it from start to end.
+
+The thread begins with the resources, then the stages and the source; it is over when the last stage has ended or
+somebody asks it to stop, and then gives everything back within a bounded time. It knows nothing of the user's
+`Pipeline` object, so that a forgotten one can be collected.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from time import monotonic, perf_counter
+
+from ..errors import PipelineFailure
+from .books import make_report
+from .circles import Circle
+from .defs import GraphDef
+from .graph import Graph
+from .hub import Event, Hub, Killed, Mailbox, refuse_patched_threads
+from .intake import AsyncIntake, Intake, ThreadIntake
+from .outlet import Outlet
+from .places import Places
+from .report import Report
+from .runners import Answer, Call
+from .stages import Node, as_exception
+from .threads import join_threads
+from .values import HubResource
+from .watch import Watch
+
+_logger = logging.getLogger(__name__)
+
+GRACE = 1.0
+"""Seconds that running operations get to end at a stop, before their threads are abandoned."""
+_RESOURCE_SECONDS = 10.0
+"""Seconds a resource may take to stop."""
+_REPORT_SECONDS = 2.0
+"""Seconds to wait for a consistent report; a green operation that blocks the hub may keep it from being made."""
+_EXIT_SECONDS = 2.0
+"""Seconds the interpreter's exit waits for a pipeline that nobody stopped."""
+
+
+class Runtime:
+    """The running side of a pipeline. `start` once; all other methods from any thread."""
+
+    def __init__(self, definition: GraphDef, label: str) -> None:
+        self.definition = definition
+        self.values = definition.values
+        self.hub = Hub()
+        self.mailbox = Mailbox()
+        self.outlet = Outlet(definition.sink_size, self.hub, self.mailbox)
+        self.graph = Graph(self, definition, self.outlet)
+        self.watch = Watch(definition)
+        self.failure: PipelineFailure | None = None
+        self.began: float | None = None
+        self.finished: float | None = None
+        self._label = label
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name=label, daemon=True)
+        self._places = Places(definition, self.hub, self.mailbox, label)
+        self._causes: list[Exception] = []
+        self._message = ""
+        self._over, self._quiet = Event(self.hub), Event(self.hub)
+        self._stop_wish = False
+        self._grace = GRACE
+        self._alive = 0
+        self._orphans: dict[Call, str] = {}
+        self._calm: Event | None = None
+        self._started: list[HubResource] = []
+
+    # -- from any thread ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine's thread.
+
+        Raises:
+            ConfigError: the process is monkey-patched.
+        """
+        refuse_patched_threads()
+        self.began = perf_counter()
+        try:
+            self._thread.start()
+        except BaseException:
+            self.outlet.end()
+            raise
+        # A forgotten pipeline must not keep working while the interpreter goes down around it.
+        atexit.register(self._at_exit)
+
+    def request_stop(self, grace: float | None = None) -> None:
+        """Ask the thread to end early; running operations get `grace` seconds."""
+        if grace is not None:
+            self._grace = grace
+        self._stop_wish = True
+        self.mailbox.post(self._halt)
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for the engine's thread to end; says whether it has. At once when called from that thread."""
+        if self._thread.ident is None or os.getpid() != self._pid:
+            return True
+        return not join_threads([self._thread], seconds) or self.is_own_thread
+
+    def drain(self, timeout: float | None) -> None:
+        """Stop reading the source; after `timeout` seconds stop everything."""
+        self.mailbox.post(lambda: self._begin_drain(timeout))
+
+    def report(self) -> Report:
+        """The figures as they stand; made on the hub while it runs, so that they belong together."""
+        done = threading.Event()
+        made: list[Report] = []
+
+        def make() -> None:
+            made.append(make_report(self, self.watch.memory))
+            done.set()
+
+        if not self.is_own_thread and self.mailbox.post(make) and done.wait(_REPORT_SECONDS):
+            return made[0]
+        return make_report(self, self.watch.memory)
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether this is the engine's thread."""
+        return threading.get_ident() == self.hub.thread_ident
+
+    def _at_exit(self) -> None:
+        if os.getpid() == self._pid:
+            self.request_stop(0.0)
+            self.join(_EXIT_SECONDS)
+
+    # -- the engine's thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self.hub.open()
+            try:
+                self._conduct()
+            finally:
+                self.mailbox.close()
+                self.hub.destroy()
+        except BaseException as error:  # noqa: BLE001  (readers wait: they must hear of it, whatever it is)
+            self._record("engine", [as_exception(error)], "ended unexpectedly")
+        finally:
+            self._report_failure()
+            self.finished = perf_counter()
+            self.hub.thread_ident = 0
+            self.outlet.end()
+            atexit.unregister(self._at_exit)
+
+    def _conduct(self) -> None:
+        self.mailbox.open(self.hub)
+        self.watch.begin(self, self._label)
+        opening = self.hub.spawn(self._open)
+        if self._stop_wish:  # it came before the mailbox was open
+            self._halt()
+        self._over.wait()
+        deadline = monotonic() + self._grace
+        self.hub.kill(opening)
+        for step in (self._end_stages, self._give_back, self._stop_resources, self._end_threads):
+            try:
+                step(deadline)
+            except BaseException as error:  # noqa: BLE001  (one thing that cannot end must not keep the others)
+                self._record("engine", [as_exception(error)], "did not end cleanly")
+
+    def _open(self) -> None:
+        """Start the resources, then the stages, the source last."""
+        try:
+            for resource in self.definition.resources:
+                resource.start_in_hub()
+                self._started.append(resource)
+            self._begin()
+        except BaseException as error:  # noqa: BLE001
+            if not (isinstance(error, Killed) and self._over.is_set):
+                self._record("resource" if not self._alive else "engine", [as_exception(error)], "could not start")
+            self._over.set()
+
+    def _begin(self) -> None:
+        for pipe in self.graph.pipes:
+            pipe.node.runner = self._places.runner(pipe.node.kind, pipe.executor)
+        self.graph.source.intake = self._intake()
+        self._alive = len(self.graph.nodes)
+        for node in reversed(self.graph.nodes):
+            node.begin()
+
+    def _intake(self) -> Intake:
+        source = self.definition.source
+        # What can be iterated in both ways is iterated in the plain one, as a `for` in the user's thread would.
+        if isinstance(source, AsyncIterable) and not isinstance(source, Iterable):
+            return AsyncIntake(source, self._places.asynchronous)
+        return ThreadIntake(source, self.hub, self.mailbox, f"{self._label}-source")
+
+    # -- what stages tell; all on the hub -----------------------------------------------------------------------------
+
+    def fatal(self, stage: Node, errors: Sequence[Exception], why: str) -> None:
+        """See `stages.Engine`: what is past the stage is delivered, everything before it ends."""
+        self._record(stage.name, errors, why)
+        for node in self.graph.before(stage):
+            node.kill()
+        if stage.ordered:
+            stage.kill()  # what came before the failure has left already, what comes after it must not
+        else:
+            stage.retire()
+            self.hub.timer(self._grace, stage.kill)
+
+    def settled(self, stage: Node) -> None:
+        """See `stages.Engine`."""
+        for circle in self.graph.circles:
+            if stage in circle:
+                self._try_close(circle)
+
+    def ended(self, stage: Node) -> None:
+        """See `stages.Engine`: the next channel closes, unless something may still come along a feedback edge."""
+        self._alive -= 1
+        follower = self.graph.after(stage)
+        if follower is None:
+            self._over.set()
+        else:
+            circle = self.graph.circle_at(follower)
+            if circle is None:
+                follower.close_input()
+            else:
+                circle.is_armed = True
+                self._try_close(circle)
+        if not self._alive:
+            self._quiet.set()
+
+    @staticmethod
+    def _try_close(circle: Circle) -> None:
+        if circle.has_ended():
+            circle.head.close_input()
+
+    def abandon(self, stage: Node, call: Call, late: Callable[[Answer], None]) -> None:
+        """See `stages.Engine`."""
+        self._orphans[call] = stage.name
+
+        def settle(answer: Answer) -> None:
+            self._orphans.pop(call, None)
+            if self._calm is not None and not self._orphans:
+                self._calm.set()
+            late(answer)
+
+        call.abandon(settle)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _halt(self) -> None:
+        self._over.set()
+
+    def _begin_drain(self, timeout: float | None) -> None:
+        source = self.graph.source
+        if self._alive:
+            source.retire()
+            self.hub.timer(self._grace, source.kill)  # it may wait for a value that never comes
+        else:
+            self._halt()
+        if timeout is not None:
+            self.hub.timer(timeout, self._halt)
+
+    def _end_stages(self, deadline: float) -> None:
+        """End what still runs, and wait for it."""
+        if self._alive:
+            for node in self.graph.nodes:
+                node.kill()
+            if not self._quiet.wait(deadline - monotonic()):
+                stuck = ", ".join(node.name for node in self.graph.nodes if node.is_running)
+                _logger.warning("%s: stages that did not end within %.1f s: %s", self._label, self._grace, stuck)
+        if self._orphans:
+            self._calm = Event(self.hub)
+            self._calm.wait(deadline - monotonic())
+        for name in self._orphans.values():
+            _logger.warning("stage %s: an operation did not end within %.1f s and was abandoned", name, self._grace)
+
+    def _give_back(self, deadline: float) -> None:
+        """Give back the values that are left over."""
+        if self.graph.has_begun:
+            values, late = self.graph.source.intake.finish(max(deadline - monotonic(), 0.0))
+            self.graph.source.leftover(values)
+            if late:
+                _logger.warning("stage source: did not end within %.1f s; abandoned thread %s", self._grace, late[0])
+        self.graph.discard_leftovers(self.values)
+
+    def _end_threads(self, deadline: float) -> None:
+        late = [*self.watch.end(), *self._places.close(max(deadline - monotonic(), 0.1))]
+        if late:
+            _logger.warning("%s: abandoned threads that did not end in time: %s", self._label, ", ".join(late))
+
+    def _stop_resources(self, deadline: float) -> None:
+        del deadline
+        for resource in reversed(self._started):
+            done = Event(self.hub)
+            fiber = self.hub.spawn(self._stop_resource, resource, done)
+            if not done.wait(_RESOURCE_SECONDS):
+                self.hub.kill(fiber)
+                _logger.warning("%s: %r did not stop within %.0f s", self._label, resource, _RESOURCE_SECONDS)
+
+    def _stop_resource(self, resource: HubResource, done: Event) -> None:
+        try:
+            resource.stop_in_hub()
+        except BaseException as error:  # noqa: BLE001
+            self._record("resource", [as_exception(error)], "could not stop")
+        done.set()
+
+    # -- failures -----------------------------------------------------------------------------------------------------
+
+    def _record(self, stage: str, errors: Sequence[Exception], why: str) -> None:
+        note = f"penstock stage: {stage}"
+        for error in errors:
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+        if not self._causes:
+            self._message = f"stage {stage!r}: {why}"
+        # By identity: errors may define equality as they like.
+        known = {id(error) for error in self._causes}
+        self._causes.extend(error for error in errors if id(error) not in known)
+
+    def _report_failure(self) -> None:
+        if self._causes:
+            self.failure = PipelineFailure(self._message, self._causes)

@@ -1,0 +1,93 @@
+"""What a source yields, and what it promises."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ...errors import ItemError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A candidate: something that may be a picture, not opened yet.
+
+    Attributes:
+        key: what people know it by; valid Unicode, unique in its source, the same in every run.
+        path: where it lies, as the operating system knows it (bytes that are not UTF-8 are surrogates); None for data.
+        data: its bytes, where it has no path.
+        metadata: stored with its row.
+    """
+
+    key: str
+    path: str | None = None
+    data: bytes | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Something that is no picture and was not meant to be one. It is counted, nothing more.
+
+    Attributes:
+        key: see `Item`.
+        why: one phrase.
+    """
+
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Something that was asked for and cannot even become a candidate: it is a dead letter.
+
+    Attributes:
+        key: see `Item`.
+        error: why.
+    """
+
+    key: str
+    error: ItemError
+
+
+Entry = Item | Filtered | Broken
+
+
+class Source(Protocol):
+    """Where items come from.
+
+    Iterating again gives the same entries in the same order, as long as what is read does not change; memory does not
+    grow with their number. What is wrong with one item is a ``Broken`` entry, never an exception.
+    """
+
+    def __iter__(self) -> Iterator[Entry]: ...
+
+    def total(self) -> int | None:
+        """How many entries there will be, if that is known by now. Returns at once."""
+        ...
+
+
+def key_of(path: str) -> str:
+    """The key of a path: the path itself where it is valid Unicode, else the repr of its bytes.
+
+    The two cannot meet: an absolute path begins with a slash, the other with ``b'``.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return repr(os.fsencode(path))
+    return path
+
+
+def path_of(key: str) -> str:
+    """The path that `key_of` made this key of."""
+    if not key.startswith(("b'", 'b"')):
+        return key
+    try:
+        return os.fsdecode(ast.literal_eval(key))
+    except (ValueError, SyntaxError):
+        return key

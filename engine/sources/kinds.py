@@ -1,0 +1,51 @@
+"""Picture or not: by name where the name says it, else by the first bytes."""
+
+from __future__ import annotations
+
+import os
+
+DECODABLE = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "mpo"})
+"""Extensions of the formats we decode."""
+
+_OTHERS = """
+    heic heif avif jxl jp2 j2k jpx jpf psd psb svg svgz tga ico icns cur pcx ppm pgm pbm pnm pfm exr hdr dds eps xcf
+    bpg sgi xbm xpm qoi djvu wmf emf dng cr2 cr3 nef nrw arw srf sr2 orf rw2 raf pef srw x3f 3fr erf kdc mrw
+"""
+KNOWN = DECODABLE.union(_OTHERS.split())
+"""Extensions of pictures, whether we decode them or not. One that we cannot decode must end as a dead letter with a
+reason, not disappear among the text files."""
+
+SNIFFED_BYTES = 16
+
+
+def has_picture_name(name: str) -> bool:
+    """Whether the extension is that of a picture."""
+    return name.rpartition(".")[2].lower() in KNOWN if "." in name else False
+
+
+def looks_like_picture(head: bytes) -> bool:
+    """Whether a file that begins so is one of the six formats we decode.
+
+    Args:
+        head: its first `SNIFFED_BYTES` bytes, or all if it is shorter.
+    """
+    return (
+        head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"))
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        # Two letters are little evidence: a bitmap's reserved fields are zero too.
+        or (head[:2] == b"BM" and head[6:10] == bytes(4))
+    )
+
+
+def read_head(path: str) -> bytes:
+    """The first bytes of a regular file.
+
+    Raises:
+        OSError: it cannot be opened or read.
+    """
+    # Non-blocking: a FIFO may have taken the file's place since it was listed, and opening it would wait for a writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(fd, SNIFFED_BYTES)
+    finally:
+        os.close(fd)

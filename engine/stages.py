@@ -1,0 +1,434 @@
+"""Stages: fibers that take from a channel, run an operation and put what it made into the next one.
+
+The books of every stage balance at any moment: items_in + created == items_out + dropped + failed + merged + in flight,
+where in flight is counted for itself (what lies in the channel, and what the fibers hold). Nothing between two switches
+of fibers leaves them unbalanced, so a report taken on the hub is always consistent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, Protocol
+
+from ..errors import ConfigError, ItemError, PenstockError
+from .budget import FailureBudget
+from .channel import Channel, Closed, Entry
+from .hub import Fiber, Hub, Killed, Seat
+from .metrics import Meter
+from .ops import END, Collect, Operation, advance, is_arity_error, step
+from .runners import Answer, Call, ExecutorRunner, Runner, StageBroken
+from .values import NOTHING, Feedback, ItemFailure, Lane, Outcome, ValueModel
+
+_logger = logging.getLogger(__name__)
+
+
+class Port(Protocol):
+    """Where a stage puts what it made: the next channel, or the sink."""
+
+    def put(self, entry: Entry, lane: str | None = None) -> None: ...
+
+
+class Engine(Protocol):
+    """What a stage tells the machine it is part of."""
+
+    hub: Hub
+    values: ValueModel
+
+    def fatal(self, stage: Node, errors: Sequence[Exception], why: str) -> None:
+        """The stage cannot go on."""
+        ...
+
+    def settled(self, stage: Node) -> None:
+        """The stage is done with one more entry."""
+        ...
+
+    def ended(self, stage: Node) -> None:
+        """The stage's last fiber has ended."""
+        ...
+
+    def abandon(self, stage: Node, call: Call, late: Callable[[Answer], None]) -> None:
+        """An operation is not waited for any more."""
+        ...
+
+
+class Node:
+    """What all stages have: books, fibers, and the way they end.
+
+    Attributes:
+        active: entries its fibers hold.
+        held: units its fibers hold; with the channel's units, what is in flight here.
+        doomed: told to end at once.
+    """
+
+    kind: str = ""
+    concurrency = 1
+    parallelism = 1
+    ordered = False
+
+    def __init__(self, engine: Engine, name: str, channel: Channel | None, budget: FailureBudget) -> None:
+        self.name = name
+        self.channel = channel
+        self.port: Port
+        self.feedback: Channel | None = None
+        self.meter = Meter()
+        self.budget = budget
+        self.active = 0
+        self.held = 0
+        self.doomed = False
+        self.in_circle = False
+        self._engine = engine
+        self._values = engine.values
+        self._fibers: list[Fiber] = []
+        self._running = 0
+        if channel is not None:
+            channel.on_put = self._entered
+
+    def _entered(self, units: int) -> None:
+        self.meter.items_in += units
+
+    @property
+    def in_flight(self) -> int:
+        """Units that have come in and have not left."""
+        return self.held + (self.channel.units if self.channel is not None else 0)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing here can still become something."""
+        return not self.active and (self.channel is None or not self.channel.count)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a fiber of it lives."""
+        return self._running > 0
+
+    def begin(self) -> None:
+        """Start its fibers."""
+        self._running = self.concurrency
+        self._fibers = [self._engine.hub.spawn(self._live) for _ in range(self.concurrency)]
+
+    def kill(self) -> None:
+        """End its fibers at once; what they hold is given back."""
+        self.doomed = True
+        for fiber in self._fibers:
+            if not fiber.dead:
+                self._engine.hub.kill(fiber)
+
+    def retire(self) -> None:
+        """Take nothing more from the channel; what is being worked on is finished."""
+        if self.channel is not None:
+            self.channel.shut()
+
+    def close_input(self) -> None:
+        """Nothing more will come in; it ends when it has worked off what is there."""
+        if self.channel is not None:
+            self.channel.close()
+
+    def _live(self) -> None:
+        try:
+            self._work()
+        except Closed:
+            pass
+        except BaseException as error:  # noqa: BLE001
+            # A fiber must not die unheard: whoever waits for what it held would wait for ever.
+            if not (isinstance(error, Killed) and self.doomed):
+                self._engine.fatal(self, [as_exception(error)], "stopped")
+        self._running -= 1
+        if not self._running:
+            self._engine.ended(self)
+
+    def _work(self) -> None:
+        raise AssertionError  # pragma: no cover
+
+    def entry(self, value: Any) -> Entry:
+        """A value with what it stands for."""
+        return Entry(value, self._values.units(value), self._values.nbytes(value))
+
+
+class Job:
+    """One entry while a stage works on it.
+
+    Attributes:
+        ticket: its place in the order of arrival.
+        left: units of it that have become nothing else yet.
+        emitted: whether something of it has gone on, so that it is not ours to give back.
+        call: the operation under way outside the hub, if any.
+        seconds: what its operation took.
+    """
+
+    __slots__ = ("call", "emitted", "entry", "left", "node", "seconds", "ticket")
+
+    def __init__(self, node: Node, entry: Entry, ticket: int) -> None:
+        self.node = node
+        self.entry = entry
+        self.ticket = ticket
+        self.left = entry.units
+        self.emitted = False
+        self.call: Call | None = None
+        self.seconds = 0.0
+        node.active += 1
+        node.held += entry.units
+
+    @property
+    def doomed(self) -> bool:
+        """See `runners.Job`."""
+        return self.node.doomed
+
+    def spend(self, units: int) -> None:
+        """So many units of it (or more: then the rest was created) have become something else."""
+        used = min(self.left, units)
+        self.left -= used
+        self.node.held -= used
+        self.node.meter.created += units - used
+
+
+class Emitter(Node):
+    """A node whose entries become other entries: the part that pipes and the source share."""
+
+    def _emit(self, job: Job, value: Any) -> None:
+        """Put a value where it belongs, waiting for room."""
+        lane, back = None, False
+        if isinstance(value, Lane):
+            lane, value = value.name, value.value
+        elif isinstance(value, Feedback):
+            lane, back, value = value.lane, True, value.value
+        entry = self.entry(value)
+        job.emitted = True
+        began = perf_counter()
+        self.meter.wait_out.begin(began)
+        try:
+            if back:
+                self._feedback_channel().put_back(entry, lane)
+            else:
+                self.port.put(entry, lane)
+        except BaseException:
+            self._values.discard(value)
+            raise
+        finally:
+            self.meter.wait_out.end(began, perf_counter())
+        job.spend(entry.units)
+        self.meter.emitted(entry.units)
+
+    def _feedback_channel(self) -> Channel:
+        if self.feedback is None:
+            raise ConfigError(f"stage {self.name!r} emitted Feedback but was declared without feedback=")
+        return self.feedback
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        """Book what an Outcome says besides its value."""
+        if outcome.details:
+            self.meter.detail(outcome.details)
+        if outcome.dropped:
+            self.meter.dropped += outcome.dropped
+            job.spend(outcome.dropped)
+        if outcome.failures:
+            failed = len(outcome.failures)
+            self.meter.failed += failed
+            job.spend(failed)
+            self.budget.count(0, failed)
+            self.budget.errors.extend(as_exception(failure.error) for failure in outcome.failures)
+            self._values.failed(self.name, job.entry.value, outcome.failures)
+
+    def _judge(self) -> None:
+        if self.budget.is_spent:
+            self._engine.fatal(self, list(self.budget.errors), str(self.budget))
+
+    def _leave(self, job: Job) -> None:
+        """The entry is done with: what has become of none of its units is merged, or dropped where nothing went on."""
+        if job.left:
+            if job.emitted:
+                self.meter.merged += job.left
+            else:
+                self.meter.dropped += job.left
+            job.spend(job.left)
+        self.active -= 1
+        if not job.emitted:
+            self._values.discard(job.entry.value)
+
+
+class Pipe(Emitter):
+    """An operation on each entry.
+
+    Args:
+        op: what to run.
+        runner: where.
+        concurrency: fibers, and so operations at once.
+        ordered: emit (drop, fail) in the order of arrival: a fiber that is done early waits for its turn and holds its
+            place, so there are never more than `concurrency` entries here.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        channel: Channel,
+        budget: FailureBudget,
+        *,
+        op: Operation,
+        kind: str,
+        concurrency: int = 1,
+        parallelism: int | None = None,
+        ordered: bool = False,
+    ) -> None:
+        super().__init__(engine, name, channel, budget)
+        self.kind = kind
+        self.concurrency = concurrency
+        self.parallelism = parallelism or concurrency
+        self.runner: Runner
+        self._channel = channel
+        self._op = op
+        self.ordered = ordered and concurrency > 1
+        self._taken = 0
+        self._serving = 0
+        self._queue: dict[int, Seat] = {}
+
+    def _work(self) -> None:
+        while True:
+            self._one(self._channel.get(self.meter.wait_in))
+
+    def _one(self, entry: Entry) -> None:
+        job = Job(self, entry, self._taken)
+        self._taken += 1
+        try:
+            if self._op.is_many:
+                self._many(job)
+            else:
+                self._settle(job, self._run(self._op.call, entry.value, job))
+        except StageBroken as broken:
+            self._give_up(job)
+            self._engine.fatal(self, [broken.args[0]], "cannot go on")
+            return
+        except BaseException:
+            self._give_up(job)
+            raise
+        self.meter.times.add(job.seconds)
+        self._leave(job)
+        self.budget.count(entry.units)
+        self._judge()
+        self._next_turn(job)
+        if self.in_circle:
+            self._engine.settled(self)
+
+    def _run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
+        """Run a function where the stage runs, and time it."""
+        busy, began = self.meter.busy, perf_counter()
+        busy.begin(began)
+        seconds = None
+        try:
+            answer = self.runner.run(fn, argument, job)
+            result = answer.result
+            known = result.seconds if isinstance(result, Outcome) else None
+            seconds = answer.seconds if known is None else known
+            job.seconds += seconds
+        finally:
+            busy.end(began, perf_counter(), seconds)
+        return answer
+
+    def _settle(self, job: Job, answer: Answer) -> None:
+        """What an operation returned goes where it belongs, in its turn."""
+        self._wait_turn(job)
+        if answer.error is not None:
+            self._fail(job, answer.error)
+            return
+        value = answer.result
+        if isinstance(value, Outcome):
+            self._tell(job, value)
+            value = value.value
+        if value is not None and value is not NOTHING:
+            self._emit(job, value)
+
+    def _many(self, job: Job) -> None:
+        """Each value of a generator goes on at once; its next one is made only when there was room for it."""
+        value, fn = job.entry.value, self._op.call
+        if isinstance(self.runner, ExecutorRunner):
+            answer = self._run(Collect(fn), value, job)
+            self._settle(job, Answer(NOTHING, answer.error, 0.0))
+            for made in answer.result or ():
+                self._settle(job, Answer(made, None, 0.0))
+            return
+        iterator = fn(value)
+        forward: Callable[[Any], Any] = advance if self._op.is_async else step
+        while (answer := self._run(forward, iterator, job)).result is not END:
+            self._settle(job, answer)
+            if answer.error is not None:
+                return
+        self._wait_turn(job)
+
+    # -- order --------------------------------------------------------------------------------------------------------
+
+    def _wait_turn(self, job: Job) -> None:
+        if self.ordered and job.ticket != self._serving:
+            seat = self._queue[job.ticket] = Seat(self._engine.hub)
+            began = perf_counter()
+            self.meter.wait_out.begin(began)
+            try:
+                seat.sit()
+            finally:
+                self.meter.wait_out.end(began, perf_counter())
+
+    def _next_turn(self, job: Job) -> None:
+        if self.ordered:
+            self._serving = job.ticket + 1
+            seat = self._queue.pop(self._serving, None)
+            if seat is not None:
+                seat.call()
+
+    # -- when it goes wrong -------------------------------------------------------------------------------------------
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """One item's failure, unless it is the program's or the job's.
+
+        Raises:
+            StageBroken: it is.
+        """
+        if is_arity_error(error, self._op) or (isinstance(error, PenstockError) and not isinstance(error, ItemError)):
+            raise StageBroken(error)
+        units = job.entry.units
+        _logger.error("stage %s: an item failed: %s: %s", self.name, type(error).__name__, error, exc_info=error)
+        cause = as_exception(error)
+        job.spend(units)
+        self.meter.failed += units
+        self.budget.count(0, units)
+        self.budget.errors.append(cause)
+        self._values.failed(self.name, job.entry.value, (ItemFailure("", cause),))
+
+    def _give_up(self, job: Job) -> None:
+        """The entry stays in the books as in flight; give its value back when nobody can be using it any more."""
+        self.active -= 1
+        value, emitted = job.entry.value, job.emitted
+
+        def late(answer: Answer) -> None:
+            collected = self._op.is_many and isinstance(self.runner, ExecutorRunner)
+            made = [
+                plain
+                for each in (answer.result if collected else [answer.result])
+                if (plain := _plain(each)) is not None
+            ]
+            for each in made:
+                self._values.discard(each)
+            if not made and not emitted:
+                self._values.discard(value)
+
+        if job.call is not None:
+            self._engine.abandon(self, job.call, late)
+        elif not emitted:
+            self._values.discard(value)
+
+
+def _plain(made: Any) -> Any:
+    """The value inside what an operation returned; None for no value."""
+    if isinstance(made, Outcome):
+        made = made.value
+    if isinstance(made, Lane | Feedback):
+        made = made.value
+    return None if made is END or made is NOTHING else made
+
+
+def as_exception(error: BaseException) -> Exception:
+    """The error as an `Exception`, which is all that a group may hold: `SystemExit` and its like are wrapped."""
+    if isinstance(error, Exception):
+        return error
+    wrapped = PenstockError(f"{type(error).__name__} was raised: {error}")
+    wrapped.__cause__ = error
+    return wrapped

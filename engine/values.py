@@ -1,0 +1,144 @@
+"""The vocabulary of values: what operations may return besides plain values, and what the engine asks about them.
+
+Values are opaque: the engine never compares, hashes or tests them for truth. The few types here are the exception.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Protocol, TypeVar
+
+_logger = logging.getLogger(__name__)
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Nothing(Enum):
+    """The type of `NOTHING`."""
+
+    NOTHING = "nothing"
+
+
+NOTHING: Final = Nothing.NOTHING
+"""No value at all: what an `Outcome` holds when nothing goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFailure:
+    """One item that could not be done.
+
+    Attributes:
+        key: the item's key. Empty where the whole value failed (its operation raised).
+        error: why.
+        attempts: how often it was tried.
+    """
+
+    key: str
+    error: Exception
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an operation (or a source) returns to say more than a value: parts that failed, were dropped, timings.
+
+    Attributes:
+        value: what goes on; `NOTHING` or None when nothing does.
+        failures: items of the input that failed; one unit each.
+        dropped: units of the input that were filtered out.
+        seconds: how long the work really took, when it ran elsewhere (in a worker process, on a server).
+        details: named sub-timings in seconds, summed up in the stage's report.
+    """
+
+    value: Any = NOTHING
+    failures: Sequence[ItemFailure] = ()
+    dropped: int = 0
+    seconds: float | None = None
+    details: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Emit `value` into a named lane of the next stage's channel."""
+
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Send `value` back along the stage's feedback edge; `lane` None is the last lane declared there."""
+
+    value: Any
+    lane: str | None = None
+
+
+class ValueModel(Protocol):
+    """What the engine asks about values. All methods are called in the engine's thread and must return at once.
+
+    Each value the engine holds ends in exactly one way: it is emitted (delivered, or turned into what its operation
+    returned), or it is given to `discard`. Two exceptions, both after an early stop: what waits in the sink stays
+    readable, and what an abandoned operation still works on is never given back, for it may still be written to.
+    Lists made by `aggregate` are values like others: all four methods see them.
+    """
+
+    def units(self, value: Any) -> int:
+        """How many items the value stands for. Every count of the engine is in these units."""
+        ...
+
+    def nbytes(self, value: Any) -> int:
+        """How many bytes it holds in memory; 0 when unknown."""
+        ...
+
+    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> None:
+        """Called for every failure. A failure with an empty key is about the whole value: its operation raised."""
+        ...
+
+    def discard(self, value: Any) -> None:
+        """The engine lets go of a value that will not go on (failed, dropped, left over at a stop)."""
+        ...
+
+
+class PlainValues:
+    """The default model: every value is one item of unknown size."""
+
+    def units(self, value: Any) -> int:
+        """One, whatever the value."""
+        del value
+        return 1
+
+    def nbytes(self, value: Any) -> int:
+        """Unknown."""
+        del value
+        return 0
+
+    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> None:
+        """Log what an `Outcome` reports, which nobody else would; what was raised the engine has logged already."""
+        del value
+        for failure in failures:
+            if failure.key:
+                _logger.warning("stage %s: item %s failed: %s", stage, failure.key, failure.error)
+
+    def discard(self, value: Any) -> None:
+        """Nothing to give back."""
+        del value
+
+
+class HubResource(Protocol):
+    """Something that lives on the engine's hub for the time of a run: a pool of workers, a client, a writer."""
+
+    def start_in_hub(self) -> None:
+        """Runs in a greenlet on the hub before the first item is read. Raising fails the pipeline."""
+        ...
+
+    def stop_in_hub(self) -> None:
+        """Runs in a greenlet on the hub when all stages have ended, whatever the reason. Raising fails the pipeline."""
+        ...
+
+
+def green(op: _F) -> _F:
+    """Mark a function as cooperative: it runs in a greenlet on the engine's hub and must never block the thread."""
+    op.__penstock_green__ = True  # type: ignore[attr-defined]
+    return op

@@ -1,0 +1,67 @@
+"""What happens at intervals while a pipeline runs: rates are sampled, memory measured, a line per stage logged."""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+from typing import Protocol
+
+from .books import Run, make_report
+from .defs import GraphDef
+from .hub import Hub
+from .memory import MemorySampler
+from .metrics import SAMPLE_SECONDS
+from .report import MemoryReport, Report
+
+_logger = logging.getLogger(__name__)
+
+
+class Watched(Run, Protocol):
+    """A run on its hub."""
+
+    hub: Hub
+
+
+class Watch:
+    """The observer of one run."""
+
+    def __init__(self, definition: GraphDef) -> None:
+        self._log_interval = definition.log_interval
+        self._memory_interval = definition.sample_memory
+        self._sampler: MemorySampler | None = None
+
+    @property
+    def memory(self) -> MemoryReport | None:
+        """The latest sample."""
+        return self._sampler.report if self._sampler is not None else None
+
+    def begin(self, run: Watched, label: str) -> None:
+        """Start to watch, from the run's hub."""
+        if self._memory_interval is not None:
+            self._sampler = MemorySampler(self._memory_interval, f"{label}-memory")
+        run.hub.timer(SAMPLE_SECONDS, lambda: _sample(run), every=True)
+        if self._log_interval is not None:
+            run.hub.timer(self._log_interval, lambda: self._log(make_report(run, self.memory)), every=True)
+
+    def end(self) -> list[str]:
+        """Stop watching; returns the names of threads that do not end."""
+        return self._sampler.stop() if self._sampler is not None else []
+
+    @staticmethod
+    def _log(report: Report) -> None:
+        slow = report.bottleneck.stage if report.bottleneck is not None else ""
+        for stage in report.stages:
+            fill = f"{stage.channel.items}/{stage.channel.capacity}" if stage.channel is not None else "-"
+            _logger.info(
+                "%s: %.1f/s now, %.1f/s, in %d, out %d, dropped %d, failed %d, in flight %d, p50 %.3g ms, p99 %.3g ms, "
+                "busy %.0f%%, channel %s%s",
+                *(stage.name, stage.rate_now, stage.rate, stage.items_in, stage.items_out, stage.dropped, stage.failed),
+                *(stage.in_flight, stage.p50_ms, stage.p99_ms, 100 * stage.busy, fill),
+                " <- bottleneck" if stage.name == slow else "",
+            )
+
+
+def _sample(run: Watched) -> None:
+    now = perf_counter()
+    for node in run.graph.nodes:
+        node.meter.sample(now)

@@ -1,0 +1,156 @@
+"""Dead letters: one JSON line for every item that could not be done, so that none disappears silently."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import ConfigError
+from .base import redact
+
+_NAMES = frozenset({"key", "stage", "error", "message", "attempts", "time"})
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One item that could not be done."""
+
+    key: str
+    """The item's own key or name, as the source gave it."""
+    stage: str
+    error: str
+    """Class name of the error."""
+    message: str
+    attempts: int
+    time: str
+    """UTC, ISO 8601, milliseconds."""
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Whatever else was recorded; JSON values."""
+
+
+class DeadLetters:
+    """Appends dead letters to a file (mode 0600). One process, any number of threads. Made with the first letter.
+
+    Each line is one `write`, so a killed process leaves at most the last line torn; the next writer starts a new one.
+
+    Args:
+        path: the file, ``dead_letters.jsonl`` by convention. Its folder must exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._mutex = threading.Lock()
+        self._descriptor: int | None = None
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """Letters written by this object."""
+        return self._count
+
+    def write(
+        self, key: str | bytes, stage: str, error: BaseException, *, attempts: int = 1, **fields: Any
+    ) -> DeadLetter:
+        """Record one item. On disk when it returns (in the page cache: safe against the death of the process).
+
+        Args:
+            key: the item; any text or bytes, also hostile ones: JSON escapes what is not plain ASCII. Credentials in a
+                URI are left out.
+            stage: where it failed.
+            error: why. Credentials in URIs of its message are left out.
+            attempts: how often it was tried.
+            fields: anything else worth knowing; values that are not JSON are kept as text.
+
+        Raises:
+            ConfigError: a field with the name of one that every letter has.
+            OSError: the file cannot be written. The item is then not accounted for: stop the job.
+        """
+        taken = _NAMES.intersection(fields)
+        if taken:
+            raise ConfigError(f"dead letter: the field {min(taken)!r} is one of the letter's own; name it otherwise")
+        letter = DeadLetter(
+            key=redact(os.fsdecode(key)),
+            stage=stage,
+            error=type(error).__name__,
+            message=redact(str(error)),
+            attempts=attempts,
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            fields={name: _redacted(value) for name, value in fields.items()},
+        )
+        record = asdict(letter)
+        line = json.dumps(record | record.pop("fields"), default=_as_text, ensure_ascii=True) + "\n"
+        with self._mutex:
+            self._append(line.encode("ascii"))
+            self._count += 1
+        return letter
+
+    def close(self) -> None:
+        """Close the file. Idempotent; a later letter opens it again."""
+        with self._mutex:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _append(self, line: bytes) -> None:
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # close the line that a killed writer left torn
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+
+def read_dead_letters(path: str | os.PathLike[str]) -> Iterator[DeadLetter]:
+    """The letters in a file, oldest first, in constant memory; none if there is no such file.
+
+    Lines that are torn (their writer was killed) are passed over: their items were not acknowledged as dead, so a
+    resumed job does them again.
+    """
+    if not Path(path).exists():
+        return
+    with open(path, "rb") as file:
+        for line in file:
+            letter = _parse(line)
+            if letter is not None:
+                yield letter
+
+
+def _parse(line: bytes) -> DeadLetter | None:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        return DeadLetter(
+            **{name: record[name] for name in _NAMES},
+            fields={name: value for name, value in record.items() if name not in _NAMES},
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        entries: dict[Any, Any] = value
+        return {str(name): _redacted(entry) for name, entry in entries.items()}
+    if isinstance(value, (list, tuple)):
+        members: list[Any] | tuple[Any, ...] = value
+        return [_redacted(member) for member in members]
+    return value
+
+
+def _as_text(value: Any) -> str:
+    return redact(str(value))

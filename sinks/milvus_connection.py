@@ -1,0 +1,145 @@
+"""Calls to Milvus that outlive a server: retries with backoff and jitter, reconnection, restart of Milvus Lite."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..errors import SinkError, SinkUnavailableError
+from .milvus_errors import Kind, Trouble, caught, classify, describe, quiet
+from .milvus_lite import LiteServer, server_for
+from .milvus_uri import Target
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_CONNECT_SECONDS = 10.0
+
+
+class Connection:
+    """One client of one Milvus, shared by all threads of a sink (pymilvus' client is safe for that).
+
+    Args:
+        target: where.
+        collection: loaded again when the server has forgotten it (Milvus Lite does at each start).
+        timeout: seconds for one call.
+        retry_for: seconds to go on trying while the server is gone, too busy or over a limit.
+    """
+
+    def __init__(self, target: Target, collection: str, *, timeout: float, retry_for: float) -> None:
+        self.target = target
+        self._collection = collection
+        self._timeout = timeout
+        self._retry_for = retry_for
+        self._mutex = threading.Lock()
+        self._closed = threading.Event()
+        self._client: Any = None
+        self._connected_to = ""
+        self._lite: LiteServer | None = None  # while we hold it
+
+    def call(self, what: str, request: Callable[[Any, float], T]) -> T:
+        """`request(client, seconds)`, tried again while that can help.
+
+        Args:
+            what: for messages: "write", "count".
+            request: one or more pymilvus calls that may be done twice; gives each of them that many seconds.
+
+        Raises:
+            SinkUnavailableError: still no answer after `retry_for` seconds.
+            SinkError: access denied, or the sink is closed.
+            Trouble: any other failure, for the caller to judge.
+        """
+        deadline = time.monotonic() + self._retry_for
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                with quiet():
+                    return request(self._connected(), max(0.1, min(self._timeout, deadline - time.monotonic())))
+            except caught() as error:
+                self._judge(what, error)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._unavailable(what, error) from error
+                logger.info("%s: %s: %s; trying for %.0f s more", self.target.shown, what, self._words(error), left)
+            # Full jitter on the upper half: the threads of a job must not come back in step.
+            if self._closed.wait(min(left, pause * random.uniform(0.5, 1.0))):  # noqa: S311
+                raise SinkError(f"{self.target.shown}: closed during {what}")
+            pause = min(_LONGEST_PAUSE, 2 * pause)
+
+    def close(self) -> None:
+        """Disconnect; the last sink of a Milvus Lite file ends its server. Idempotent. Waiting retries end at once."""
+        self._closed.set()
+        with self._mutex:
+            self._disconnect()
+            if self._lite is not None:
+                self._lite.release()
+                self._lite = None
+
+    def _connected(self) -> Any:
+        with self._mutex:
+            if self._closed.is_set():
+                raise SinkError(f"{self.target.shown}: the sink is closed")
+            address = self._address()
+            if self._client is None or address != self._connected_to:
+                self._disconnect()
+                self._client = self._connect(address)
+                self._connected_to = address
+            return self._client
+
+    def _address(self) -> str:
+        if not self.target.lite:
+            return self.target.address
+        if self._lite is None:
+            self._lite = server_for(self.target.address)
+            self._lite.hold()
+        return self._lite.address()
+
+    def _connect(self, address: str) -> Any:
+        from pymilvus import MilvusClient
+
+        # Dedicated: a shared connection of pymilvus stays open for the life of the process.
+        return MilvusClient(
+            uri=address,
+            token=self.target.token,
+            db_name=self.target.database,
+            timeout=min(self._timeout, _CONNECT_SECONDS),
+            dedicated=True,
+        )
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _judge(self, what: str, error: Exception) -> None:
+        """Return if trying again may help."""
+        kind = classify(error)
+        if kind is Kind.NOT_LOADED:
+            self._load_again()
+        elif kind is Kind.DENIED:
+            raise SinkError(
+                f"{self.target.shown}: {what} was denied: {self._words(error)}. Check the token (MILVUS_TOKEN)"
+            ) from error
+        elif kind is not Kind.TRANSIENT:
+            raise Trouble(kind, self._words(error)) from error
+
+    def _load_again(self) -> None:
+        try:
+            self._connected().load_collection(self._collection, timeout=self._timeout)
+        except caught():
+            logger.info("%s: loading %s failed, trying again", self.target.shown, self._collection)
+
+    def _unavailable(self, what: str, error: Exception) -> SinkUnavailableError:
+        return SinkUnavailableError(
+            f"{self.target.shown}: no {what} in {self._retry_for:g} s: {self._words(error)}."
+            " Is Milvus running and reachable? retry_for= says how long to go on trying"
+        )
+
+    def _words(self, error: Exception) -> str:
+        text = describe(error)
+        return text.replace(self.target.token, "***") if self.target.token else text

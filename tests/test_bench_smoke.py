@@ -1,0 +1,49 @@
+"""Each benchmark runs, in a tiny form: figures for every variant that can run here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from penstock.bench.__main__ import BENCHMARKS
+
+VARIANTS = {
+    "chain": {"pillow+numpy", "penstock"},
+    "stream": {"penstock"},
+    "engine": {"bare workers", "engine"},
+    "scaling": {"1 worker", "2 workers"},
+    "faces": {"insert_images", "insert_images_async", "insert_images_streaming"},
+    "startup": {"new process, empty cache", "new process, warm cache", "warm pool"},
+    "memory": {"few", "many"},
+}
+"""Those that need no extra."""
+
+
+def test_every_benchmark_is_smoke_tested() -> None:
+    """A new one cannot be forgotten here."""
+    assert set(VARIANTS) == set(BENCHMARKS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_runs_in_a_tiny_form(name: str, tmp_path: Path) -> None:
+    """As users run it: exit status 0, a table, positive figures in the JSON."""
+    file = tmp_path / "result.json"
+    command = [sys.executable, "-m", "penstock.bench", name, "--n", "8", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--data", str(tmp_path / "data"), "--json", str(file)], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(file.read_text())
+    for table in result["tables"]:
+        rows = {row["name"]: row["values"] for row in table["rows"]}
+        assert set(rows) | set(result["skipped"]) >= VARIANTS[name] - (
+            {"bare workers"} if table["unit"] == "ms" else set()
+        )
+        assert all(value > 0 for values in rows.values() for value in values)
+    assert f"penstock.bench {name}" in done.stdout

@@ -1,0 +1,204 @@
+"""The image job's faces: three ways in, the same rows; search finds them; nothing is lost on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, ServiceConfig, embed_images
+from penstock.errors import CollectionMismatchError, UnreadableError
+
+pytestmark = pytest.mark.slow
+
+WAYS = ("insert_images", "insert_images_async", "insert_images_streaming")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One Milvus Lite file for the module; each test has its own collection."""
+    return str(tmp_path_factory.mktemp("store") / "photos.db")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_behind() -> Iterator[None]:
+    """After a pipeline is closed there is no process and no segment of it."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    segments = {entry.name for entry in os.scandir("/dev/shm")}
+    yield
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert not psutil.wait_procs(left, timeout=5)[1]
+    assert not {e.name for e in os.scandir("/dev/shm") if e.name.startswith("penstock-")} - segments
+
+
+def pipeline(store: str, **settings: Any) -> ImageEmbeddingPipeline:
+    return ImageEmbeddingPipeline(ServiceConfig(**{"to": store, "workers": 2, "batch_size": 8, **settings}))
+
+
+def vectors(store: str, collection: str) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    """What the store holds, read with a plain client."""
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(store)
+    try:
+        client.load_collection(collection)
+        rows = client.query(collection, filter="", output_fields=["key", "vector"], limit=1000)
+        return {row["key"]: np.array(row["vector"], np.float32) for row in rows}
+    finally:
+        client.close()
+        from milvus_lite.server_manager import server_manager_instance
+
+        server_manager_instance.release_all()
+
+
+def test_the_three_ways_return_the_same_ids_and_leave_the_same_vectors(store: str, photos: list[Path]) -> None:
+    """Ids in input order, vectors equal, for paths, bytes, PIL images and arrays alike."""
+    inputs = mixed_inputs(photos)
+    with pipeline(store) as job:
+        ids = {way: getattr(job, way)(inputs, collection_name=way) for way in WAYS}
+    assert len(set(map(tuple, ids.values()))) == 1
+    assert len(set(ids["insert_images"])) == len(inputs)
+    found = {way: vectors(store, way) for way in WAYS}
+    for way in WAYS[1:]:
+        assert found[way].keys() == found["insert_images"].keys() == set(ids[way])
+        for key, vector in found[way].items():
+            np.testing.assert_allclose(vector, found["insert_images"][key], atol=1e-6)
+
+
+def mixed_inputs(photos: list[Path]) -> list[Any]:
+    """Pictures in every form the API takes."""
+    inputs: list[Any] = [*map(str, photos[:9]), *photos[9:12]]
+    inputs += [photo.read_bytes() for photo in photos[12:15]]
+    inputs += [np.asarray(Image.open(photo)) for photo in photos[15:18]]
+    inputs += [Image.open(photo) for photo in photos[18:20]]
+    inputs += [Image.open(photos[20]).convert("P"), Image.open(photos[21]).convert("CMYK")]
+    return inputs
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ids_and_metadata_are_the_users_own(store: str, photos: list[Path], way: str) -> None:
+    """Given ids come back as given; metadata lies beside the vector and is found by a search."""
+    collection = f"own_{way}"
+    with pipeline(store) as job:
+        names = [f"photo/{n}" for n in range(10)]
+        albums = [{"album": n % 3, "tags": ["a", "b"]} for n in range(10)]
+        assert getattr(job, way)(photos[:10], names, albums, collection) == names
+        (hit,) = job.search(photos[4], k=1, collection_name=collection)
+    assert hit.key == "photo/4"
+    assert hit.path == str(photos[4])
+    assert hit.metadata == {"album": 1, "tags": ["a", "b"]}
+    assert hit.score == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_cannot_be_used_is_left_out_and_told(tmp_path: Path, photos: list[Path], way: str) -> None:
+    """The ids of the others come back in order; each failure is a dead letter with key, stage, error and message."""
+    inputs = [photos[0], "/nowhere/at-all.jpg", photos[1], b"<html>no</html>", photos[2]]
+    with pipeline(str(tmp_path / "p.db")) as job:
+        assert getattr(job, way)(inputs, ids=list("abcde")) == ["a", "c", "e"]
+        letters = [json.loads(line) for line in Path(job.dead_letters).read_text().splitlines()]
+        assert job.report is not None
+        assert (job.report.accounting.read, job.report.accounting.written, job.report.accounting.dead) == (5, 3, 2)
+    assert Counter((letter["key"], letter["error"]) for letter in letters) == {
+        ("b", "ReadError"): 1,
+        ("d", "UnreadableError"): 1,
+    }
+    assert all(letter["stage"] and letter["message"] for letter in letters)
+
+
+def test_doing_it_again_doubles_nothing(store: str, photos: list[Path]) -> None:
+    """Rows are upserted by a key that the same picture has each time, by whatever way and name it comes."""
+    with pipeline(store, collection="again") as job:
+        first = job.insert_images_streaming(photos[:12])
+        assert job.insert_images([os.path.relpath(photo) for photo in photos[:12]]) == first
+        assert job.count() == 12
+
+
+def test_one_call_embeds_a_folder_and_filters_what_is_no_picture(tmp_path: Path, photos: list[Path]) -> None:
+    """``embed_images``: rows, filtered and dead letters account for every file."""
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    for number, photo in enumerate(photos[:20]):
+        (folder / ("deep" if number % 2 else "") / photo.name).write_bytes(photo.read_bytes())
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "broken.jpg").write_bytes(photos[0].read_bytes()[:5000])
+    (folder / "empty.png").touch()
+    report = embed_images(folder, to=str(tmp_path / "p.db"), workers=2)
+    books = report.accounting
+    assert (books.read, books.written, books.filtered, books.dead, books.in_flight) == (23, 20, 1, 2, 0)
+    assert report.bottleneck is not None
+    assert {"source", "preprocess", "embed", "insert"} <= {stage.name for stage in report.stages}
+    letters = (tmp_path / "p.dead-letters.jsonl").read_text().splitlines()
+    assert {(Path(json.loads(line)["key"]).name, json.loads(line)["error"]) for line in letters} == {
+        ("broken.jpg", "TruncatedError"),
+        ("empty.png", "UnreadableError"),
+    }
+
+
+def test_a_spent_failure_budget_stops_the_job(tmp_path: Path, photos: list[Path]) -> None:
+    """More failures than allowed: the job fails, with the causes and their stage."""
+    with (
+        pipeline(str(tmp_path / "p.db"), max_failures=1) as job,
+        pytest.raises(PipelineFailure) as caught,
+    ):
+        job.insert_images_streaming([photos[0], b"no", b"nor this", b"nor that"])
+    assert any(isinstance(error, UnreadableError) for error in caught.value.exceptions)
+
+
+def test_another_embedders_collection_is_refused(store: str, photos: list[Path]) -> None:
+    """Vectors of another dimension do not fit; the message says what to do."""
+    with pipeline(store, collection="dims") as job:
+        job.insert_images(photos[:1])
+    with (
+        pipeline(store, collection="dims", embedder=f"python:{__name__.rsplit('.', 1)[-1]}:thumbnail") as job,
+        pytest.raises((CollectionMismatchError, ConfigError)),
+    ):
+        job.insert_images(photos[:1])
+
+
+def test_a_callable_embeds_in_every_way(
+    store: str, photos: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Any function of a batch of pixels: the same vectors in all three ways."""
+    (tmp_path / "users_model.py").write_text("def mean(pixels):\n    return pixels.mean(axis=(2, 3))\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pipeline(store, embedder="python:users_model:mean", image_size=32) as job:
+        for way in WAYS:
+            assert len(getattr(job, way)(photos[:9], collection_name=f"mean_{way}")) == 9
+    found = [vectors(store, f"mean_{way}") for way in WAYS]
+    for key, vector in found[0].items():
+        assert vector.shape == (3,)
+        np.testing.assert_allclose(found[1][key], vector, atol=1e-6)
+        np.testing.assert_allclose(found[2][key], vector, atol=1e-6)
+
+
+def test_a_pipeline_without_a_store_says_which_setting_is_missing() -> None:
+    """``to`` is the one thing without a default."""
+    with pytest.raises(ConfigError, match="to="):
+        ImageEmbeddingPipeline()
+
+
+def test_ids_must_be_as_many_as_the_inputs(tmp_path: Path, photos: list[Path]) -> None:
+    """Said before anything is embedded."""
+    with pipeline(str(tmp_path / "p.db")) as job, pytest.raises(ConfigError, match="3 inputs, 2 ids"):
+        job.insert_images(photos[:3], ids=["a", "b"])
+
+
+def test_a_picture_in_memory_has_a_key_by_its_content(store: str, photos: list[Path]) -> None:
+    """The same bytes are the same row, other bytes another."""
+    buffer = io.BytesIO()
+    Image.open(photos[0]).save(buffer, "PNG")
+    with pipeline(store, collection="content") as job:
+        first = job.insert_images([photos[0].read_bytes(), buffer.getvalue()])
+        assert len(set(first)) == 2
+        assert job.insert_images([photos[0].read_bytes()]) == first[:1]
+        assert job.count() == 2

@@ -1,0 +1,136 @@
+"""The package as a user installs it: its surface, its files, what it imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import penstock
+import pytest
+
+ROOT = Path(penstock.__file__).parent
+FLOORS = ("engine", "shm", "preprocess", "sinks", "bench")
+
+
+def sources() -> list[Path]:
+    return [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
+
+
+def imports(path: Path) -> list[str]:
+    """Absolute names of what a module imports from penstock, relative imports resolved."""
+    found: list[str] = []
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            found.append(".".join((*base, *(node.module.split(".") if node.module else ()))))
+        elif isinstance(node, ast.ImportFrom):
+            found.append(f"absolute:{node.module}")
+        elif isinstance(node, ast.Import):
+            found.extend(f"absolute:{alias.name}" for alias in node.names)
+    return found
+
+
+def test_the_public_surface_is_what_it_says() -> None:
+    """``__all__`` is sorted, complete, and each name is there."""
+    assert list(penstock.__all__) == sorted(penstock.__all__)
+    for name in penstock.__all__:
+        assert getattr(penstock, name) is not None
+    assert set(penstock.__all__) == {
+        "ConfigError",
+        "ImageEmbeddingPipeline",
+        "PenstockError",
+        "PipelineBuilder",
+        "PipelineFailure",
+        "PreprocessSpec",
+        "Report",
+        "ServiceConfig",
+        "StreamingMultiprocessPreprocessor",
+        "WorkerPool",
+        "__version__",
+        "embed_images",
+    }
+
+
+def test_modules_import_one_another_relatively() -> None:
+    """An absolute ``penstock.`` import would load a second copy in a checkout under another name."""
+    wrong = [
+        (str(path), name)
+        for path in sources()
+        for name in imports(path)
+        if name.startswith(("absolute:penstock", *(f"absolute:{floor}." for floor in FLOORS)))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("floor", "may"),
+    [
+        ("shm", {"shm", "errors"}),
+        ("preprocess", {"preprocess", "shm", "errors"}),
+        ("sinks", {"sinks", "errors"}),
+        ("engine/sources", {"engine.sources", "errors"}),
+        ("engine/embedders", {"engine.embedders", "errors"}),
+    ],
+)
+def test_arrows_go_down_only(floor: str, may: set[str]) -> None:
+    """Each floor imports only what lies below it."""
+    for path in sorted((ROOT / floor).rglob("*.py")):
+        for name in imports(path):
+            if not name.startswith("absolute:"):
+                assert any(name == ok or name.startswith(ok + ".") or (name == "" and ok == "errors") for ok in may), (
+                    f"{path} imports {name}"
+                )
+
+
+def test_the_engine_core_knows_no_pictures() -> None:
+    """The machine imports neither preprocess nor sinks nor the jobs built on it (the faces beside it may)."""
+    faces = {"cli.py", "config.py", "doctor.py"}
+    for path in sorted((ROOT / "engine").glob("*.py")):
+        if path.name not in faces and not path.name.startswith("cli"):
+            wrong = [n for n in imports(path) if n.startswith(("preprocess", "sinks", "engine.jobs", "bench"))]
+            assert not wrong, f"{path} imports {wrong}"
+
+
+def test_importing_penstock_is_light() -> None:
+    """``import penstock`` starts no JAX, no Milvus client, no thread."""
+    code = (
+        "import sys, threading, penstock; "
+        "heavy = {'jax', 'pymilvus', 'milvus_lite', 'onnxruntime', 'matplotlib', 'torch'} & set(sys.modules); "
+        "assert not heavy, heavy; assert threading.active_count() == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
+    """The explicit list of packages forgets nothing, and ships nothing else."""
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".py", ".html", "py.typed"))}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    expected = {
+        f"penstock/{name}"
+        for name in listed
+        if name in {"__init__.py", "errors.py", "py.typed"}
+        or (name.startswith(tuple(f"{floor}/" for floor in FLOORS)) and name.endswith((".py", ".html")))
+    }
+    assert shipped == expected
