@@ -49,8 +49,8 @@ def keep_memory() -> None:
 def _timed(paths: Sequence[str], fill: Fill) -> Measure:
     """A round: every picture once, batch by batch, into the slot.
 
-    The clock is the process's CPU time. A chain never waits, so on an idle core that is the time of the wall; on a shared
-    one it leaves out what the core did for others.
+    The clock is the process's CPU time. A chain never waits, so on an idle core that is the time of the wall; on a
+    shared one it leaves out what the core did for others.
     """
     files = [_read(path) for path in paths]
     slot = np.frombuffer(mmap.mmap(-1, BATCH * 3 * SIZE * SIZE * 4), np.float32).reshape(BATCH, 3, SIZE, SIZE)

@@ -50,9 +50,10 @@ Examples:
   penstock search photos.db holiday.jpg
   penstock search photos.db holiday.jpg -k 50 --html matches.html
   penstock search http://localhost:19530 query.png --collection holidays
-  penstock search photos.db query.png --embedder onnx:clip.onnx --preset clip
 
-Give the embedder, preset and size that the collection was made with."""
+\b
+IMAGE is embedded as the collection was, unless --embedder, --preset, --image-size or
+--dtype say otherwise."""
 
 _DOCTOR_EXAMPLES = """\b
 Examples:
@@ -88,7 +89,7 @@ def cli(debug: bool) -> None:
     del debug  # main looks for it itself: it is needed where errors end, outside of click
 
 
-@cli.command(epilog=_EMBED_EXAMPLES)
+@cli.command(epilog=_EMBED_EXAMPLES, short_help="Embed pictures and keep their vectors.")
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option("-0", "--null", is_flag=True, help="Paths in lists end with NUL (find -print0) instead of with the line.")
 @_config_option
@@ -96,8 +97,9 @@ def cli(debug: bool) -> None:
 def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **options: Any) -> int:
     """Embed pictures and keep their vectors.
 
-    SOURCE is a folder (searched to its end), a file, a glob in quotes, a text file of paths (@list.txt), or - for a list
-    of paths on standard input. Every file ends as a row, as a dead letter with a reason, or is counted as no picture.
+    SOURCE is a folder (searched to its end), a file, a glob in quotes, a text file of paths (@list.txt), or - for a
+    list of paths on standard input. Every file ends as a row, as a dead letter with a reason, or is counted as no
+    picture.
     """
     from .progress import make_progress
     from .render import check_report_path, render_text, report_json, write_report
@@ -135,10 +137,12 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     return INTERRUPTED if interrupt.requested else OK
 
 
-@cli.command(epilog=_SEARCH_EXAMPLES)
+@cli.command(epilog=_SEARCH_EXAMPLES, short_help="Find the pictures nearest to one.")
 @click.argument("uri", metavar="URI")
 @click.argument("image", metavar="IMAGE")
-@click.option("-k", default=10, show_default=True, type=click.IntRange(1, 16_384), help="How many neighbours.")
+@click.option(
+    "-k", default=10, show_default=True, type=click.IntRange(1, 16_384), metavar="N", help="How many neighbours."
+)
 @click.option("--html", metavar="FILE", help="Also write a contact sheet: one page with the pictures in it.")
 @_config_option
 @setting_options(*_SEARCH_FIELDS)
@@ -174,7 +178,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     return OK
 
 
-@cli.command(epilog=_DOCTOR_EXAMPLES)
+@cli.command(epilog=_DOCTOR_EXAMPLES, short_help="Check this machine, and what to change.")
 @click.option("--triton", metavar="URL", help="Also ask this Triton server, e.g. http://localhost:8000.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
 def doctor(triton: str | None, as_json: bool) -> int:

@@ -198,8 +198,8 @@ class ServiceConfig(_Settings):
     metric: Literal["COSINE", "L2", "IP"] = "COSINE"
     """How the store compares vectors."""
 
-    index: str = Field(default="AUTOINDEX", min_length=1, json_schema_extra={"metavar": "TYPE"})
-    """Kind of index the store builds."""
+    index: str | None = Field(default=None, min_length=1, json_schema_extra={"metavar": "TYPE"})
+    """Kind of index the store builds. [default: FLAT in a Milvus Lite file, AUTOINDEX on a server]"""
 
     token: SecretStr | None = Field(default_factory=_token_of_environment, json_schema_extra={"metavar": "TOKEN"})
     """Secret for the store, an API key or user:password. Better in the variable MILVUS_TOKEN: others can read a command

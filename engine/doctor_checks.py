@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -94,7 +93,7 @@ def orphaned_segments() -> Finding:
 
 
 def jax() -> Finding:
-    """Whether JAX imports and starts. In a process of its own: a broken build may crash, and none is to be started here."""
+    """Whether JAX imports and starts. In a process of its own: a broken build may crash."""
     probe = subprocess.run([sys.executable, "-c", _JAX_PROBE], capture_output=True, text=True, timeout=120, check=False)
     if probe.returncode:
         last = (probe.stderr.strip().splitlines() or [f"it ended with status {probe.returncode}"])[-1]
@@ -129,14 +128,15 @@ def milvus_lite() -> Finding:
 
 def cache() -> Finding:
     """Where compiled kernels are kept between runs."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = next(path for path in (base / "penstock", *(base / "penstock").parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return Finding("cache", "ok", f"{base / 'penstock'} can be written")
-    except OSError as error:
-        advice = "set XDG_CACHE_HOME to a writable folder: without a cache every start compiles anew, about 1 s"
-        return Finding("cache", "warn", f"{base / 'penstock'} cannot be written: {error.strerror}", advice)
+    from ..preprocess.runtime import compilation_cache
+
+    folder = compilation_cache()
+    if folder is not None:
+        return Finding("cache", "ok", f"{folder} can be written")
+    advice = (
+        "set XDG_CACHE_HOME to a folder of your own that others cannot write to: without it each start compiles anew"
+    )
+    return Finding("cache", "warn", "there is no safe place for compiled kernels", advice)
 
 
 def optional(extra: str) -> Finding:
@@ -171,7 +171,7 @@ def triton(url: str | None) -> Finding:
 
 
 def _rings_bytes() -> int:
-    """Shared memory of the main job as it is without any setting but --preset imagenet: the largest of the usual ones."""
+    """Shared memory of the main job at 224 pixels of float32: the largest of the usual ones."""
     from ..shm import SlotLayout
 
     config = ServiceConfig()

@@ -1,17 +1,17 @@
-"""The stages that are not operations: the source, and aggregation."""
+"""The stages that are not operations: the source, and aggregation both ways."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .budget import FailureBudget
 from .channel import Channel, Closed, Entry, Nudged
 from .hub import Killed
 from .intake import Intake
-from .ops import END
+from .ops import END, Operation
 from .runners import Answer
-from .stages import Emitter, Engine, Job, as_exception
+from .stages import Emitter, Engine, Job, Pipe, as_exception
 from .values import NOTHING, Lane, Outcome
 
 
@@ -87,6 +87,25 @@ class Source(Emitter):
         self._leave(job)
         self.budget.count(units)
         self._judge()
+
+
+class Disaggregate(Pipe):
+    """Emits the members of each entry."""
+
+    def __init__(self, engine: Engine, name: str, channel: Channel, budget: FailureBudget) -> None:
+        each = Operation(_each, is_async=False, is_many=True, is_green=True, name=name)
+        super().__init__(engine, name, channel, budget, op=each, kind="disaggregate")
+
+    def _give_up(self, job: Job) -> None:
+        """The members that were not reached are ours to give back, too."""
+        super()._give_up(job)
+        for member in job.made if job.emitted else ():
+            self._values.discard(member)
+
+
+def _each(values: Iterable[Any]) -> Iterable[Any]:
+    """A generator, so that a value that is not iterable is that value's failure."""
+    yield from values
 
 
 class Aggregate(Emitter):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from .budget import FailureBudget
 from .channel import Channel
 from .circles import Circle
 from .defs import AggregateDef, GraphDef, PipeDef, StageDef
-from .ends import Aggregate, Source
+from .ends import Aggregate, Disaggregate, Source
 from .ops import Operation, check_arity, look_at
 from .outlet import Outlet
 from .stages import Engine, Node, Pipe
@@ -67,9 +66,7 @@ class Graph:
             case AggregateDef():
                 return Aggregate(self._engine, name, channel, stage.n, stage.drop_last, stage.max_wait)
             case _:
-                each = Operation(_each, is_async=False, is_many=True, is_green=True, name=name)
-                budget = FailureBudget(self._definition.max_failures)
-                node = Pipe(self._engine, name, channel, budget, op=each, kind="disaggregate")
+                node = Disaggregate(self._engine, name, channel, FailureBudget(self._definition.max_failures))
                 self.pipes.append(Placed(node, None))
                 return node
 
@@ -144,8 +141,3 @@ def _kind(stage: PipeDef, op: Operation) -> str:
     if op.is_async:
         return "async"
     return "green" if op.is_green or stage.kind == "green" else "blocking"
-
-
-def _each(values: Iterable[Any]) -> Iterable[Any]:
-    """What `disaggregate` does; a generator, so that an item that is not iterable is that item's failure."""
-    yield from values

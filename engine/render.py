@@ -39,11 +39,7 @@ def accounting_line(books: Accounting) -> str:
 
 def bottleneck_line(report: Report) -> str:
     """Which stage is slow, why, and what lifting it would be worth."""
-    slow = report.bottleneck
-    if slow is None:
-        return "no stage has worked yet"
-    gain = f"; without it the job would be {slow.gain:.1f} times as fast" if slow.gain >= 1.05 else ""
-    return f"bottleneck {printable(slow.stage)}: {printable(slow.reason)}{gain}"
+    return f"bottleneck: {printable(report.bottleneck.reason)}" if report.bottleneck else "no stage has worked yet"
 
 
 def report_json(report: Report) -> dict[str, Any]:

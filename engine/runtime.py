@@ -62,6 +62,7 @@ class Runtime:
         self._places = Places(definition, self.hub, self.mailbox, label)
         self._causes: list[Exception] = []
         self._message = ""
+        self._failed: list[Node] = []
         self._over, self._quiet = Event(self.hub), Event(self.hub)
         self._stop_wish = False
         self._grace = GRACE
@@ -193,6 +194,9 @@ class Runtime:
 
     def fatal(self, stage: Node, errors: Sequence[Exception], why: str) -> None:
         """See `stages.Engine`: what is past the stage is delivered, everything before it ends."""
+        if stage in self._failed:
+            return  # operations that ran beside the one that was fatal fail of the same cause
+        self._failed.append(stage)
         self._record(stage.name, errors, why)
         for node in self.graph.before(stage):
             node.kill()

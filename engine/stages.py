@@ -154,10 +154,11 @@ class Job:
         left: units of it that have become nothing else yet.
         emitted: whether something of it has gone on, so that it is not ours to give back.
         call: the operation under way outside the hub, if any.
+        made: the generator that makes its values, where its operation makes many.
         seconds: what its operation took.
     """
 
-    __slots__ = ("call", "emitted", "entry", "left", "node", "seconds", "ticket")
+    __slots__ = ("call", "emitted", "entry", "left", "made", "node", "seconds", "ticket")
 
     def __init__(self, node: Node, entry: Entry, ticket: int) -> None:
         self.node = node
@@ -166,6 +167,7 @@ class Job:
         self.left = entry.units
         self.emitted = False
         self.call: Call | None = None
+        self.made: Any = None
         self.seconds = 0.0
         node.active += 1
         node.held += entry.units
@@ -337,6 +339,9 @@ class Pipe(Emitter):
             value = value.value
         if value is not None and value is not NOTHING:
             self._emit(job, value)
+        elif self._op.is_many and value is None:  # for one value `_leave` sees to it
+            self.meter.dropped += 1
+            job.spend(1)
 
     def _many(self, job: Job) -> None:
         """Each value of a generator goes on at once; its next one is made only when there was room for it."""
@@ -347,7 +352,7 @@ class Pipe(Emitter):
             for made in answer.result or ():
                 self._settle(job, Answer(made, None, 0.0))
             return
-        iterator = fn(value)
+        job.made = iterator = fn(value)
         forward: Callable[[Any], Any] = advance if self._op.is_async else step
         while (answer := self._run(forward, iterator, job)).result is not END:
             self._settle(job, answer)

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol, cast
 
 from PIL import Image
 
+from ..errors import ConfigError
 from .canvas import UInt8
 from .spec import PreprocessSpec
 
@@ -43,6 +44,16 @@ def _simplejpeg() -> _SimpleJpeg | None:
     except ImportError:
         return None
     return cast("_SimpleJpeg", simplejpeg)
+
+
+def check_decoder(spec: PreprocessSpec) -> None:
+    """Refuse a decoder that is not installed, rather than be slow without a word.
+
+    Raises:
+        ConfigError: simplejpeg was asked for and is not there.
+    """
+    if spec.decoder == "simplejpeg" and _simplejpeg() is None:
+        raise ConfigError("preprocess: decoder='simplejpeg' is not installed: pip install 'penstock[jpeg]'")
 
 
 def fast_jpeg(image: Image.Image, data: bytes, factor: int) -> UInt8 | None:

@@ -67,7 +67,6 @@ class Kernel:
         self._out = self._call(canvas, params, self._out)
         return self._out
 
-
     def compilations(self) -> int:
         """How many executables there are: 1 after any number of calls."""
         return int(cast("Any", self._call)._cache_size())

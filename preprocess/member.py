@@ -81,7 +81,7 @@ class Member:
         self._slots = slots
         self._named = named
         self._table = SlotTable(slots)
-        self._tasks: dict[Grant, AsyncResult[Done]] = {}
+        self._tasks: dict[Grant, AsyncResult[Done] | None] = {}
         self._child: Child | None = None
         self._ring: Ring | None = None
         self._reader = FrameReader()
@@ -198,9 +198,21 @@ class Member:
                 self._send(frame_pieces(encode_task(grant.slot, grant.generation, sources)))
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
-        done: Done = result.get()
+        try:
+            done: Done = result.get()
+        except Lost:
+            raise
+        except BaseException:  # the caller is being killed; the worker still writes, so the slot is free when it answers
+            self._tasks[grant] = None
+            raise
         self.check(grant, len(done.rows))
         return done
+
+    def take_back(self, grant: Grant) -> None:
+        """A slot that was granted and will not be used."""
+        if self._tasks.pop(grant, None) is not None:
+            self._table.ready(grant, 0)
+            self._table.release(grant)
 
     def _send(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
         assert self._child is not None
@@ -265,7 +277,11 @@ class Member:
             self._deaths = 0
             grant = Grant(done.slot, done.generation)
             self._table.ready(grant, len(done.rows))
-            self._tasks.pop(grant).set(done)
+            waiter = self._tasks.pop(grant)
+            if waiter is None:
+                self._table.release(grant)
+            else:
+                waiter.set(done)
         elif kind == HUNG:
             self._hung = decode_hung(frame).row
         if not self._tasks:
@@ -284,7 +300,9 @@ class Member:
         for grant in self._table.reclaim():
             begun, row = self._ring.progress(grant.slot, grant.generation)
             lost = Lost(who, how, begun=begun, row=row, hung=begun and self._hung is not None)
-            self._tasks.pop(grant).set_exception(lost)
+            waiter = self._tasks.pop(grant)
+            if waiter is not None:
+                waiter.set_exception(lost)
         self._hung = None
         self._idle.set()
 

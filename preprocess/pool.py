@@ -241,9 +241,23 @@ class PreprocessPool:
         if lease is None:
             waiter: AsyncResult[Lease] = AsyncResult()
             self._waiting.append(waiter)
-            lease = waiter.get()
+            try:
+                lease = waiter.get()
+            except BaseException:
+                self._leave_queue(waiter)
+                raise
         assert lease is not None
         return lease
+
+    def _leave_queue(self, waiter: AsyncResult[Lease]) -> None:
+        """Who waited is being killed: out of the queue, or back with the slot that has just been found."""
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+        elif waiter.successful():
+            lease = waiter.get()
+            assert lease is not None
+            lease.member.take_back(lease.grant)
+            self._serve()
 
     def _grant(self) -> Lease | None:
         for member in sorted(self._members, key=lambda member: member.queued):

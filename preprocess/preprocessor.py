@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .canvas import Placement, make_canvas, make_params
 from .decode import Source, check_pillow, decode_into
+from .jpeg import check_decoder
 from .kernel import Kernel
 from .spec import PreprocessSpec
 
@@ -26,11 +27,12 @@ class Preprocessor:
             ``c = 2 * size + 16``.
 
     Raises:
-        ConfigError: Pillow was told to accept broken files, or the spec's transform cannot be imported.
+        ConfigError: Pillow was told to accept broken files, or the spec's decoder or transform cannot be had.
     """
 
     def __init__(self, spec: PreprocessSpec, rows: int) -> None:
         check_pillow()
+        check_decoder(spec)
         self.spec = spec
         self.rows = rows
         self.kernel = Kernel(spec, rows)

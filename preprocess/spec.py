@@ -44,7 +44,8 @@ class PreprocessSpec:
     are brought near the target by the decoder first (JPEG scaling, box means), so pixels match a Pillow resize of the
     full-size picture, on the scale of 0..255, within
 
-    * a mean of 0.25 and a maximum of 8 when nothing was reduced (up to twice the target),
+    * a mean of 0.25 and a maximum of 12 when nothing was reduced, that is up to twice the target (what is left is
+      Pillow's rounding and clipping between its two passes),
     * a mean of 1.5 and a maximum of 40 when the decoder reduced a photograph first.
 
     Attributes:

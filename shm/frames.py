@@ -78,7 +78,8 @@ def send_frame_fds(sock: socket.socket, frame: Buffer, fds: Sequence[int]) -> No
     # The descriptors travel with the first bytes, so a receiver has them no later than the length.
     sent = socket.send_fds(sock, [first], list(fds)) if fds else 0
     for piece in (memoryview(first)[sent:], *rest):
-        sock.sendall(piece)
+        if len(piece):  # sending nothing is an error once the receiver has read it all and left
+            sock.sendall(piece)
 
 
 def recv_frame_fds(sock: socket.socket, limit: int = FRAME_LIMIT) -> tuple[bytes, list[int]] | None:

@@ -6,7 +6,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from ..errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
 from .base import RowBatch, Sink, WriteResult, is_fit_key, screen
 from .milvus_connection import Connection
-from .milvus_errors import Kind, Trouble
+from .milvus_errors import Kind, Trouble, caught, quiet
 from .milvus_uri import parse_uri
 from .schema import (
     KEY,
+    NOTE_PROPERTY,
     VECTOR,
     CollectionSpec,
     Hit,
@@ -51,6 +52,7 @@ class MilvusSink(Sink):
         rows_per_call: rows in one upsert. 100 to 250 keep the hub of the engine responsive: pymilvus builds the message
             under the GIL (1,000 rows stall it for 0.1 s).
         max_call_bytes: size of one upsert; halved by itself when a server takes less. Milvus takes 64 MiB.
+        note: kept with a collection that is made here, to be read back by `note`.
         threads: see `Sink.threads`. Two overlap building a message with the server's work on another; more buy little.
 
     Raises:
@@ -71,6 +73,7 @@ class MilvusSink(Sink):
         rows_per_call: int = 200,
         max_call_bytes: int = 8 * 2**20,
         threads: int = 2,
+        note: str = "",
     ) -> None:
         _require_positive(
             timeout=timeout,
@@ -80,7 +83,9 @@ class MilvusSink(Sink):
             threads=threads,
         )
         target = parse_uri(uri, token)
-        self._spec = CollectionSpec(collection, dimension, metric, index or ("FLAT" if target.lite else "AUTOINDEX"))
+        self._spec = CollectionSpec(
+            collection, dimension, metric, index or ("FLAT" if target.lite else "AUTOINDEX"), note
+        )
         self._connection = Connection(target, collection, timeout=timeout, retry_for=retry_for)
         self._rows_per_call = rows_per_call
         self._call_bytes = max_call_bytes
@@ -105,6 +110,11 @@ class MilvusSink(Sink):
     def dimension(self) -> int:
         """Length of the vectors of the open collection."""
         return self._open_layout().dimension
+
+    @property
+    def note(self) -> str:
+        """What the open collection was made with; empty where it does not say."""
+        return self._open_layout().note
 
     def open(self) -> None:
         """Connect, then create the collection or check the one that is there. Also finishes one left without an index.
@@ -259,7 +269,12 @@ class MilvusSink(Sink):
         except Exception:
             if not client.has_collection(self._spec.name, timeout=seconds):
                 raise
-            # another process was faster; what it made is checked like any other
+            return  # another process was faster; what it made is checked like any other
+        if self._spec.note:
+            # Servers that take no properties of ours have it in the description; Milvus Lite is the other way round.
+            with suppress(*caught()), quiet():
+                own = {NOTE_PROPERTY: self._spec.note}
+                client.alter_collection_properties(self._spec.name, properties=own, timeout=seconds)
 
     def _create_index(self, client: Any, seconds: float) -> None:
         parameters = client.prepare_index_params()

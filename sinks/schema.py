@@ -22,6 +22,11 @@ MAX_METADATA_BYTES = 65_536
 
 MAX_DIMENSION = 32_768
 
+NOTE = "made by penstock "
+"""Begins the description of a collection of ours; the note follows."""
+NOTE_PROPERTY = "penstock.recipe"
+"""Milvus Lite keeps no description, but it keeps properties, where the note stands again."""
+
 _COLUMNS = ("path", "width", "height")
 # The dynamic field itself, and columns of Milvus Lite's storage, which drops metadata of these names silently.
 _RESERVED = frozenset({KEY, VECTOR, "$meta", "_seq", "_partition"})
@@ -41,6 +46,8 @@ class CollectionSpec:
     """Length of the vectors; None: whatever the existing collection has."""
     metric: str
     index: str
+    note: str = ""
+    """Kept with a new collection, as its description: what its vectors are made by."""
 
     def __post_init__(self) -> None:
         if not _COLLECTION_NAME.fullmatch(self.name):
@@ -60,6 +67,8 @@ class Layout:
     dimension: int
     nullable: frozenset[str]
     """Of path, width and height those that are fields which may be null."""
+    note: str = ""
+    """What the collection was made with; empty for one that was not made by us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ def make_schema(client: Any, spec: CollectionSpec) -> Any:
     """The pymilvus schema of a new collection: our fields, and a dynamic one for the user's metadata."""
     from pymilvus import DataType
 
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=True, description="made by penstock")
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=True, description=NOTE + spec.note)
     schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
     schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=spec.dimension)
     schema.add_field("path", DataType.VARCHAR, max_length=MAX_PATH_BYTES, nullable=True)
@@ -101,7 +110,14 @@ def check_collection(description: Mapping[str, Any], spec: CollectionSpec) -> La
         wrong.append(f"its vectors have {dimension} dimensions, this job makes {spec.dimension}")
     if wrong:
         raise mismatch(spec.name, wrong)
-    return Layout(dimension, frozenset(name for name in _COLUMNS if fields.get(name, {}).get("nullable")))
+    nullable = frozenset(name for name in _COLUMNS if fields.get(name, {}).get("nullable"))
+    return Layout(dimension, nullable, _note(description))
+
+
+def _note(description: Mapping[str, Any]) -> str:
+    said = str(description.get("description") or "")
+    own: Mapping[str, Any] = description.get("properties") or {}
+    return str(own.get(NOTE_PROPERTY, said.removeprefix(NOTE) if said.startswith(NOTE) else ""))
 
 
 def check_metric(metric: str, spec: CollectionSpec) -> None:

@@ -29,14 +29,13 @@ def test_every_benchmark_is_smoke_tested() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_runs_in_a_tiny_form(name: str, tmp_path: Path) -> None:
     """As users run it: exit status 0, a table, positive figures in the JSON."""
     file = tmp_path / "result.json"
     command = [sys.executable, "-m", "penstock.bench", name, "--n", "8", "--rounds", "1"]
     done = subprocess.run(
-        [*command, "--data", str(tmp_path / "data"), "--json", str(file)], capture_output=True, text=True, timeout=280
+        [*command, "--data", str(tmp_path / "data"), "--json", str(file)], capture_output=True, text=True, timeout=50
     )
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(file.read_text())

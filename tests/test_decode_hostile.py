@@ -11,7 +11,7 @@ import sys
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-
 from penstock.errors import (
     DecodeError,
     ItemError,
@@ -35,6 +33,7 @@ from penstock.preprocess.decode import decode_into
 from penstock.preprocess.headers import webp_size
 from penstock.preprocess.reading import read_file
 from penstock.preprocess.spec import PreprocessSpec
+from PIL import Image
 
 SPEC = PreprocessSpec(size=64, resize=64)
 CANVAS = make_canvas(SPEC, 1)[0]
@@ -193,7 +192,10 @@ BOMBS = [
     ("JPEG of 65535 a side", promising_jpeg(65535, 65535)),
     ("WEBP of 16383 a side", promising_webp(16383, 16383)),
     ("GIF of 65535 a side", b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\0;" + b"\0" * 20),
-    ("BMP", b"BM" + b"\0" * 8 + b"\x36\0\0\0\x28\0\0\0" + (2**30).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24)),
+    (
+        "BMP",
+        b"BM" + b"\0" * 8 + b"\x36\0\0\0\x28\0\0\0" + (2**30).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24),
+    ),
 ]
 
 
@@ -256,15 +258,16 @@ def test_any_exception_of_a_plugin_costs_one_item(error: Exception, name: str, m
     def fail(self: Image.Image) -> None:
         raise error
 
-    with monkeypatch.context() as patch, pytest.raises(DecodeError) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr("PIL.ImageFile.ImageFile.load", fail)
-        decode_into(FILES[name], SPEC, CANVAS)
+        with pytest.raises(DecodeError) as caught:
+            decode_into(FILES[name], SPEC, CANVAS)
     assert caught.value.__cause__ is error
     decode_into(FILES[name], SPEC, CANVAS)  # and the next one is well
 
 
 @contextlib.contextmanager
-def odd_file(kind: str, folder: Path) -> Iterator[Path]:
+def odd_file(kind: str, folder: Path) -> Generator[Path, None, None]:
     """Something at a path that is not a regular file."""
     path = folder / "x.jpg"
     if kind == "directory":
@@ -285,7 +288,9 @@ def odd_file(kind: str, folder: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", ["directory", "FIFO", "socket", "character device"])
-def test_what_is_no_regular_file_is_refused_unopened(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_regular_file_is_refused_unopened(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A FIFO would wait for ever, a device never end: neither is opened."""
 
     def opened(*_: object) -> int:
@@ -301,7 +306,7 @@ def test_a_fifo_swapped_in_after_the_check_does_not_hang(tmp_path: Path, monkeyp
     """The race between looking and opening is harmless too."""
     path = tmp_path / "x"
     path.write_bytes(b"x")
-    looked = os.stat(path)
+    looked = path.stat()
     path.unlink()
     os.mkfifo(path)
     monkeypatch.setattr(os, "stat", lambda _: looked)
@@ -357,11 +362,11 @@ def test_files_are_closed(tmp_path: Path) -> None:
     """No descriptor is left, whether the read went well or not."""
     (tmp_path / "good").write_bytes(FILES["PNG"])
     (tmp_path / "bad").write_bytes(b"<html>")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for name in ("good", "bad", "missing") * 20:
         with contextlib.suppress(ItemError):
             decode_into(str(tmp_path / name), SPEC, CANVAS)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert stat.S_ISREG((tmp_path / "good").stat().st_mode)
 
 
@@ -374,7 +379,16 @@ def settle(data: bytes, spec: PreprocessSpec) -> None:
         assert 1 <= placed.params[5] <= CANVAS.shape[0]
 
 
-HEADS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0\x08\0\0\0", b"MM\0*", b"RIFF\xff\0\0\0WEBPVP8X"]
+HEADS = [
+    b"",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF89a",
+    b"BM",
+    b"II*\0\x08\0\0\0",
+    b"MM\0*",
+    b"RIFF\xff\0\0\0WEBPVP8X",
+]
 
 
 @settings(max_examples=200, deadline=None)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
-
 from penstock.errors import ConfigError, DecodeError, UnreadableError
 from penstock.preprocess.canvas import Placement, make_canvas
 from penstock.preprocess.decode import Source, check_pillow, decode_into
+from penstock.preprocess.jpeg import check_decoder
 from penstock.preprocess.spec import PreprocessSpec
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 SIZE = 64
 SPEC = PreprocessSpec(size=SIZE, resize=SIZE)
@@ -42,7 +42,8 @@ def smooth(width: int = SIZE, height: int = SIZE) -> UInt8:
     y, x = np.mgrid[0:height, 0:width]
     red, green = 255 * x / (width - 1), 255 * y / (height - 1)
     blue = 127 + 120 * np.sin(x / width * 5) * np.cos(y / height * 3)
-    return np.rint(np.stack([red, green, blue], -1)).astype(np.uint8)
+    pixels: UInt8 = np.rint(np.stack([red, green, blue], -1)).astype(np.uint8)
+    return pixels
 
 
 def grey() -> Image.Image:
@@ -230,7 +231,8 @@ def gamma_profile(gamma: float = 1.0) -> bytes:
     text = b"desc\0\0\0\0" + (2).to_bytes(4, "big") + b"g\0" + bytes(78 + 2)
     tags = {
         b"desc": text, b"cprt": b"text\0\0\0\0x\0\0\0", b"wtpt": xyz(0.9642, 1.0, 0.8249),
-        b"rXYZ": xyz(0.4360, 0.2225, 0.0139), b"gXYZ": xyz(0.3851, 0.7169, 0.0971), b"bXYZ": xyz(0.1431, 0.0606, 0.7141),
+        b"rXYZ": xyz(0.4360, 0.2225, 0.0139), b"gXYZ": xyz(0.3851, 0.7169, 0.0971),
+        b"bXYZ": xyz(0.1431, 0.0606, 0.7141),
         b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
     }  # fmt: skip
     table, body = len(tags).to_bytes(4, "big"), b""
@@ -325,22 +327,8 @@ def test_cmyk_by_profile_follows_imagecms(monkeypatch: pytest.MonkeyPatch) -> No
     assert np.abs(naive.astype(int) - smooth()).max() <= 2
 
 
-ORIENTED = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.transpose(1, 0, 2),
-    6: lambda a: a[:, ::-1].transpose(1, 0, 2),
-    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda a: a[::-1].transpose(1, 0, 2),
-}  # what a camera stores so that this orientation shows `a` upright (each is the inverse of TIFF 6.0's turn)
-
-
 def stored_as(upright: UInt8, turn: int) -> Image.Image:
     """The pixels a file with this orientation holds; checked against Pillow's own exif_transpose below."""
-    from PIL import ImageOps
-
     inverse = {6: 8, 8: 6}.get(turn, turn)
     tagged = Image.fromarray(upright)
     tagged.getexif()[0x0112] = inverse
@@ -356,7 +344,8 @@ def test_orientations_come_out_upright(turn: int, name: str, shape: tuple[int, i
     upright = smooth(shape[1], shape[0])
     exif = Image.Exif()
     exif[0x0112] = turn
-    options: dict[str, Any] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(name, {})
+    losses: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+    options = losses.get(name, {})
     pixels, placed = decode(encoded(stored_as(upright, turn), name, exif=exif, **options), spec)
     assert (placed.width, placed.height) == (shape[1], shape[0])
     expected, same = decode(upright, spec)
@@ -467,3 +456,11 @@ def test_text_chunks_do_not_matter() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("Comment", "<script>" * 100)
     assert (decode(encoded(Image.fromarray(smooth()), "PNG", pnginfo=info))[0] == smooth()).all()
+
+
+def test_decoder_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for by name and not there: an error with the way out, not a slow job."""
+    monkeypatch.setattr("penstock.preprocess.jpeg._simplejpeg", lambda: None)
+    check_decoder(SPEC)
+    with pytest.raises(ConfigError, match=r"penstock\[jpeg\]"):
+        check_decoder(SPEC.replace(decoder="simplejpeg"))

@@ -137,7 +137,9 @@ def test_falsy_and_odd_values_pass(value: Any) -> None:
 
 def test_none_drops_the_item() -> None:
     """Returning None drops, and the books say dropped."""
-    pipeline = PipelineBuilder().add_source(range(6)).pipe(lambda x: x if x % 2 else None).add_sink().build(num_threads=1)
+    pipeline = (
+        PipelineBuilder().add_source(range(6)).pipe(lambda x: x if x % 2 else None).add_sink().build(num_threads=1)
+    )
     with pipeline.auto_stop():
         assert list(pipeline) == [1, 3, 5]
     assert pipeline.report().accounting.dropped == 3
@@ -215,7 +217,10 @@ def test_an_outcome_without_a_value_drops(nothing: Any) -> None:
         (lambda b: b.add_sink().build(num_threads=1, max_failures=Fraction(2)), "max_failures"),
         (lambda b: b.add_sink().build(num_threads=1, log_interval=0), "log_interval"),
         (lambda b: b.pipe(increment, feedback="nobody").add_sink().build(num_threads=1), "feedback"),
-        (lambda b: b.pipe(increment, feedback="late").pipe(add, name="late").add_sink().build(num_threads=1), "feedback"),
+        (
+            lambda b: b.pipe(increment, feedback="late").pipe(add, name="late").add_sink().build(num_threads=1),
+            "feedback",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_at_once_by_name(declare: Callable[[Any], Any], knob: str) -> None:
@@ -295,7 +300,9 @@ def test_a_builder_builds_again_and_again() -> None:
 
 def test_a_builder_can_be_pickled() -> None:
     """A declaration travels to another process."""
-    builder = PipelineBuilder().add_source([1, 2]).pipe(str, concurrency=2, output_order="input", lanes={"a": 1}).aggregate(2)
+    builder = (
+        PipelineBuilder().add_source([1, 2]).pipe(str, concurrency=2, output_order="input", lanes={"a": 1}).aggregate(2)
+    )
     copy: PipelineBuilder = pickle.loads(pickle.dumps(builder))
     assert run(copy) == [["1", "2"]]
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
-
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, ServiceConfig, embed_images
+from penstock.engine.jobs.images import search_images
 from penstock.errors import CollectionMismatchError, UnreadableError
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -202,3 +202,22 @@ def test_a_picture_in_memory_has_a_key_by_its_content(store: str, photos: list[P
         assert len(set(first)) == 2
         assert job.insert_images([photos[0].read_bytes()]) == first[:1]
         assert job.count() == 2
+
+
+def test_a_search_repeats_how_the_collection_was_made(store: str, photos: list[Path]) -> None:
+    """No settings are needed to find a picture again; the collection knows its recipe."""
+    with pipeline(store, collection="recipe", preset="clip", image_size=96) as job:
+        job.insert_images(photos[:6])
+    (hit,) = search_images(ServiceConfig(to=store, collection="recipe"), photos[2], k=1)
+    assert (hit.path, hit.score) == (str(photos[2]), pytest.approx(1.0, abs=1e-3))
+
+
+def test_vectors_made_otherwise_are_not_mixed(store: str, photos: list[Path]) -> None:
+    """Another preprocessing of the same dimension is refused, and the message says what differs."""
+    with pipeline(store, collection="mixed", image_size=64) as job:
+        job.insert_images(photos[:1])
+    with (
+        pipeline(store, collection="mixed", preset="clip") as job,
+        pytest.raises(CollectionMismatchError, match="size 64 there, 224 here"),
+    ):
+        job.insert_images(photos[:1])

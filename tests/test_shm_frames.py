@@ -158,6 +158,20 @@ def test_descriptors_come_with_their_frame(pair: Pair) -> None:
         os.close(reads[number])
 
 
+def test_a_receiver_may_leave_as_soon_as_it_has_all(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent after the last byte, not even nothing."""
+    ours, theirs = pair
+    send_fds = socket.send_fds
+
+    def send_and_leave(sock: socket.socket, buffers: list[bytes], fds: list[int]) -> int:
+        sent = send_fds(sock, buffers, fds)
+        theirs.close()
+        return sent
+
+    monkeypatch.setattr(socket, "send_fds", send_and_leave)
+    send_frame_fds(ours, b"last", [0])
+
+
 def test_no_descriptor_is_left_by_a_frame_that_fails(pair: Pair) -> None:
     """They are closed when the frame they came with cannot be read."""
     ours, theirs = pair

@@ -348,25 +348,25 @@ def test_threads_may_fork_at_once(zygote: Zygote) -> None:
     assert answers == (b"0", b"1", b"2", b"3")
 
 
-def test_a_hundred_children_leave_nothing_behind(zygote: Zygote) -> None:
+def test_a_hundred_children_leave_nothing_behind(entries: str) -> None:
     """No descriptor here or in the fork server, no zombie."""
+    with Zygote() as zygote:
 
-    def cycle() -> None:
-        with zygote.fork("shm_entries:die", b"return") as child:
-            assert child.wait(10) == 0
+        def cycle() -> None:
+            with zygote.fork("shm_entries:die", b"return") as child:
+                assert child.wait(10) == 0
 
-    def descriptors() -> tuple[int, int]:
-        with pytest.raises(WorkerStartError):
-            zygote.fork("shm_missing:main")  # answered when the server has tidied up after the last child
-        return psutil.Process().num_fds(), server.num_fds()
+        def descriptors() -> tuple[int, int]:
+            with pytest.raises(WorkerStartError):
+                zygote.fork("shm_missing:main")  # answered when the server has tidied up after the last child
+            return psutil.Process().num_fds(), psutil.Process(zygote.pid).num_fds()
 
-    cycle()
-    server = psutil.Process(zygote.pid)
-    before = descriptors()
-    for _ in range(100):
         cycle()
-    assert descriptors() == before
-    assert server.children() == []
+        before = descriptors()
+        for _ in range(100):
+            cycle()
+        assert descriptors() == before
+        assert psutil.Process(zygote.pid).children() == []
 
 
 def test_nothing_is_open_after_a_failure(entries: str) -> None:

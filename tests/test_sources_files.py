@@ -164,7 +164,10 @@ def test_any_bytes_can_be_judged(head: bytes) -> None:
     [
         ("*.jpg", ["b.jpg"]),
         ("**/*.jp*", ["b.jpg", "sub/c.jpeg"]),
-        ("**", [".hidden.gif", "a.PNG", "b.jpg", "sub/c.jpeg", "sub/deep/d.webp", "z.heic"]),  # the folder itself matches
+        (
+            "**",
+            [".hidden.gif", "a.PNG", "b.jpg", "sub/c.jpeg", "sub/deep/d.webp", "z.heic"],
+        ),  # the folder itself matches
         ("s*", ["sub/c.jpeg", "sub/deep/d.webp"]),
         ("sub/**/*.webp", ["sub/deep/d.webp"]),
         ("*/deep/?.webp", ["sub/deep/d.webp"]),

@@ -71,8 +71,13 @@ def run_job(
 
 
 def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
-    """The ``k`` pictures of the collection nearest to ``image``; see ``ImageEmbeddingPipeline.search``."""
+    """The ``k`` pictures of the collection nearest to ``image``; see ``ImageEmbeddingPipeline.search``.
+
+    The query is embedded as the collection was, unless the configuration says how.
+    """
     with ImageEmbeddingPipeline(config) as pipeline:
+        if not config.model_fields_set & {"embedder", "preset", "image_size", "dtype"}:
+            pipeline.adopt()
         return pipeline.search(image, k)
 
 

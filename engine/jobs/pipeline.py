@@ -21,6 +21,7 @@ from .inputs import as_source, batched, pictures_of
 from .local import LocalPreprocessor
 from .places import dead_letters_path
 from .plan import make_plan
+from .recipe import check_recipe, plan_of, recipe_of
 from .run import Interrupt, Watcher, drive
 
 
@@ -111,6 +112,16 @@ class ImageEmbeddingPipeline:
     def count(self, collection_name: str | None = None) -> int:
         """How many rows the collection holds, exactly."""
         return self._sink(collection_name).count()
+
+    def adopt(self) -> None:
+        """Take over embedder and pixels from the configured collection, which must exist and not be in use here yet.
+
+        Raises:
+            CollectionMismatchError: there is no such collection.
+            ConfigError: its embedder cannot be had here.
+        """
+        sink = self._opened_sink(self.config.collection, None)
+        self._plan = plan_of(sink.note, self._plan)
 
     # -- inserting ----------------------------------------------------------------------------------------------------
 
@@ -357,16 +368,21 @@ class ImageEmbeddingPipeline:
     def _sink(self, name: str | None) -> MilvusSink:
         name = name or self.config.collection
         if name not in self._sinks:
-            config = self.config
-            assert config.to is not None
-            sink = MilvusSink(
-                config.to,
-                name,
-                self._dimension(),
-                token=config.token.get_secret_value() if config.token else None,
-                metric=config.metric,
-                index=config.index,
-            )
-            sink.open()
-            self._sinks[name] = sink
+            sink = self._opened_sink(name, self._dimension())
+            check_recipe(sink.note, self._plan, name)
         return self._sinks[name]
+
+    def _opened_sink(self, name: str, dimension: int | None) -> MilvusSink:
+        config = self.config
+        assert config.to is not None
+        sink = self._sinks[name] = MilvusSink(
+            config.to,
+            name,
+            dimension,
+            token=config.token.get_secret_value() if config.token else None,
+            metric=config.metric,
+            index=config.index,
+            note=recipe_of(self._plan),
+        )
+        sink.open()
+        return sink

@@ -26,7 +26,7 @@ class Plan:
     spec: PreprocessSpec
 
     def pool(self, config: ServiceConfig) -> PreprocessPool:
-        """The worker processes for it, not started. An embedder that runs elsewhere must be open: it says its dimension."""
+        """The worker processes for it, not started. An embedder that runs elsewhere must be open, for its dimension."""
         in_worker = self.embedder.runs == "worker"
         return PreprocessPool(
             self.spec,

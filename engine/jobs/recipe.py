@@ -1,0 +1,84 @@
+"""What a collection's vectors are made by, kept with the collection: a search repeats it, another recipe is refused.
+
+Vectors of another model, or of pixels made otherwise, have distances that mean nothing; nobody would notice.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ...errors import CollectionMismatchError
+from ...preprocess import PreprocessSpec
+from ..embedders import parse_embedder
+from .plan import Plan
+
+_PIXELS = (
+    "size",
+    "resize",
+    "interpolation",
+    "mean",
+    "std",
+    "dtype",
+    "layout",
+    "background",
+    "cmyk",
+    "crop_rounding",
+    "transform",
+)
+"""What of a specification changes the pixels. Limits and the choice of a decoder do not."""
+
+
+def recipe_of(plan: Plan) -> str:
+    """JSON text: the embedder, its fingerprint, and the pixels it gets."""
+    spec = plan.spec.to_json()
+    return json.dumps(
+        {
+            "embedder": plan.embedder.spec,
+            "model": plan.embedder.fingerprint,
+            "pixels": {name: spec[name] for name in _PIXELS},
+        }
+    )
+
+
+def plan_of(recipe: str, plan: Plan) -> Plan:
+    """The plan that a collection was made with; what the recipe does not say is as in ``plan``.
+
+    Raises:
+        ConfigError: its embedder cannot be had here.
+    """
+    if not recipe:
+        return plan
+    said = json.loads(recipe)
+    spec = PreprocessSpec.from_json({**plan.spec.to_json(), **said["pixels"]})
+    return Plan(parse_embedder(said["embedder"]), spec)
+
+
+def check_recipe(recipe: str, plan: Plan, collection: str) -> None:
+    """Refuse to mix vectors. A collection that does not say how it was made is taken as it is.
+
+    Raises:
+        CollectionMismatchError: the collection was made by another recipe; the message says what differs.
+    """
+    if not recipe:
+        return
+    there, here = json.loads(recipe), json.loads(recipe_of(plan))
+    if there == here:
+        return
+    wrong = _differences(there, here)
+    raise CollectionMismatchError(
+        f"collection {collection!r} holds vectors made otherwise: {'; '.join(wrong)}. Vectors of different making cannot "
+        "be compared: choose another collection (--collection), or the settings it was made with"
+    )
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    wrong: list[str] = []
+    if there["embedder"] != here["embedder"]:
+        wrong.append(f"embedder {there['embedder']} there, {here['embedder']} here")
+    elif there["model"] != here["model"]:
+        wrong.append(f"another version of the embedder {here['embedder']}")
+    for name, value in here["pixels"].items():
+        if there["pixels"].get(name) != value:
+            wrong.append(f"{name} {there['pixels'].get(name)} there, {value} here")
+    return wrong or ["its recipe"]

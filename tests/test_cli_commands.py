@@ -1,0 +1,452 @@
+"""The command line as its user meets it: help, exit statuses, messages, output. The job itself is replaced here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import penstock
+import pytest
+from penstock.engine import Accounting, Report, StageReport
+from penstock.engine.cli import cli, main
+from penstock.engine.cli_options import FIELDS, option_name
+from penstock.engine.config import ServiceConfig
+from penstock.engine.jobs import images
+from penstock.engine.sources import Entry
+from penstock.errors import (
+    AccountingError,
+    ConfigError,
+    PipelineFailure,
+    SinkUnavailableError,
+    SourceError,
+    UnreadableError,
+)
+from penstock.sinks import DeadLetters, Hit
+
+JPEG = b"\xff\xd8\xff\xe0"
+
+Run = Callable[..., Report]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PENSTOCK_DEBUG", raising=False)
+    monkeypatch.delenv("MILVUS_TOKEN", raising=False)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with two pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(JPEG)
+    return folder
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ServiceConfig, list[Entry]]]:
+    """Replaces the job by one that writes all it is given; the list has what each run was asked for."""
+    runs: list[tuple[ServiceConfig, list[Entry]]] = []
+
+    def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
+        entries = list(things)
+        runs.append((config, entries))
+        report = Report(Accounting(read=len(entries), delivered=len(entries)), [StageReport("source", "source")])
+        how["watcher"].update(report)
+        return report
+
+    monkeypatch.setattr(images, "run_job", run_job)
+    return runs
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Replaces the job by one that raises."""
+
+    def run_job(*args: Any, **how: Any) -> Report:
+        raise error
+
+    monkeypatch.setattr(images, "run_job", run_job)
+
+
+# -- help ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["embed", "search", "doctor"])
+def test_each_command_teaches_itself_by_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real commands, one a line, each beginning with the command's own name."""
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.count(f"penstock {command} ") >= 3
+    assert "Exit status" in text or command == "search"
+
+
+def test_the_examples_of_the_help_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option an example uses exists."""
+    main(["embed", "--help"])
+    text = capsys.readouterr().out
+    examples = [line.partition("penstock embed")[2].split() for line in text.splitlines()]
+    used = {word for example in examples for word in example if word.startswith("--")}
+    assert used
+    assert used <= {option for parameter in cli.commands["embed"].params for option in parameter.opts}
+
+
+def test_every_setting_is_in_the_help_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table of options is that of the configuration's fields."""
+    main(["embed", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for field in FIELDS:
+        assert f"{option_name(field)} " in text
+    assert "[default: 32]" in text
+    assert "[default: COSINE]" in text
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """One number in one place."""
+    assert main(["--version"]) == 0
+    assert penstock.__version__ in capsys.readouterr().out
+
+
+def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the examples, and the status of wrong usage."""
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert "penstock embed ~/Pictures --to photos.db" in captured.out + captured.err
+
+
+def test_the_help_imports_nothing_heavy() -> None:
+    """Help must come at once."""
+    code = (
+        "import sys; from penstock.engine.cli import main; main(['--help']); "
+        "heavy = {'jax', 'pymilvus', 'matplotlib', 'onnxruntime', 'torch', 'PIL'} & set(sys.modules); "
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# -- wrong usage ---------------------------------------------------------------------------------------------
+
+WRONG: list[tuple[str, str]] = [
+    ("embed", "--to is missing"),
+    ("embed --to a.db", "no source"),
+    ("embed pictures", "--to is missing"),
+    ("embed nowhere --to a.db", "nowhere"),
+    ("embed *.nothing --to a.db", "matches nothing"),
+    ("embed @nowhere.txt --to a.db", "nowhere.txt"),
+    ("embed - - --to a.db", "standard input"),
+    ("embed pictures --to a.db --wrokers 2", "--workers"),
+    ("embed pictures --to a.db --workers 0", "--workers"),
+    ("embed pictures --to a.db --workers x", "--workers"),
+    ("embed pictures --to a.db --progress loud", "--progress"),
+    ("embed pictures --to a.db --max-failures 200%", "--max-failures"),
+    ("embed pictures --to a.db --report r.pdf", ".json or .html"),
+    ("embed pictures --to a.db --report nowhere/r.json", "folder must exist"),
+    ("embed pictures --to a.db --config nowhere.yaml", "nowhere.yaml"),
+    ("embed pictures --to a.db --config wrong.yaml", "wrong.yaml, line 1: bach_size"),
+    ("embed pictures --to a.db --embedder gits", "gist"),
+    ("embed pictures --to a.db --embedder onnx:nowhere.onnx", "nowhere.onnx"),
+    ("embed pictures --to a.db --preset clap", "clip"),
+    ("embed pictures --to ftp://x", "not a Milvus address"),
+    ("search", "URI"),
+    ("search a.db", "IMAGE"),
+    ("search a.db nowhere.jpg", "nowhere.jpg"),
+    ("search a.db pictures/a.jpg", "no store"),
+    ("search pictures pictures/a.jpg -k 0", "-k"),
+    ("search pictures pictures/a.jpg --html nowhere/m.html", "--html"),
+    ("doctor --what", "--what"),
+    ("embde", "embed"),
+]
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize(("line", "named"), WRONG)
+def test_wrong_usage_ends_with_2_and_names_the_knob(line: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A message to standard error, no traceback, nothing on standard output, nothing left behind."""
+    Path("wrong.yaml").write_text("bach_size: 1\n")
+    before = sorted(os.listdir())  # noqa: PTH208
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert named in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert sorted(os.listdir()) == before  # noqa: PTH208
+
+
+# -- embed ---------------------------------------------------------------------------------------------------
+
+
+def test_embed_runs_the_job_with_what_was_asked_for(
+    job: list[tuple[ServiceConfig, list[Entry]]], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options become fields, sources become entries; report and next step go to standard output, progress does not."""
+    status = main(
+        ["embed", str(pictures), "--to", "a.db", "--batch-size", "8", "--max-failures", "5%", "--progress", "plain"]
+    )
+    assert status == 0
+    ((config, entries),) = job
+    assert (config.to, config.batch_size, str(config.max_failures)) == ("a.db", 8, "1/20")
+    assert [Path(entry.key).name for entry in entries] == ["a.jpg", "b.jpg"]
+    captured = capsys.readouterr()
+    assert "read 2 = written 2 + filtered 0 + dead 0 + in flight 0" in captured.out
+    assert "penstock search a.db IMAGE" in captured.out
+    assert "2 of 2" in captured.err or "since warm-up" in captured.err
+
+
+def test_json_progress_leaves_one_object_on_standard_output(
+    job: list[tuple[ServiceConfig, list[Entry]]], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And objects on standard error, so both can be read by machines."""
+    assert main(["embed", str(pictures), "--to", "a.db", "--progress", "json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["accounting"]["written"] == 2
+    assert json.loads(captured.out)["event"] == "report"
+    assert {json.loads(line)["event"] for line in captured.err.splitlines()} == {"progress"}
+    assert len(job) == 1
+
+
+def test_reports_go_to_the_file_and_to_the_jobs_folder(
+    job: list[tuple[ServiceConfig, list[Entry]]], pictures: Path
+) -> None:
+    """Both hold the same."""
+    Path("job").mkdir()
+    assert (
+        main(["embed", str(pictures), "--to", "a.db", "--job", "job", "--report", "r.json", "--progress", "none"]) == 0
+    )
+    assert json.loads(Path("r.json").read_text()) == json.loads(Path("job/report.json").read_text())
+    assert len(job) == 1
+
+
+def test_an_empty_folder_is_no_failure_but_is_said(
+    job: list[tuple[ServiceConfig, list[Entry]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A nightly job over a folder without news must not alarm anybody."""
+    Path("empty").mkdir()
+    assert main(["embed", "empty", "--to", "a.db", "--progress", "none"]) == 0
+    assert "nothing to read" in capsys.readouterr().err
+    assert len(job) == 1
+
+
+def test_dead_letters_are_counted_by_kind_and_located(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The user learns what went wrong without opening a file, and where the file is."""
+
+    def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
+        with DeadLetters("a.dead-letters.jsonl") as dead:
+            dead.write("x\n.jpg", "preprocess", UnreadableError("no picture"))
+            dead.write("y.jpg", "preprocess", UnreadableError("no picture"))
+        return Report(Accounting(read=2, failed=2))
+
+    monkeypatch.setattr(images, "run_job", run_job)
+    assert main(["embed", str(pictures), "--to", "a.db"]) == 0
+    assert "2 dead letters in a.dead-letters.jsonl: UnreadableError 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (PipelineFailure("stopped", [OSError("disk full")]), 1, "the job failed: OSError: disk full"),
+        (PipelineFailure("stopped", [ValueError(str(n)) for n in range(9)]), 1, "and 6 more"),
+        (SinkUnavailableError("http://h:19530 does not answer: is it running?"), 1, "does not answer"),
+        (AccountingError("the books do not balance"), 1, "the books do not balance"),
+        (SourceError("the list went away"), 1, "the list went away"),
+        (ConfigError("preset: 'x' is not known"), 2, "preset: 'x' is not known"),
+        (PipelineFailure("stopped", [ConfigError("transform: no such module")]), 2, "transform"),
+        (RuntimeError("a bug"), 1, "RuntimeError: a bug (--debug shows where)"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_a_failed_job_ends_with_its_status_and_one_paragraph(
+    monkeypatch: pytest.MonkeyPatch,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    words: str,
+) -> None:
+    """No traceback unless it is asked for."""
+    failing(monkeypatch, error)
+    assert main(["embed", str(pictures), "--to", "a.db", "--progress", "none"]) == status
+    message = capsys.readouterr().err
+    assert words in message
+    assert "Traceback" not in message
+    assert len(message.strip().splitlines()) == 1
+
+
+def test_the_stage_of_a_failure_is_named(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The engine notes it on each cause."""
+    cause = OSError("disk full")
+    cause.add_note("stage insert")
+    failing(monkeypatch, PipelineFailure("stopped", [cause]))
+    main(["embed", str(pictures), "--to", "a.db", "--progress", "none"])
+    assert "disk full (stage insert)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_a_traceback_is_shown_on_request(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    """By option or by variable."""
+    failing(monkeypatch, RuntimeError("a bug"))
+    if way == "variable":
+        monkeypatch.setenv("PENSTOCK_DEBUG", "1")
+    before = ["--debug"] if way == "option" else []
+    assert main([*before, "embed", str(pictures), "--to", "a.db", "--progress", "none"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "$(id)", "\u202egpj"])
+def test_hostile_names_are_escaped_in_messages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name must not forge a line or paint the terminal, also when it is the user who gives it."""
+    assert main(["embed", name + "-nowhere", "--to", "a.db"]) == 2
+    message = capsys.readouterr().err
+    assert not {"\x1b", "\u202e"} & set(message)
+    assert "a\nb" not in message
+
+
+def test_a_source_that_looks_like_an_option_can_be_given(
+    job: list[tuple[ServiceConfig, list[Entry]]], pictures: Path
+) -> None:
+    """After two dashes, as everywhere."""
+    (pictures / "-x.jpg").write_bytes(JPEG)
+    os.chdir(pictures)
+    assert main(["embed", "--to", "a.db", "--progress", "none", "--", "-x.jpg"]) == 0
+    assert [Path(entry.key).name for entry in job[0][1]] == ["-x.jpg"]
+
+
+def test_standard_input_is_a_list_of_paths(
+    job: list[tuple[ServiceConfig, list[Entry]]], pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended by NUL on request."""
+    (pictures / "a\nb.jpg").write_bytes(JPEG)
+    with open(pictures / "list", "wb") as file:
+        file.write(os.fsencode(pictures / "a\nb.jpg") + b"\0")
+    with open(pictures / "list") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert main(["embed", "-", "-0", "--to", "a.db", "--progress", "none"]) == 0
+    assert [Path(entry.key).name for entry in job[0][1]] == ["a\nb.jpg"]
+
+
+# -- search --------------------------------------------------------------------------------------------------
+
+
+def test_search_prints_scores_and_paths_and_writes_the_sheet(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nearest first; names are escaped; the URI's secret is nowhere."""
+    asked: list[tuple[ServiceConfig, Any, int]] = []
+
+    def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
+        asked.append((config, image, k))
+        return [Hit("1", 0.98765, str(pictures / "a.jpg"), 4, 3, {}), Hit("\x1b[31m", 0.5, None, None, None, {})]
+
+    monkeypatch.setattr(images, "search_images", search_images)
+    uri = "http://root:sEcReT@host:19530"
+    assert main(["search", uri, str(pictures / "a.jpg"), "-k", "2", "--html", "m.html", "--collection", "c"]) == 0
+    config, image, k = asked[0]
+    assert (config.to, config.collection, image, k) == (uri, "c", str(pictures / "a.jpg"), 2)
+    out = capsys.readouterr().out
+    assert out.splitlines()[:2] == [f"1    0.9877  {pictures}/a.jpg", "2    0.5000  \\x1b[31m"]
+    assert "contact sheet: m.html" in out
+    assert "sEcReT" not in out + Path("m.html").read_text()
+
+
+def test_a_query_that_is_no_picture_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the argument that is wrong, and it is named."""
+
+    def search_images(*args: Any, **how: Any) -> list[Hit]:
+        raise UnreadableError("looks like HTML")
+
+    monkeypatch.setattr(images, "search_images", search_images)
+    assert main(["search", str(pictures), str(pictures / "a.jpg")]) == 2
+    assert "IMAGE: looks like HTML" in capsys.readouterr().err
+
+
+def test_an_empty_collection_is_said(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing on standard output would look like a fault."""
+
+    def search_images(*args: Any, **how: Any) -> list[Hit]:
+        return []
+
+    monkeypatch.setattr(images, "search_images", search_images)
+    assert main(["search", str(pictures), str(pictures / "a.jpg")]) == 0
+    assert "holds no pictures" in capsys.readouterr().err
+
+
+# -- signals and pipes: in processes of their own ------------------------------------------------------------
+
+_PRELUDE = """
+import os, signal, sys, threading, time
+from penstock.engine import Accounting, Report
+from penstock.engine.cli import main
+from penstock.engine.jobs import images
+
+def run_job(config, things, watcher, interrupt):
+    os.kill(os.getpid(), signal.{first})
+    assert interrupt.requested
+    {then}
+    return Report(Accounting(read=2, delivered=2))
+
+images.run_job = run_job
+sys.exit(main(["embed", {folder!r}, "--to", "a.db", "--progress", "none"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_the_first_interrupt_lets_the_job_finish_what_it_holds(pictures: Path, first: str) -> None:
+    """The report is printed, and the status says that it was interrupted."""
+    code = _PRELUDE.format(first=first, then="pass", folder=str(pictures))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130
+    assert "finishing what is in flight" in done.stderr
+    assert "read 2 = written 2" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_second_interrupt_leaves_at_once(pictures: Path) -> None:
+    """Also while something does not come to its end."""
+    then = "os.kill(os.getpid(), signal.SIGINT); threading.Event().wait()"
+    code = _PRELUDE.format(first="SIGINT", then=then, folder=str(pictures))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_is_no_failure(pictures: Path) -> None:
+    """``penstock embed ... | head -1``: the work is done, and nobody wants a traceback."""
+    code = _PRELUDE.replace("os.kill(os.getpid(), signal.{first})\n    assert interrupt.requested\n    {then}", "pass")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write) as out:
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(folder=str(pictures))],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_the_module_can_be_run(pictures: Path) -> None:
+    """``python -m penstock.engine.cli`` is the command, where none is installed."""
+    line = [sys.executable, "-m", "penstock.engine.cli", "embed", str(pictures)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "--to is missing" in done.stderr

@@ -1,0 +1,571 @@
+"""What goes wrong, and what then happens: budgets, fatal failures, and everything that can be raised."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from fractions import Fraction
+from multiprocessing import get_context
+from typing import Any, Literal
+
+import gevent
+import pytest
+
+from penstock.engine import Feedback, ItemFailure, Lane, Outcome, Pipeline, PipelineBuilder
+from penstock.engine.workers import WorkerPool
+from penstock.errors import ConfigError, EmbedderError, EmbedError, PenstockError, PipelineFailure, WorkerDiedError
+
+DEADLINE = 20.0
+"""Seconds after which a wait in a test has failed."""
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+class Odd(BaseException):
+    """Neither an Exception nor anything known."""
+
+
+ODDITIES: dict[str, BaseException | type[BaseException]] = {
+    "ValueError": ValueError("odd"),
+    "SystemExit": SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "BaseException": Odd("odd"),
+    "StopIteration": StopIteration(7),
+    "StopAsyncIteration": StopAsyncIteration(),
+    "asyncio.CancelledError": asyncio.CancelledError(),
+    "futures.CancelledError": CancelledError(),
+    "GeneratorExit": GeneratorExit(),
+    "GreenletExit": gevent.GreenletExit(),
+    "TimeoutError": TimeoutError(),
+    "EOFError": EOFError(),
+    "MemoryError": MemoryError(),
+    "ExceptionGroup": ExceptionGroup("group", [ValueError()]),
+    "BaseExceptionGroup": BaseExceptionGroup("group", [SystemExit()]),
+}
+
+
+def raise_odd(name: str) -> Any:
+    """An operation that raises what its item names."""
+    if name in ODDITIES:
+        raise ODDITIES[name]
+    return name
+
+
+async def raise_odd_later(name: str) -> Any:
+    await asyncio.sleep(0)
+    return raise_odd(name)
+
+
+def raise_odd_many(name: str) -> Iterator[Any]:
+    yield name + "!"
+    raise_odd(name)
+
+
+async def raise_odd_many_later(name: str) -> AsyncIterator[Any]:
+    yield name + "!"
+    raise_odd(name)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    """One pool of processes for this module."""
+    with WorkerPool(1) as pool:
+        yield pool
+
+
+KINDS = ["blocking", "async", "green", "executor", "process"]
+ORDERS: list[Literal["completion", "input"]] = ["completion", "input"]
+
+
+def place(kind: str, pool: WorkerPool, stack: ExitStack) -> dict[str, Any]:
+    """Arguments of `pipe` for a kind of stage."""
+    executors: dict[str, Executor] = {"process": pool}
+    if kind == "executor":
+        executors["executor"] = stack.enter_context(ThreadPoolExecutor(2))
+    return {"executor": executors.get(kind), "kind": "green" if kind == "green" else None}
+
+
+def build(builder: PipelineBuilder, **settings: Any) -> Pipeline:
+    return builder.add_sink().build(**{"num_threads": 2, **settings})
+
+
+# -- one item's failure -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("odd", ODDITIES)
+def test_whatever_an_operation_raises_is_that_items_failure(
+    odd: str, kind: str, order: Literal["completion", "input"], pool: WorkerPool
+) -> None:
+    """Nothing that is raised hangs the consumer, ends a thread, a loop or a hub, or takes other items with it."""
+    with ExitStack() as stack:
+        builder = (
+            PipelineBuilder()
+            .add_source(["a", odd, "b", odd, "c"])
+            .pipe(
+                raise_odd_later if kind == "async" else raise_odd,
+                concurrency=2,
+                output_order=order,
+                **place(kind, pool, stack),
+            )
+        )
+        with build(builder).auto_stop() as pipeline:
+            items = list(pipeline.get_iterator(timeout=DEADLINE))
+    assert (items if order == "input" else sorted(items)) == ["a", "b", "c"]
+    accounting = pipeline.report().accounting
+    assert (accounting.failed, accounting.delivered, accounting.in_flight) == (2, 3, 0)
+
+
+@pytest.mark.parametrize("kind", ["blocking", "async", "green", "executor"])
+@pytest.mark.parametrize("odd", ODDITIES)
+def test_whatever_a_generator_raises_is_that_items_failure(odd: str, kind: str, pool: WorkerPool) -> None:
+    """What a generator has yielded before it raised has gone on."""
+    with ExitStack() as stack:
+        builder = (
+            PipelineBuilder()
+            .add_source(["a", odd, "b"])
+            .pipe(raise_odd_many_later if kind == "async" else raise_odd_many, **place(kind, pool, stack))
+        )
+        with build(builder).auto_stop() as pipeline:
+            items = list(pipeline.get_iterator(timeout=DEADLINE))
+    # across an executor the values of one item travel together, so those of a failed one do not arrive
+    assert items == (["a!", "b!"] if kind == "executor" else ["a!", odd + "!", "b!"])
+    assert pipeline.report().accounting.failed == 1
+    pipeline.report().accounting.check()
+
+
+def test_a_failure_is_logged_with_stage_message_and_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says where, what and how."""
+
+    def careless(x: int) -> float:
+        return 1 / x
+
+    with caplog.at_level(logging.ERROR, "penstock"):
+        with build(PipelineBuilder().add_source([0, 1]).pipe(careless, name="divide")).auto_stop() as pipeline:
+            assert list(pipeline) == [1.0]
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "divide" in record.getMessage()
+    assert "division by zero" in record.getMessage()
+    assert "careless" in caplog.text  # in the traceback
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: Lane("nowhere", x),
+        lambda x: Feedback(x),
+        lambda x: EmbedderError("the model is gone") if x is None else _raise(EmbedderError("the model is gone")),
+    ],
+    ids=["lane", "feedback", "job"],
+)
+def test_an_error_of_the_program_or_the_job_is_fatal_whatever_the_budget(make: Callable[[Any], Any]) -> None:
+    """An unknown lane, or a penstock error that is not an ItemError, is not one item's failure."""
+    with (
+        pytest.raises(PipelineFailure) as caught,
+        build(PipelineBuilder().add_source([1, 2]).pipe(make)).auto_stop() as p,
+    ):
+        list(p)
+    assert isinstance(caught.value.exceptions[0], ConfigError | EmbedderError)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+def test_an_item_error_is_one_items_failure() -> None:
+    """`ItemError` says something about one item."""
+
+    def op(x: int) -> int:
+        if x == 1:
+            raise EmbedError("not this one")
+        return x
+
+    with build(PipelineBuilder().add_source(range(3)).pipe(op)).auto_stop() as pipeline:
+        assert list(pipeline) == [0, 2]
+
+
+# -- budgets ----------------------------------------------------------------------------------------------------------
+
+
+def fail_below(n: int) -> Callable[[int], int]:
+    def op(x: int) -> int:
+        if x < n:
+            raise ValueError(x)
+        return x
+
+    return op
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("budget", "failures", "fatal"), [(0, 0, False), (0, 1, True), (2, 2, False), (2, 3, True), (-1, 50, False)]
+)
+def test_so_many_failures_are_tolerated_and_one_more_is_fatal(
+    budget: int, failures: int, fatal: bool, order: Literal["completion", "input"]
+) -> None:
+    """`max_failures=n`: n are tolerated, n + 1 is fatal, -1 is unlimited."""
+    builder = PipelineBuilder().add_source(range(60))
+    builder.pipe(fail_below(failures), max_failures=budget, concurrency=2, output_order=order)
+    pipeline = build(builder)
+    if not fatal:
+        with pipeline.auto_stop():
+            assert sorted(pipeline) == list(range(failures, 60))
+        return
+    with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+        list(pipeline)
+    assert len(caught.value.exceptions) >= 1
+    assert "max_failures" in str(caught.value)
+    pipeline.report().accounting.check()
+
+
+def test_dropped_items_do_not_count_as_failures() -> None:
+    """None is not a failure."""
+    with build(PipelineBuilder().add_source(range(9)).pipe(lambda _: None), max_failures=0).auto_stop() as pipeline:
+        assert list(pipeline) == []
+
+
+def test_the_builds_budget_applies_to_each_stage_separately() -> None:
+    """Two failures in each of two stages are within two."""
+    builder = PipelineBuilder().add_source(range(9)).pipe(fail_below(2)).pipe(fail_below(4))
+    with build(builder, max_failures=2).auto_stop() as pipeline:
+        assert list(pipeline) == [4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(("own", "whole", "fatal"), [(3, 0, False), (0, 3, True), (-1, 0, False), (0, -1, True)])
+def test_a_stages_own_budget_overrides_the_builds_both_ways(own: int, whole: int, fatal: bool) -> None:
+    """What is said nearer counts."""
+    pipeline = build(PipelineBuilder().add_source(range(9)).pipe(fail_below(2), max_failures=own), max_failures=whole)
+    if fatal:
+        with pytest.raises(PipelineFailure), pipeline.auto_stop():
+            list(pipeline)
+    else:
+        with pipeline.auto_stop():
+            assert len(list(pipeline)) == 7
+
+
+@pytest.mark.parametrize(
+    ("rate", "bad", "fatal"), [(Fraction(1, 10), 10, False), (Fraction(1, 10), 11, True), (Fraction(1), 100, False)]
+)
+def test_a_rate_is_judged_after_a_hundred(rate: Fraction, bad: int, fatal: bool) -> None:
+    """Up to 99 operations say nothing; at the hundredth the share counts."""
+    pipeline = build(PipelineBuilder().add_source(range(100)).pipe(fail_below(bad), max_failures=rate))
+    if fatal:
+        with pytest.raises(PipelineFailure), pipeline.auto_stop():
+            list(pipeline)
+    else:
+        with pipeline.auto_stop():
+            assert len(list(pipeline)) == 100 - bad
+    with build(PipelineBuilder().add_source(range(99)).pipe(fail_below(99), max_failures=rate)).auto_stop() as short:
+        assert list(short) == []
+
+
+# -- fatal failures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_past_a_fatal_failure_is_delivered_first(kind: str, pool: WorkerPool) -> None:
+    """The items before the failure arrive, then the failure; the note names the stage."""
+    with ExitStack() as stack:
+        builder = (
+            PipelineBuilder()
+            .add_source(["a", "b", "c", "ValueError", "d", "e"])
+            .pipe(
+                raise_odd_later if kind == "async" else raise_odd,
+                name="odd",
+                max_failures=0,
+                **place(kind, pool, stack),
+            )
+        )
+        pipeline = build(builder.pipe(lambda x: x))
+        got: list[str] = []
+        with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+            got.extend(_collect(pipeline, got))
+    assert got == ["a", "b", "c"]
+    (cause,) = caught.value.exceptions
+    assert isinstance(cause, ValueError)
+    assert any("odd" in note for note in cause.__notes__)
+    pipeline.report().accounting.check()
+
+
+def _collect(pipeline: Pipeline, into: list[Any]) -> list[Any]:
+    for item in pipeline.get_iterator(timeout=DEADLINE):
+        into.append(item)  # noqa: PERF402  (what came before the failure counts)
+    return []
+
+
+def test_in_input_order_exactly_the_items_before_the_failure_are_delivered() -> None:
+    """Whatever is done earlier or later: drops, failures and results come in order."""
+    late = threading.Event()
+
+    def op(x: int) -> int:
+        if x == 2:
+            raise ValueError(x)
+        if x < 2:
+            assert late.wait(DEADLINE)
+        else:
+            late.set()
+        return x
+
+    builder = PipelineBuilder().add_source(range(9)).pipe(op, concurrency=4, output_order="input", max_failures=0)
+    pipeline = build(builder, num_threads=4)
+    got: list[int] = []
+    with pytest.raises(PipelineFailure), pipeline.auto_stop():
+        _collect(pipeline, got)
+    assert got == [0, 1]
+
+
+def test_a_failure_is_raised_at_every_further_read_but_by_stop_only_if_unseen() -> None:
+    """Reading raises it again and again; `stop` once, if nobody has seen it."""
+    pipeline = build(PipelineBuilder().add_source([1]).pipe(fail_below(9), max_failures=0))
+    for _ in range(2):
+        with pytest.raises(PipelineFailure):
+            pipeline.get_item(timeout=DEADLINE)
+        with pytest.raises(PipelineFailure):
+            list(pipeline)
+    pipeline.stop()
+    unseen = build(PipelineBuilder().add_source([1]).pipe(fail_below(9), max_failures=0))
+    unseen.start()
+    assert unseen._runtime.join(DEADLINE)  # pyright: ignore[reportPrivateUsage]
+    with pytest.raises(PipelineFailure):
+        unseen.stop()
+    unseen.stop()
+    with pytest.raises(PipelineFailure):
+        unseen.get_item()
+
+
+def test_an_exception_in_the_with_block_is_not_masked_by_a_failure() -> None:
+    """What the user's own code raises comes out."""
+    pipeline = build(PipelineBuilder().add_source([1]).pipe(fail_below(9), max_failures=0))
+    with pytest.raises(KeyError), pipeline.auto_stop():
+        assert pipeline._runtime.join(DEADLINE)  # pyright: ignore[reportPrivateUsage]
+        raise KeyError("mine")
+
+
+def test_a_stage_behind_may_fail_while_the_pipeline_is_failing() -> None:
+    """Two fatal failures are one PipelineFailure, with both causes."""
+    builder = (
+        PipelineBuilder()
+        .add_source(range(10))
+        .pipe(lambda x: x if x < 5 else 1 // 0, name="first", max_failures=0)
+        .pipe(lambda x: x if x < 4 else [][0], name="second", max_failures=0)
+    )
+    got: list[int] = []
+    pipeline = build(builder)
+    with pytest.raises(PipelineFailure), pipeline.auto_stop():
+        _collect(pipeline, got)
+    assert got == [0, 1, 2, 3]
+
+
+def test_a_stuck_source_does_not_keep_a_fatal_failure() -> None:
+    """The source waits for its next value for ever; the failure comes all the same."""
+    go = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        go.wait(DEADLINE)
+
+    pipeline = build(PipelineBuilder().add_source(source()).pipe(fail_below(9), max_failures=0))
+    with pytest.raises(PipelineFailure), pipeline.auto_stop(timeout=0.1):
+        pipeline.get_item(timeout=DEADLINE)
+    go.set()
+
+
+# -- sources ----------------------------------------------------------------------------------------------------------
+
+
+class Raising:
+    """Raises from its `__next__`, where a generator would turn a StopIteration into a RuntimeError."""
+
+    def __init__(self, error: BaseException | type[BaseException]) -> None:
+        self.error, self.given = error, 0
+
+    def __iter__(self) -> Raising:
+        return self
+
+    def __next__(self) -> int:
+        self.given += 1
+        if self.given > 3:
+            raise self.error
+        return self.given
+
+
+class RaisingLater(Raising):
+    """The same for an async iterable."""
+
+    __iter__ = None  # type: ignore[assignment]
+
+    def __aiter__(self) -> RaisingLater:
+        return self
+
+    async def __anext__(self) -> int:
+        return self.__next__()
+
+
+class NotEvenIterable:
+    def __iter__(self) -> Iterator[int]:
+        raise SystemExit(1)
+
+
+@pytest.mark.parametrize("odd", sorted(ODDITIES.keys() - {"StopIteration"}))
+def test_whatever_a_source_raises_is_a_failure_after_its_items(odd: str) -> None:
+    """A failing source: its items arrive, then PipelineFailure with the original within reach."""
+    original = ODDITIES[odd]
+    pipeline = build(PipelineBuilder().add_source(Raising(original)).pipe(lambda x: x))
+    got: list[int] = []
+    with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+        _collect(pipeline, got)
+    assert got == [1, 2, 3]
+    (cause,) = caught.value.exceptions
+    assert original in (cause, cause.__cause__)
+    assert any("source" in note for note in cause.__notes__)
+
+
+@pytest.mark.parametrize("odd", sorted(ODDITIES.keys() - {"StopAsyncIteration", "StopIteration"}))
+def test_whatever_an_async_source_raises_is_a_failure_after_its_items(odd: str) -> None:
+    """The same for a source on the asyncio loop."""
+    original = ODDITIES[odd]
+    pipeline = build(PipelineBuilder().add_source(RaisingLater(original)).pipe(lambda x: x))
+    got: list[int] = []
+    with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+        _collect(pipeline, got)
+    assert got == [1, 2, 3]
+    assert original in (caught.value.exceptions[0], caught.value.exceptions[0].__cause__)
+
+
+def test_a_source_that_cannot_be_iterated_after_all_is_a_failure() -> None:
+    """`__iter__` itself raises."""
+    pipeline = build(PipelineBuilder().add_source(NotEvenIterable()))
+    with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+        list(pipeline)
+    assert isinstance(caught.value.exceptions[0], PenstockError)
+    assert isinstance(caught.value.exceptions[0].__cause__, SystemExit)
+
+
+def test_a_generator_that_raises_stop_iteration_is_a_failing_source() -> None:
+    """Python turns it into a RuntimeError; it is not taken for the end."""
+
+    def source() -> Iterator[int]:
+        yield 1
+        raise StopIteration
+
+    pipeline = build(PipelineBuilder().add_source(source()))
+    with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+        list(pipeline)
+    assert isinstance(caught.value.exceptions[0], RuntimeError)
+
+
+def test_a_sources_own_failures_have_the_builds_budget() -> None:
+    """A source may report broken items; too many of them are fatal."""
+    broken = [Outcome(failures=[ItemFailure(str(x), ValueError())]) for x in range(3)]
+    with build(PipelineBuilder().add_source([1, *broken, 2])).auto_stop() as pipeline:
+        assert list(pipeline) == [1, 2]
+    assert pipeline.report().accounting.failed == 3
+    strict = build(PipelineBuilder().add_source([1, *broken, 2]), max_failures=2)
+    with pytest.raises(PipelineFailure), strict.auto_stop():
+        list(strict)
+    strict.report().accounting.check()
+
+
+# -- executors and resources ------------------------------------------------------------------------------------------
+
+
+def kill_self(x: int) -> int:
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_broken_executor_is_loud_whatever_the_budget(order: Literal["completion", "input"]) -> None:
+    """A killed worker of the standard pool: PipelineFailure with stage and exit codes, never a hang or silence."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as executor:
+        executor.submit(abs, 1).result(DEADLINE)
+        builder = PipelineBuilder().add_source(range(50))
+        builder.pipe(kill_self, name="kill", executor=executor, concurrency=2, output_order=order)
+        pipeline = build(builder, max_failures=-1)
+        with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+            list(pipeline.get_iterator(timeout=DEADLINE))
+    (cause,) = caught.value.exceptions
+    assert isinstance(cause, WorkerDiedError)
+    assert "pid" in str(cause)
+    assert any("kill" in note for note in cause.__notes__)
+    pipeline.report().accounting.check()
+
+
+def test_an_executor_that_is_shut_down_is_loud() -> None:
+    """Nothing can run there, so nothing is dropped."""
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    pipeline = build(PipelineBuilder().add_source([1, 2]).pipe(abs, executor=executor))
+    with pytest.raises(PipelineFailure), pipeline.auto_stop():
+        list(pipeline)
+
+
+def test_an_operation_that_cannot_travel_is_loud() -> None:
+    """A lambda in a process pool is an error of the program."""
+    with WorkerPool(1) as pool:
+        pipeline = build(PipelineBuilder().add_source([1, 2]).pipe(lambda x: x, executor=pool))
+        with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+            list(pipeline)
+    assert "importable" in str(caught.value.exceptions[0]) or "top of a module" in str(caught.value.exceptions[0])
+
+
+class Resource:
+    """Writes down what is done to it; may refuse."""
+
+    def __init__(self, log: list[str], name: str, *, refuse: str = "") -> None:
+        self.log, self.name, self.refuse = log, name, refuse
+
+    def start_in_hub(self) -> None:
+        gevent.sleep(0)
+        self._note("start")
+
+    def stop_in_hub(self) -> None:
+        gevent.sleep(0)
+        self._note("stop")
+
+    def _note(self, what: str) -> None:
+        if what == self.refuse:
+            raise OSError(f"{self.name} does not {what}")
+        self.log.append(f"{what} {self.name}")
+
+
+@pytest.mark.parametrize("end", ["natural", "early", "failure"])
+def test_resources_live_exactly_as_long_as_the_run(end: str) -> None:
+    """Started in order before the first item, stopped in reverse after the last, however it ends."""
+    log: list[str] = []
+
+    def source() -> Iterator[int]:
+        log.append("source")
+        yield from itertools.count() if end == "early" else range(3)
+
+    builder = PipelineBuilder().add_source(source()).add_resource(Resource(log, "a")).add_resource(Resource(log, "b"))
+    pipeline = build(builder.pipe(fail_below(9 if end == "failure" else 0), max_failures=0))
+    try:
+        with pipeline.auto_stop():
+            list(pipeline if end != "early" else itertools.islice(pipeline, 3))
+    except PipelineFailure:
+        assert end == "failure"
+    assert log == ["start a", "start b", "source", "stop b", "stop a"]
+
+
+@pytest.mark.parametrize("refuse", ["start", "stop"])
+def test_a_resource_that_fails_fails_the_pipeline(refuse: str) -> None:
+    """What was started is stopped; the failure is told."""
+    log: list[str] = []
+    builder = PipelineBuilder().add_source([1]).add_resource(Resource(log, "a"))
+    pipeline = build(builder.add_resource(Resource(log, "b", refuse=refuse)))
+    with pytest.raises(PipelineFailure) as caught, pipeline.auto_stop():
+        list(pipeline)
+    assert f"does not {refuse}" in str(caught.value.exceptions[0])
+    assert log == (["start a", "stop a"] if refuse == "start" else ["start a", "start b", "stop a"])

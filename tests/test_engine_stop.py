@@ -1,0 +1,461 @@
+"""How a pipeline ends early: what is closed, what is cancelled, how long it takes and that nothing remains."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import gevent
+import psutil
+import pytest
+
+from penstock.engine import Pipeline, PipelineBuilder, green
+from penstock.engine.workers import WorkerPool
+
+DEADLINE = 20.0
+"""Seconds after which a wait in a test has failed."""
+
+
+def ours(pipeline: Pipeline) -> list[str]:
+    """Names of the threads of a pipeline that run."""
+    label = next(thread.name for thread in [pipeline._runtime._thread])  # pyright: ignore[reportPrivateUsage]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(label)]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait for something that cannot be waited for otherwise."""
+    pause = threading.Event()
+    for _ in range(int(DEADLINE / 0.005)):
+        if true():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it did not come to pass in time")
+
+
+def test_no_thread_remains_after_a_stop_while_the_pipeline_is_referenced() -> None:
+    """Engine, source, operations, loop, sampler: all end."""
+
+    async def later(x: int) -> int:
+        await asyncio.sleep(0)
+        return x
+
+    builder = (
+        PipelineBuilder().add_source(itertools.count()).pipe(lambda x: x, concurrency=3).pipe(later, concurrency=2)
+    )
+    pipeline = builder.add_sink().build(num_threads=3, sample_memory=0.01)
+    with pipeline.auto_stop():
+        assert sorted(itertools.islice(pipeline, 5))
+        assert len(ours(pipeline)) >= 4
+    assert ours(pipeline) == []
+
+
+def test_no_thread_remains_after_the_natural_end() -> None:
+    """Nobody has to stop what has ended."""
+    pipeline = PipelineBuilder().add_source(range(5)).pipe(str).add_sink().build(num_threads=2)
+    assert len(list(pipeline)) == 5
+    wait_until(lambda: not ours(pipeline))
+    pipeline.stop()
+
+
+def test_an_early_stop_closes_a_generator_source() -> None:
+    """`finally` blocks of the source run."""
+    closed = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            closed.set()
+
+    with PipelineBuilder().add_source(source()).add_sink().build(num_threads=1).auto_stop() as pipeline:
+        pipeline.get_item(timeout=DEADLINE)
+    assert closed.is_set()
+
+
+def test_a_stop_leaves_an_iterator_that_is_not_a_generator_alone() -> None:
+    """A file that is the source is the user's to close."""
+
+    class Lines:
+        closed = False
+
+        def __iter__(self) -> Lines:
+            return self
+
+        def __next__(self) -> int:
+            return 1
+
+        def close(self) -> None:
+            self.closed = True
+
+    lines = Lines()
+    with PipelineBuilder().add_source(lines).add_sink().build(num_threads=1).auto_stop() as pipeline:
+        pipeline.get_item(timeout=DEADLINE)
+    assert not lines.closed
+
+
+def test_an_early_stop_closes_an_async_generator_source_that_waits() -> None:
+    """What it waits for is cancelled, and its `finally` blocks run."""
+    waiting, closed = threading.Event(), threading.Event()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            yield 1
+            waiting.set()
+            await asyncio.sleep(3600)
+        finally:
+            closed.set()
+
+    began = monotonic()
+    with PipelineBuilder().add_source(source()).add_sink().build(num_threads=1).auto_stop() as pipeline:
+        assert pipeline.get_item(timeout=DEADLINE) == 1
+        assert waiting.wait(DEADLINE)
+    assert closed.is_set()
+    assert monotonic() - began < 3
+    pipeline.report().accounting.check()
+
+
+def test_an_early_stop_cancels_async_operations() -> None:
+    """A coroutine that waits for ever gets a CancelledError."""
+    inside, cancelled = threading.Event(), threading.Event()
+
+    async def op(x: int) -> int:
+        inside.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return x
+
+    began = monotonic()
+    builder = PipelineBuilder().add_source(range(5)).pipe(op, concurrency=2).add_sink()
+    with builder.build(num_threads=1).auto_stop() as pipeline:
+        assert inside.wait(DEADLINE)
+    assert cancelled.is_set()
+    assert monotonic() - began < 3
+    assert ours(pipeline) == []
+
+
+def test_an_early_stop_ends_green_operations() -> None:
+    """A greenlet that waits for ever is ended, and its `finally` blocks run."""
+    inside, ended = threading.Event(), threading.Event()
+
+    @green
+    def op(x: int) -> int:
+        inside.set()
+        try:
+            gevent.sleep(3600)
+        finally:
+            ended.set()
+        return x
+
+    began = monotonic()
+    with PipelineBuilder().add_source(range(5)).pipe(op).add_sink().build(num_threads=1).auto_stop():
+        assert inside.wait(DEADLINE)
+    assert ended.is_set()
+    assert monotonic() - began < 3
+
+
+def test_a_stop_waits_shortly_for_blocking_operations() -> None:
+    """An operation that ends soon is waited for, so that nothing of it goes on after the stop."""
+    inside, done = threading.Event(), threading.Event()
+
+    def op(x: int) -> int:
+        inside.set()
+        threading.Event().wait(0.1)
+        done.set()
+        return x
+
+    with PipelineBuilder().add_source([1]).pipe(op).add_sink().build(num_threads=1).auto_stop() as pipeline:
+        assert inside.wait(DEADLINE)
+    assert done.is_set()
+    assert ours(pipeline) == []
+
+
+def test_a_stop_abandons_a_blocked_operation_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """An operation that hangs costs the grace, not the program."""
+    inside, go = threading.Event(), threading.Event()
+
+    def stuck(x: int) -> int:
+        inside.set()
+        go.wait(DEADLINE)
+        return x
+
+    pipeline = PipelineBuilder().add_source([1, 2]).pipe(stuck, name="stuck").add_sink().build(num_threads=1)
+    began = monotonic()
+    with caplog.at_level(logging.WARNING, "penstock"), pipeline.auto_stop(timeout=0.1):
+        assert inside.wait(DEADLINE)
+    assert monotonic() - began < 3
+    assert "stage stuck" in caplog.text
+    assert pipeline.report().accounting.in_flight == 2
+    go.set()
+    wait_until(lambda: not ours(pipeline))
+
+
+def test_a_stop_abandons_a_source_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    """A source that never gives its next value does not keep the program."""
+    inside, go, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield 1
+            inside.set()
+            go.wait(DEADLINE)
+            yield 2
+        finally:
+            closed.set()
+
+    pipeline = PipelineBuilder().add_source(source()).add_sink().build(num_threads=1)
+    began = monotonic()
+    with caplog.at_level(logging.WARNING, "penstock"), pipeline.auto_stop(timeout=0.1):
+        assert inside.wait(DEADLINE)
+    assert monotonic() - began < 3
+    assert "source" in caplog.text
+    go.set()
+    assert closed.wait(DEADLINE)
+    wait_until(lambda: not ours(pipeline))
+
+
+def test_a_blocked_reader_hears_of_a_stop() -> None:
+    """`get_item` in one thread ends when another one stops the pipeline."""
+    go = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        go.wait(DEADLINE)
+
+    pipeline = PipelineBuilder().add_source(source()).add_sink().build(num_threads=1)
+    outcome: list[Any] = []
+
+    def read() -> None:
+        pipeline.get_item()
+        try:
+            pipeline.get_item()
+        except EOFError as error:
+            outcome.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    wait_until(lambda: pipeline.report().accounting.delivered == 1)
+    go.set()
+    pipeline.stop()
+    reader.join(DEADLINE)
+    assert isinstance(outcome[0], EOFError)
+
+
+def test_a_forgotten_pipeline_stops_when_it_is_collected() -> None:
+    """Nothing of the engine keeps the user's object alive."""
+    closed = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            closed.set()
+
+    pipeline = PipelineBuilder().add_source(source()).pipe(lambda x: x).add_sink().build(num_threads=1)
+    assert pipeline.get_item(timeout=DEADLINE) == 0
+    label = ours(pipeline)[0].split("-source")[0].split("-op")[0]
+    alive = weakref.ref(pipeline)
+    del pipeline
+    gc.collect()
+    assert alive() is None
+    assert closed.wait(DEADLINE)
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith(label)])
+
+
+def test_a_pipeline_may_be_stopped_from_its_own_operations() -> None:
+    """Whoever stops it, it stops."""
+    for kind in ("blocking", "green"):
+        holder: list[Pipeline] = []
+
+        def op(x: int, holder: list[Pipeline] = holder) -> int:
+            if x == 3:
+                holder[0].stop(timeout=0.2)
+            return x
+
+        builder = PipelineBuilder().add_source(itertools.count())
+        builder.pipe(op, kind="green" if kind == "green" else None).add_sink()
+        pipeline = builder.build(num_threads=1)
+        holder.append(pipeline)
+        assert len(list(pipeline.get_iterator(timeout=DEADLINE))) <= 4
+        pipeline.stop()
+        wait_until(lambda pipeline=pipeline: not ours(pipeline))  # type: ignore[misc]
+
+
+def test_drain_finishes_what_is_in_flight() -> None:
+    """After a drain everything that was read comes out, and then the end."""
+    pipeline = PipelineBuilder().add_source(itertools.count()).pipe(lambda x: x, concurrency=2).aggregate(4).add_sink()
+    running = pipeline.build(num_threads=2)
+    with running.auto_stop():
+        first = running.get_item(timeout=DEADLINE)
+        running.drain()
+        rest = list(running.get_iterator(timeout=DEADLINE))
+    items = [*first, *(item for group in rest for item in group)]
+    accounting = running.report().accounting
+    assert sorted(items) == list(range(accounting.read))
+    assert accounting.in_flight == 0
+
+
+@pytest.mark.slow
+def test_drain_does_not_wait_for_a_source_that_hangs() -> None:
+    """The source may be waiting for a value that never comes."""
+    go, inside = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        inside.set()
+        go.wait(DEADLINE)
+
+    with (
+        PipelineBuilder()
+        .add_source(source())
+        .pipe(str)
+        .add_sink()
+        .build(num_threads=1)
+        .auto_stop(timeout=0.1) as pipeline
+    ):
+        assert inside.wait(DEADLINE)
+        pipeline.drain()
+        assert list(pipeline.get_iterator(timeout=DEADLINE)) == ["1"]
+        go.set()
+
+
+def test_drain_with_a_timeout_stops_what_does_not_finish() -> None:
+    """What is stuck stays in the books as in flight."""
+    inside, go = threading.Event(), threading.Event()
+
+    def stuck(x: int) -> int:
+        inside.set()
+        go.wait(DEADLINE)
+        return x
+
+    with (
+        PipelineBuilder().add_source([1]).pipe(stuck).add_sink().build(num_threads=1).auto_stop(timeout=0.1) as pipeline
+    ):
+        assert inside.wait(DEADLINE)
+        pipeline.drain(timeout=0.05)
+        threading.Timer(0.2, go.set).start()
+        assert list(pipeline.get_iterator(timeout=DEADLINE)) == []
+    assert pipeline.report().accounting.in_flight == 1
+
+
+# -- whole programs ---------------------------------------------------------------------------------------------------
+
+
+def program(text: str, *arguments: str) -> subprocess.Popen[str]:
+    """A Python program of its own."""
+    command = [sys.executable, "-X", "faulthandler", "-W", "error", "-c", text, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+FORGOTTEN = """
+import itertools, sys, threading
+from penstock.engine import PipelineBuilder
+builder = PipelineBuilder().add_source(itertools.count()).pipe(lambda x: x, concurrency=2).add_sink()
+pipeline = builder.build(num_threads=2)
+print(pipeline.get_item())
+"""
+
+BLOCKED = """
+import threading
+from penstock.engine import PipelineBuilder
+inside = threading.Event()
+def op(x):
+    inside.set()
+    threading.Event().wait()
+pipeline = PipelineBuilder().add_source([1]).pipe(op).add_sink().build(num_threads=2)
+pipeline.start()
+inside.wait()
+"""
+
+READING = """
+import itertools, threading, time
+from penstock.engine import PipelineBuilder
+def op(x):
+    time.sleep(0.01)
+    return x
+try:
+    with PipelineBuilder().add_source(itertools.count()).pipe(op).add_sink().build(num_threads=1).auto_stop() as pipeline:
+        for item in pipeline:
+            if item == 5:
+                print("ready", flush=True)
+finally:
+    print("threads", threading.active_count(), flush=True)
+"""
+
+ASYNC = """
+import asyncio
+from penstock.engine import PipelineBuilder
+async def op(x):
+    await asyncio.sleep(3600)
+pipeline = PipelineBuilder().add_source([1]).pipe(op).add_sink().build(num_threads=1)
+pipeline.start()
+print("ready", flush=True)
+try:
+    pipeline.get_item()
+finally:
+    pipeline.stop()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [FORGOTTEN, BLOCKED], ids=["running", "blocked"])
+def test_a_forgotten_pipeline_does_not_keep_the_interpreter(text: str) -> None:
+    """The program ends in time, with status 0 and nothing to say, whatever the pipeline is doing."""
+    process = program(text)
+    _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert "Fatal" not in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [READING, ASYNC], ids=["reading", "async"])
+def test_ctrl_c_ends_it_within_three_seconds(text: str) -> None:
+    """SIGINT reaches the reader, and leaving the `with` block stops the rest."""
+    process = program(text)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    began = monotonic()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=DEADLINE)
+    assert monotonic() - began < 3
+    assert "KeyboardInterrupt" in errors
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
+    if text is READING:
+        assert output == "threads 1\n"
+
+
+@pytest.mark.slow
+def test_no_process_remains() -> None:
+    """Workers leave with their pool, also when the pipeline was stopped in the middle."""
+    before = psutil.Process().children()
+    with WorkerPool(2) as pool:
+        builder = PipelineBuilder().add_source(itertools.count()).pipe(abs, executor=pool, concurrency=2).add_sink()
+        with builder.build(num_threads=1).auto_stop() as pipeline:
+            assert pipeline.get_item(timeout=DEADLINE) == 0
+            assert len(psutil.Process().children()) > len(before)
+    assert psutil.Process().children() == before
+
+
+def test_a_fork_does_not_touch_its_parents_pipeline() -> None:
+    """A child of the user's own leaves without waiting for threads it does not have."""
+    with PipelineBuilder().add_source(range(3)).add_sink().build(num_threads=1).auto_stop() as pipeline:
+        assert pipeline.get_item(timeout=DEADLINE) == 0
+        runtime = pipeline._runtime  # pyright: ignore[reportPrivateUsage]
+        runtime._pid = os.getpid() + 1  # pyright: ignore[reportPrivateUsage]  # what a fork would see
+        runtime._at_exit()  # pyright: ignore[reportPrivateUsage]
+        runtime._pid = os.getpid()  # pyright: ignore[reportPrivateUsage]
+        assert list(pipeline.get_iterator(timeout=DEADLINE)) == [1, 2]

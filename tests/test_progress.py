@@ -1,0 +1,134 @@
+"""Progress: what is shown where, at which moment, and that the terminal is left as it was."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from penstock.engine import Accounting, Bottleneck, ChannelReport, Report, StageReport
+from penstock.engine.progress import JsonLines, LiveTable, PlainLines, Progress, Quiet, eta, make_progress
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def halfway() -> Report:
+    """500 of 1,000 are done, 10 of them dead, at 100/s."""
+    return Report(
+        Accounting(read=520, delivered=480, dropped=10, failed=10, in_flight=20),
+        [
+            StageReport("source", "source", items_out=520, rate_now=99.0, rate=100.0, busy=0.1),
+            StageReport(
+                "[red]prep\x1b[0m",
+                "green",
+                items_out=490,
+                failed=10,
+                rate_now=98.0,
+                rate=100.0,
+                busy=0.97,
+                channel=ChannelReport(2, 4),
+            ),
+            StageReport("sink", "sink", items_out=480, rate_now=97.0, rate=100.0, channel=ChannelReport(0, 4)),
+        ],
+        Bottleneck("[red]prep\x1b[0m", 0.97, "it is busy", 2.0),
+        seconds=5.0,
+        items_per_second=96.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "stream", "kind"),
+    [
+        ("auto", Terminal(), LiveTable),
+        ("auto", io.StringIO(), PlainLines),
+        ("plain", Terminal(), PlainLines),
+        ("json", Terminal(), JsonLines),
+        ("none", Terminal(), Quiet),
+    ],
+)
+def test_the_mode_decides_and_auto_looks_at_the_stream(mode: str, stream: io.StringIO, kind: type[Progress]) -> None:
+    """A live table would fill a log file with escape sequences."""
+    made = make_progress(mode, stream=stream)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert isinstance(made, kind)
+    assert made.interval > 0
+
+
+def test_a_plain_line_names_rates_failures_channels_and_the_bottleneck() -> None:
+    """All on one line, whatever a stage is called."""
+    stream = io.StringIO()
+    make_progress("plain", lambda: 1000, stream).update(halfway())
+    (line,) = stream.getvalue().splitlines()
+    for words in (
+        "500 of 1,000 (50 %)",
+        "97/s now, 100/s since warm-up",
+        "4.8 s to go",
+        "dead 10",
+        "filtered 10",
+        "* [red]prep\\x1b[0m 98/s 97 % busy 2/4 waiting 10 failed",
+    ):
+        assert words in line
+
+
+def test_nothing_is_said_before_anything_was_read() -> None:
+    """A log needs no line that says nothing."""
+    stream = io.StringIO()
+    make_progress("plain", stream=stream).update(Report())
+    assert stream.getvalue() == ""
+
+
+def test_json_lines_are_objects_with_the_report_so_far() -> None:
+    """One per update, readable while it is written."""
+    stream = io.StringIO()
+    progress = make_progress("json", lambda: 1000, stream)
+    progress.update(Report())
+    progress.update(halfway())
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert (first["event"], first["eta_seconds"]) == ("progress", None)
+    assert second["accounting"]["dead"] == 10
+    assert second["total"] == 1000
+    assert second["eta_seconds"] == pytest.approx(4.8)
+
+
+def test_a_live_table_shows_each_stage_and_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are text, not markup; the cursor is back at the end; closing twice is harmless."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    progress = make_progress("auto", lambda: None, stream)
+    progress.update(halfway())
+    progress.update(halfway())
+    shown = stream.getvalue()
+    assert "[red]prep\\x1b[0m <- slowest" in shown
+    assert "2/4" in shown
+    progress.close(halfway())
+    progress.close()
+    assert stream.getvalue().rfind("\x1b[?25h") > stream.getvalue().rfind("\x1b[?25l")
+
+
+def test_a_live_table_that_never_painted_can_be_closed() -> None:
+    """A job may fail before its first figure."""
+    stream = Terminal()
+    make_progress("auto", stream=stream).close()
+    assert stream.getvalue() == ""
+
+
+def test_quiet_says_nothing() -> None:
+    """At no time."""
+    stream = Terminal()
+    progress = make_progress("none", stream=stream)
+    progress.update(halfway())
+    progress.close(halfway())
+    assert stream.getvalue() == ""
+
+
+def test_the_time_to_go_is_told_only_when_it_can_be() -> None:
+    """Not without a total, not before the first result, and never negative."""
+    assert eta(halfway(), None) is None
+    assert eta(Report(), 1000) is None
+    assert eta(halfway(), 1000) == pytest.approx(500 * (480 / 500) / 100)
+    assert eta(halfway(), 100) == 0
