@@ -82,12 +82,12 @@ def link_set(paths: Sequence[str], folder: Path, n: int) -> Path:
     """A folder of ``n`` names for the given files (hard links in turn): as many inputs as wanted at no cost on disk.
 
     Returns:
-        The folder. It must be on the file system of the files.
+        The folder, with subfolders of a thousand names each. It must be on the file system of the files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for index in range(n):
-        name = folder / f"{index:06d}.jpg"
+        name = folder / f"{index // 1000:03d}" / f"{index:06d}.jpg"
         if not name.exists():
+            name.parent.mkdir(parents=True, exist_ok=True)
             os.link(paths[index % len(paths)], name)
     return folder
 

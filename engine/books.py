@@ -9,9 +9,9 @@ from typing import Protocol
 from .channel import Channel
 from .graph import Graph
 from .metrics import Histogram
+from .nodes import Node
 from .outlet import Outlet
 from .report import Accounting, Bottleneck, ChannelReport, LaneReport, MemoryReport, Report, StageReport
-from .stages import Node
 
 _MAX_GAIN = 100.0
 _KNOBS = {

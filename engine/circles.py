@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .ends import Aggregate
-from .stages import Node
+from .nodes import Node
 
 
 class Circle:

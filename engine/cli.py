@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import ItemError, SourceError
+from ..errors import ItemError, PipelineFailure, SourceError
 from .cli_options import FIELDS, configured, setting_options
 from .cli_outcome import INTERRUPTED, OK, complain, draining, run_command, say
 from .config import ServiceConfig
@@ -102,7 +102,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     picture.
     """
     from .progress import make_progress
-    from .render import check_report_path, render_text, report_json, write_report
+    from .render import check_report_path, render_text, report_json
     from .sources import FileSource
 
     config = configured(config_file, options)
@@ -116,6 +116,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
         raise click.UsageError(printable(str(error))) from error
 
     from .jobs.images import run_job  # the machine is imported once it is clear that there is something to do
+    from .jobs.places import dead_letters_path
     from .jobs.run import Interrupt
 
     interrupt = Interrupt()
@@ -125,16 +126,20 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     with draining(interrupt):
         try:
             report = run_job(config, source, watcher=progress, interrupt=interrupt)
+        except PipelineFailure as failure:
+            failure.add_note(f"What could not be done is listed in {dead_letters_path(config)}")
+            raise
         finally:
             progress.close()
-    for path in _report_paths(config):
-        write_report(report, path)
     if config.progress == "json":
         say(json.dumps({"event": "report", **report_json(report)}))
     else:
         say(render_text(report))
         _what_next(config, report.accounting.read, report.accounting.dead)
-    return INTERRUPTED if interrupt.requested else OK
+    if interrupt.requested:
+        complain("interrupted: the same command does the rest (what is written already is written over)")
+        return INTERRUPTED
+    return OK
 
 
 @cli.command(epilog=_SEARCH_EXAMPLES, short_help="Find the pictures nearest to one.")
@@ -195,11 +200,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given[:1] or bool(os.environ.get("PENSTOCK_DEBUG"))
     return run_command(lambda: cli.main(given, prog_name="penstock", standalone_mode=False), debug)
-
-
-def _report_paths(config: ServiceConfig) -> list[Path]:
-    own = [config.job / "report.json"] if config.job is not None else []
-    return own + ([config.report] if config.report is not None else [])
 
 
 def _what_next(config: ServiceConfig, read: int, dead: int) -> None:

@@ -54,14 +54,13 @@ def run_command(command: Callable[[], object], debug: bool) -> int:
 def explained(error: BaseException, debug: bool = False) -> str:
     """What went wrong, in one paragraph."""
     leaves = list(_leaves(error))
-    if not all(isinstance(leaf, (PenstockError, OSError)) for leaf in leaves) and not debug:
-        hint = " (--debug shows where)"
-    else:
-        hint = ""
+    expected = debug or all(isinstance(leaf, (PenstockError, OSError)) for leaf in leaves)
     shown = [_line(leaf) for leaf in leaves[:_SHOWN]]
     more = f"; and {len(leaves) - _SHOWN} more" if len(leaves) > _SHOWN else ""
-    start = "the job failed: " if isinstance(error, PipelineFailure) else ""
-    return f"{start}{'; '.join(shown)}{more}{hint}"
+    text = f"{'; '.join(shown)}{more}{'' if expected else ' (--debug shows where)'}"
+    if isinstance(error, PipelineFailure):
+        text = ". ".join([f"the job failed: {text}", *getattr(error, "__notes__", ())])
+    return text
 
 
 def complain(text: str) -> None:

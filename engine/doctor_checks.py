@@ -153,21 +153,28 @@ def triton(url: str | None) -> Finding:
     """A Triton server, where one is asked about."""
     if url is None:
         return Finding("Triton", "ok", "not asked; --triton http://host:8000 does")
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    advice = "is it running, and is this its HTTP port (8000 by default)?"
     try:
-        connection = make(parts.hostname or "", parts.port or 8000, timeout=5)
-        connection.request("GET", "/v2/health/ready")
-        status = connection.getresponse().status
+        host, status = _health(url if "://" in url else f"http://{url}")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return Finding("Triton", "fail", f"{parts.hostname} does not answer: {error}", advice)
-    connection.close()
+        advice = "is it running, and is this the address of its HTTP port (8000 by default)?"
+        return Finding("Triton", "fail", f"it does not answer: {error}", advice)
     if status != 200:
-        return Finding(
-            "Triton", "fail", f"{parts.hostname} is not ready (status {status})", "wait until its models are loaded"
-        )
-    return Finding("Triton", "ok", f"{parts.hostname} is ready")
+        advice = "wait until its models are loaded"
+        return Finding("Triton", "fail", f"{host} is not ready (status {status})", advice)
+    return Finding("Triton", "ok", f"{host} is ready")
+
+
+def _health(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("no host is named")
+    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = make(parts.hostname, parts.port or 8000, timeout=5)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return parts.hostname, connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def _rings_bytes() -> int:

@@ -9,9 +9,10 @@ from .budget import FailureBudget
 from .channel import Channel, Closed, Entry, Nudged
 from .hub import Killed
 from .intake import Intake
+from .nodes import Emitter, Engine, Job, as_exception
 from .ops import END, Operation
 from .runners import Answer
-from .stages import Emitter, Engine, Job, Pipe, as_exception
+from .stages import Pipe
 from .values import NOTHING, Lane, Outcome
 
 

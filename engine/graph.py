@@ -11,9 +11,10 @@ from .channel import Channel
 from .circles import Circle
 from .defs import AggregateDef, GraphDef, PipeDef, StageDef
 from .ends import Aggregate, Disaggregate, Source
+from .nodes import Engine, Node
 from .ops import Operation, check_arity, look_at
 from .outlet import Outlet
-from .stages import Engine, Node, Pipe
+from .stages import Pipe
 from .values import ValueModel
 
 _CHANNEL_SIZE = 2

@@ -19,7 +19,7 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from ..errors import ConfigError, ItemError
+from ..errors import ConfigError, ItemError, WorkerStartError
 from ..shm import recv_frame, send_frame
 from .ops import Collect
 
@@ -27,6 +27,20 @@ ENTRY = f"{__name__}:serve"
 """Where a worker begins."""
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
+_loading: list[str] = []  # the main script, while a worker loads it
+
+
+def refuse_while_loading() -> None:
+    """Refuse to make workers while a worker loads the main script: the script would start itself for ever.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if _loading:
+        raise ConfigError(
+            f"{_loading[0]} makes a WorkerPool when it is loaded by a worker: put what starts the work under "
+            'if __name__ == "__main__":'
+        )
 
 
 def dump_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
@@ -65,21 +79,31 @@ def serve(sock: socket.socket, argument: bytes, fds: Sequence[int]) -> None:
 
 
 def _answer(request: bytes) -> bytes:
-    result, error, seconds = None, None, 0.0
+    began = perf_counter()
     try:
         module, file, sent, arguments = pickle.loads(request)  # noqa: S301  (our own parent)
-        _ensure(module, file)
-        fn = pickle.loads(sent)  # noqa: S301
+        fn = _find(module, file, sent)
         args, kwargs = pickle.loads(arguments)  # noqa: S301
         began = perf_counter()
-        try:
-            result = fn(*args, **kwargs)
-        finally:
-            seconds = perf_counter() - began
-        return pickle.dumps((result, None, seconds), _PROTOCOL)
+        result = fn(*args, **kwargs)
+        return pickle.dumps((result, None, perf_counter() - began), _PROTOCOL)
     except BaseException as raised:  # noqa: BLE001  (SystemExit, too, is an answer and not the worker's end)
-        error = raised
-    return pickle.dumps((None, _portable(error), seconds), _PROTOCOL)
+        return pickle.dumps((None, _portable(raised), perf_counter() - began), _PROTOCOL)
+
+
+def _find(module: str, file: str | None, sent: bytes) -> Callable[..., Any]:
+    """The function to call.
+
+    Raises:
+        WorkerStartError: it cannot be had here, which is no item's fault.
+    """
+    try:
+        _ensure(module, file)
+        fn: Callable[..., Any] = pickle.loads(sent)  # noqa: S301
+    except BaseException as error:
+        cause = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+        raise WorkerStartError(f"a worker cannot load module {module!r}: {type(cause).__name__}: {cause}") from error
+    return fn
 
 
 def _portable(error: BaseException) -> BaseException:
@@ -104,7 +128,7 @@ def _home(fn: Any) -> str:
         elif inspect.ismethod(fn):
             fn = fn.__self__ if inspect.isclass(fn.__self__) else type(fn.__self__)
         elif inspect.isroutine(fn) or inspect.isclass(fn):
-            return fn.__module__ or "builtins"
+            return getattr(fn, "__module__", None) or "builtins"
         else:
             fn = type(fn)
 
@@ -145,5 +169,9 @@ def _load(name: str, file: str) -> ModuleType:
         raise ConfigError(f"the worker cannot load {file}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[alias] = module
-    spec.loader.exec_module(module)
+    _loading.extend([file] if name == "__main__" else [])
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        _loading.clear()
     return module

@@ -21,11 +21,11 @@ from .defs import GraphDef
 from .graph import Graph
 from .hub import Event, Hub, Killed, Mailbox, refuse_patched_threads
 from .intake import AsyncIntake, Intake, ThreadIntake
+from .nodes import Node, as_exception
 from .outlet import Outlet
 from .places import Places
 from .report import Report
 from .runners import Answer, Call
-from .stages import Node, as_exception
 from .threads import join_threads
 from .values import HubResource
 from .watch import Watch
@@ -193,7 +193,7 @@ class Runtime:
     # -- what stages tell; all on the hub -----------------------------------------------------------------------------
 
     def fatal(self, stage: Node, errors: Sequence[Exception], why: str) -> None:
-        """See `stages.Engine`: what is past the stage is delivered, everything before it ends."""
+        """See `nodes.Engine`: what is past the stage is delivered, everything before it ends."""
         if stage in self._failed:
             return  # operations that ran beside the one that was fatal fail of the same cause
         self._failed.append(stage)
@@ -207,13 +207,13 @@ class Runtime:
             self.hub.timer(self._grace, stage.kill)
 
     def settled(self, stage: Node) -> None:
-        """See `stages.Engine`."""
+        """See `nodes.Engine`."""
         for circle in self.graph.circles:
             if stage in circle:
                 self._try_close(circle)
 
     def ended(self, stage: Node) -> None:
-        """See `stages.Engine`: the next channel closes, unless something may still come along a feedback edge."""
+        """See `nodes.Engine`: the next channel closes, unless something may still come along a feedback edge."""
         self._alive -= 1
         follower = self.graph.after(stage)
         if follower is None:
@@ -234,7 +234,7 @@ class Runtime:
             circle.head.close_input()
 
     def abandon(self, stage: Node, call: Call, late: Callable[[Answer], None]) -> None:
-        """See `stages.Engine`."""
+        """See `nodes.Engine`."""
         self._orphans[call] = stage.name
 
         def settle(answer: Answer) -> None:

@@ -21,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 from ..errors import ConfigError, PenstockError, PoisonItemError
 from ..shm import Child, Zygote, recv_frame, send_frame
 from .defs import at_least
-from .remote import ENTRY, dump_call, load_answer
+from .remote import ENTRY, dump_call, load_answer, refuse_while_loading
 from .threads import daemon, join_threads
 
 _logger = logging.getLogger(__name__)
@@ -64,13 +64,15 @@ class WorkerPool(Executor):
         env: environment variables for the workers, over those of this process.
 
     Raises:
-        ConfigError: `num_workers` is less than 1.
+        ConfigError: `num_workers` is less than 1, or a worker runs this because the main script has no
+            ``if __name__ == "__main__"`` guard.
     """
 
     runs_processes = True
 
     def __init__(self, num_workers: int, *, preload: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
         at_least("num_workers", num_workers, 1)
+        refuse_while_loading()
         self.num_workers = num_workers
         self._crew = _Crew(num_workers, Zygote([*preload, __name__], env))
         # The crew's threads do not know the pool, so that a forgotten one is collected and its workers leave.
@@ -145,8 +147,8 @@ class _Crew:
             self._closed = True
             while cancel and not self._calls.empty():
                 call = self._calls.get_nowait()
-                if call is not None:
-                    call.future.cancel()
+                if call is not None and call.future.cancel():
+                    call.future.set_running_or_notify_cancel()  # wakes whoever waits for it
             for _ in self._threads:
                 self._calls.put(None)
             if not self._threads:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .geometry import Grid, canvas_side, span
+from .packed import UInt32
 from .spec import PreprocessSpec
 
-UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Params = tuple[float, float, float, float, float, float]
 
@@ -45,10 +45,10 @@ def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def make_canvas(spec: PreprocessSpec, rows: int) -> UInt8:
-    """A canvas for `rows` pictures: uint8 ``[rows, c, c, 3]``, 64-byte aligned, zeroed."""
+def make_canvas(spec: PreprocessSpec, rows: int) -> UInt32:
+    """A canvas for `rows` pictures of packed pixels: uint32 ``[rows, c, c]``, 64-byte aligned, zeroed."""
     side = canvas_side(spec)
-    return aligned((rows, side, side, 3), np.uint8)
+    return aligned((rows, side, side), np.uint32)
 
 
 def make_params(spec: PreprocessSpec, rows: int) -> Float32:
@@ -59,18 +59,17 @@ def make_params(spec: PreprocessSpec, rows: int) -> Float32:
     return params
 
 
-def put(pixels: UInt8, grid: Grid, spec: PreprocessSpec, canvas: UInt8) -> Params:
+def put(pixels: UInt32, grid: Grid, spec: PreprocessSpec, canvas: UInt32) -> Params:
     """Copy what the filter reads into the canvas.
 
     Args:
-        pixels: uint8 ``[h, w, 3]``, or ``[h, w]`` for grey, upright, reduced so that no scale is above the limit.
+        pixels: Packed, uint32 ``[h, w]``, upright, reduced so that no scale is above the limit.
         grid: The sampling grid in `pixels`.
         spec: Says the target size and the filter.
-        canvas: uint8 ``[c, c, 3]``, written. What lies outside the piece stays as it was: its weights are 0.
+        canvas: uint32 ``[c, c]``, written. What lies outside the piece stays as it was: its weights are 0.
     """
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape
     left, right = span(grid.x0, grid.sx, spec, width)
     top, bottom = span(grid.y0, grid.sy, spec, height)
-    piece = pixels[top:bottom, left:right]
-    canvas[: bottom - top, : right - left] = piece if pixels.ndim == 3 else piece[:, :, None]
+    canvas[: bottom - top, : right - left] = pixels[top:bottom, left:right]
     return (grid.x0 - left, grid.y0 - top, grid.sx, grid.sy, float(right - left), float(bottom - top))

@@ -17,12 +17,13 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from ..errors import ConfigError, DecodeError, ItemError, TooLargeError, UnreadableError
-from .canvas import Placement, UInt8, put
+from .canvas import Placement, put
 from .color import to_rgb
 from .geometry import grid_for, reduction
 from .headers import check_format, refusal, webp_size
 from .jpeg import draft_factor, fast_jpeg, load
 from .modes import flatten, to_uint8
+from .packed import UInt32, pack, pack_array, unpack
 from .reading import read_file
 from .spec import PreprocessSpec
 from .upright import View, orientation
@@ -45,13 +46,13 @@ def check_pillow() -> None:
         raise ConfigError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut files would become silently wrong pictures")
 
 
-def decode_into(source: Source, spec: PreprocessSpec, canvas: UInt8) -> Placement:
+def decode_into(source: Source, spec: PreprocessSpec, canvas: UInt32) -> Placement:
     """Decode one picture into its canvas.
 
     Args:
         source: See `Source`. Pictures and arrays are only read.
         spec: What to make of it.
-        canvas: uint8 ``[c, c, 3]`` with ``c = canvas_side(spec)``; written, and half-written after an error.
+        canvas: uint32 ``[c, c]`` with ``c = canvas_side(spec)``; written, and half-written after an error.
 
     Raises:
         ReadError: The path cannot be read.
@@ -73,7 +74,7 @@ def decode_into(source: Source, spec: PreprocessSpec, canvas: UInt8) -> Placemen
     return _decode_bytes(data, spec, canvas)
 
 
-def _decode_bytes(source: bytes | bytearray | memoryview, spec: PreprocessSpec, canvas: UInt8) -> Placement:
+def _decode_bytes(source: bytes | bytearray | memoryview, spec: PreprocessSpec, canvas: UInt32) -> Placement:
     data = source if isinstance(source, bytes) else bytes(source)  # BytesIO shares the memory of bytes only
     name = check_format(data, spec.formats)
     if name == "WEBP" and (promised := webp_size(data)):
@@ -109,7 +110,7 @@ def _check_size(width: int, height: int, spec: PreprocessSpec) -> None:
         raise TooLargeError(f"{width} x {height} = {width * height} pixels, over max_pixels={spec.max_pixels}")
 
 
-def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt8) -> Placement:
+def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) -> Placement:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
@@ -121,10 +122,10 @@ def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt8) -
     has_alpha = pixels.ndim == 3 and pixels.shape[2] == 4
     if has_alpha or reduction(max(grid.sx, grid.sy), spec.size) > 1:
         return _place_image(Image.fromarray(np.ascontiguousarray(pixels)), "array", spec, canvas)
-    return Placement(put(pixels, grid, spec, canvas), width, height, "array")
+    return Placement(put(pack_array(pixels), grid, spec, canvas), width, height, "array")
 
 
-def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UInt8, data: bytes = b"") -> Placement:
+def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UInt32, data: bytes = b"") -> Placement:
     stored = image.size  # TIFF answers its upright size and turns itself while loading
     _check_size(*stored, spec)
     factor = draft_factor(*stored, spec) if name == "JPEG" else 1
@@ -135,14 +136,14 @@ def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UI
     grid = grid_for(*view.upright, spec)
     fx, fy = (reduction(s / factor, spec.size) for s in view.stored_axes(grid.sx, grid.sy))
     if pixels is None or fx * fy > 1:
-        pixels = _shrunk(image if pixels is None else Image.fromarray(pixels), fx, fy, spec)
+        pixels = _shrunk(image if pixels is None else unpack(pixels), fx, fy, spec)
     return Placement(put(*view.turned(pixels, grid, factor * fx, factor * fy), spec, canvas), *view.upright, name)
 
 
-def _shrunk(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec) -> UInt8:
+def _shrunk(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec) -> UInt32:
     profile = image.info.get("icc_profile")
     image, converted = flatten(image, spec)
     if fx * fy > 1:
         image = image.reduce((fx, fy))
     # Colours come last because they are the dearest per pixel; the means were taken in the source's own space.
-    return np.asarray(image if converted else to_rgb(image, profile, spec.cmyk))
+    return pack(image if converted else to_rgb(image, profile, spec.cmyk))

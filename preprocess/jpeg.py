@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, cast
 from PIL import Image
 
 from ..errors import ConfigError
-from .canvas import UInt8
+from .packed import UInt8, UInt32, pack_array
 from .spec import PreprocessSpec
 
 # Other eighths exist in libjpeg-turbo, but have no SIMD code: 5/8 takes 0.89 ms where the full size takes 0.69.
@@ -56,7 +56,7 @@ def check_decoder(spec: PreprocessSpec) -> None:
         raise ConfigError("preprocess: decoder='simplejpeg' is not installed: pip install 'penstock[jpeg]'")
 
 
-def fast_jpeg(image: Image.Image, data: bytes, factor: int) -> UInt8 | None:
+def fast_jpeg(image: Image.Image, data: bytes, factor: int) -> UInt32 | None:
     """The same picture by simplejpeg, or None when Pillow must do it.
 
     Args:
@@ -65,15 +65,15 @@ def fast_jpeg(image: Image.Image, data: bytes, factor: int) -> UInt8 | None:
         factor: 8, 4, 2 or 1.
 
     Returns:
-        uint8 ``[ceil(h / factor), ceil(w / factor), 3]``, or None for grey, CMYK, a colour profile, no simplejpeg, or
-        anything it raises: Pillow then says what is wrong.
+        Packed, uint32 ``[ceil(h / factor), ceil(w / factor)]``, or None for grey, CMYK, a colour profile, no
+        simplejpeg, or anything it raises: Pillow then says what is wrong.
     """
     decoder = _simplejpeg()
     if decoder is None or image.mode != "RGB" or "icc_profile" in image.info:
         return None
     width, height = -(-image.width // factor), -(-image.height // factor)
     try:
-        pixels = decoder.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+        pixels = decoder.decode_jpeg(data, "RGBX", min_height=height, min_width=width)
     except Exception:  # noqa: BLE001  (it raises ValueError for any warning of the library)
         return None
-    return pixels if pixels.shape == (height, width, 3) else None
+    return pack_array(pixels) if pixels.shape == (height, width, 4) else None

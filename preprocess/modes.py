@@ -9,8 +9,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import DecodeError
-from .canvas import UInt8
 from .color import to_rgb
+from .packed import UInt8
 from .spec import PreprocessSpec
 
 _PLAIN: Final = ("L", "RGB", "CMYK")

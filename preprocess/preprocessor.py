@@ -23,7 +23,7 @@ class Preprocessor:
 
     Args:
         spec: What to make of the pictures.
-        rows: Pictures in a batch, at least 1. Memory is ``rows * (c * c * 3 + bytes of one row)`` with
+        rows: Pictures in a batch, at least 1. Memory is ``rows * (c * c * 4 + bytes of one row)`` with
             ``c = 2 * size + 16``.
 
     Raises:

@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 from PIL import ExifTags, Image
 
-from .canvas import UInt8
 from .geometry import Grid
+from .packed import UInt32
 
 _T = TypeVar("_T")
 
@@ -55,11 +55,11 @@ class View:
         """Exchange two per-axis values between stored and upright, which is the same both ways."""
         return (vertical, horizontal) if _TURNS[self.turn][0] else (horizontal, vertical)
 
-    def turned(self, pixels: UInt8, grid: Grid, fx: int, fy: int) -> tuple[UInt8, Grid]:
+    def turned(self, pixels: UInt32, grid: Grid, fx: int, fy: int) -> tuple[UInt32, Grid]:
         """The reduced pixels as seen, and the grid in them.
 
         Args:
-            pixels: uint8 ``[h, w]`` or ``[h, w, 3]`` as stored, reduced.
+            pixels: uint32 ``[h, w]`` as stored, reduced.
             grid: In the full-size upright picture.
             fx: By how much the stored width was reduced (to ``ceil(width / fx)``).
             fy: The same for the height.
@@ -69,7 +69,7 @@ class View:
         """
         swap, flip_x, flip_y = _TURNS[self.turn]
         if swap:
-            pixels = pixels.swapaxes(0, 1)
+            pixels = pixels.T
         pixels = pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
         fx, fy = self.stored_axes(fx, fy)
         width, height = self.upright

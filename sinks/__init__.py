@@ -3,6 +3,7 @@
 from .base import RowBatch, Sink, WriteResult, concat, is_fit_key, row_key
 from .deadletters import DeadLetter, DeadLetters, read_dead_letters
 from .milvus import MilvusSink
+from .milvus_uri import parse_uri
 from .schema import Hit
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "WriteResult",
     "concat",
     "is_fit_key",
+    "parse_uri",
     "read_dead_letters",
     "row_key",
 ]

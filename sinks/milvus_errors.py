@@ -78,7 +78,7 @@ _GRPC = {
 
 def caught() -> tuple[type[Exception], ...]:
     """What calls of pymilvus raise: its own errors, and bare gRPC errors that it lets through."""
-    import grpc  # type: ignore[import-untyped]
+    import grpc
     from pymilvus.exceptions import MilvusException
 
     return MilvusException, grpc.RpcError, grpc.FutureTimeoutError

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import penstock
 import pytest
+
+import penstock
 from penstock.engine import Accounting, Report, StageReport
 from penstock.engine.cli import cli, main
 from penstock.engine.cli_options import FIELDS, option_name
@@ -210,18 +211,6 @@ def test_json_progress_leaves_one_object_on_standard_output(
     assert len(job) == 1
 
 
-def test_reports_go_to_the_file_and_to_the_jobs_folder(
-    job: list[tuple[ServiceConfig, list[Entry]]], pictures: Path
-) -> None:
-    """Both hold the same."""
-    Path("job").mkdir()
-    assert (
-        main(["embed", str(pictures), "--to", "a.db", "--job", "job", "--report", "r.json", "--progress", "none"]) == 0
-    )
-    assert json.loads(Path("r.json").read_text()) == json.loads(Path("job/report.json").read_text())
-    assert len(job) == 1
-
-
 def test_an_empty_folder_is_no_failure_but_is_said(
     job: list[tuple[ServiceConfig, list[Entry]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,12 +271,14 @@ def test_a_failed_job_ends_with_its_status_and_one_paragraph(
 def test_the_stage_of_a_failure_is_named(
     monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The engine notes it on each cause."""
+    """The engine notes it on each cause; what was lost until then is located too."""
     cause = OSError("disk full")
     cause.add_note("stage insert")
     failing(monkeypatch, PipelineFailure("stopped", [cause]))
     main(["embed", str(pictures), "--to", "a.db", "--progress", "none"])
-    assert "disk full (stage insert)" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "disk full (stage insert)" in message
+    assert "listed in a.dead-letters.jsonl" in message
 
 
 @pytest.mark.parametrize("way", ["option", "variable"])
@@ -412,6 +403,7 @@ def test_the_first_interrupt_lets_the_job_finish_what_it_holds(pictures: Path, f
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 130
     assert "finishing what is in flight" in done.stderr
+    assert "the same command does the rest" in done.stderr
     assert "read 2 = written 2" in done.stdout
 
 

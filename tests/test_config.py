@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock.engine.cli import cli
 from penstock.engine.cli_options import FIELDS, configured, option_name
 from penstock.engine.config import PROFILES, AsyncPipelineConfig, ServiceConfig
@@ -112,7 +113,7 @@ def test_assignment_is_checked() -> None:
     with pytest.raises(ConfigError, match=r"^batch_size: 'x'"):
         config.batch_size = "x"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ConfigError, match=r"^bach_size: no such setting; did you mean batch_size"):
-        config.bach_size = 1  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        config.bach_size = 1  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ConfigError, match=r"^profile: .*make a new ServiceConfig"):
         config.profile = "low_memory"
     assert config.batch_size == 64

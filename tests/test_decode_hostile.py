@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from penstock.errors import (
     DecodeError,
     ItemError,
@@ -33,7 +35,6 @@ from penstock.preprocess.decode import decode_into
 from penstock.preprocess.headers import webp_size
 from penstock.preprocess.reading import read_file
 from penstock.preprocess.spec import PreprocessSpec
-from PIL import Image
 
 SPEC = PreprocessSpec(size=64, resize=64)
 CANVAS = make_canvas(SPEC, 1)[0]

@@ -3,6 +3,7 @@
 Pictures here are as large as the target, so the canvas holds the decoded pixels themselves.
 """
 
+import gc
 import io
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
+
 from penstock.errors import ConfigError, DecodeError, UnreadableError
 from penstock.preprocess.canvas import Placement, make_canvas
 from penstock.preprocess.decode import Source, check_pillow, decode_into
 from penstock.preprocess.jpeg import check_decoder
+from penstock.preprocess.packed import pack, pack_array
 from penstock.preprocess.spec import PreprocessSpec
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 SIZE = 64
 SPEC = PreprocessSpec(size=SIZE, resize=SIZE)
@@ -27,7 +30,12 @@ def decode(source: Source, spec: PreprocessSpec = SPEC) -> tuple[UInt8, Placemen
     canvas = make_canvas(spec, 1)[0]
     placed = decode_into(source, spec, canvas)
     width, height = (int(v) for v in placed.params[4:])
-    return canvas[:height, :width].copy(), placed
+    return channels(canvas)[:height, :width], placed
+
+
+def channels(canvas: npt.NDArray[np.uint32]) -> UInt8:
+    """Packed pixels as uint8 ``[c, c, 3]``."""
+    return np.stack([(canvas >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)], -1)
 
 
 def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
@@ -366,11 +374,12 @@ def test_orientations_of_reduced_pictures_come_out_upright(turn: int, name: str)
     options: dict[str, Any] = {"JPEG": {"quality": 98}}.get(name, {})
     canvas = make_canvas(SPEC, 1)[0]
     placed = decode_into(encoded(stored_as(upright, turn), name, exif=exif, **options), SPEC, canvas)
+    seen = channels(canvas).astype(float)
     x0, y0, sx, sy, w, h = placed.params
     x = np.clip(x0 + (np.arange(SIZE) + 0.5) * sx - 0.5, 0, w - 1)
     y = np.clip(y0 + (np.arange(SIZE) + 0.5) * sy - 0.5, 0, h - 1)
-    red = np.interp(x, np.arange(w), canvas[int(h) // 2, : int(w), 0].astype(float))
-    green = np.interp(y, np.arange(h), canvas[: int(h), int(w) // 2, 1].astype(float))
+    red = np.interp(x, np.arange(w), seen[int(h) // 2, : int(w), 0])
+    green = np.interp(y, np.arange(h), seen[: int(h), int(w) // 2, 1])
     offset = round((int(SIZE * upright.shape[0] / upright.shape[1]) - SIZE) / 2)
     centre = (np.arange(SIZE) + 0.5) * upright.shape[1] / SIZE - 0.5
     row = (np.arange(SIZE) + 0.5 + offset) * upright.shape[0] / int(SIZE * upright.shape[0] / upright.shape[1]) - 0.5
@@ -464,3 +473,35 @@ def test_decoder_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatc
     check_decoder(SPEC)
     with pytest.raises(ConfigError, match=r"penstock\[jpeg\]"):
         check_decoder(SPEC.replace(decoder="simplejpeg"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (500, 375), (9000, 600)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_packed_pixels_are_pillows_own(size: tuple[int, int], mode: str) -> None:
+    """A view of Pillow's memory, or a copy where it is scattered over several blocks (9000 x 600): the same pixels."""
+    image = Image.effect_noise(size, 90).convert(mode)
+    assert (channels(pack(image)) == np.asarray(image.convert("RGB"))).all()
+
+
+def test_packed_pixels_outlive_their_picture() -> None:
+    """The view keeps Pillow's memory alive: nothing else may be put there while it is read."""
+    views = []
+    for level in range(50):
+        views.append(pack(Image.new("RGB", (300, 300), (level, level, level))))
+        gc.collect()
+    assert [int(view[-1, -1]) & 255 for view in views] == list(range(50))
+
+
+def test_packing_works_without_the_arrow_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Pillow that does not offer it is slower, not wrong."""
+    monkeypatch.delattr(Image.Image, "__arrow_c_array__")
+    assert (channels(pack(Image.fromarray(smooth()))) == smooth()).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+def test_arrays_are_packed_in_any_layout(shape: tuple[int, ...]) -> None:
+    """Grey, colour and padded arrays, contiguous or not."""
+    array = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    for a in (array, array[::-1, ::2]):
+        expected = np.repeat(a[:, :, None], 3, 2) if a.ndim == 2 else a[:, :, :3]
+        assert (channels(pack_array(a)) == expected).all()

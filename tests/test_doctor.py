@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from penstock.engine import doctor, doctor_checks, machine
 from penstock.engine.cli import main
 from penstock.engine.doctor import Finding, findings_text, is_ready

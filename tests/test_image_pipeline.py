@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
+
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, ServiceConfig, embed_images
 from penstock.engine.jobs.images import search_images
 from penstock.errors import CollectionMismatchError, UnreadableError
-from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -221,3 +222,19 @@ def test_vectors_made_otherwise_are_not_mixed(store: str, photos: list[Path]) ->
         pytest.raises(CollectionMismatchError, match="size 64 there, 224 here"),
     ):
         job.insert_images(photos[:1])
+
+
+def test_reports_go_to_the_file_and_to_the_jobs_folder_also_of_a_failed_job(tmp_path: Path, photos: list[Path]) -> None:
+    """Both hold the same, and account for what was read before the failure."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.jpg").write_bytes(b"junk")
+    with pytest.raises(PipelineFailure):
+        embed_images(
+            folder, to=str(tmp_path / "p.db"), workers=1, max_failures=0, job=tmp_path / "job", report=tmp_path / "r.json"
+        )
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert told == json.loads((tmp_path / "job" / "report.json").read_text())
+    assert told["accounting"]["dead"] == 5
+    assert len((tmp_path / "job" / "dead-letters.jsonl").read_text().splitlines()) == 5

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
+
 from penstock.preprocess.canvas import aligned
 from penstock.preprocess.preprocessor import Preprocessor
 from penstock.preprocess.presets import PRESETS, preset
 from penstock.preprocess.spec import PreprocessSpec
-from PIL import Image
 
 UInt8 = npt.NDArray[np.uint8]
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from penstock.preprocess.runtime import compilation_cache, worker_environment
 
 PATHS = f"import sys; sys.path[:0] = {[str(p) for p in sys.path if p]!r}\n"

@@ -6,6 +6,7 @@ import io
 import json
 
 import pytest
+
 from penstock.engine import Accounting, Bottleneck, ChannelReport, Report, StageReport
 from penstock.engine.progress import JsonLines, LiveTable, PlainLines, Progress, Quiet, eta, make_progress
 

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from penstock.engine import Accounting, Bottleneck, ChannelReport, MemoryReport, Report, StageReport, render
 from penstock.engine.contact_sheet import check_sheet_path, contact_sheet
 from penstock.engine.render import check_report_path, render_text, report_json, write_report
 from penstock.engine.wording import duration, printable, rate, size
 from penstock.errors import ConfigError
 from penstock.sinks import Hit
-from PIL import Image
 
 HOSTILE = [
     "a\nb.jpg",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock.engine.sources import Broken, Entry, FileSource, Filtered, Item, Source, key_of
 from penstock.engine.sources.kinds import looks_like_picture
 from penstock.errors import ReadError, SourceError

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from penstock.errors import ConfigError
 from penstock.preprocess.geometry import canvas_side, grid_for, reduction, resized_size, scale_limit, span
 from penstock.preprocess.presets import PRESETS, preset

@@ -109,6 +109,14 @@ class Embedder(ABC):
         """
 
     @property
+    def knows_dimension(self) -> bool:
+        """Whether `dimension` is known already."""
+        try:
+            return self.dimension > 0
+        except EmbedderError:
+            return False
+
+    @property
     @abstractmethod
     def fingerprint(self) -> str:
         """Changes whenever the vectors of the same pixels would change. Needs no `open`.

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...errors import ConfigError
 from ...sinks import Hit, row_key
 from .. import NOTHING, ItemFailure, Outcome, Report
 from ..config import ServiceConfig
+from ..render import check_report_path, write_report
 from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Batch, Picture
 from .inputs import pictures_of
 from .pipeline import ImageEmbeddingPipeline
-from .places import dead_letters_path
+from .places import dead_letters_path, report_paths
 from .run import Interrupt, Watcher
 
 _AHEAD = 1024
@@ -64,10 +67,31 @@ def run_job(
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
 ) -> Report:
-    """Run the main job over items of a source (``engine.sources``) or ``Picture``s; see ``embed_images``."""
-    _prepare(config)
+    """Run the main job over items of a source (``engine.sources``) or ``Picture``s; see ``embed_images``.
+
+    The report files are written whether the job succeeds or fails. ``seconds`` is the whole time, starting included.
+    """
+    begin = time.monotonic()
     with ImageEmbeddingPipeline(config) as pipeline:
-        return pipeline.stream(batches_of(things, config.batch_size), watcher=watcher, interrupt=interrupt)
+        _prepare(config)
+        try:
+            pipeline.stream(batches_of(things, config.batch_size), watcher=watcher, interrupt=interrupt)
+        finally:
+            report = _whole(pipeline.report or Report(), time.monotonic() - begin, pipeline)
+            for path in report_paths(config):
+                write_report(report, path)
+    return report
+
+
+def _whole(report: Report, seconds: float, pipeline: ImageEmbeddingPipeline) -> Report:
+    """The report of the whole job: the engine's, with the time it took to start it."""
+    extra = {
+        **report.extra,
+        "startup_seconds": seconds - report.seconds,
+        "dead_letters": pipeline.dead_letters if report.accounting.dead else None,
+    }
+    rate = report.accounting.written / seconds if seconds > 0 else 0.0
+    return replace(report, seconds=seconds, items_per_second=rate, extra=extra)
 
 
 def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
@@ -90,9 +114,12 @@ def _things(source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
 
 
 def _prepare(config: ServiceConfig) -> None:
-    """The job's folder; the last run's dead letters step aside, because this run says anew what cannot be done."""
+    """Places to write to; the last run's dead letters step aside, because this run says anew what cannot be done."""
+    if config.report is not None:
+        check_report_path(config.report)
+    if config.job is not None:
+        config.job.mkdir(parents=True, exist_ok=True)
     path = dead_letters_path(config)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         path.replace(path.with_suffix(".previous.jsonl"))
 

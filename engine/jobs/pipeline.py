@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import ConfigError, EmbedderError
 from ...preprocess import PreprocessPool
-from ...sinks import DeadLetters, Hit, MilvusSink
+from ...sinks import DeadLetters, Hit, MilvusSink, parse_uri
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
 from .batches import JobValues, Picture, Written
@@ -53,6 +53,7 @@ class ImageEmbeddingPipeline:
         self.config = config or ServiceConfig(**settings)
         if self.config.to is None:
             raise ConfigError('to is missing: say where the rows go, e.g. to="photos.db" or to="http://host:19530"')
+        parse_uri(self.config.to)  # refused now, not after the workers have been started
         self._plan = make_plan(self.config)
         self._sinks: dict[str, MilvusSink] = {}
         self._pool: PreprocessPool | None = None
@@ -111,7 +112,7 @@ class ImageEmbeddingPipeline:
 
     def count(self, collection_name: str | None = None) -> int:
         """How many rows the collection holds, exactly."""
-        return self._sink(collection_name).count()
+        return self._existing_sink(collection_name).count()
 
     def adopt(self) -> None:
         """Take over embedder and pixels from the configured collection, which must exist and not be in use here yet.
@@ -224,7 +225,7 @@ class ImageEmbeddingPipeline:
             num_preprocess_workers: worker processes; default: ``config.workers``, or the cores there are.
         """
         size = batch_size or self.config.batch_size
-        pool = self._started_pool(size, num_preprocess_workers)
+        pool = self._started(size, num_preprocess_workers, collection_name)
 
         def graph(ends: Ends) -> PipelineBuilder:
             return streaming(ends, pool, self._plan.embedder)
@@ -265,7 +266,7 @@ class ImageEmbeddingPipeline:
         Raises:
             PipelineFailure: the job could not go on, or its failure budget is spent.
         """
-        pool = self._started_pool(self.config.batch_size, None)
+        pool = self._started(self.config.batch_size, None, None)
 
         def graph(ends: Ends) -> PipelineBuilder:
             return streaming(ends, pool, self._plan.embedder)
@@ -313,7 +314,7 @@ class ImageEmbeddingPipeline:
             SinkError: the store cannot be asked.
         """
         vector = query if isinstance(query, np.ndarray) and query.ndim == 1 else self.embed(query)
-        return self._sink(collection_name).search(np.asarray(vector, np.float32), k)
+        return self._existing_sink(collection_name).search(np.asarray(vector, np.float32), k)
 
     def embed(self, picture: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The vector ``[D]`` of one picture, made in this process.
@@ -342,6 +343,14 @@ class ImageEmbeddingPipeline:
             self._local_threads = threads
         return self._local
 
+    def _started(self, size: int, workers: int | None, collection: str | None) -> PreprocessPool:
+        """The workers and the sink, started side by side where the sink need not wait to hear how long vectors are."""
+        with ThreadPoolExecutor(1, "penstock-start") as helper:
+            pool = helper.submit(self._started_pool, size, workers)
+            if self._plan.embedder.knows_dimension:
+                self._sink(collection)
+            return pool.result()
+
     def _started_pool(self, size: int, workers: int | None) -> PreprocessPool:
         """The worker pool; a warm one is used again if it has the same shape."""
         count = workers or self.config.workers or len(os.sched_getaffinity(0))
@@ -357,11 +366,11 @@ class ImageEmbeddingPipeline:
         return self._pool
 
     def _dimension(self) -> int:
-        if self._pool and self._plan.embedder.runs == "worker":
-            return self._pool.layout.dimension
         try:
             return self._plan.embedder.dimension
-        except EmbedderError:
+        except EmbedderError:  # known only once it is open, here or in the workers
+            if self._pool and self._plan.embedder.runs == "worker":
+                return self._pool.layout.dimension
             self._open_embedder()
             return self._plan.embedder.dimension
 
@@ -372,10 +381,18 @@ class ImageEmbeddingPipeline:
             check_recipe(sink.note, self._plan, name)
         return self._sinks[name]
 
+    def _existing_sink(self, name: str | None) -> MilvusSink:
+        """A collection that must be there already: asking for one does not make it."""
+        name = name or self.config.collection
+        if name not in self._sinks:
+            sink = self._opened_sink(name, None)
+            check_recipe(sink.note, self._plan, name)
+        return self._sinks[name]
+
     def _opened_sink(self, name: str, dimension: int | None) -> MilvusSink:
         config = self.config
         assert config.to is not None
-        sink = self._sinks[name] = MilvusSink(
+        sink = MilvusSink(
             config.to,
             name,
             dimension,
@@ -384,5 +401,10 @@ class ImageEmbeddingPipeline:
             index=config.index,
             note=recipe_of(self._plan),
         )
-        sink.open()
+        try:
+            sink.open()
+        except BaseException:
+            sink.close()
+            raise
+        self._sinks[name] = sink
         return sink

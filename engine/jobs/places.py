@@ -7,6 +7,12 @@ from pathlib import Path
 from ..config import ServiceConfig
 
 
+def report_paths(config: ServiceConfig) -> list[Path]:
+    """Where the report goes: the asked-for file, and the job's folder."""
+    own = [config.job / "report.json"] if config.job is not None else []
+    return own + ([config.report] if config.report is not None else [])
+
+
 def dead_letters_path(config: ServiceConfig) -> Path:
     """The file that lists what could not be done.
 

@@ -67,8 +67,8 @@ def check_recipe(recipe: str, plan: Plan, collection: str) -> None:
         return
     wrong = _differences(there, here)
     raise CollectionMismatchError(
-        f"collection {collection!r} holds vectors made otherwise: {'; '.join(wrong)}. Vectors of different making cannot "
-        "be compared: choose another collection (--collection), or the settings it was made with"
+        f"collection {collection!r} holds vectors made otherwise: {'; '.join(wrong)}. Vectors of different making "
+        "cannot be compared: choose another collection (--collection), or the settings it was made with"
     )
 
 
