@@ -1,0 +1,50 @@
+"""The examples run as they stand, from any folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments: str, cwd: Path) -> str:
+    """Run an example; its output."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=55, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_demo_embeds_searches_and_names_what_to_open(tmp_path: Path) -> None:
+    """What ``make demo`` runs: rows for all photographs, the query first among its neighbours, two pages."""
+    told = run(str(EXAMPLES / "demo.py"), str(EXAMPLES / "photos"), "--out", "out", cwd=tmp_path)
+    assert "= written 43 + filtered 2 + dead 0 + in flight 0" in told
+    assert "astronaut-1.jpg" in told
+    for page in ("contact-sheet.html", "report.html"):
+        assert str(tmp_path / "out" / page) in told
+        assert "<html" in (tmp_path / "out" / page).read_text()[:200]
+    assert "data:image/jpeg;base64" in (tmp_path / "out" / "contact-sheet.html").read_text()
+
+
+def test_the_three_ways_are_compared(tmp_path: Path) -> None:
+    """All three insert the same ids, and each has its line."""
+    told = run(str(EXAMPLES / "async_batch_processing.py"), "--repeat", "1", cwd=tmp_path)
+    assert [line.split()[0] for line in told.splitlines()] == [
+        "insert_images",
+        "insert_images_async",
+        "insert_images_streaming",
+    ]
+
+
+def test_the_builder_runs_a_graph_of_ones_own(tmp_path: Path) -> None:
+    """Blocking, async and generating operations in one graph."""
+    told = run(str(EXAMPLES / "pipeline_builder.py"), cwd=tmp_path)
+    assert "dropped" in told
+    assert "pixels" in told
