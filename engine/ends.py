@@ -145,6 +145,8 @@ class Aggregate(Emitter):
         try:
             while True:
                 self._one()
+                if self.in_circle:  # also when it only took something in: that may have been the last thing to move
+                    self._engine.settled(self)
         except Closed:
             self._finish()
             raise
@@ -190,7 +192,6 @@ class Aggregate(Emitter):
         self.held -= units
         for entry in entries:
             self._values.discard(entry.value)
-        self._tell_circle()
 
     def _take(self) -> tuple[list[Entry], int]:
         self._stop_clock()
@@ -210,8 +211,3 @@ class Aggregate(Emitter):
             self.active -= 1
             raise
         self._leave(job)
-        self._tell_circle()
-
-    def _tell_circle(self) -> None:
-        if self.in_circle:
-            self._engine.settled(self)

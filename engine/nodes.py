@@ -105,7 +105,7 @@ class Node:
     def begin(self) -> None:
         """Start its fibers."""
         self._running = self.concurrency
-        self._fibers = [self._engine.hub.spawn(self._live) for _ in range(self.concurrency)]
+        self._fibers = [self._engine.hub.spawn(self._live, self._parted) for _ in range(self.concurrency)]
 
     def kill(self) -> None:
         """End its fibers at once; what they hold is given back."""
@@ -133,6 +133,8 @@ class Node:
             # A fiber must not die unheard: whoever waits for what it held would wait for ever.
             if not (isinstance(error, Killed) and self.doomed):
                 self._engine.fatal(self, [as_exception(error)], "stopped")
+
+    def _parted(self) -> None:
         self._running -= 1
         if not self._running:
             self._engine.ended(self)

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic, perf_counter
 
 from ..errors import PipelineFailure
@@ -65,6 +66,7 @@ class Runtime:
         self._failed: list[Node] = []
         self._over, self._quiet = Event(self.hub), Event(self.hub)
         self._stop_wish = False
+        self._drain_wish: tuple[float | None] | None = None
         self._grace = GRACE
         self._alive = 0
         self._orphans: dict[Call, str] = {}
@@ -104,6 +106,7 @@ class Runtime:
 
     def drain(self, timeout: float | None) -> None:
         """Stop reading the source; after `timeout` seconds stop everything."""
+        self._drain_wish = (timeout,)
         self.mailbox.post(lambda: self._begin_drain(timeout))
 
     def report(self) -> Report:
@@ -151,12 +154,17 @@ class Runtime:
     def _conduct(self) -> None:
         self.mailbox.open(self.hub)
         self.watch.begin(self, self._label)
-        opening = self.hub.spawn(self._open)
+        opened = Event(self.hub)
+        opening = self.hub.spawn(self._open, opened.set)
         if self._stop_wish:  # it came before the mailbox was open
             self._halt()
+        elif self._drain_wish is not None:
+            self._begin_drain(*self._drain_wish)
         self._over.wait()
         deadline = monotonic() + self._grace
-        self.hub.kill(opening)
+        if not opened.is_set:
+            self.hub.kill(opening)
+            opened.wait(self._grace)
         for step in (self._end_stages, self._give_back, self._stop_resources, self._end_threads):
             try:
                 step(deadline)
@@ -169,7 +177,8 @@ class Runtime:
             for resource in self.definition.resources:
                 resource.start_in_hub()
                 self._started.append(resource)
-            self._begin()
+            if not self._over.is_set:
+                self._begin()
         except BaseException as error:  # noqa: BLE001
             if not (isinstance(error, Killed) and self._over.is_set):
                 self._record("resource" if not self._alive else "engine", [as_exception(error)], "could not start")
@@ -292,17 +301,16 @@ class Runtime:
         del deadline
         for resource in reversed(self._started):
             done = Event(self.hub)
-            fiber = self.hub.spawn(self._stop_resource, resource, done)
+            fiber = self.hub.spawn(partial(self._stop_resource, resource), done.set)
             if not done.wait(_RESOURCE_SECONDS):
                 self.hub.kill(fiber)
                 _logger.warning("%s: %r did not stop within %.0f s", self._label, resource, _RESOURCE_SECONDS)
 
-    def _stop_resource(self, resource: HubResource, done: Event) -> None:
+    def _stop_resource(self, resource: HubResource) -> None:
         try:
             resource.stop_in_hub()
         except BaseException as error:  # noqa: BLE001
             self._record("resource", [as_exception(error)], "could not stop")
-        done.set()
 
     # -- failures -----------------------------------------------------------------------------------------------------
 

@@ -96,8 +96,8 @@ def _guarded(name: str, data: bytes, place: Callable[[], Placement]) -> Placemen
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(f"{name}: {error}; max_pixels is the knob") from error
     except Exception as error:
-        # Plugins were seen to raise ValueError, SyntaxError, IndexError, NotImplementedError, OverflowError,
-        # MemoryError and UnicodeDecodeError beside OSError: one bad file must never cost its neighbours.
+        # Plugins were seen to raise nine classes, among them ValueError, SyntaxError, IndexError, OverflowError and
+        # MemoryError, beside OSError: one bad file must never cost its neighbours.
         raise refusal(name, data, error) from error
 
 

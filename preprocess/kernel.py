@@ -204,8 +204,8 @@ def _is_split(spec: PreprocessSpec) -> bool:
 def _stored_shape(spec: PreprocessSpec) -> tuple[int, ...]:
     """Shape in which a row is stored: columns stay split in blocks where they can.
 
-    It is the same memory, but XLA then copies runs of a block; over whole rows it computes each pixel's block by division
-    and copies them one by one (15 % of the kernel).
+    It is the same memory, but XLA then copies runs of a block; over whole rows it divides to find each pixel's block
+    and copies pixels one by one (15 % of the kernel).
     """
     if not _is_split(spec):
         return spec.pixel_shape()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from penstock.bench.__main__ import BENCHMARKS, main
 from penstock.bench.harness import Child, Options, Variant, rotated, run_rounds
 from penstock.bench.pictures import make_set

@@ -9,12 +9,13 @@ from statistics import mean
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from penstock import errors
 from penstock.bench import pictures
 from penstock.bench.hostile import Expected, make_hostile
 from penstock.bench.pictures import RECIPES, encode, link_set, make_set, texture
 from penstock.errors import ConfigError
-from PIL import Image
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock.bench.result import Goal, Result, Spread, machine, paired, render, tabulate
 from penstock.errors import ConfigError
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from penstock.bench.__main__ import BENCHMARKS
 
 VARIANTS = {

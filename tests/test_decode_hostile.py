@@ -247,7 +247,7 @@ def test_webp_size_is_read_from_each_kind_of_header(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("v"), SyntaxError("s"), IndexError(), NotImplementedError("n"), OverflowError("o"), MemoryError(),
+    [ValueError("v"), SyntaxError("s"), IndexError(), RuntimeError("n"), OverflowError("o"), MemoryError(),
      UnicodeDecodeError("utf-8", b"x", 0, 1, "u"), OSError("o"), ZeroDivisionError(), RecursionError(), KeyError("k"),
      AssertionError(), Image.DecompressionBombError("b"), Image.DecompressionBombWarning("w")],
     ids=lambda e: type(e).__name__,

@@ -3,7 +3,6 @@
 Pictures here are as large as the target, so the canvas holds the decoded pixels themselves.
 """
 
-import gc
 import io
 from collections.abc import Callable
 from typing import Any
@@ -485,10 +484,7 @@ def test_packed_pixels_are_pillows_own(size: tuple[int, int], mode: str) -> None
 
 def test_packed_pixels_outlive_their_picture() -> None:
     """The view keeps Pillow's memory alive: nothing else may be put there while it is read."""
-    views = []
-    for level in range(50):
-        views.append(pack(Image.new("RGB", (300, 300), (level, level, level))))
-        gc.collect()
+    views = [pack(Image.new("RGB", (300, 300), (level, level, level))) for level in range(50)]
     assert [int(view[-1, -1]) & 255 for view in views] == list(range(50))
 
 

@@ -268,13 +268,14 @@ def test_a_feedback_edge_does_not_stand_still_when_everything_is_full(capacity: 
     pipeline.report().accounting.check()
 
 
-def test_an_aggregate_inside_a_circle_is_let_go_at_the_end() -> None:
+@pytest.mark.parametrize("kind", [None, "green"])
+@pytest.mark.parametrize("n", range(1, 9))
+def test_an_aggregate_inside_a_circle_is_let_go_at_the_end(n: int, kind: Any) -> None:
     """It waits for more values that only its own could become: the short list goes on."""
-    passes = Passes(2)
-    builder = PipelineBuilder().add_source(range(5)).pipe(lambda x: x, name="head")
-    builder.aggregate(4).disaggregate().pipe(passes, feedback="head")
+    builder = PipelineBuilder().add_source(range(n)).pipe(lambda x: x, name="head", concurrency=2)
+    builder.aggregate(4).disaggregate().pipe(Passes(3), feedback="head", kind=kind)
     items, _ = run(builder)
-    assert sorted(items) == list(range(5))
+    assert sorted(items) == list(range(n))
 
 
 def test_an_aggregate_inside_a_circle_may_drop_its_last() -> None:

@@ -29,8 +29,10 @@ DEADLINE = 20.0
 
 def ours(pipeline: Pipeline) -> list[str]:
     """Names of the threads of a pipeline that run."""
-    label = next(thread.name for thread in [pipeline._runtime._thread])  # pyright: ignore[reportPrivateUsage]
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(label)]
+    label = pipeline._runtime._thread.name  # pyright: ignore[reportPrivateUsage]
+    return [
+        thread.name for thread in threading.enumerate() if thread.name == label or thread.name.startswith(f"{label}-")
+    ]
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -266,13 +268,13 @@ def test_a_forgotten_pipeline_stops_when_it_is_collected() -> None:
 
     pipeline = PipelineBuilder().add_source(source()).pipe(lambda x: x).add_sink().build(num_threads=1)
     assert pipeline.get_item(timeout=DEADLINE) == 0
-    label = ours(pipeline)[0].split("-source")[0].split("-op")[0]
+    label = pipeline._runtime._thread.name  # pyright: ignore[reportPrivateUsage]
     alive = weakref.ref(pipeline)
     del pipeline
     gc.collect()
     assert alive() is None
     assert closed.wait(DEADLINE)
-    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith(label)])
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith(f"{label}-")])
 
 
 def test_a_pipeline_may_be_stopped_from_its_own_operations() -> None:
@@ -350,6 +352,31 @@ def test_drain_with_a_timeout_stops_what_does_not_finish() -> None:
         threading.Timer(0.2, go.set).start()
         assert list(pipeline.get_iterator(timeout=DEADLINE)) == []
     assert pipeline.report().accounting.in_flight == 1
+
+
+def test_a_stop_right_after_the_start_is_quick_and_clean() -> None:
+    """Whatever has begun by then, fibers that never took a step included."""
+    for _ in range(30):
+        pipeline = (
+            PipelineBuilder().add_source(itertools.count()).pipe(abs, kind="green").add_sink().build(num_threads=1)
+        )
+        began = monotonic()
+        pipeline.start()
+        pipeline.stop()
+        assert monotonic() - began < 0.9  # less than the grace: nothing was waited for in vain
+        assert ours(pipeline) == []
+
+
+def test_a_drain_right_after_the_start_is_not_lost() -> None:
+    """The engine's thread may not even have begun."""
+    for _ in range(10):
+        pipeline = PipelineBuilder().add_source(itertools.count()).add_sink().build(num_threads=1)
+        pipeline.start()
+        pipeline.drain()
+        items = list(pipeline.get_iterator(timeout=DEADLINE))
+        assert items == list(range(len(items)))
+        pipeline.stop()
+        assert pipeline.report().accounting.in_flight == 0
 
 
 # -- whole programs ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import functools
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,14 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from penstock.errors import DecodeError
 from penstock.preprocess.canvas import aligned
 from penstock.preprocess.preprocessor import Preprocessor
 from penstock.preprocess.presets import PRESETS, preset
 from penstock.preprocess.spec import PreprocessSpec
+
+# A kernel takes a second to compile, and most tests here are the first to need theirs.
+pytestmark = pytest.mark.slow
 
 UInt8 = npt.NDArray[np.uint8]
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -202,7 +207,6 @@ def test_transform_replaces_normalization(tmp_path: Any, monkeypatch: pytest.Mon
     assert np.allclose(got, [whole[:48].mean(), whole[48:].mean()], rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_one_compilation_serves_all_picture_sizes() -> None:
     """Sizes, filters' widths and which rows are asked for never trace again."""
     preprocessor = Preprocessor(plain(), 4)
@@ -214,7 +218,6 @@ def test_one_compilation_serves_all_picture_sizes() -> None:
     assert preprocessor.kernel.compilations() == 1
 
 
-@pytest.mark.slow
 def test_rows_are_bitwise_the_same_in_any_company() -> None:
     """Batch size, position, neighbours and what lay there before do not change one bit of a row."""
     spec = plain(dtype="float32", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
@@ -257,6 +260,28 @@ def test_failed_row_leaves_its_neighbours_alone() -> None:
     preprocessor.run(out, [0, 1])
     assert np.isfinite(out).all()
     assert (out[1] == expected[0]).all()
+
+
+def test_rows_are_loaded_by_several_threads_at_once() -> None:
+    """Distinct rows from four threads hold what one thread would have put there, failures in between or not."""
+    files = [encoded(photo(150 + 7 * n, 140, n), ("JPEG", "PNG", "WEBP")[n % 3]) for n in range(12)]
+    preprocessor = Preprocessor(plain(), 24)
+
+    def load(row: int) -> bool:
+        try:
+            preprocessor.load(row, files[row % 12] if row % 5 else files[row % 12][:500])
+        except DecodeError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(load, range(24)))
+    assert loaded == [row % 5 != 0 for row in range(24)]
+    rows = [row for row in range(24) if loaded[row]]
+    out = np.empty((len(rows), 96, 96, 3), np.uint8)
+    preprocessor.run(out, rows)
+    for pixels, row in zip(out, rows, strict=True):
+        assert (pixels == run(files[row % 12], plain())).all()
 
 
 @pytest.mark.parametrize("out", [np.empty((1, 3, 96, 96), np.uint8), np.empty((1, 96, 96, 3), np.float32)])
