@@ -18,7 +18,7 @@ help:
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,jpeg,onnx,report]"
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,jpeg,onnx,report]"
 	@touch $@
 
 demo: $(STAMP)
@@ -37,7 +37,7 @@ types: $(STAMP)
 	$(BIN)/mypy -p penstock && $(BIN)/mypy tests && $(BIN)/pyright
 
 bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[bench]"
 	$(BIN)/python -m penstock.bench all
 
 clean:

@@ -85,12 +85,14 @@ class Watch:
     Attributes:
         whole: the most bytes of the tree at one time.
         own: the same without the processes of a store.
+        sampled: set once there is a sample.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self.whole = 0
         self.own = 0
+        self.sampled = threading.Event()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-bench-memory", daemon=True)
 
@@ -114,6 +116,7 @@ class Watch:
                     whole += size
                     own += 0 if "milvus" in " ".join(process.cmdline()) else size
             self.whole, self.own = max(self.whole, whole), max(self.own, own)
+            self.sampled.set()
 
 
 def held(pid: int) -> int:
