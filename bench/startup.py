@@ -69,7 +69,9 @@ def new_process(paths: Sequence[str], cache: str | None) -> Generator[Measure, N
 
 @contextmanager
 def new_pool(paths: Sequence[str], cache: str) -> Generator[Measure, None, None]:
-    """Another pool in a process that has had one."""
+    """Another pool in a process that keeps the fork server."""
+    from ..preprocess import warm_start
+
     _use_cache(cache)
 
     def measure() -> Measures:
@@ -78,7 +80,8 @@ def new_pool(paths: Sequence[str], cache: str) -> Generator[Measure, None, None]
             next(stream.preprocess_stream(paths))
             return {"seconds": time.monotonic() - start}
 
-    yield measure
+    with warm_start():
+        yield measure
 
 
 @contextmanager

@@ -47,24 +47,29 @@ class Source(Emitter):
             self._values.discard(value)
 
     def _work(self) -> None:
-        while True:
-            waiting = Job(self, Entry(None, 0, 0), 0)
-            try:
-                drawn = self.intake.draw(waiting)
-            except BaseException as error:
-                self.active -= 1
-                if waiting.call is not None:
-                    self._engine.abandon(self, waiting.call, self._late)
-                if isinstance(error, Killed) and self.doomed:
-                    raise
-                self._engine.fatal(self, [as_exception(error)], "raised")
-                return
+        while self._one():
+            pass
+
+    def _one(self) -> bool:
+        """Draw a value and pass it on; a frame of its own, so that nothing holds it while the next one is awaited."""
+        waiting = Job(self, Entry(None, 0, 0), 0)
+        try:
+            drawn = self.intake.draw(waiting)
+        except BaseException as error:
+            if waiting.call is not None:
+                self._engine.abandon(self, waiting.call, self._late)
+            if isinstance(error, Killed) and self.doomed:
+                raise
+            self._engine.fatal(self, [as_exception(error)], "raised")
+            return False
+        finally:
             self.active -= 1
-            if drawn is None:
-                return
-            self.meter.busy.add(drawn.seconds)
-            self.meter.times.add(drawn.seconds)
-            self._pass_on(drawn.value)
+        if drawn is None:
+            return False
+        self.meter.busy.add(drawn.seconds)
+        self.meter.times.add(drawn.seconds)
+        self._pass_on(drawn.value)
+        return True
 
     def _late(self, answer: Answer) -> None:
         if answer.error is None and answer.result is not END:

@@ -88,6 +88,9 @@ class Hub:
         for watcher in list(self._timers):
             self._cancel(watcher)
         self._hub.destroy(destroy_loop=True)
+        # destroy() leaves the hub's greenlet suspended in its run(), which would keep itself, this thread's other
+        # greenlets and all they refer to for ever (seen with gevent 26.9: 40 kB and 2 hubs a run). So end it.
+        self._hub.throw(Killed)
 
 
 class Seat:

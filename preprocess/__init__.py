@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .ancestor import warm_start
 from .pool import PreprocessPool
 from .presets import PRESETS, preset
 from .protocol import Row, Source, Timings
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "Timings",
     "preset",
+    "warm_start",
 ]
 
 

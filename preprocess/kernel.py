@@ -1,4 +1,4 @@
-"""The resample, crop and normalize kernel: JAX, one compilation for all picture sizes.
+"""The resample, crop and normalize kernel: JAX, compiled once per scale class, for all picture sizes.
 
 Resampling is separable and banded: an output pixel depends on a few neighbouring source pixels. For a block of
 neighbouring output pixels those bands lie in one window, so each pass is a batch of small matrix products over windows
@@ -8,13 +8,14 @@ that are sliced at run time. docs/kernel.md has the measurements behind each cho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import NDArray
 
 from .canvas import Float32
 from .geometry import SUPPORT, canvas_side, scale_limit
@@ -24,11 +25,13 @@ from .transforms import find_transform
 
 _BLOCK_ROWS: Final = 4
 _BLOCK_COLUMNS: Final = 8
+
 Array = jax.Array
+_Program = Callable[[UInt32, Float32, NDArray[np.int32], np.int32, Array], Array]
 
 
 class Kernel:
-    """From canvases to finished pixels, compiled once for (`spec`, `rows`).
+    """From canvases to finished pixels. Compiled once for all picture sizes of a scale class; there are two classes.
 
     Starts a JAX backend when made. Not for several threads at once.
 
@@ -44,34 +47,73 @@ class Kernel:
         self.spec = spec
         self.rows = rows
         self.traces = 0
-        self._out = jnp.zeros((rows, *spec.pixel_shape()), spec.pixel_dtype())
         branches = [_Branch(spec, window) for window in _classes(spec)]
+        self._limits = np.array([branch.limit for branch in branches[:-1]], np.float32)
+        self._programs = [self._program(branch) for branch in branches]
+        # Not jnp.zeros, which compiles a program of its own (0.1 s); not an alias either, which could not be donated.
+        empty = np.zeros((rows, *spec.pixel_shape()), spec.pixel_dtype())
+        self._out: Array = jax.device_put(empty, may_alias=False)
 
-        def batch(canvas: Array, params: Array, out: Array) -> Array:
-            self.traces += 1
-            stored = out.reshape(rows, *_stored_shape(spec))
-            return _by_class(branches, canvas, params, stored).reshape(out.shape)
+    @property
+    def classes(self) -> int:
+        """How many scale classes, and so programs, there are."""
+        return len(self._programs)
 
-        # Donated, the last result's memory takes the next one: 19 MB less to clear and to fault in per batch (-5 %).
-        self._call: Callable[[UInt32, Float32, Array], Array] = jax.jit(batch, donate_argnums=2)
-
-    def __call__(self, canvas: UInt32, params: Float32) -> Array:
+    def __call__(self, canvas: UInt32, params: Float32, rows: Sequence[int]) -> Array:
         """Run it.
 
         Args:
             canvas: Packed pixels, uint32 ``[rows, c, c]``, 64-byte aligned (else XLA copies it); must not change until
                 the result is ready.
             params: float32 ``[rows, 6]``, see `Placement`.
+            rows: Which of them.
 
         Returns:
-            ``[rows, *spec.pixel_shape()]``, a JAX array that the next call destroys: copy what you keep.
+            ``[rows, *spec.pixel_shape()]``, a JAX array that the next call destroys: copy what you keep. Rows that were
+            not asked for hold anything.
         """
-        self._out = self._call(canvas, params, self._out)
+        asked = np.asarray(rows, np.int32)
+        belongs = np.searchsorted(self._limits, params[asked, 2:4].max(axis=1))
+        for number in range(self.classes):
+            mine = asked[belongs == number]
+            if mine.size:
+                self._run(number, canvas, params, mine)
         return self._out
 
+    def compile(self, number: int, canvas: UInt32, params: Float32) -> None:
+        """Compile one class's program before it is needed, by running it on no picture."""
+        self._run(number, canvas, params, np.empty(0, np.int32))
+
     def compilations(self) -> int:
-        """How many executables there are: 1 after any number of calls."""
-        return int(cast("Any", self._call)._cache_size())
+        """How many executables there are: after any number of calls at most one per class."""
+        return sum(int(cast("Any", program)._cache_size()) for program in self._programs)
+
+    def _run(self, number: int, canvas: UInt32, params: Float32, rows: NDArray[np.int32]) -> None:
+        order = np.zeros(self.rows, np.int32)
+        order[: rows.size] = rows
+        self._out = self._programs[number](canvas, params, order, np.int32(rows.size), self._out)
+
+    def _program(self, branch: _Branch) -> _Program:
+        """The jitted loop of a class over the rows that belong to it.
+
+        A program per class, because the first batch waits for its compilation (0.3 to 0.45 s each), and because a
+        `lax.switch` inside one loop would copy each picture's result once more (+6 %). Donated, the last result's
+        memory takes the next one: 19 MB less to clear and to fault in per batch (-5 %).
+        """
+
+        def batch(canvas: Array, params: Array, order: Array, count: Array, out: Array) -> Array:
+            self.traces += 1
+
+            def step(turn: Array, stored: Array) -> Array:
+                i = order[turn]
+                filled: Array = lax.dynamic_update_index_in_dim(stored, branch(canvas, params[i], i), i, 0)
+                return filled
+
+            stored = out.reshape(self.rows, *_stored_shape(self.spec))
+            return lax.fori_loop(jnp.int32(0), count, step, stored).reshape(out.shape)
+
+        program: _Program = jax.jit(batch, donate_argnums=4)
+        return program
 
 
 class _Branch:
@@ -118,34 +160,12 @@ def _up(value: float, step: int) -> int:
 
 
 def _classes(spec: PreprocessSpec) -> range:
-    """Row windows in source pixels, the last good for the scale limit. Multiples of 4: 15 taps are slower than 16."""
-    most = _up((_BLOCK_ROWS - 1 + 2 * SUPPORT[spec.interpolation]) * scale_limit(spec.size), 4)
-    return range(8, most + 1, 4)
+    """Row windows in source pixels, the last good for the scale limit. Multiples of 4: 15 taps are slower than 16.
 
-
-def _by_class(branches: list[_Branch], canvas: Array, params: Array, out: Array) -> Array:
-    """Each picture through the first branch that is wide enough for it.
-
-    One loop per branch over the rows that belong to it: a `lax.switch` inside one loop would copy each picture's result
-    once more (+6 %).
+    Two classes. A third (8 taps, for pictures within 14 % of the target size) would save those 25 % of the kernel.
     """
-    limits = jnp.array([branch.limit for branch in branches[:-1]], jnp.float32)
-    belongs = jnp.sum(jnp.maximum(params[:, 2], params[:, 3])[:, None] > limits, axis=1, dtype=jnp.int32)
-    order = jnp.argsort(belongs).astype(jnp.int32)
-    last = jnp.int32(0)
-    for number, branch in enumerate(branches):
-        first, last = last, jnp.sum(belongs <= number, dtype=jnp.int32)
-        out = lax.fori_loop(first, last, _step(branch, canvas, params, order), out)
-    return out
-
-
-def _step(branch: _Branch, canvas: Array, params: Array, order: Array) -> Callable[[Array, Array], Array]:
-    def step(turn: Array, out: Array) -> Array:
-        i = order[turn]
-        filled: Array = lax.dynamic_update_index_in_dim(out, branch(canvas, params[i], i), i, 0)
-        return filled
-
-    return step
+    most = _up((_BLOCK_ROWS - 1 + 2 * SUPPORT[spec.interpolation]) * scale_limit(spec.size), 4)
+    return range(most - 4, most + 1, 4)
 
 
 def _bands(

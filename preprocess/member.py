@@ -74,9 +74,9 @@ class Lost(Exception):  # noqa: N818  (a message between the pool's own parts, n
 class Member:
     """A worker process and its ring. The ring and its books outlive the process; a replacement maps the same ring."""
 
-    def __init__(self, index: int, zygote: Zygote, settings: WorkerSettings, slots: int, named: bool) -> None:
+    def __init__(self, index: int, settings: WorkerSettings, slots: int, named: bool) -> None:
         self.index = index
-        self._zygote = zygote
+        self._zygote: Zygote | None = None
         self._settings = settings
         self._slots = slots
         self._named = named
@@ -107,14 +107,15 @@ class Member:
 
     # -- process: blocking, never on the hub --------------------------------------------------------------------------
 
-    def introduce(self) -> SlotLayout:
-        """Start the process and hear what its slots must look like.
+    def introduce(self, zygote: Zygote) -> SlotLayout:
+        """Fork the process and hear what its slots must look like.
 
         Raises:
             WorkerStartError: it cannot start, or does not speak in time.
         """
+        self._zygote = zygote
         self._reader = FrameReader()
-        self._child = self._zygote.fork("penstock.preprocess.worker:main", self._settings.to_json())
+        self._child = zygote.fork("penstock.preprocess.worker:main", self._settings.to_json())
         self._child.socket.settimeout(_START_TIMEOUT)
         try:
             frame = recv_frame(self._child.socket)
@@ -202,7 +203,9 @@ class Member:
             done: Done = result.get()
         except Lost:
             raise
-        except BaseException:  # the caller is being killed; the worker still writes, so the slot is free when it answers
+        except (
+            BaseException
+        ):  # the caller is being killed; the worker still writes, so the slot is free when it answers
             self._tasks[grant] = None
             raise
         self.check(grant, len(done.rows))
@@ -309,5 +312,7 @@ class Member:
     def _replace(self) -> None:
         """A new process for the same ring; forking waits in a thread."""
         assert self._child is not None
+        assert self._zygote is not None
+        zygote = self._zygote
         self._child.close()
-        gevent.get_hub().threadpool.apply(lambda: self.give_ring(self.introduce()))
+        gevent.get_hub().threadpool.apply(lambda: self.give_ring(self.introduce(zygote)))

@@ -22,15 +22,12 @@ from gevent.event import AsyncResult
 
 from ..errors import DeadlineError, ItemError, PoisonItemError, WorkerError
 from ..shm import SlotLayout, Zygote, require_room
+from .ancestor import borrow_ancestor, return_ancestor
 from .member import Lost, Member
 from .protocol import Row, Source, Timings
-from .runtime import worker_environment
 from .settings import WorkerSettings
 from .slot import Lease, SlotBatch
 from .spec import PreprocessSpec
-
-PRELOAD = ("jax", "jax.numpy", "PIL.Image", "penstock.preprocess.worker", "penstock.engine.embedders")
-"""What the workers' common ancestor imports once: a worker then starts in milliseconds. None starts a JAX backend."""
 
 _ITEM_DEATHS = 3
 """An item that was being decoded when its worker died this many times is poison."""
@@ -102,11 +99,10 @@ class PreprocessPool:
         self.batch_size = batch_size
         self.slots = slots
         count = workers or len(os.sched_getaffinity(0))
-        self._zygote = Zygote(PRELOAD, worker_environment())
+        self._zygote: Zygote | None = None
         self._members = [
             Member(
                 index,
-                self._zygote,
                 WorkerSettings(
                     spec.to_json(),
                     batch_size,
@@ -153,6 +149,16 @@ class PreprocessPool:
         """Process ids of the workers."""
         return [member.pid for member in self._members]
 
+    def prepare(self) -> Zygote:
+        """Have the workers' ancestor start, if it is not there yet, and go on: it imports JAX meanwhile. Idempotent.
+
+        Raises:
+            WorkerStartError: the interpreter cannot be executed.
+        """
+        if self._zygote is None:
+            self._zygote = borrow_ancestor()
+        return self._zygote
+
     def start(self) -> None:
         """Start the workers and give each its ring. Idempotent. Returns before the kernels are compiled.
 
@@ -162,9 +168,10 @@ class PreprocessPool:
         """
         if self._layout is not None:
             return
+        zygote = self.prepare()
         try:
             with ThreadPoolExecutor(self.workers, "penstock-start") as threads:
-                layouts = list(threads.map(Member.introduce, self._members))
+                layouts = list(threads.map(lambda member: member.introduce(zygote), self._members))
                 require_room(sum(layout.ring_bytes(self.slots) for layout in layouts))
                 list(threads.map(Member.give_ring, self._members, layouts))
         except BaseException:
@@ -178,7 +185,9 @@ class PreprocessPool:
             member.leave()
         for member in self._members:
             member.close()
-        self._zygote.close()
+        zygote, self._zygote = self._zygote, None
+        if zygote:
+            return_ancestor(zygote)
         self._layout = None
 
     def __enter__(self) -> Self:

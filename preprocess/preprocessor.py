@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,12 @@ class Preprocessor:
         self._params[row] = placement.params
         return placement
 
+    def warm(self) -> Iterator[None]:
+        """Compile the kernel's programs, one a step. Else each is compiled when first needed, and a batch waits."""
+        for number in range(self.kernel.classes):
+            self.kernel.compile(number, self._canvas, self._params)
+            yield
+
     def run(self, out: npt.NDArray[Any], rows: Sequence[int]) -> None:
         """Run the kernel and copy rows out, in the order asked for and without gaps.
 
@@ -67,7 +73,7 @@ class Preprocessor:
         Raises:
             ValueError: `out` has another shape or dtype.
         """
-        pixels = np.asarray(self.kernel(self._canvas, self._params))
+        pixels = np.asarray(self.kernel(self._canvas, self._params, rows))
         if out.shape[1:] != pixels.shape[1:] or out.dtype != pixels.dtype:
             raise ValueError(f"out is {out.dtype}{out.shape}; rows are {pixels.dtype}{pixels.shape[1:]}")
         if list(rows) == list(range(len(rows))):

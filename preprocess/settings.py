@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 
@@ -19,6 +20,7 @@ class WorkerSettings:
         threads: reads in flight ahead of the decoder when storage is slow.
         item_timeout: seconds one picture may take before it is given up and the worker recycled.
         dimension: room for embeddings that are made elsewhere, in floats per row.
+        path: the parent's ``sys.path`` now, where the user's own functions are found.
         device: the accelerator this worker owns; None for the CPU.
     """
 
@@ -29,6 +31,7 @@ class WorkerSettings:
     item_timeout: float = 30.0
     device: int | None = None
     dimension: int = 0
+    path: list[str] = field(default_factory=lambda: list(sys.path))
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

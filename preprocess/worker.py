@@ -11,6 +11,7 @@ import importlib
 import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -54,6 +55,7 @@ class Embed(Protocol):
 def main(sock: socket.socket, argument: bytes, _fds: list[int]) -> None:
     """Entry point of a worker process: serve until the parent closes the socket."""
     settings = WorkerSettings.from_json(argument)
+    sys.path[:] = settings.path
     prepare_jax(device=settings.device)
     Worker(sock, settings).serve()
 
@@ -81,26 +83,30 @@ class Worker:
             self._embed.dimension if self._embed else self._room,
         )
         send_frame(self._sock, encode_json(LAYOUT, layout.to_json()))
-        self._warm(layout)
         first = recv_frame_fds(self._sock)
         if first is None:
             return
         frame, fds = first
         ring = Ring.attach(fds[0], layout, decode_json(frame)["slots"])
+        self._warm(layout)
         send_frame(self._sock, encode_json(STARTED))
         while (task := self._next()) is not None:
             self._do(ring, *task)
 
     def _warm(self, layout: SlotLayout) -> None:
-        """Compile before the first task comes, while the parent makes the ring."""
-        view = layout.private_view()
-        self._preprocessor.run(view.pixels, [])
+        """Compile what the first batches will need, for as long as none is waiting."""
+        for _ in self._preprocessor.warm():
+            if self._has_message():
+                return
         if self._embed:
-            self._embed.embed(view, self._rows)
+            self._embed.embed(layout.private_view(), self._rows)
+
+    def _has_message(self) -> bool:
+        return bool(select.select([self._sock], [], [], 0)[0])
 
     def _next(self) -> tuple[Task, ReadAhead] | None:
         """The next task; whatever else has arrived starts its reads now, while this one is decoded."""
-        while not self._ahead or select.select([self._sock], [], [], 0)[0]:
+        while not self._ahead or self._has_message():
             frame = recv_frame(self._sock)
             if frame is None:
                 return None

@@ -6,10 +6,6 @@ import asyncio
 import gc
 import itertools
 import logging
-import os
-import signal
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,11 +13,9 @@ from time import monotonic
 from typing import Any
 
 import gevent
-import psutil
 import pytest
 
 from penstock.engine import Pipeline, PipelineBuilder, green
-from penstock.engine.workers import WorkerPool
 
 DEADLINE = 20.0
 """Seconds after which a wait in a test has failed."""
@@ -377,114 +371,3 @@ def test_a_drain_right_after_the_start_is_not_lost() -> None:
         assert items == list(range(len(items)))
         pipeline.stop()
         assert pipeline.report().accounting.in_flight == 0
-
-
-# -- whole programs ---------------------------------------------------------------------------------------------------
-
-
-def program(text: str, *arguments: str) -> subprocess.Popen[str]:
-    """A Python program of its own."""
-    command = [sys.executable, "-X", "faulthandler", "-W", "error", "-c", text, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-FORGOTTEN = """
-import itertools, sys, threading
-from penstock.engine import PipelineBuilder
-builder = PipelineBuilder().add_source(itertools.count()).pipe(lambda x: x, concurrency=2).add_sink()
-pipeline = builder.build(num_threads=2)
-print(pipeline.get_item())
-"""
-
-BLOCKED = """
-import threading
-from penstock.engine import PipelineBuilder
-inside = threading.Event()
-def op(x):
-    inside.set()
-    threading.Event().wait()
-pipeline = PipelineBuilder().add_source([1]).pipe(op).add_sink().build(num_threads=2)
-pipeline.start()
-inside.wait()
-"""
-
-READING = """
-import itertools, threading, time
-from penstock.engine import PipelineBuilder
-def op(x):
-    time.sleep(0.01)
-    return x
-try:
-    pipeline = PipelineBuilder().add_source(itertools.count()).pipe(op).add_sink().build(num_threads=1)
-    with pipeline.auto_stop():
-        for item in pipeline:
-            if item == 5:
-                print("ready", flush=True)
-finally:
-    print("threads", threading.active_count(), flush=True)
-"""
-
-ASYNC = """
-import asyncio
-from penstock.engine import PipelineBuilder
-async def op(x):
-    await asyncio.sleep(3600)
-pipeline = PipelineBuilder().add_source([1]).pipe(op).add_sink().build(num_threads=1)
-pipeline.start()
-print("ready", flush=True)
-try:
-    pipeline.get_item()
-finally:
-    pipeline.stop()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("text", [FORGOTTEN, BLOCKED], ids=["running", "blocked"])
-def test_a_forgotten_pipeline_does_not_keep_the_interpreter(text: str) -> None:
-    """The program ends in time, with status 0 and nothing to say, whatever the pipeline is doing."""
-    process = program(text)
-    _, errors = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    assert "Fatal" not in errors
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("text", [READING, ASYNC], ids=["reading", "async"])
-def test_ctrl_c_ends_it_within_three_seconds(text: str) -> None:
-    """SIGINT reaches the reader, and leaving the `with` block stops the rest."""
-    process = program(text)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    began = monotonic()
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=DEADLINE)
-    assert monotonic() - began < 3
-    assert "KeyboardInterrupt" in errors
-    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
-    if text is READING:
-        assert output == "threads 1\n"
-
-
-@pytest.mark.slow
-def test_no_process_remains() -> None:
-    """Workers leave with their pool, also when the pipeline was stopped in the middle."""
-    before = psutil.Process().children()
-    with WorkerPool(2) as pool:
-        builder = PipelineBuilder().add_source(itertools.count()).pipe(abs, executor=pool, concurrency=2).add_sink()
-        with builder.build(num_threads=1).auto_stop() as pipeline:
-            assert pipeline.get_item(timeout=DEADLINE) == 0
-            assert len(psutil.Process().children()) > len(before)
-    assert psutil.Process().children() == before
-
-
-def test_a_fork_does_not_touch_its_parents_pipeline() -> None:
-    """A child of the user's own leaves without waiting for threads it does not have."""
-    with PipelineBuilder().add_source(range(3)).add_sink().build(num_threads=1).auto_stop() as pipeline:
-        assert pipeline.get_item(timeout=DEADLINE) == 0
-        runtime = pipeline._runtime  # pyright: ignore[reportPrivateUsage]
-        runtime._pid = os.getpid() + 1  # pyright: ignore[reportPrivateUsage]  # what a fork would see
-        runtime._at_exit()  # pyright: ignore[reportPrivateUsage]
-        runtime._pid = os.getpid()  # pyright: ignore[reportPrivateUsage]
-        assert list(pipeline.get_iterator(timeout=DEADLINE)) == [1, 2]

@@ -207,15 +207,14 @@ def test_transform_replaces_normalization(tmp_path: Any, monkeypatch: pytest.Mon
     assert np.allclose(got, [whole[:48].mean(), whole[48:].mean()], rtol=1e-4)
 
 
-def test_one_compilation_serves_all_picture_sizes() -> None:
-    """Sizes, filters' widths and which rows are asked for never trace again."""
+def test_a_compilation_per_scale_class_serves_all_picture_sizes() -> None:
+    """Sizes and which rows are asked for never trace again."""
     preprocessor = Preprocessor(plain(), 4)
     out = np.empty((4, 96, 96, 3), np.uint8)
     for n, size in enumerate([*NEAR, *FAR]):
         preprocessor.load(n % 4, photo(*size))
         preprocessor.run(out, list(range(n % 4 + 1)))
-    assert preprocessor.kernel.traces == 1
-    assert preprocessor.kernel.compilations() == 1
+    assert preprocessor.kernel.traces == preprocessor.kernel.compilations() == preprocessor.kernel.classes == 2
 
 
 def test_rows_are_bitwise_the_same_in_any_company() -> None:
@@ -295,7 +294,7 @@ def test_earlier_results_survive_when_somebody_looks_at_them() -> None:
     """The kernel reuses its result's memory, but never under a view that is still held."""
     preprocessor = Preprocessor(plain(), 1)
     preprocessor.load(0, np.full((96, 96), 10, np.uint8))
-    view = np.asarray(preprocessor.kernel(preprocessor._canvas, preprocessor._params))  # pyright: ignore[reportPrivateUsage]
+    view = np.asarray(preprocessor.kernel(preprocessor._canvas, preprocessor._params, [0]))  # pyright: ignore[reportPrivateUsage]
     preprocessor.load(0, np.full((96, 96), 200, np.uint8))
     preprocessor.run(np.empty((1, 96, 96, 3), np.uint8), [0])
     assert (view == 10).all()

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ...errors import ConfigError, ItemError
 from ...preprocess import PreprocessPool, PreprocessSpec, SlotBatch, Source, preset
-from .. import Outcome, Pipeline, PipelineBuilder, Report, green
 from .inputs import as_source, in_step, reference_to
+
+if TYPE_CHECKING:
+    from .. import Outcome, Pipeline, Report
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -136,7 +138,7 @@ class StreamingMultiprocessPreprocessor:
         self._pipeline: Pipeline | None = None
 
     def start(self) -> None:
-        """Start the workers, if they are not running yet.
+        """Start the workers, if they are not running yet. Returns before their kernels are compiled.
 
         Raises:
             WorkerStartError: a worker cannot start.
@@ -196,6 +198,10 @@ class StreamingMultiprocessPreprocessor:
             raise ConfigError(
                 f"batch_size={size} must be 1..{self.batch_size}, the one this preprocessor was made with"
             )
+        # Here and not above: while this is imported, the workers' ancestor imports JAX beside it.
+        self._pool.prepare()
+        from .. import Outcome, PipelineBuilder, green
+
         rows = in_step(inputs, ids, metadata)
         self.start()
         empty = np.empty((0, *self._pool.layout.pixel_shape), self._pool.layout.pixel_dtype)
