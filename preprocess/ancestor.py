@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from ..shm import Zygote
@@ -57,7 +57,7 @@ def return_ancestor(zygote: Zygote) -> None:
 
 
 @contextmanager
-def warm_start() -> Iterator[None]:
+def warm_start() -> Generator[None]:
     """Keep the fork server while the block runs, so that each pool made in it starts without importing JAX again.
 
     For programs that make one pool after another; a pool that is itself kept is warmer still.

@@ -110,7 +110,8 @@ class Kernel:
                 return filled
 
             stored = out.reshape(self.rows, *_stored_shape(self.spec))
-            return lax.fori_loop(jnp.int32(0), count, step, stored).reshape(out.shape)
+            done: Array = lax.fori_loop(jnp.int32(0), count, step, stored).reshape(out.shape)
+            return done
 
         program: _Program = jax.jit(batch, donate_argnums=4)
         return program

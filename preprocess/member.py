@@ -200,7 +200,7 @@ class Member:
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
         try:
-            done: Done = result.get()
+            done = result.get()
         except Lost:
             raise
         except (
@@ -208,6 +208,7 @@ class Member:
         ):  # the caller is being killed; the worker still writes, so the slot is free when it answers
             self._tasks[grant] = None
             raise
+        assert done is not None
         self.check(grant, len(done.rows))
         return done
 

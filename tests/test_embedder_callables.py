@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from penstock.engine.embedders import ArrayView, Embedder, parse_embedder
 from penstock.errors import ConfigError, EmbedderError, EmbedError
 

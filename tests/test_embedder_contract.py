@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from penstock.engine.embedders import ArrayView, Embedder, Pixels, nonfinite_rows, parse_embedder
 from penstock.errors import ConfigError, EmbedderError
 from penstock.preprocess.spec import PreprocessSpec

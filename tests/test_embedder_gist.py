@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
 from penstock.engine.embedders import ArrayView, Gist, parse_embedder
 from penstock.errors import ConfigError
-from PIL import Image, ImageEnhance
 
 Array = NDArray[Any]
 Triple = tuple[float, float, float]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from penstock.engine.embedders import ArrayView, OnnxEmbedder, Wants, parse_embedder
 from penstock.errors import ConfigError, EmbedderError
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock.engine.embedders import SCHEMES, Embedder, Pixels, Runs, View, Wants, parse_embedder
 from penstock.errors import ConfigError
 

@@ -19,6 +19,8 @@ from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, Servi
 from penstock.engine.jobs.images import search_images
 from penstock.errors import CollectionMismatchError, UnreadableError
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 pytestmark = pytest.mark.slow
 
 WAYS = ("insert_images", "insert_images_async", "insert_images_streaming")
@@ -45,7 +47,7 @@ def pipeline(store: str, **settings: Any) -> ImageEmbeddingPipeline:
     return ImageEmbeddingPipeline(ServiceConfig(**{"to": store, "workers": 2, "batch_size": 8, **settings}))
 
 
-def vectors(store: str, collection: str) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def vectors(store: str, collection: str) -> dict[str, Array]:
     """What the store holds, read with a plain client."""
     from pymilvus import MilvusClient
 
@@ -210,7 +212,8 @@ def test_a_search_repeats_how_the_collection_was_made(store: str, photos: list[P
     with pipeline(store, collection="recipe", preset="clip", image_size=96) as job:
         job.insert_images(photos[:6])
     (hit,) = search_images(ServiceConfig(to=store, collection="recipe"), photos[2], k=1)
-    assert (hit.path, hit.score) == (str(photos[2]), pytest.approx(1.0, abs=1e-3))
+    assert hit.path == str(photos[2])
+    assert hit.score == pytest.approx(1.0, abs=1e-3)
 
 
 def test_vectors_made_otherwise_are_not_mixed(store: str, photos: list[Path]) -> None:
@@ -232,7 +235,12 @@ def test_reports_go_to_the_file_and_to_the_jobs_folder_also_of_a_failed_job(tmp_
         (folder / f"{number}.jpg").write_bytes(b"junk")
     with pytest.raises(PipelineFailure):
         embed_images(
-            folder, to=str(tmp_path / "p.db"), workers=1, max_failures=0, job=tmp_path / "job", report=tmp_path / "r.json"
+            folder,
+            to=str(tmp_path / "p.db"),
+            workers=1,
+            max_failures=0,
+            job=tmp_path / "job",
+            report=tmp_path / "r.json",
         )
     told = json.loads((tmp_path / "r.json").read_text())
     assert told == json.loads((tmp_path / "job" / "report.json").read_text())

@@ -8,8 +8,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-import penstock
 import pytest
+
+import penstock
 
 ROOT = Path(penstock.__file__).parent
 FLOORS = ("engine", "shm", "preprocess", "sinks", "bench")

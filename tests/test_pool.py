@@ -12,14 +12,18 @@ import signal
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent
 import numpy as np
 import psutil
 import pytest
+
 from penstock.errors import DeadlineError, PoisonItemError, ReadError, UnreadableError, WorkerStartError
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.preprocess.slot import SlotBatch
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 SPEC = preset("clip", size=64)
 MakePool = Callable[..., PreprocessPool]
@@ -74,7 +78,7 @@ def saboteur(folder: Path, body: str) -> tuple[str, str]:
     return f"{name}:make", ""
 
 
-def expected(paths: list[Path]) -> np.ndarray:  # type: ignore[type-arg]
+def expected(paths: list[Path]) -> Array:
     """The same pixels, made in this process."""
     local = Preprocessor(SPEC, len(paths))
     for row, path in enumerate(paths):
@@ -139,9 +143,9 @@ def test_a_killed_worker_costs_nothing(make_pool: MakePool, photos: list[Path]) 
     assert not first & set(pool.pids)
 
 
-def collect(pool: PreprocessPool, names: list[str], times: int) -> list[np.ndarray]:  # type: ignore[type-arg]
+def collect(pool: PreprocessPool, names: list[str], times: int) -> list[Array]:
     """Copies of the same batch's pixels, several times over."""
-    found: list[np.ndarray] = []  # type: ignore[type-arg]
+    found: list[Array] = []
     for _ in range(times):
         slot = pool.process(names)
         assert len(slot) == len(names)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from penstock.errors import StaleSlotError
 from penstock.shm import (
     Child,

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from penstock.errors import StaleSlotError
 from penstock.shm import Grant, Ring, SlotLayout, SlotState, SlotTable
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from penstock.errors import WorkerStartError
 from penstock.shm import Child, Ring, SlotLayout, Zygote, recv_frame, send_frame, send_frame_fds
 

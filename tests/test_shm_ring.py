@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from penstock.errors import ConfigError, SharedMemoryError, StaleSlotError
 from penstock.shm import Ring, SlotLayout
 

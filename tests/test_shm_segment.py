@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from penstock.errors import SharedMemoryError, SharedMemoryFullError
 from penstock.shm import Orphan, Segment, orphans, require_room, sweep
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from penstock.shm import Grant, SlotState, SlotTable
 
 FREE, GRANTED, READY, EMBEDDING, QUARANTINED = SlotState

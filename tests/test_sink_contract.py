@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from penstock.errors import CollectionMismatchError, RowRefusedError, SinkUnavailableError
 from penstock.sinks import MilvusSink, RowBatch, Sink, WriteResult, row_key
 from penstock.sinks.base import screen

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from penstock.errors import ConfigError, DecodeError, ReadError, TruncatedError
 from penstock.sinks import DeadLetters, read_dead_letters
 

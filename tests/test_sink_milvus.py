@@ -13,20 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import gevent.monkey
-import grpc  # type: ignore[import-untyped]
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
+from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
+
 from penstock.errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError, SinkUnavailableError
 from penstock.sinks import MilvusSink, RowBatch
 from penstock.sinks.milvus_uri import parse_uri
 from penstock.sinks.schema import MAX_METADATA_BYTES, Layout, encode_row
-from pymilvus import DataType, MilvusClient
-from pymilvus.exceptions import MilvusException
-from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 DIMENSION = 4
 MARKER = "MARKER-c0ffee-77"

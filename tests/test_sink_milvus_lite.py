@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from milvus_lite.db import MilvusLite
+
 from penstock.errors import SinkError, SinkUnavailableError
 from penstock.sinks import MilvusSink, RowBatch
 from penstock.sinks import milvus_lite as lite

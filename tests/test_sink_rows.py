@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from penstock.errors import ConfigError, RowRefusedError
 from penstock.sinks import RowBatch, WriteResult, concat, is_fit_key, row_key
 from penstock.sinks.base import redact, screen

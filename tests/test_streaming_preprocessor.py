@@ -7,12 +7,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+
 from penstock import ConfigError, PipelineFailure, StreamingMultiprocessPreprocessor
 from penstock.preprocess import Preprocessor, PreprocessSpec
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +28,7 @@ def preprocessor() -> Iterator[StreamingMultiprocessPreprocessor]:
         yield made
 
 
-def pixels(spec: PreprocessSpec, photos: list[Path]) -> np.ndarray:  # type: ignore[type-arg]
+def pixels(spec: PreprocessSpec, photos: list[Path]) -> Array:
     """The same, made in this process."""
     local = Preprocessor(spec, len(photos))
     for row, photo in enumerate(photos):
@@ -76,10 +80,10 @@ def test_a_batch_of_failures_only_is_an_empty_batch(preprocessor: StreamingMulti
 def test_a_stream_may_be_left_early(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
     """An endless source is read a little ahead only, and the next stream starts clean."""
     taken = itertools.count()
-    endless = ((next(taken) and None) or photos[0] for _ in itertools.count())
+    endless = (photos[0] for _ in taken)
     stream = preprocessor.preprocess_stream(endless)
     assert len(next(stream)["ids"]) == 8
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert next(taken) < 200
     assert [len(b["ids"]) for b in preprocessor.preprocess_stream(photos[:3])] == [3]
 

@@ -139,6 +139,8 @@ def batches_of(things: Iterable[Any], size: int) -> Iterator[Outcome]:
                 filtered += 1
             case Broken():
                 broken.append(ItemFailure(thing.key, thing.error))
+            case _:
+                raise ConfigError(f"a source must yield items or pictures, not {type(thing).__name__}")
         if len(pictures) == size or filtered + len(broken) >= _AHEAD:
             yield Outcome(Batch(pictures) if pictures else NOTHING, failures=broken, dropped=filtered)
             pictures, broken, filtered = [], [], 0

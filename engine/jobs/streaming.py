@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -177,7 +177,7 @@ class StreamingMultiprocessPreprocessor:
         ids: Iterable[Any] | None = None,
         metadata: Iterable[Any] | None = None,
         batch_size: int | None = None,
-    ) -> Iterator[PreprocessedBatch]:
+    ) -> Generator[PreprocessedBatch, None, None]:
         """Preprocess pictures; one stream at a time.
 
         Args:
