@@ -17,6 +17,7 @@ from .result import Result, render
 
 BENCHMARKS = {
     "chain": "one core: JPEG bytes to a float32 batch in a slot; Pillow + NumPy, penstock, the best chain at any price",
+    "gist": "one core: the built-in embedder, by working size",
     "stream": "two workers: files on disk to batches in the consumer; penstock against a tuned PyTorch DataLoader",
     "engine": "what the engine costs: bare workers against workers under the engine; CPU of the parent per batch",
     "scaling": "two workers against one",
@@ -27,7 +28,7 @@ BENCHMARKS = {
 """What can be measured. Each name is a module with one function ``run(options) -> Result``."""
 
 _EPILOG = f"""\b
-NAME is one of
+NAME is all, or one of
 {chr(10).join(f"  {name:<8} {text}" for name, text in BENCHMARKS.items())}
 
 \b
@@ -43,7 +44,7 @@ look at the ratios, not at the rates, and add rounds. Variants whose library is 
 
 
 @click.command(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.argument("name", type=click.Choice(tuple(BENCHMARKS)), metavar="NAME")
+@click.argument("name", type=click.Choice((*BENCHMARKS, "all")), metavar="NAME")
 @click.option("--n", type=click.IntRange(1), help="Pictures a round.  [default: the benchmark's own]")
 @click.option(
     "--rounds", type=click.IntRange(1), help="Measured rounds, after one that is thrown away.  [default: its own]"
@@ -59,13 +60,16 @@ look at the ratios, not at the rates, and add rounds. Variants whose library is 
 def main(name: str, n: int | None, rounds: int | None, data: Path | None, json_file: Path | None) -> None:
     """Measure one thing against its strongest alternative, in one run on this machine."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") if data is None else nullcontext(str(data)) as folder:
-        try:
-            result = run(name, Options(Path(folder).resolve(), n, rounds))
-        except PenstockError as error:
-            raise click.ClickException(str(error)) from error
-    click.echo(render(result))
+        found: list[Result] = []
+        for each in BENCHMARKS if name == "all" else (name,):
+            try:
+                found.append(run(each, Options(Path(folder).resolve(), n, rounds)))
+            except PenstockError as error:
+                raise click.ClickException(str(error)) from error
+            click.echo(render(found[-1]))
     if json_file is not None:
-        json_file.write_text(json.dumps(result.to_json(), indent=1) + "\n")
+        told = [result.to_json() for result in found]
+        json_file.write_text(json.dumps(told if name == "all" else told[0], indent=1) + "\n")
 
 
 def run(name: str, options: Options) -> Result:

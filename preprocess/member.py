@@ -200,7 +200,7 @@ class Member:
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
         try:
-            done = result.get()
+            done: Done | None = result.get()
         except Lost:
             raise
         except (
