@@ -167,7 +167,6 @@ class Mailbox:
     def __init__(self) -> None:
         self._watcher: Any = None
         self._jobs: deque[Callable[[], object]] = deque()
-        self._signalled = False
         self._open = False
         # Reentrant: a garbage collection inside `post` may finalize a pipeline, which posts.
         self._lock = threading.RLock()
@@ -184,13 +183,11 @@ class Mailbox:
             if not self._open:
                 return False
             self._jobs.append(job)
-            if not self._signalled:
-                self._signalled = True
-                self._watcher.send()
+            # Always: a flag of ours "has been signalled" would lie for ever if a Ctrl-C came between flag and signal.
+            self._watcher.send()
         return True
 
     def _empty(self) -> None:
-        self._signalled = False
         # Only what is there now: jobs that post jobs must not keep timers and sockets waiting.
         for _ in range(len(self._jobs)):
             self._next()

@@ -7,7 +7,7 @@ of fibers leaves them unbalanced, so a report taken on the hub is always consist
 
 from __future__ import annotations
 
-import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Protocol
@@ -19,8 +19,6 @@ from .hub import Fiber, Hub, Killed
 from .metrics import Meter
 from .runners import Answer, Call
 from .values import Feedback, Lane, Outcome, ValueModel
-
-_logger = logging.getLogger(__name__)
 
 
 class Port(Protocol):
@@ -52,7 +50,7 @@ class Engine(Protocol):
         ...
 
 
-class Node:
+class Node(ABC):
     """What all stages have: books, fibers, and the way they end.
 
     Attributes:
@@ -139,8 +137,9 @@ class Node:
         if not self._running:
             self._engine.ended(self)
 
+    @abstractmethod
     def _work(self) -> None:
-        raise AssertionError  # pragma: no cover
+        """What each of its fibers does until it raises `Closed` or is killed."""
 
     def entry(self, value: Any) -> Entry:
         """A value with what it stands for."""

@@ -1,4 +1,10 @@
-"""The sink: a bounded handover from the hub to whatever threads read the pipeline. It outlives the engine's thread."""
+"""The sink: a bounded handover from the hub to whatever threads read the pipeline. It outlives the engine's thread.
+
+Readers are interrupted by Ctrl-C at any point. So there is no `threading.Condition` here: a KeyboardInterrupt inside of
+its ``__enter__`` or ``wait`` can leave its lock taken, and the hub would hang in the next put. A ``with`` on the lock
+itself, which is implemented in C, cannot be torn; taking an item is one `popleft`, and what is delivered follows from
+what is left.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +22,16 @@ ENDED = object()
 """What `Outlet.take` returns when nothing will come any more."""
 
 
+_LOOK_UP = 0.5
+"""Seconds a reader waits before it looks up again: a signal that comes just before a wait does not interrupt it."""
+
+
 class Outlet:
     """Holds up to `size` values until they are read.
 
     Attributes:
-        delivered: units that readers have taken.
+        full: time during which it was full: readers were what one waited for.
+        last_take: when an item was last read.
     """
 
     def __init__(self, size: int, hub: Hub, mailbox: Mailbox) -> None:
@@ -28,11 +39,11 @@ class Outlet:
         self._hub = hub
         self._mailbox = mailbox
         self._items: deque[Entry] = deque()
-        self._ready = threading.Condition()
+        self._lock = threading.RLock()
+        self._readers: list[threading.Lock] = []  # each is released to wake the reader that waits for it
         self._putters: deque[Seat] = deque()
         self._ended = False
         self._accepted = 0
-        self.delivered = 0
         self.full = Stopwatch()
         self._full_since: float | None = None
         self._area = 0.0
@@ -62,7 +73,7 @@ class Outlet:
                 self._putters[0].call()
 
     def _offer(self, entry: Entry) -> bool:
-        with self._ready:
+        with self._lock:
             if len(self._items) >= self.size:
                 return False
             self._tick()
@@ -71,14 +82,14 @@ class Outlet:
             if len(self._items) == self.size:
                 self._full_since = perf_counter()
                 self.full.begin(self._full_since)
-            self._ready.notify()
+            self._wake_readers()
         return True
 
     def end(self) -> None:
         """Nothing will come any more; what is here stays readable."""
-        with self._ready:
+        with self._lock:
             self._ended = True
-            self._ready.notify_all()
+            self._wake_readers()
 
     def _room(self) -> None:
         if self._putters:
@@ -93,22 +104,29 @@ class Outlet:
             TimeoutError: nothing came within `timeout` seconds. What comes later is not lost.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        with self._ready:
-            while not self._items:
+        while True:
+            with self._lock:
+                if self._items:
+                    return self._pop().value
                 if self._ended:
                     return ENDED
-                remaining = None if deadline is None else deadline - monotonic()
-                if remaining is not None and remaining <= 0:
-                    raise TimeoutError(f"no item arrived within {timeout} s; it is not lost: read again")
-                self._ready.wait(remaining)
-            entry = self._pop()
-        return entry.value
+                bell = threading.Lock()
+                bell.acquire()
+                self._readers.append(bell)
+            remaining = _LOOK_UP if deadline is None else deadline - monotonic()
+            if remaining <= 0:
+                raise TimeoutError(f"no item arrived within {timeout} s; it is not lost: read again")
+            bell.acquire(timeout=min(remaining, _LOOK_UP))
+
+    def _wake_readers(self) -> None:
+        # All of them: one may have left meanwhile, and its news must not be lost with it.
+        while self._readers:
+            self._readers.pop().release()
 
     def _pop(self) -> Entry:
         self._tick()
         was_full = len(self._items) == self.size
         entry = self._items.popleft()
-        self.delivered += entry.units
         self.last_take = perf_counter()
         if was_full:
             if self._full_since is not None:
@@ -126,9 +144,9 @@ class Outlet:
 
     def books(self) -> tuple[int, int, int, int, float]:
         """Units accepted, delivered and waiting; items waiting; mean fill (0..1). One consistent view, any thread."""
-        with self._ready:
+        with self._lock:
             waiting = sum(entry.units for entry in self._items)
             now = perf_counter()
             area = self._area + len(self._items) * (now - self._since)
             fill = min(area / max(now - self._began, 1e-9) / self.size, 1.0)
-            return self._accepted, self.delivered, waiting, len(self._items), fill
+            return self._accepted, self._accepted - waiting, waiting, len(self._items), fill

@@ -85,7 +85,7 @@ class Pipeline:
         self._runtime.request_stop(grace)
         if not self._runtime.join(grace + _MARGIN):
             _logger.warning("%s did not end within %.0f s: a green operation blocks its hub", self, grace + _MARGIN)
-        failure = self._runtime.failure
+        failure = self._runtime.failure()
         if failure is not None and not self._failure_seen:
             self._failure_seen = True
             raise failure
@@ -141,9 +141,10 @@ class Pipeline:
         item = self._runtime.outlet.take(timeout)
         if item is not ENDED:
             return item
-        if self._runtime.failure is not None:
+        failure = self._runtime.failure()
+        if failure is not None:
             self._failure_seen = True
-            raise self._runtime.failure
+            raise failure
         raise EOFError("the pipeline has delivered everything")
 
     def get_iterator(self, *, timeout: float | None = None) -> Iterator[Any]:

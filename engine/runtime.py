@@ -54,7 +54,6 @@ class Runtime:
         self.outlet = Outlet(definition.sink_size, self.hub, self.mailbox)
         self.graph = Graph(self, definition, self.outlet)
         self.watch = Watch(definition)
-        self.failure: PipelineFailure | None = None
         self.began: float | None = None
         self.finished: float | None = None
         self._label = label
@@ -111,14 +110,16 @@ class Runtime:
 
     def report(self) -> Report:
         """The figures as they stand; made on the hub while it runs, so that they belong together."""
-        done = threading.Event()
         made: list[Report] = []
+        # Not an Event: a Ctrl-C inside of its wait() can leave its lock taken, and the hub would hang in set().
+        done = threading.Lock()
+        done.acquire()
 
         def make() -> None:
             made.append(make_report(self, self.watch.memory))
-            done.set()
+            done.release()
 
-        if not self.is_own_thread and self.mailbox.post(make) and done.wait(_REPORT_SECONDS):
+        if not self.is_own_thread and self.mailbox.post(make) and done.acquire(timeout=_REPORT_SECONDS):
             return made[0]
         return make_report(self, self.watch.memory)
 
@@ -145,7 +146,6 @@ class Runtime:
         except BaseException as error:  # noqa: BLE001  (readers wait: they must hear of it, whatever it is)
             self._record("engine", [as_exception(error)], "ended unexpectedly")
         finally:
-            self._report_failure()
             self.finished = perf_counter()
             self.hub.thread_ident = 0
             self.outlet.end()
@@ -325,6 +325,10 @@ class Runtime:
         known = {id(error) for error in self._causes}
         self._causes.extend(error for error in errors if id(error) not in known)
 
-    def _report_failure(self) -> None:
-        if self._causes:
-            self.failure = PipelineFailure(self._message, self._causes)
+    def failure(self) -> PipelineFailure | None:
+        """Why it failed; for whoever is told that nothing will come any more.
+
+        A new one each time: the traceback of a kept one would refer to the reader's frames, and so to the `Pipeline`,
+        which could never be collected.
+        """
+        return PipelineFailure(self._message, self._causes) if self._causes else None

@@ -285,7 +285,10 @@ def test_an_outcome_fails_and_drops_parts_of_a_batch() -> None:
 def test_an_outcome_without_a_value_gives_the_whole_value_back(value: Any) -> None:
     """What is neither failed nor emitted is dropped."""
     books, source = Books(), batches([3])
-    op = lambda _: Outcome(value, failures=[ItemFailure("a", ValueError())])  # noqa: E731
+
+    def op(_: Batch) -> Outcome:
+        return Outcome(value, failures=[ItemFailure("a", ValueError())])
+
     _, report, _ = finish(PipelineBuilder(books).add_source(source).pipe(op))
     assert (report.accounting.failed, report.accounting.dropped) == (1, 2)
     assert books.discarded == [id(source[0])]
@@ -293,9 +296,8 @@ def test_an_outcome_without_a_value_gives_the_whole_value_back(value: Any) -> No
 
 def test_units_that_appear_or_vanish_are_created_or_merged() -> None:
     """An operation may make more of a value, or less; the books say so."""
-    grow = lambda b: Batch(b.items * 3)  # noqa: E731
-    shrink = lambda b: Batch(b.items[:1])  # noqa: E731
-    _, report, _ = finish(PipelineBuilder(Books()).add_source(batches([2, 4])).pipe(grow).pipe(shrink))
+    builder = PipelineBuilder(Books()).add_source(batches([2, 4]))
+    _, report, _ = finish(builder.pipe(lambda b: Batch(b.items * 3)).pipe(lambda b: Batch(b.items[:1])))
     assert (report.accounting.created, report.accounting.merged, report.accounting.delivered) == (12, 16, 2)
 
 

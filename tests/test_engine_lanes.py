@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -32,12 +33,10 @@ def run(builder: PipelineBuilder, **knobs: Any) -> tuple[list[Any], Pipeline]:
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Wait for something that cannot be waited for otherwise."""
-    pause = threading.Event()
-    for _ in range(int(DEADLINE / 0.005)):
-        if true():
-            return
+    pause, deadline = threading.Event(), monotonic() + DEADLINE
+    while not true():
+        assert monotonic() < deadline, "it did not come to pass in time"
         pause.wait(0.005)
-    raise AssertionError("it did not come to pass in time")
 
 
 # -- bounds -----------------------------------------------------------------------------------------------------------

@@ -39,12 +39,10 @@ def ours(pipeline: Pipeline) -> list[str]:
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Wait for something that cannot be waited for otherwise."""
-    pause = threading.Event()
-    for _ in range(int(DEADLINE / 0.005)):
-        if true():
-            return
+    pause, deadline = threading.Event(), monotonic() + DEADLINE
+    while not true():
+        assert monotonic() < deadline, "it did not come to pass in time"
         pause.wait(0.005)
-    raise AssertionError("it did not come to pass in time")
 
 
 class Value:
@@ -197,7 +195,7 @@ def test_no_process_remains() -> None:
     with WorkerPool(2) as pool:
         builder = PipelineBuilder().add_source(itertools.count()).pipe(abs, executor=pool, concurrency=2).add_sink()
         with builder.build(num_threads=1).auto_stop() as pipeline:
-            assert pipeline.get_item(timeout=DEADLINE) == 0
+            assert pipeline.get_item(timeout=DEADLINE) in (0, 1)
             assert len(psutil.Process().children()) > len(before)
     assert psutil.Process().children() == before
 

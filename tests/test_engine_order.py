@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
+from time import monotonic
 from typing import Any, Literal
 
 import gevent
@@ -99,12 +100,10 @@ def pipe(builder: PipelineBuilder, op: Any, **settings: Any) -> PipelineBuilder:
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Wait for something that cannot be waited for otherwise."""
-    pause = threading.Event()
-    for _ in range(int(DEADLINE / 0.005)):
-        if true():
-            return
+    pause, deadline = threading.Event(), monotonic() + DEADLINE
+    while not true():
+        assert monotonic() < deadline, "it did not come to pass in time"
         pause.wait(0.005)
-    raise AssertionError("it did not come to pass in time")
 
 
 # -- order and concurrency --------------------------------------------------------------------------------------------

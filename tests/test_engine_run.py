@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from time import monotonic
 
 import gevent
 import pytest
@@ -107,12 +108,10 @@ def test_items_in_the_sink_stay_readable_after_a_stop() -> None:
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Wait for something that cannot be waited for otherwise."""
-    pause = threading.Event()
-    for _ in range(int(DEADLINE / 0.005)):
-        if true():
-            return
+    pause, deadline = threading.Event(), monotonic() + DEADLINE
+    while not true():
+        assert monotonic() < deadline, "it did not come to pass in time"
         pause.wait(0.005)
-    raise AssertionError("it did not come to pass in time")
 
 
 def test_several_threads_may_read() -> None:

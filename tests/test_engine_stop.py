@@ -31,12 +31,10 @@ def ours(pipeline: Pipeline) -> list[str]:
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Wait for something that cannot be waited for otherwise."""
-    pause = threading.Event()
-    for _ in range(int(DEADLINE / 0.005)):
-        if true():
-            return
+    pause, deadline = threading.Event(), monotonic() + DEADLINE
+    while not true():
+        assert monotonic() < deadline, "it did not come to pass in time"
         pause.wait(0.005)
-    raise AssertionError("it did not come to pass in time")
 
 
 def test_no_thread_remains_after_a_stop_while_the_pipeline_is_referenced() -> None:
