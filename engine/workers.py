@@ -124,6 +124,7 @@ class _Crew:
         self._guard = threading.RLock()  # a finalizer may dismiss the crew from inside of `post`
         self._threads: list[threading.Thread] = []
         self._free = 0  # threads that wait for a call, less the calls that wait for a thread
+        self._present = 0  # threads that have not left
         self._closed = False
         self._owner = os.getpid()
 
@@ -135,6 +136,7 @@ class _Crew:
             self._free -= 1
             if self._free < 0 and len(self._threads) < self._size:
                 self._free += 1
+                self._present += 1
                 index = len(self._threads)
                 self._threads.append(daemon(lambda: self._attend(index), f"penstock-worker-{index}"))
             self._calls.put(call)
@@ -169,9 +171,8 @@ class _Crew:
                 self._free += 1
         self._part(index)
         with self._guard:
-            last = not self.children and all(
-                thread is threading.current_thread() or not thread.is_alive() for thread in self._threads
-            )
+            self._present -= 1
+            last = not self._present
         if last:
             self._zygote.close()
 

@@ -14,6 +14,7 @@ from penstock.bench.__main__ import BENCHMARKS
 
 VARIANTS = {
     "chain": {"pillow+numpy", "penstock"},
+    "gist": {"gist:32", "gist", "gist:128"},
     "stream": {"penstock"},
     "engine": {"bare workers", "engine"},
     "scaling": {"1 worker", "2 workers"},

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,6 +40,9 @@ class Spec:
         return np.dtype(self.dtype)
 
 
+PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
+
+
 def embed(embedder: Gist, spec: Spec, pixels: Array) -> NDArray[np.float32]:
     view = ArrayView(pixels, np.zeros((len(pixels), 512), np.float32))
     with embedder:
@@ -53,9 +57,8 @@ def photos(side: int) -> Array:
 
 
 def originals() -> list[Image.Image]:
-    data: Any = pytest.importorskip("skimage.data")
-    arrays = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.camera(), data.coins()]
-    return [Image.fromarray(array).convert("RGB") for array in arrays]
+    names = ("astronaut-1", "cat-1", "coffee-cup-1", "rocket-launch-1", "cameraman-1", "temple-china-1")
+    return [Image.open(PHOTOS / f"{name}.jpg").convert("RGB") for name in names]
 
 
 def stored(spec: Spec, photo: Array) -> Array:

@@ -247,6 +247,16 @@ def test_a_pool_that_is_shut_down_takes_no_calls_and_leaves_nothing() -> None:
 
 
 @pytest.mark.slow
+def test_the_fork_server_leaves_with_the_last_worker() -> None:
+    """However close together the workers leave."""
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    for _ in range(10):
+        with WorkerPool(3) as pool:
+            wait([pool.submit(square, x) for x in range(9)], DEADLINE)
+    assert {process.pid for process in psutil.Process().children(recursive=True)} == before
+
+
+@pytest.mark.slow
 def test_a_forgotten_pool_lets_its_workers_go() -> None:
     """Garbage collection is as good as a shutdown."""
     pool = WorkerPool(1)

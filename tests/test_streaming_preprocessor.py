@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from penstock import ConfigError, PipelineFailure, StreamingMultiprocessPreprocessor
@@ -109,8 +108,7 @@ def test_a_killed_worker_costs_no_picture(preprocessor: StreamingMultiprocessPre
     ids: list[int] = []
     for batch in preprocessor.preprocess_stream(photos[:24] * 8):
         if not ids:
-            worker = next(p for p in psutil.Process().children(recursive=True) if not p.children())
-            os.kill(worker.pid, signal.SIGKILL)
+            os.kill(preprocessor.worker_pids[0], signal.SIGKILL)
         ids += batch["ids"]
     assert ids == list(range(24 * 8))
 

@@ -161,6 +161,11 @@ class StreamingMultiprocessPreprocessor:
     ) -> None:
         self.close()
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers; 0 for one that is not there now."""
+        return self._pool.pids
+
     def report(self) -> Report:
         """The current stream's figures, or those of the last one.
 
