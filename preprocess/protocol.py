@@ -4,7 +4,6 @@ Frames (each travels in one length-prefixed frame of the socket, see ``shm``)::
 
     worker -> parent   LAYOUT   JSON: pixel shape, dtype, dimension; sent once, before anything is compiled
     parent -> worker   RING     JSON: slot layout and number of slots, accompanied by the segment's descriptor
-    worker -> parent   STARTED  the kernel is compiled, the ring is mapped
     parent -> worker   TASK     header (slot, generation, n), n item records, n payloads
     worker -> parent   DONE     header (slot, generation, rows, n, timings), rows records, JSON list of failures
     worker -> parent   HUNG     header (slot, generation, row): this item is over its deadline, the worker leaves
@@ -22,7 +21,7 @@ import numpy as np
 
 from .. import errors
 
-LAYOUT, RING, STARTED, TASK, DONE, HUNG = range(6)
+LAYOUT, RING, TASK, DONE, HUNG = range(5)
 
 _KIND = struct.Struct("<B")
 _TASK = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, n

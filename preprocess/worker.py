@@ -23,7 +23,6 @@ from ..shm import Ring, SlotLayout, SlotView, recv_frame, recv_frame_fds, send_f
 from .preprocessor import Preprocessor
 from .protocol import (
     LAYOUT,
-    STARTED,
     Row,
     Task,
     Timings,
@@ -89,7 +88,6 @@ class Worker:
         frame, fds = first
         ring = Ring.attach(fds[0], layout, decode_json(frame)["slots"])
         self._warm(layout)
-        send_frame(self._sock, encode_json(STARTED))
         while (task := self._next()) is not None:
             self._do(ring, *task)
 

@@ -126,8 +126,10 @@ def test_doing_it_again_doubles_nothing(store: str, photos: list[Path]) -> None:
         assert job.count() == 12
 
 
-def test_one_call_embeds_a_folder_and_filters_what_is_no_picture(tmp_path: Path, photos: list[Path]) -> None:
-    """``embed_images``: rows, filtered and dead letters account for every file."""
+def test_one_call_embeds_a_folder_and_filters_what_is_no_picture(
+    tmp_path: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``embed_images``, of a folder in the home folder: rows, filtered and dead letters account for every file."""
     folder = tmp_path / "pictures"
     (folder / "deep").mkdir(parents=True)
     for number, photo in enumerate(photos[:20]):
@@ -135,7 +137,8 @@ def test_one_call_embeds_a_folder_and_filters_what_is_no_picture(tmp_path: Path,
     (folder / "notes.txt").write_text("not a picture")
     (folder / "broken.jpg").write_bytes(photos[0].read_bytes()[:5000])
     (folder / "empty.png").touch()
-    report = embed_images(folder, to=str(tmp_path / "p.db"), workers=2)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    report = embed_images("~/pictures", to=str(tmp_path / "p.db"), workers=2)
     books = report.accounting
     assert (books.read, books.written, books.filtered, books.dead, books.in_flight) == (23, 20, 1, 2, 0)
     assert report.bottleneck is not None

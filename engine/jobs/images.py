@@ -107,10 +107,15 @@ def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
 
 def _things(source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
     if isinstance(source, (str, os.PathLike)):
-        return FileSource([os.fspath(source)])
+        return FileSource([_named(source)])
     if isinstance(source, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in source):
-        return FileSource([os.fspath(part) for part in source])
+        return FileSource([_named(part) for part in source])
     return pictures_of(source, None, None)
+
+
+def _named(source: str | os.PathLike[str]) -> str:
+    """A source as the command line would get it: there the shell has replaced a leading ``~``."""
+    return os.path.expanduser(os.fspath(source))  # noqa: PTH111  (a glob or @list is no Path)
 
 
 def _prepare(config: ServiceConfig) -> None:
