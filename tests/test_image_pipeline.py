@@ -160,13 +160,17 @@ def test_a_spent_failure_budget_stops_the_job(tmp_path: Path, photos: list[Path]
     assert any(isinstance(error, UnreadableError) for error in caught.value.exceptions)
 
 
-def test_another_embedders_collection_is_refused(store: str, photos: list[Path]) -> None:
-    """Vectors of another dimension do not fit; the message says what to do."""
+def test_another_embedders_collection_is_refused(
+    store: str, photos: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Vectors of another dimension do not fit; the message says both dimensions."""
+    (tmp_path / "users_other_model.py").write_text("def mean(pixels):\n    return pixels.mean(axis=(2, 3))\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pipeline(store, collection="dims") as job:
         job.insert_images(photos[:1])
     with (
-        pipeline(store, collection="dims", embedder=f"python:{__name__.rsplit('.', 1)[-1]}:thumbnail") as job,
-        pytest.raises((CollectionMismatchError, ConfigError)),
+        pipeline(store, collection="dims", embedder="python:users_other_model:mean") as job,
+        pytest.raises(CollectionMismatchError, match="512 dimensions, this job makes 3"),
     ):
         job.insert_images(photos[:1])
 
