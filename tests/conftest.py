@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 # A shell starts background jobs with SIGINT ignored, which all children inherit: tests of Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
