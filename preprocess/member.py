@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -16,8 +16,10 @@ from ..shm import (
     Child,
     FrameReader,
     Grant,
+    Place,
     Ring,
     SlotLayout,
+    SlotState,
     SlotTable,
     SlotView,
     Zygote,
@@ -176,10 +178,38 @@ class Member:
         assert self._ring is not None
         self._ring.check(grant.slot, grant.generation, rows)
 
+    def place(self, grant: Grant) -> Place | None:
+        """Where the slot lies for a process that maps the ring by its name, if it keeps one."""
+        return self._ring.place(grant.slot) if self._ring is not None and self._named else None
+
+    def lend(self, grant: Grant) -> None:
+        """Another process uses the slot from now on."""
+        self._table.embedding(grant)
+
     def release(self, grant: Grant) -> None:
         """The slot is free again."""
         if self._ring is not None:
             self._table.release(grant)
+
+    def quarantine(self, grant: Grant) -> None:
+        """The slot is not needed any more, but another process may still use it."""
+        if self._ring is not None:
+            self._table.quarantine(grant)
+
+    def lift(self, grant: Grant) -> None:
+        """The other process is done with a slot in quarantine: it is free again."""
+        if self._ring is not None:
+            self._table.lift(grant.slot)
+
+    @property
+    def counts(self) -> Mapping[SlotState, int]:
+        """Slots in each state."""
+        return self._table.counts()
+
+    @property
+    def used(self) -> int:
+        """Slots that are not free."""
+        return len(self._table) - self._table.free
 
     # -- on the hub ---------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,8 +21,9 @@ import gevent
 from gevent.event import AsyncResult
 
 from ..errors import DeadlineError, ItemError, PoisonItemError, WorkerError
-from ..shm import SlotLayout, Zygote, require_room
+from ..shm import SlotLayout, SlotState, Zygote, require_room
 from .ancestor import borrow_ancestor, return_ancestor
+from .credit import Credit
 from .member import Lost, Member
 from .protocol import Row, Source, Timings
 from .settings import WorkerSettings
@@ -117,7 +118,9 @@ class PreprocessPool:
             )
             for index in range(count)
         ]
+        self._credit = Credit(count, count * slots)
         self._waiting: deque[AsyncResult[Lease]] = deque()
+        self._urgent: deque[AsyncResult[Lease]] = deque()
         self._hub: Any = None
         self._thread = 0
         self._layout: SlotLayout | None = None
@@ -143,6 +146,19 @@ class PreprocessPool:
         if self._layout is None:
             raise RuntimeError("the pool is not started: its layout is not known yet")
         return self._layout
+
+    @property
+    def states(self) -> Mapping[SlotState, int]:
+        """How many slots are in each state, over all workers."""
+        total: Counter[SlotState] = Counter()
+        for member in self._members:
+            total.update(member.counts)
+        return total
+
+    @property
+    def credit(self) -> int:
+        """How many slots may be in use at the moment; it follows the embedder. See ``credit.Credit``."""
+        return self._credit.limit
 
     @property
     def pids(self) -> list[int]:
@@ -210,9 +226,7 @@ class PreprocessPool:
 
     def stop_in_hub(self) -> None:
         """Stop listening; batches that are still being made are waited for shortly, or their workers replaced."""
-        for waiter in self._waiting:
-            waiter.set_exception(WorkerError("the worker pool is being stopped"))
-        self._waiting.clear()
+        self._refuse(WorkerError("the worker pool is being stopped"))
         gevent.joinall([gevent.spawn(member.stop_listening) for member in self._members])
         self._hub = None
 
@@ -229,72 +243,92 @@ class PreprocessPool:
             WorkerError: workers die faster than they work; nothing can be done with this pool any more.
         """
         ticket = _Ticket(sources, list(range(len(sources))))
+        again = False
         while ticket.live:
-            lease = self._lease()
+            lease = self._lease(again)
             live = list(ticket.live)
             try:
                 done = lease.member.run(lease.grant, [sources[position] for position in live])
             except Lost as lost:
                 ticket.blame(lost)
+                again = True
                 continue
+            self._credit.became_ready(self._ready())
             rows = [Row(live[row.position], row.width, row.height) for row in done.rows]
             failures = [*ticket.failures, *((live[at], error) for at, error in done.failures)]
             return SlotBatch(rows, failures, done.timings, lease)
         return SlotBatch([], ticket.failures, Timings(), None)
 
-    def _lease(self) -> Lease:
-        """A free slot of the least busy worker, granted; waits for one."""
+    def _lease(self, again: bool) -> Lease:
+        """A free slot of the least busy worker, granted; waits for one.
+
+        A batch that is done again goes before all others: where order is kept, they may hold every slot and
+        wait for it.
+        """
         if self._broken:
             raise self._broken
-        lease = None if self._waiting else self._grant()
+        queue = self._urgent if again else self._waiting
+        lease = None if queue else self._grant(urgent=again)
         if lease is None:
             waiter: AsyncResult[Lease] = AsyncResult()
-            self._waiting.append(waiter)
+            queue.append(waiter)
             try:
                 lease = waiter.get()
             except BaseException:
-                self._leave_queue(waiter)
+                self._leave_queue(queue, waiter)
                 raise
         assert lease is not None
         return lease
 
-    def _leave_queue(self, waiter: AsyncResult[Lease]) -> None:
+    def _leave_queue(self, queue: deque[AsyncResult[Lease]], waiter: AsyncResult[Lease]) -> None:
         """Who waited is being killed: out of the queue, or back with the slot that has just been found."""
-        if waiter in self._waiting:
-            self._waiting.remove(waiter)
+        if waiter in queue:
+            queue.remove(waiter)
         elif waiter.successful():
             lease = waiter.get()
             assert lease is not None
             lease.member.take_back(lease.grant)
             self._serve()
 
-    def _grant(self) -> Lease | None:
+    def _grant(self, *, urgent: bool) -> Lease | None:
+        if not urgent and sum(member.used for member in self._members) >= self._credit.limit:
+            return None
         for member in sorted(self._members, key=lambda member: member.queued):
             grant = member.grant()
             if grant is not None:
-                return Lease(member, grant, self._give_back)
+                return Lease(member, grant, self._on_hub)
         return None
 
     def _serve(self) -> None:
         """Something has become free: serve who waits, first come, first served."""
-        while self._waiting:
-            lease = self._grant()
-            if lease is None:
-                return
-            self._waiting.popleft().set(lease)
+        for queue in (self._urgent, self._waiting):
+            while queue:
+                lease = self._grant(urgent=queue is self._urgent)
+                if lease is None:
+                    return
+                queue.popleft().set(lease)
 
     def _fail(self, error: WorkerError) -> None:
         """Workers cannot be kept alive: whoever waits, and whoever comes, hears it."""
         self._broken = error
-        for waiter in self._waiting:
-            waiter.set_exception(error)
-        self._waiting.clear()
+        self._refuse(error)
 
-    def _give_back(self, lease: Lease) -> None:
-        """Free a slot. From any thread: the books are kept on the hub, while there is one."""
+    def _refuse(self, error: WorkerError) -> None:
+        for queue in (self._urgent, self._waiting):
+            for waiter in queue:
+                waiter.set_exception(error)
+            queue.clear()
+
+    def _ready(self) -> int:
+        return sum(member.counts[SlotState.READY] for member in self._members)
+
+    def _on_hub(self, step: Callable[[], None]) -> None:
+        """A step of the books about a slot that becomes free. From any thread: they are kept on the hub, while there
+        is one."""
         hub = self._hub
         if hub is None or self._thread == threading.get_ident():
-            lease.member.release(lease.grant)
+            step()
+            self._credit.given_back(self._ready())
             self._serve()
         else:
-            hub.loop.run_callback_threadsafe(self._give_back, lease)
+            hub.loop.run_callback_threadsafe(self._on_hub, step)

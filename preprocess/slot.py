@@ -9,20 +9,86 @@ from typing import Any
 import numpy as np
 
 from ..errors import ItemError
-from ..shm import Grant, SlotView
+from ..shm import Grant, Place
 from .member import Member
 from .protocol import Row, Timings
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to use one slot of one worker's ring until it is given back."""
+    """The right to use one slot of one worker's ring until it is given back. Its books are kept on the pool's hub.
 
-    member: Member
-    grant: Grant
-    give_back: Callable[[Lease], None]
+    Args:
+        member: whose ring it is.
+        grant: which slot, and which use of it.
+        on_hub: runs a step of the books on the hub, from any thread; afterwards whoever waits for a slot is served.
+    """
+
+    __slots__ = ("_holds", "_lent", "_on_hub", "_released", "grant", "member")
+
+    def __init__(self, member: Member, grant: Grant, on_hub: Callable[[Callable[[], None]], None]) -> None:
+        self.member = member
+        self.grant = grant
+        self._on_hub = on_hub
+        self._holds = 0
+        self._lent = False
+        self._released = False
+
+    def give_back(self) -> None:
+        """We need the slot no more. It is free once nobody holds it."""
+        self._on_hub(self._release)
+
+    def hold(self) -> Callable[[], None]:
+        """On the hub: another process is told of the slot, and may use it until the returned function is called."""
+        if not self._lent:
+            self._lent = True
+            self.member.lend(self.grant)
+        self._holds += 1
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            if not ended:
+                ended = True
+                self._on_hub(self._end_hold)
+
+        return end
+
+    def _release(self) -> None:
+        self._released = True
+        if self._holds:
+            self.member.quarantine(self.grant)
+        else:
+            self.member.release(self.grant)
+
+    def _end_hold(self) -> None:
+        self._holds -= 1
+        if self._released and not self._holds:
+            self.member.lift(self.grant)
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedView:
+    """A slot's memory, for us and for another process; valid until the slot is released.
+
+    Attributes:
+        pixels: ``[B, ...]``, the specification's dtype.
+        embeddings: ``[B, D]`` float32.
+        place: where it lies for a process that maps the segment by its name; None if it has none.
+    """
+
+    pixels: Array
+    embeddings: np.ndarray[Any, np.dtype[np.float32]]
+    place: Place | None
+    _lease: Lease
+
+    def hold(self) -> Callable[[], None]:
+        """Say on the hub that another process may use the slot; call the answer when it is known to be done with it.
+
+        A slot that is released while it is held goes into quarantine until the last hold has ended.
+        """
+        return self._lease.hold()
 
 
 class SlotBatch:
@@ -46,13 +112,13 @@ class SlotBatch:
         self.failures = sorted(failures, key=lambda failure: failure[0])
         self.timings = timings
         self._lease = lease
-        self._view = lease.member.view(lease.grant) if lease else None
+        self._view = _view(lease) if lease else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
-    def view(self) -> SlotView:
+    def view(self) -> LeasedView:
         """The slot's whole areas: pixels ``[B, ...]`` and embeddings ``[B, D]``; rows from ``len(self)`` on are stale.
 
         Raises:
@@ -85,4 +151,10 @@ class SlotBatch:
         """Give the slot back. Idempotent; from any thread."""
         lease, self._lease, self._view = self._lease, None, None
         if lease:
-            lease.give_back(lease)
+            lease.give_back()
+
+
+def _view(lease: Lease) -> LeasedView:
+    member, grant = lease.member, lease.grant
+    memory = member.view(grant)
+    return LeasedView(memory.pixels, memory.embeddings, member.place(grant), lease)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, cast
 
 from ..errors import ItemError
@@ -48,7 +48,7 @@ class Embed(Protocol):
     @property
     def dimension(self) -> int: ...
     def open(self, spec: PreprocessSpec, rows: int) -> None: ...
-    def embed(self, view: SlotView, rows: int) -> None: ...
+    def embed(self, view: SlotView, rows: int) -> Mapping[int, ItemError]: ...
 
 
 def main(sock: socket.socket, argument: bytes, _fds: list[int]) -> None:
@@ -121,7 +121,7 @@ class Worker:
             self._preprocessor.run(view.pixels, [row.position for row in rows])
         middle = time.perf_counter()
         if self._embed and rows:
-            self._embed.embed(view, len(rows))
+            rows = _without(view, rows, self._embed.embed(view, len(rows)), failures)
         timings = Timings(read, decode, middle - begin, time.perf_counter() - middle)
         ring.commit(task.slot, task.generation, len(rows))
         send_frame(self._sock, encode_done(task, rows, failures, timings))
@@ -184,6 +184,19 @@ class Watch:
                 if self._current and time.monotonic() - self._current[0] > self._timeout:
                     send_frame(self._sock, encode_hung(self._current[1], self._current[2]))
                     os._exit(HUNG_STATUS)
+
+
+def _without(
+    view: SlotView, rows: list[Row], refused: Mapping[int, ItemError], failures: list[tuple[int, ItemError]]
+) -> list[Row]:
+    """Rows that the embedder refused become failures; the vectors of the others close up. The pixels do not: nobody
+    needs them any more."""
+    if not refused:
+        return rows
+    kept = [row for row in range(len(rows)) if row not in refused]
+    view.embeddings[: len(kept)] = view.embeddings[kept]
+    failures.extend((rows[row].position, error) for row, error in refused.items())
+    return [rows[row] for row in kept]
 
 
 def _make_embedder(reference: Sequence[str] | None, spec: PreprocessSpec, rows: int) -> Embed | None:

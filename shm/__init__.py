@@ -6,7 +6,7 @@ Knows nothing of pictures, gevent or JAX. See README.md in this folder.
 from .child import Child
 from .frames import FRAME_LIMIT, FrameReader, frame_pieces, recv_frame, recv_frame_fds, send_frame, send_frame_fds
 from .janitor import Orphan, orphans, sweep
-from .layout import SlotLayout, SlotView
+from .layout import Place, SlotLayout, SlotView
 from .ring import Ring
 from .segment import Segment, require_room
 from .slots import Grant, SlotState, SlotTable
@@ -18,6 +18,7 @@ __all__ = [
     "FrameReader",
     "Grant",
     "Orphan",
+    "Place",
     "Ring",
     "Segment",
     "SlotLayout",

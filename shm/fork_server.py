@@ -29,6 +29,7 @@ from typing import NoReturn
 
 from .child import STATUS
 from .frames import recv_frame_fds, send_frame, send_frame_fds
+from .janitor import sweep
 
 GRACE = 1.0
 """Seconds that children have to leave by themselves when the zygote is closed; if the parent is dead they have none."""
@@ -139,6 +140,8 @@ class ForkServer:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         for pidfd in list(self._children):
             self._reap(pidfd)
+        if select.select([self._parent], [], [], 0)[0]:
+            sweep()  # its segments, if they have names: with our children the last that could use them are gone
         os._exit(0)
 
 

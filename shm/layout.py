@@ -39,6 +39,23 @@ class SlotView:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a slot lies, for a process that maps the segment by its name.
+
+    Attributes:
+        segment: name of the POSIX shared-memory object; ``"/" + segment`` is what ``shm_open`` takes. Never used twice.
+        nbytes: size of the whole segment.
+        pixels: where row 0 of the pixels begins, in bytes from the start of the segment.
+        embeddings: where row 0 of the embeddings begins.
+    """
+
+    segment: str
+    nbytes: int
+    pixels: int
+    embeddings: int
+
+
+@dataclass(frozen=True, slots=True)
 class SlotLayout:
     """Sizes and offsets of a slot. Both sides of a ring must have the same.
 

@@ -24,7 +24,7 @@ from typing import Self
 
 from ..errors import SharedMemoryError, StaleSlotError
 from .janitor import DIRECTORY
-from .layout import SlotLayout, SlotView
+from .layout import Place, SlotLayout, SlotView
 from .segment import Segment
 
 _MAGIC = int.from_bytes(b"PENSTK\x00\x01", "big")  # the last byte is the version of the header
@@ -113,6 +113,15 @@ class Ring:
         if not 0 <= slot < self.slots:
             raise IndexError(f"slot {slot} of a ring of {self.slots}")
         return slot * self.layout.stride
+
+    def place(self, slot: int) -> Place:
+        """Where a slot lies, for another process.
+
+        Raises:
+            IndexError: there is no such slot.
+        """
+        begin = self.offset(slot)
+        return Place(self.name, self.nbytes, begin + self.layout.pixels_offset, begin + self.layout.embeddings_offset)
 
     # -- writer -------------------------------------------------------------------------------------------------------
 

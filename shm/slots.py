@@ -66,6 +66,11 @@ class SlotTable:
         """The state of a slot."""
         return self._entries[slot].state
 
+    @property
+    def free(self) -> int:
+        """Slots that nobody has."""
+        return len(self._free)
+
     def counts(self) -> Mapping[SlotState, int]:
         """Slots in each state; they sum up to ``len(self)``."""
         tally = Counter(entry.state for entry in self._entries)

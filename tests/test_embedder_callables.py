@@ -125,14 +125,19 @@ def test_a_dimension_that_changes_is_refused(write: Write) -> None:
 
 
 def test_an_exception_is_about_the_pictures(write: Write) -> None:
-    """A callable that fails on a batch refuses those pictures; its exception is the cause."""
-    name = write("def f(x):\n if x.sum(): raise ValueError('too bright')\n return x[:, 0, 0]")
+    """A callable that fails on a batch refuses the picture it fails on alone; its exception is the cause."""
+    name = write("def f(x):\n if x.max() > 1: raise ValueError('too bright')\n return x[:, 0, 0] + 1")
     embedder = opened(f"python:{name}:f")
     batch = view(embedder)
-    with pytest.raises(EmbedError, match=rf"python:{name}:f raised ValueError: too bright") as caught:
-        embedder.embed(batch, 3)
-    assert isinstance(caught.value.__cause__, ValueError)
-    assert not batch.embeddings.any()
+    batch.pixels[...] = 0
+    batch.pixels[1] = 2
+    ((row, error),) = embedder.embed(batch, 3).items()
+    assert row == 1
+    assert isinstance(error, EmbedError)
+    assert f"python:{name}:f raised ValueError: too bright" in str(error)
+    assert isinstance(error.__cause__, ValueError)
+    assert batch.embeddings[[0, 2]].all()
+    assert not batch.embeddings[1].any()
 
 
 def test_an_exception_in_the_trial_stops_the_job(write: Write) -> None:

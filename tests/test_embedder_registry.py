@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine.embedders import SCHEMES, Embedder, Pixels, Runs, View, Wants, parse_embedder
+from penstock.engine.embedders import SCHEMES, Embedder, Pixels, Refusals, Runs, View, Wants, parse_embedder
 from penstock.errors import ConfigError
 
 
@@ -88,8 +88,9 @@ class _Constant(Embedder):
     def open(self, spec: Pixels, rows: int) -> None:
         pass
 
-    def embed(self, view: View, rows: int) -> None:
+    def embed(self, view: View, rows: int) -> Refusals:
         view.embeddings[:rows] = np.array([1, 0], np.float32)
+        return {}
 
 
 def test_another_kind_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ import pytest
 from penstock.errors import DeadlineError, PoisonItemError, ReadError, UnreadableError, WorkerStartError
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.preprocess.slot import SlotBatch
+from penstock.shm import SlotState
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -198,6 +202,79 @@ def test_slots_bound_what_is_made_ahead(make_pool: MakePool, photos: list[Path])
     assert len(slot) == 1
     for one in (held[1], slot):
         one.release()
+
+
+@pytest.mark.slow
+def test_a_slot_that_another_process_may_still_use_is_in_quarantine(make_pool: MakePool, photos: list[Path]) -> None:
+    """Released while held: nobody gets it before the last hold has ended, and then at once."""
+    pool = make_pool(workers=1, slots=1, named=True)
+    slot = pool.process([str(photos[0])])
+    first, second = slot.view.hold(), slot.view.hold()
+    assert pool.states[SlotState.EMBEDDING] == 1
+    slot.release()
+    assert pool.states[SlotState.QUARANTINED] == 1
+    waiting = gevent.spawn(pool.process, [str(photos[1])])
+    first()
+    first()  # a second time, which changes nothing
+    gevent.sleep(0)
+    assert pool.states[SlotState.QUARANTINED] == 1
+    assert not waiting.ready()
+    second()
+    waiting.get(timeout=20).release()
+    assert pool.states[SlotState.FREE] == 1
+
+
+@pytest.mark.slow
+def test_a_hold_that_ends_before_the_release_leaves_no_trace(make_pool: MakePool, photos: list[Path]) -> None:
+    """The usual case: the server answers, then the slot is given back."""
+    pool = make_pool(workers=1, slots=1, named=True)
+    slot = pool.process([str(photos[0])])
+    for _ in range(2):  # the second is a retry
+        slot.view.hold()()
+    slot.release()
+    assert pool.states[SlotState.FREE] == 1
+
+
+@pytest.mark.slow
+def test_a_named_slot_is_found_by_whoever_knows_its_place(make_pool: MakePool, photos: list[Path]) -> None:
+    """Name and offsets lead another mapping of the segment to the same bytes; without a name there is no place."""
+    slot = make_pool(workers=1, slots=2, named=True).process([str(photos[0])])
+    place = slot.view.place
+    assert place is not None
+    memory = np.memmap(f"/dev/shm/{place.segment}", np.uint8, "r")
+    assert len(memory) == place.nbytes
+    begin = place.pixels
+    np.testing.assert_array_equal(memory[begin : begin + slot.pixels.nbytes].view(np.float32), slot.pixels.ravel())
+    assert place.embeddings >= begin + slot.view.pixels.nbytes
+    del memory
+    slot.release()
+    unnamed = make_pool(workers=1).process([str(photos[0])])
+    assert unnamed.view.place is None
+    unnamed.release()
+
+
+@pytest.mark.slow
+def test_a_named_segment_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
+    """The fork server sees its parent die, ends the workers and then takes the names away."""
+    code = """
+        import sys, time
+        from penstock.preprocess import PreprocessPool, preset
+        pool = PreprocessPool(preset("clip", size=64), workers=2, batch_size=4, slots=2, named=True)
+        pool.start()
+        print(*pool.pids, *(member._ring.name for member in pool._members), flush=True)
+        time.sleep(600)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as parent:
+        assert parent.stdout is not None
+        *pids, one, two = parent.stdout.readline().split()
+        assert Path("/dev/shm", one).exists()
+        parent.kill()
+    workers = [psutil.Process(int(pid)) for pid in pids if psutil.pid_exists(int(pid))]
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+    deadline = time.monotonic() + 20
+    while any(Path("/dev/shm", name).exists() for name in (one, two)):
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Embedders: what turns a slot of pixels into vectors. See the README beside this file."""
 
-from .base import ArrayView, Embedder, Pixels, Runs, View, Wants, nonfinite_rows
+from .base import ArrayView, Embedder, Pixels, Refusals, Runs, View, Wants, nonfinite_rows
 from .callables import JaxEmbedder, PythonEmbedder
 from .gist import Gist
 from .onnx import OnnxEmbedder
@@ -16,6 +16,7 @@ __all__ = [
     "OnnxEmbedder",
     "Pixels",
     "PythonEmbedder",
+    "Refusals",
     "Runs",
     "View",
     "Wants",

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Literal, Protocol, Self
 from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConfigError, EmbedderError
+from ...errors import ConfigError, EmbedderError, EmbedError
+from ...shm import Place
 
 Array = NDArray[Any]
 Runs = Literal["worker", "thread", "green"]
 Options = dict[str, str]
+
+Refusals = Mapping[int, EmbedError]
+"""Row -> why the embedder refused it. The vectors of the other rows are in place."""
+
+NONE_REFUSED: Final[Refusals] = MappingProxyType({})
 
 
 class Pixels(Protocol):
@@ -42,12 +50,20 @@ class Pixels(Protocol):
 
 
 class View(Protocol):
-    """One batch: a slot of a ring (``shm.SlotView``), or ordinary arrays (`ArrayView`)."""
+    """One batch: a slot of a ring (``preprocess.LeasedView``), or ordinary arrays (`ArrayView`).
+
+    ``place`` says where it lies for a process that maps it by name; None: nobody else can.
+    ``hold()`` says that such a process may read or write it from now on, until the function it returns is called (once
+    or more often). A slot that is released while it is held is in quarantine: nobody gets it before the last hold ends.
+    """
 
     @property
     def pixels(self) -> Array: ...
     @property
     def embeddings(self) -> Array: ...
+    @property
+    def place(self) -> Place | None: ...
+    def hold(self) -> Callable[[], None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +77,15 @@ class ArrayView:
 
     pixels: Array
     embeddings: NDArray[np.float32]
+
+    @property
+    def place(self) -> Place | None:
+        """Nowhere that another process could map."""
+        return None
+
+    def hold(self) -> Callable[[], None]:
+        """Nobody else can use it, so nothing is held."""
+        return lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +118,11 @@ class Embedder(ABC):
     """
 
     runs: ClassVar[Runs]
-    """In the ``worker`` that made the pixels, in a ``thread`` of the engine's pool, or ``green``: in a greenlet."""
+    """In the ``worker`` that made the pixels, in a ``thread`` of the engine's pool, or ``green``: in a greenlet.
+
+    A green one finds its batches in named shared memory, and ``embed`` is also called in threads that have no hub (by
+    the faces without worker processes).
+    """
 
     def __init__(self, name: str, spec: str) -> None:
         self.name = name
@@ -115,6 +144,11 @@ class Embedder(ABC):
             return self.dimension > 0
         except EmbedderError:
             return False
+
+    @property
+    def concurrency(self) -> int:
+        """Batches it can work on at once, in a thread or a greenlet."""
+        return 1
 
     @property
     @abstractmethod
@@ -149,15 +183,23 @@ class Embedder(ABC):
         """
 
     @abstractmethod
-    def embed(self, view: View, rows: int) -> None:
+    def embed(self, view: View, rows: int) -> Refusals:
         """Write the vectors of ``view.pixels[:rows]`` into ``view.embeddings[:rows]``; nothing else is touched.
 
-        The view is not kept after the call.
+        The view is not kept after the call, except by a hold.
+
+        Returns:
+            The rows that were refused; their vectors mean nothing.
 
         Raises:
-            EmbedError: these pictures were refused.
             EmbedderError: it does not work at all.
         """
+
+    def start_in_hub(self) -> None:  # noqa: B027  (most have nothing that lives on a hub)
+        """Runs in a greenlet on the engine's hub before the first batch of a run."""
+
+    def stop_in_hub(self) -> None:  # noqa: B027
+        """Runs there after the last batch."""
 
     def close(self) -> None:  # noqa: B027  (most hold nothing)
         """Let go of models and threads. May be called twice."""
@@ -170,6 +212,25 @@ class Embedder(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec!r})"
+
+
+def bisect(run: Callable[[int, int], object], start: int, stop: int) -> Refusals:
+    """Run on rows ``[start, stop)``; where that is refused, on halves of them, down to the rows that are to blame.
+
+    Args:
+        run: raises EmbedError for rows of which at least one is refused. One bad row of n costs about 2 log2(n) runs.
+
+    Returns:
+        The rows that were refused alone.
+    """
+    try:
+        run(start, stop)
+    except EmbedError as error:
+        if stop - start == 1:
+            return {start: error}
+        middle = (start + stop) // 2
+        return {**bisect(run, start, middle), **bisect(run, middle, stop)}
+    return NONE_REFUSED
 
 
 def digest(*parts: str | bytes) -> str:

@@ -17,12 +17,15 @@ import numpy as np
 
 from ...errors import ConfigError, EmbedderError, EmbedError, PenstockError
 from .base import (
+    NONE_REFUSED,
     Array,
     Embedder,
     Options,
     Pixels,
+    Refusals,
     Runs,
     View,
+    bisect,
     digest,
     need_batch,
     need_vectors,
@@ -127,17 +130,19 @@ class PythonEmbedder(_Callable):
         self._dimension = vectors.shape[1]
         self._rows, self._call = rows, call
 
-    def embed(self, view: View, rows: int) -> None:
+    def embed(self, view: View, rows: int) -> Refusals:
         call = self._opened()
         need_batch(self, view, rows, self._rows)
-        if not rows:
-            return
-        vectors = self._vectors(call, view.pixels[:rows])
-        if vectors.shape[1] != self._dimension:
-            raise EmbedderError(
-                f"{self.name} returned vectors of {vectors.shape[1]} floats, and {self._dimension} before"
-            )
-        view.embeddings[:rows] = vectors
+
+        def some(start: int, stop: int) -> None:
+            vectors = self._vectors(call, view.pixels[start:stop])
+            if vectors.shape[1] != self._dimension:
+                raise EmbedderError(
+                    f"{self.name} returned vectors of {vectors.shape[1]} floats, and {self._dimension} before"
+                )
+            view.embeddings[start:stop] = vectors
+
+        return bisect(some, 0, rows) if rows else NONE_REFUSED
 
     def _vectors(self, call: Function, pixels: Array) -> Array:
         pixels = pixels.view()
@@ -183,7 +188,7 @@ class JaxEmbedder(_Callable):
         self._dimension = need_vectors(self.name, tuple(out.shape), rows)
         self._rows, self._call = rows, function
 
-    def embed(self, view: View, rows: int) -> None:
+    def embed(self, view: View, rows: int) -> Refusals:
         call = self._opened()
         need_batch(self, view, rows, self._rows)
         try:
@@ -191,6 +196,7 @@ class JaxEmbedder(_Callable):
         except Exception as error:
             raise EmbedderError(f"{self.name} raised {type(error).__name__}: {error}") from error
         view.embeddings[:rows] = vectors[:rows]
+        return NONE_REFUSED
 
 
 def make_python(rest: str, options: Options) -> PythonEmbedder:

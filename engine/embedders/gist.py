@@ -21,7 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, EmbedderError
-from .base import Embedder, Options, Pixels, Runs, View, Wants, digest, need_batch, no_options
+from .base import (
+    NONE_REFUSED,
+    Embedder,
+    Options,
+    Pixels,
+    Refusals,
+    Runs,
+    View,
+    Wants,
+    digest,
+    need_batch,
+    no_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,12 +104,13 @@ class Gist(Embedder):
         self._rows = rows
         self._run = _compile(spec, self.size)
 
-    def embed(self, view: View, rows: int) -> None:
+    def embed(self, view: View, rows: int) -> Refusals:
         if self._run is None:
             raise EmbedderError("gist: embed() before open()")
         need_batch(self, view, rows, self._rows)
         # Always the whole batch: one compile serves every row count, and only a job's last batch is not full.
         view.embeddings[:rows] = np.asarray(self._run(view.pixels))[:rows]
+        return NONE_REFUSED
 
     def close(self) -> None:
         self._run = None

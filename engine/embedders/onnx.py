@@ -17,10 +17,12 @@ import numpy as np
 
 from ...errors import ConfigError, EmbedderError
 from .base import (
+    NONE_REFUSED,
     Array,
     Embedder,
     Options,
     Pixels,
+    Refusals,
     Runs,
     View,
     Wants,
@@ -138,7 +140,7 @@ class OnnxEmbedder(Embedder):
         self._dimension = self._run(model, probe).shape[1]
         self._rows = rows
 
-    def embed(self, view: View, rows: int) -> None:
+    def embed(self, view: View, rows: int) -> Refusals:
         if self._model is None or self._dimension is None:
             raise EmbedderError(f"{self.name}: embed() before open()")
         need_batch(self, view, rows, self._rows)
@@ -147,6 +149,7 @@ class OnnxEmbedder(Embedder):
             stop = min(start + step, rows)
             pixels = _padded(view.pixels[start:stop], self._model.batch)
             view.embeddings[start:stop] = self._run(self._model, pixels)[: stop - start]
+        return NONE_REFUSED
 
     def close(self) -> None:
         self._model = None  # ends ONNX Runtime's threads

@@ -45,7 +45,7 @@ class Ends:
     insert_rows: int
 
 
-def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder, embed_concurrency: int = 1) -> PipelineBuilder:
+def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder) -> PipelineBuilder:
     """Preprocessing in worker processes; see the table above."""
 
     @green
@@ -64,7 +64,8 @@ def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder, embed_concur
         builder.pipe(_embedded, concurrency=pool.capacity, parallelism=pool.workers, name="embed")
     else:
         op = _embed_with(embedder)
-        builder.pipe(green(op) if embedder.runs == "green" else op, concurrency=embed_concurrency, name="embed")
+        builder.add_resource(embedder)
+        builder.pipe(green(op) if embedder.runs == "green" else op, concurrency=embedder.concurrency, name="embed")
     return _insert(builder, ends)
 
 
@@ -94,9 +95,10 @@ def in_turn(ends: Ends, local: LocalPreprocessor, embedder: Embedder) -> Pipelin
         middle = time.perf_counter()
         rows = embed(made.value)
         end = time.perf_counter()
-        written = insert([rows])
+        written = insert([rows.value]) if rows.value is not NOTHING else rows
         details = {"preprocess": middle - begin, "embed": end - middle, "insert": time.perf_counter() - end}
-        return Outcome(written.value, failures=[*made.failures, *written.failures], details=details)
+        failures = [*made.failures, *rows.failures, *(written.failures if written is not rows else ())]
+        return Outcome(written.value, failures=failures, details=details)
 
     return PipelineBuilder(values=ends.values).add_source(ends.source).pipe(images, name="images").add_sink(2)
 
@@ -122,11 +124,13 @@ def _embedded(batch: Batch) -> Outcome:
     return Outcome(take_rows(batch), seconds=seconds)
 
 
-def _embed_with(embedder: Embedder) -> Callable[[Batch], Rows]:
-    def embed(batch: Batch) -> Rows:
+def _embed_with(embedder: Embedder) -> Callable[[Batch], Outcome]:
+    def embed(batch: Batch) -> Outcome:
         assert batch.slot is not None
-        embedder.embed(batch.slot.view, len(batch.pictures))
-        return take_rows(batch)
+        refused = embedder.embed(batch.slot.view, len(batch.pictures))
+        failures = [ItemFailure(batch.pictures[row].key, error) for row, error in refused.items()]
+        rows = take_rows(batch, refused)
+        return Outcome(rows if rows.pictures else NOTHING, failures=failures)
 
     return embed
 

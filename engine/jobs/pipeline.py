@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import ConfigError, EmbedderError
 from ...preprocess import PreprocessPool
+from ...shm import SlotState
 from ...sinks import DeadLetters, Hit, MilvusSink, parse_uri
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
@@ -325,7 +326,9 @@ class ImageEmbeddingPipeline:
         slot = self._local_preprocessor(1).process([as_source(picture)])
         if slot.failures:
             raise slot.failures[0][1]
-        self._plan.embedder.embed(slot.view, 1)
+        refused = self._plan.embedder.embed(slot.view, 1)
+        if refused:
+            raise refused[0]
         vector: np.ndarray[Any, np.dtype[np.float32]] = slot.view.embeddings[0].copy()
         return vector
 
@@ -354,7 +357,9 @@ class ImageEmbeddingPipeline:
     def _started_pool(self, size: int, workers: int | None) -> PreprocessPool:
         """The worker pool; a warm one is used again if it has the same shape."""
         count = workers or self.config.workers or len(os.sched_getaffinity(0))
-        if self._pool and (self._pool.batch_size, self._pool.workers) != (size, count):
+        # A slot that a server may still use is out of use for good: a pool that holds one is not used again.
+        unfit = self._pool and self._pool.states[SlotState.QUARANTINED]
+        if self._pool and (unfit or (self._pool.batch_size, self._pool.workers) != (size, count)):
             self._pool.close()
             self._pool = None
         if self._pool is None:

@@ -28,16 +28,24 @@ class Plan:
     def pool(self, config: ServiceConfig) -> PreprocessPool:
         """The worker processes for it, not started. An embedder that runs elsewhere must be open, for its dimension."""
         in_worker = self.embedder.runs == "worker"
+        workers = config.workers or len(os.sched_getaffinity(0))
         return PreprocessPool(
             self.spec,
-            workers=config.workers or len(os.sched_getaffinity(0)),
+            workers=workers,
             batch_size=config.batch_size,
-            slots=config.slots,
+            slots=self._slots(config, workers),
             threads=config.threads,
             embedder=(_FACTORY, self.embedder.spec) if in_worker else None,
             dimension=0 if in_worker else self.embedder.dimension,
             devices=config.devices,
+            named=self.embedder.runs == "green",
         )
+
+    def _slots(self, config: ServiceConfig, workers: int) -> int:
+        """Slots per worker: as said, else two to work on and the embedder's share of what it works on at once."""
+        if "slots" in config.model_fields_set or self.embedder.runs == "worker":
+            return config.slots
+        return max(config.slots, 2 - -self.embedder.concurrency // workers)
 
 
 def make_plan(config: ServiceConfig) -> Plan:

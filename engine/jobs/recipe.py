@@ -63,9 +63,9 @@ def check_recipe(recipe: str, plan: Plan, collection: str) -> None:
     if not recipe:
         return
     there, here = json.loads(recipe), json.loads(recipe_of(plan))
-    if there == here:
-        return
     wrong = _differences(there, here)
+    if not wrong:
+        return
     raise CollectionMismatchError(
         f"collection {collection!r} holds vectors made otherwise: {'; '.join(wrong)}. Vectors of different making "
         "cannot be compared: choose another collection (--collection), or the settings it was made with"
@@ -74,11 +74,12 @@ def check_recipe(recipe: str, plan: Plan, collection: str) -> None:
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     wrong: list[str] = []
-    if there["embedder"] != here["embedder"]:
-        wrong.append(f"embedder {there['embedder']} there, {here['embedder']} here")
-    elif there["model"] != here["model"]:
-        wrong.append(f"another version of the embedder {here['embedder']}")
+    # Only the fingerprint decides: the same model may be had from another host, or be spelled otherwise.
+    if there["model"] != here["model"]:
+        spelled = f"embedder {there['embedder']} there, {here['embedder']} here"
+        same = there["embedder"] == here["embedder"]
+        wrong.append(f"another version of the embedder {here['embedder']}" if same else spelled)
     for name, value in here["pixels"].items():
         if there["pixels"].get(name) != value:
             wrong.append(f"{name} {there['pixels'].get(name)} there, {value} here")
-    return wrong or ["its recipe"]
+    return wrong
