@@ -18,7 +18,7 @@ help:
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,jpeg,onnx,report]"
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,jpeg,onnx,parquet,report,triton]"
 	@touch $@
 
 demo: $(STAMP)

@@ -22,6 +22,7 @@ BENCHMARKS = {
     "engine": "what the engine costs: bare workers against workers under the engine; CPU of the parent per batch",
     "scaling": "two workers against one",
     "faces": "insert_images, _async and _streaming into Milvus Lite, same embedder (GIST)",
+    "triton": "a real Triton server: shared memory against HTTP bodies; how busy a model is kept",
     "startup": "seconds to the first batch: everything cold, warm compilation cache, warm pool",
     "memory": "peak memory of the process tree for 1,000 and for 20,000 pictures",
 }

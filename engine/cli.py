@@ -21,6 +21,7 @@ from .. import __version__
 from ..errors import ItemError, PipelineFailure, SourceError
 from .cli_options import FIELDS, configured, setting_options
 from .cli_outcome import INTERRUPTED, OK, complain, draining, run_command, say
+from .cli_serve import serve_demo
 from .config import ServiceConfig
 from .wording import count, plural, printable
 
@@ -193,6 +194,9 @@ def doctor(triton: str | None, as_json: bool) -> int:
     findings = examine(triton)
     say(json.dumps(findings_json(findings), indent=2) if as_json else findings_text(findings))
     return OK if is_ready(findings) else 1
+
+
+cli.add_command(serve_demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

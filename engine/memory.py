@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import psutil
 
 from .report import MemoryReport
 from .threads import daemon, join_threads
 
+_SHARE = 0.01
+"""The most of a core that sampling may take."""
+
 
 class MemorySampler:
     """Samples from construction to `stop`.
 
     Args:
-        seconds: between two samples.
+        seconds: between two samples, at least; more where a sample is dear (many processes on the machine).
         name: of the thread.
     """
 
@@ -31,8 +35,10 @@ class MemorySampler:
 
     def _run(self) -> None:
         while True:
+            begin = time.thread_time()
             self._sample()
-            if self._over.wait(self._seconds):
+            cost = time.thread_time() - begin
+            if self._over.wait(max(self._seconds, cost / _SHARE)):
                 return
 
     def _sample(self) -> None:

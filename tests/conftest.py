@@ -4,14 +4,85 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import module_from_spec, spec_from_file_location
+from itertools import count
 from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from penstock.engine.servers import (
+    MilvusLiteServer,
+    MilvusServer,
+    ServerUnavailableError,
+    Tensor,
+    TritonServer,
+    add_model,
+    milvus_venv,
+    triton_venv,
+)
+from penstock.engine.servers.server import Server
+from penstock.engine.servers.venvs import servers_folder
+
+_Server = TypeVar("_Server", bound=Server)
 
 # A shell starts background jobs with SIGINT ignored, which all children inherit: tests of Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Servers take minutes to install: their environments stay where the user's are, also when the cache is redirected.
+os.environ["PENSTOCK_SERVERS"] = str(servers_folder())
+
+TRITON_FILES: Mapping[str, Path] = {
+    "means": Path(__file__).parent / "triton_models" / "means.py",
+    "subsample": Path(__file__).parent.parent / "bench" / "models" / "subsample.py",
+}
+
+TRITON_MODELS: Mapping[str, tuple[str, str, Sequence[int], int, Mapping[str, str]]] = {
+    # name: one of TRITON_FILES, type and dims of the input PIXELS, length of the output VECTORS, parameters
+    "mean_u8": ("means", "UINT8", (3, 64, 64), 16, {}),
+    "mean_f32": ("means", "FP32", (3, 64, 64), 16, {}),
+    "nhwc_f32": ("means", "FP32", (64, 64, 3), 16, {"layout": "NHWC"}),
+    "faulty": ("means", "UINT8", (3, 64, 64), 16, {"marks": "yes"}),
+    "subsample_u8": ("subsample", "UINT8", (3, 224, 224), 512, {}),
+    "subsample_f32": ("subsample", "FP32", (3, 224, 224), 512, {}),
+    "sleeper": ("subsample", "UINT8", (3, 224, 224), 512, {"sleep_ms": "40"}),
+}
+"""Real models for real servers; none needs more than numpy. What they do: see the files."""
+
+
+@contextmanager
+def closing_server(server: _Server) -> Generator[_Server]:
+    """Start it and stop it; where this machine cannot run it the test is skipped, in CI it fails."""
+    try:
+        server.start()
+    except ServerUnavailableError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def add_test_model(repository: Path, name: str, *, instances: int = 1, **parameters: str) -> None:
+    """One of `TRITON_MODELS`, with other parameters if need be."""
+    file, dtype, dims, length, own = TRITON_MODELS[name]
+    add_model(
+        repository,
+        name,
+        TRITON_FILES[file],
+        inputs=[Tensor("PIXELS", dtype, dims)],
+        outputs=[Tensor("VECTORS", "FP32", (length,))],
+        instances=instances,
+        parameters={**own, **parameters},
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +103,95 @@ def photos() -> list[Path]:
     found = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
     assert len(found) >= 20
     return found
+
+
+@pytest.fixture(scope="session")
+def triton_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with all of `TRITON_MODELS`."""
+    repository = tmp_path_factory.mktemp("triton-models")
+    for name in TRITON_MODELS:
+        add_test_model(repository, name)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def triton(triton_models: Path) -> Iterator[TritonServer]:
+    """A Triton server with all test models, shared by the tests of this process: not to be killed or paused."""
+    with closing_server(TritonServer(triton_models)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus_lite_server() -> Iterator[MilvusLiteServer]:
+    """A ``milvus-lite server``, shared by the tests of this process: each uses collections of its own."""
+    with closing_server(MilvusLiteServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus() -> Iterator[MilvusServer]:
+    """A full Milvus server, shared by the tests of this process: each uses collections of its own."""
+    with closing_server(MilvusServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def own_server() -> Iterator[Callable[[_Server], _Server]]:
+    """Starts a server of the test's own, ``own_server(MilvusServer(config={...}))``; ended behind the test."""
+    with ExitStack() as stack:
+        yield lambda server: stack.enter_context(closing_server(server))
+
+
+@pytest.fixture
+def make_triton(tmp_path: Path, own_server: Callable[[TritonServer], TritonServer]) -> Callable[..., TritonServer]:
+    """Starts a Triton of the test's own: ``make_triton("mean_u8", "sleeper", restrict_shm=True)``.
+
+    The fewer models, the sooner it is ready. ``sleep_ms={"sleeper": "500"}`` and ``instances=4`` change the models.
+    """
+    numbers = count()
+
+    def make(
+        *models: str, instances: int = 1, sleep_ms: Mapping[str, str] | None = None, **settings: Any
+    ) -> TritonServer:
+        repository = tmp_path / f"triton-models-{next(numbers)}"
+        for name in models:
+            changed = {"sleep_ms": sleep_ms[name]} if sleep_ms and name in sleep_ms else {}
+            add_test_model(repository, name, instances=instances, **changed)
+        return own_server(TritonServer(repository, **settings))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def triton_answer() -> Callable[[str, NDArray[Any]], NDArray[np.float32]]:
+    """What a test model answers, computed here: ``triton_answer("mean_u8", pixels)``."""
+    modules = {file: _load(file) for file in {model[0] for model in TRITON_MODELS.values()}}
+
+    def answer(name: str, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        file, *_, parameters = TRITON_MODELS[name]
+        layout = {"layout": parameters["layout"]} if "layout" in parameters else {}
+        vectors: NDArray[np.float32] = modules[file].vectors(pixels, **layout)
+        return vectors
+
+    return answer
+
+
+def _load(file: str) -> ModuleType:
+    spec = spec_from_file_location(f"triton_models_{file}", TRITON_FILES[file])
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install servers before the first test: where none is cached that may take longer than a test may."""
+    used = {fixture for item in session.items for fixture in getattr(item, "fixturenames", ())}
+    for prepare, fixtures in ((triton_venv, {"triton", "own_server"}), (milvus_venv, {"milvus", "own_server"})):
+        if used & fixtures and not session.config.getoption("collectonly"):
+            with suppress(ServerUnavailableError):  # whoever needs it will hear of it
+                prepare()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

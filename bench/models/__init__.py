@@ -1,0 +1,1 @@
+"""Models for the servers that benchmarks start."""
