@@ -19,6 +19,7 @@ import click
 
 from .. import __version__
 from ..errors import ItemError, PipelineFailure, SourceError
+from .cli_import import import_
 from .cli_options import FIELDS, configured, setting_options
 from .cli_outcome import INTERRUPTED, OK, complain, draining, run_command, say
 from .cli_serve import serve_demo
@@ -40,6 +41,8 @@ Examples:
   penstock embed @list.txt --to photos.db --workers 4 --report report.html
   find . -name '*.png' -print0 | penstock embed - --null --to photos.db
   penstock embed ~/Pictures --to photos.db --embedder onnx:clip.onnx --preset clip
+  penstock embed ~/Pictures --to photos.db --metadata albums.csv --field year:int64
+  penstock embed ~/Pictures --to bulk:parts && penstock import parts --to http://localhost:19530
   penstock embed ~/Pictures --config job.yaml --max-failures 5% --progress json
 
 \b
@@ -72,6 +75,7 @@ _SEARCH_FIELDS = (
     "dtype",
     "decoder",
     "metric",
+    "partition",
     "token",
     "max_pixels",
     "background",
@@ -136,6 +140,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
         say(json.dumps({"event": "report", **report_json(report)}))
     else:
         say(render_text(report))
+        _tell_metadata(report.extra.get("metadata"))
         _what_next(config, report.accounting.read, report.accounting.dead)
     if interrupt.requested:
         complain("interrupted: the same command does the rest (what is written already is written over)")
@@ -197,6 +202,7 @@ def doctor(triton: str | None, as_json: bool) -> int:
 
 
 cli.add_command(serve_demo)
+cli.add_command(import_)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,9 +221,21 @@ def _what_next(config: ServiceConfig, read: int, dead: int) -> None:
         say(_dead_letters(config, dead))
     if config.report is not None:
         say(f"report: {printable(str(config.report))}")
+    if config.shown_to.startswith("bulk:"):
+        folder = config.shown_to.removeprefix("bulk:")
+        say(f"import it: {printable(shlex.join(['penstock', 'import', folder, '--to', 'http://HOST:19530']))}")
+        return
     collection = [] if config.collection == "images" else ["--collection", config.collection]
     command = shlex.join(["penstock", "search", config.shown_to, "IMAGE", *collection, "--html", "matches.html"])
     say(f"search it: {printable(command)}")
+
+
+def _tell_metadata(found: dict[str, int] | None) -> None:
+    """What in the metadata file and in the sources did not meet."""
+    if found and found["unmatched_rows"]:
+        complain(f"metadata: {count(found['unmatched_rows'])} of {plural(found['rows'], 'row')} met no picture")
+    if found and found["pictures_without"]:
+        complain(f"metadata: {plural(found['pictures_without'], 'picture')} had no row in it")
 
 
 def _dead_letters(config: ServiceConfig, dead: int) -> str:

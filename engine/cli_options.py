@@ -21,9 +21,19 @@ FIELDS = tuple(name for name in ServiceConfig.model_fields if name not in SECTIO
 """Every field that is an option of ``embed``."""
 
 
+_FLAGS = {
+    "append": "Keep the rows that are there; a picture that is among them is written over. This is the default.",
+    "overwrite": "Replace the collection (or the --partition): the old rows go when the first new ones come.",
+}
+"""Help of the values of a field that are flags of their own: one of them may be given."""
+
+
 def option_name(field: str) -> str:
-    """``--batch-size`` of ``batch_size``."""
-    return "--" + field.replace("_", "-")
+    """``--batch-size`` of ``batch_size``; of a choice among flags all of them, ``--append|--overwrite``."""
+    flags = _flags(field)
+    if flags:
+        return "|".join(f"--{value}" for value in flags)
+    return str(_extra(field).get("option", "--" + field.replace("_", "-")))
 
 
 def setting_options(*fields: str) -> Callable[[_Command], _Command]:
@@ -31,7 +41,10 @@ def setting_options(*fields: str) -> Callable[[_Command], _Command]:
 
     def add(command: _Command) -> _Command:
         for field in reversed(fields):
-            command = _option(field, ServiceConfig.model_fields[field])(command)
+            for value in reversed(_flags(field)):
+                command = click.option(f"--{value}", _flag(field, value), is_flag=True, help=_FLAGS[value])(command)
+            if not _flags(field):
+                command = _option(field, ServiceConfig.model_fields[field])(command)
         return command
 
     return add
@@ -43,13 +56,39 @@ def configured(file: str | None, options: Mapping[str, Any]) -> ServiceConfig:
     Raises:
         ConfigError: a value is not allowed; it is called as the user spelled it.
     """
-    given = {field: value for field, value in options.items() if value is not None}
+    given = {field: value for field, value in _joined(options).items() if value is not None}
     with spelled({field: option_name(field) for field in given}):
         return ServiceConfig.from_yaml(file, **given) if file else ServiceConfig(**given)
 
 
+def _joined(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as values of fields: of a choice among flags the one that was given."""
+    values = {field: value or None if isinstance(value, tuple) else value for field, value in options.items()}
+    for field in FIELDS:
+        flags = _flags(field)
+        chosen = [value for value in flags if values.pop(_flag(field, value), False)]
+        if len(chosen) > 1:
+            raise click.UsageError(f"{' and '.join(f'--{value}' for value in chosen)} exclude one another: give one")
+        if chosen:
+            values[field] = chosen[0]
+    return values
+
+
+def _flags(field: str) -> tuple[str, ...]:
+    return get_args(ServiceConfig.model_fields[field].annotation) if _extra(field).get("flags") else ()
+
+
+def _flag(field: str, value: str) -> str:
+    return f"{field}_{value}"
+
+
+def _extra(field: str) -> Mapping[str, Any]:
+    extra = ServiceConfig.model_fields[field].json_schema_extra if field in ServiceConfig.model_fields else None
+    return extra if isinstance(extra, dict) else {}
+
+
 def _option(field: str, info: FieldInfo) -> Callable[[_Command], _Command]:
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    extra = _extra(field)
     metavar = extra.get("metavar")
     return click.option(
         option_name(field),
@@ -57,6 +96,7 @@ def _option(field: str, info: FieldInfo) -> Callable[[_Command], _Command]:
         # Values stay text here: the model is the only judge of them, whatever their spelling.
         type=_choice(info.annotation) or str,
         metavar=metavar if isinstance(metavar, str) else None,
+        multiple="option" in extra,
         help=_help(info),
     )
 
@@ -65,7 +105,7 @@ def _help(info: FieldInfo) -> str:
     text = " ".join((info.description or "").split())
     # Named before anything of the environment is read: a secret must not become a default in a help text.
     default = None if info.default_factory else info.default
-    return text if default is None else f"{text} [default: {default}]"
+    return text if default is None or default == {} else f"{text} [default: {default}]"
 
 
 def _choice(annotation: Any) -> click.Choice[str] | None:

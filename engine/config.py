@@ -26,6 +26,7 @@ from pydantic import (
 
 from ..errors import ConfigError
 from .config_errors import explain, spelled
+from .config_types import Declarations, Parameters
 from .config_yaml import read_yaml
 
 ProfileName = Literal["default", "high_throughput", "low_memory"]
@@ -142,7 +143,8 @@ class ServiceConfig(_Settings):
     """
 
     to: str | None = Field(default=None, json_schema_extra={"metavar": "URI"})
-    """Where the vectors go: photos.db (a Milvus Lite file) or http://host:19530 (a Milvus server)."""
+    """Where the vectors go: photos.db (a Milvus Lite file), http://host:19530 (a Milvus server), or bulk:DIR (Parquet
+    files for penstock import)."""
 
     collection: str = Field(default="images", min_length=1, max_length=255, json_schema_extra={"metavar": "NAME"})
     """Collection in the store, made on first use."""
@@ -200,6 +202,28 @@ class ServiceConfig(_Settings):
 
     index: str | None = Field(default=None, min_length=1, json_schema_extra={"metavar": "TYPE"})
     """Kind of index the store builds. [default: FLAT in a Milvus Lite file, AUTOINDEX on a server]"""
+
+    index_params: Parameters = Field(default={}, json_schema_extra={"metavar": "NAME=VALUE,..."})
+    """What to build the index with, e.g. M=16,efConstruction=200 for HNSW. [default: the store's]"""
+
+    wait_index: float | None = Field(default=None, ge=0, json_schema_extra={"metavar": "SECONDS"})
+    """When all rows are written, wait until the index covers them, so long at most. [default: do not wait]"""
+
+    mode: Literal["append", "overwrite"] = Field(default="append", json_schema_extra={"flags": True})
+    """What becomes of rows that are there already."""
+
+    fields: Declarations = Field(default={}, json_schema_extra={"metavar": "NAME:TYPE", "option": "--field"})
+    """Typed column filled from metadata, e.g. year:int64 or album:varchar(256); give it once for each. Types: bool,
+    int8 to int64, float, double, varchar(BYTES), json. All other metadata is kept untyped."""
+
+    partition: str | None = Field(default=None, min_length=1, json_schema_extra={"metavar": "NAME"})
+    """Partition of the collection that the job is about, made on first use. [default: all of it]"""
+
+    partition_key: str | None = Field(default=None, min_length=1, json_schema_extra={"metavar": "FIELD"})
+    """Column by whose values the store divides the collection; text unless --field says otherwise."""
+
+    metadata: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE"})
+    """Columns for each picture from a .csv, .jsonl or .parquet file with a column path (or key)."""
 
     token: SecretStr | None = Field(default_factory=_token_of_environment, json_schema_extra={"metavar": "TOKEN"})
     """Secret for the store, an API key or user:password. Better in the variable MILVUS_TOKEN: others can read a command

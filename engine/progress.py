@@ -192,6 +192,8 @@ def summary(report: Report, total: int | None) -> str:
         parts.append(f"filtered {count(report.accounting.filtered)}")
     if report.memory:
         parts.append(size(report.memory.now))
+    if index := report.extra.get("index"):
+        parts.append(f"index covers {count(index['indexed'])} of {count(index['rows'])} rows")
     return ", ".join(parts)
 
 

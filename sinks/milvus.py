@@ -5,34 +5,24 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
+from ..errors import CollectionMismatchError, ConfigError, SinkError
 from .base import RowBatch, Sink, WriteResult, is_fit_key, screen
+from .fields import parse_fields
+from .index_options import Number, check_index
+from .milvus_collection import Collection, IndexState, partitions, wait_for_index
 from .milvus_connection import Connection
-from .milvus_errors import Kind, Trouble, caught, quiet
+from .milvus_errors import Kind, Trouble
+from .milvus_rows import Hit, decode_columns, decode_hit, encode_row
+from .milvus_upsert import upsert
 from .milvus_uri import parse_uri
-from .schema import (
-    KEY,
-    NOTE_PROPERTY,
-    VECTOR,
-    CollectionSpec,
-    Hit,
-    Layout,
-    check_collection,
-    check_metric,
-    decode_hit,
-    encode_row,
-    make_schema,
-)
-
-_Row = tuple[int, dict[str, Any]]
-_SMALLEST_CALL_BYTES = 64 * 1024
+from .milvus_writer import MilvusWriter
+from .schema import KEY, VECTOR, CollectionSpec, Layout
 
 
 class MilvusSink(Sink):
@@ -49,11 +39,20 @@ class MilvusSink(Sink):
             8.9 s instead of 1.8 (on a busy machine 50 s instead of 4), a search then 12 ms instead of 41.
         timeout: seconds for one call.
         retry_for: seconds to go on trying while Milvus is gone, restarting, too busy or rate-limited.
-        rows_per_call: rows in one upsert. 100 to 250 keep the hub of the engine responsive: pymilvus builds the message
-            under the GIL (1,000 rows stall it for 0.1 s).
+        rows_per_call: most rows in one upsert; fewer while calls take longer than a second. More than 500 bring nothing
+            on Milvus Lite, a little on a server, and longer gaps for the hub of an engine beside it.
         max_call_bytes: size of one upsert; halved by itself when a server takes less. Milvus takes 64 MiB.
         note: kept with a collection that is made here, to be read back by `note`.
-        threads: see `Sink.threads`. Two overlap building a message with the server's work on another; more buy little.
+        threads: see `Sink.threads`; also the most upserts in flight. How many of them are used is found by trying, from
+            one upwards; while all are taken, writers wait in a line whose rows share the next upsert. See `stats`.
+        mode: what happens to rows that are there: ``append`` keeps them (the same key is written over), ``overwrite``
+            deletes them, with the whole collection or the `partition`, when the first new rows arrive. Before that it
+            is tried, on an empty collection of another name, whether the new one can be made.
+        fields: typed columns, filled from metadata: ``{"year": "int64", "album": "varchar(256)"}``. They are nullable
+            where the server has that (Milvus 2.5); elsewhere a row without a value is refused.
+        partition: the one partition that everything is about; made if there is none.
+        partition_key: field by whose values the server divides the collection; a varchar if `fields` does not say.
+        index_params: of the index of a new collection: ``{"M": 16, "efConstruction": 200}``.
 
     Raises:
         ConfigError: a setting that cannot be. The message names it.
@@ -70,10 +69,15 @@ class MilvusSink(Sink):
         index: str | None = None,
         timeout: float = 30.0,
         retry_for: float = 120.0,
-        rows_per_call: int = 200,
+        rows_per_call: int = 500,
         max_call_bytes: int = 8 * 2**20,
-        threads: int = 2,
+        threads: int = 8,
         note: str = "",
+        mode: Literal["append", "overwrite"] = "append",
+        fields: Mapping[str, str] | None = None,
+        partition: str | None = None,
+        partition_key: str | None = None,
+        index_params: Mapping[str, Number] | None = None,
     ) -> None:
         _require_positive(
             timeout=timeout,
@@ -83,15 +87,31 @@ class MilvusSink(Sink):
             threads=threads,
         )
         target = parse_uri(uri, token)
+        kind = index or ("FLAT" if target.lite else "AUTOINDEX")
         self._spec = CollectionSpec(
-            collection, dimension, metric, index or ("FLAT" if target.lite else "AUTOINDEX"), note
+            collection,
+            dimension,
+            metric,
+            kind,
+            note,
+            index_params=check_index(kind, index_params or {}),
+            fields=parse_fields(fields or {}),
+            partition_key=partition_key,
+            partition=partition,
         )
+        self._to_replace = mode == "overwrite" and dimension is not None
+        self._replacing = threading.Lock()
         self._connection = Connection(target, collection, timeout=timeout, retry_for=retry_for)
-        self._rows_per_call = rows_per_call
-        self._call_bytes = max_call_bytes
+        self._writer = MilvusWriter(
+            self._connection,
+            collection,
+            self._upsert,
+            calls=threads,
+            rows_per_call=rows_per_call,
+            call_bytes=max_call_bytes,
+        )
         self._threads = threads
         self._layout: Layout | None = None
-        self._one_at_a_time: threading.Lock | None = None
 
     @property
     def threads(self) -> int:
@@ -104,7 +124,8 @@ class MilvusSink(Sink):
     @property
     def fingerprint(self) -> str:
         spec = self._spec
-        return f"milvus {self.uri} collection={spec.name} dimension={spec.dimension} metric={spec.metric}"
+        partition = f" partition={spec.partition}" if spec.partition else ""
+        return f"milvus {self.uri} collection={spec.name}{partition} dimension={spec.dimension} metric={spec.metric}"
 
     @property
     def dimension(self) -> int:
@@ -128,7 +149,7 @@ class MilvusSink(Sink):
         try:
             self._layout = self._connection.call("connection", self._prepare)
         except Trouble as trouble:
-            raise self._sink_error("opening", trouble) from trouble
+            raise self._writer.error("opening", trouble) from trouble
 
     def write(self, rows: RowBatch) -> WriteResult:
         """Upsert all rows. The rows that Milvus will never take are in the answer, all others are acknowledged.
@@ -139,26 +160,57 @@ class MilvusSink(Sink):
             SinkError: Milvus refuses everything, the collection has gone, or access is denied.
         """
         layout = self._open_layout()
+        if len(rows) and rows.vectors.shape[1] == layout.dimension:
+            self.begin()
+            layout = self._open_layout()
         if rows.vectors.shape[1] != layout.dimension:
             raise CollectionMismatchError(
                 f"{self.uri}: collection {self._spec.name!r} holds vectors of {layout.dimension} dimensions,"
                 f" these have {rows.vectors.shape[1]}; choose another collection (--collection)"
             )
         screened = screen(rows)
-        refused: list[tuple[int, RowRefusedError]] = []
-        for call in self._calls(rows, screened.kept, layout, refused):
-            refused += self._send_all(call)
-        return screened.result(refused)
+        return screened.result(self._writer.write(screened.kept, lambda index: encode_row(rows, index, layout)))
+
+    def stats(self) -> Mapping[str, float]:
+        """How writing goes. All are sums since the sink was made, except the first two.
+
+        Returns:
+            ``rows_per_call`` (mean) and ``in_flight`` (upserts at once, as found best so far); ``calls`` (upserts that
+            were answered), ``retries``, ``splits`` (upserts halved because they were too large or held a wrong row),
+            ``limited_seconds`` (waited because Milvus said that its rate or quota was used up).
+        """
+        return self._writer.stats()
 
     def count(self) -> int:
         """Rows in the collection: exact, at Strong consistency (Milvus' own statistics count replaced rows, too)."""
-        answer = self._ask(
-            "count",
-            lambda client, seconds: client.query(
-                self._spec.name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=seconds
-            ),
-        )
-        return int(answer[0]["count(*)"])
+        answer = self._ask("count", lambda client, seconds: Collection(client, seconds, self._spec).count())
+        return int(answer)
+
+    def wait_index(
+        self,
+        seconds: float,
+        told: Callable[[IndexState], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> IndexState:
+        """Write out what is in the server's memory, and wait until its index covers every row.
+
+        Args:
+            seconds: to wait at most, after the flush.
+            told: hears how far it is, several times a second.
+            stop: ends the waiting early.
+
+        Raises:
+            SinkError: it is not done in time. All rows are in the store.
+        """
+        name = self._spec.name
+        self._ask("flush", lambda client, limit: client.flush(name, timeout=max(limit, seconds)))
+
+        def look() -> IndexState:
+            state = self._ask("index", lambda client, limit: Collection(client, limit, self._spec).index_state())
+            assert isinstance(state, IndexState)
+            return state
+
+        return wait_for_index(look, self.count(), seconds, told, stop)
 
     def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """The rows with these keys, as column dicts by key; keys that are not there are left out.
@@ -173,12 +225,17 @@ class MilvusSink(Sink):
         answer = self._ask(
             "get",
             lambda client, seconds: client.get(
-                self._spec.name, wanted, output_fields=["*"], consistency_level="Strong", timeout=seconds
+                self._spec.name,
+                wanted,
+                output_fields=["*"],
+                consistency_level="Strong",
+                timeout=seconds,
+                **partitions(self._spec),
             ),
         )
         found: dict[str, dict[str, Any]] = {}
         for row in answer:
-            columns = {name: value for name, value in row.items() if value is not None and name not in {KEY, VECTOR}}
+            columns = decode_columns(row)
             if vectors:
                 columns[VECTOR] = np.asarray(row[VECTOR], np.float32)
             found[str(row[KEY])] = columns
@@ -225,13 +282,51 @@ class MilvusSink(Sink):
                     output_fields=wanted,
                     consistency_level="Strong",
                     timeout=seconds,
+                    **partitions(self._spec),
                 ),
             )
         except Trouble as trouble:
             if filter and trouble.kind in {Kind.ROW, Kind.UNKNOWN}:
                 raise ConfigError(f"filter: {filter!r} was refused: {trouble}") from trouble
-            raise self._sink_error("search", trouble) from trouble
+            raise self._writer.error("search", trouble) from trouble
         return [decode_hit(hit["entity"], float(hit["distance"])) for hit in answer[0]]
+
+    @property
+    def server_version(self) -> str:
+        """What the server says of itself: ``v2.5.4``, ``milvus_lite-3.2.2``."""
+        return str(self._ask("version", lambda client, seconds: client.get_server_version(timeout=seconds)))
+
+    def begin(self) -> None:
+        """Overwrite now, rather than with the first rows. Otherwise nothing."""
+        if self._to_replace:
+            self._replace_once()
+
+    def start_import(self, file: str) -> int:
+        """Have the server load a Parquet file of its own storage; the number of the task.
+
+        Raises:
+            SinkError: the server refuses.
+        """
+        name, partition = self._spec.name, self._spec.partition or ""
+        # The handler's, because pymilvus has it elsewhere only in its ORM, which is announced to go in 3.1.
+        return int(
+            self._ask(
+                "import",
+                lambda client, seconds: client._get_connection().do_bulk_insert(
+                    name, partition, [file], timeout=seconds
+                ),
+            )
+        )
+
+    def import_state(self, task: int) -> Any:
+        """How far a task is: pymilvus' ``BulkInsertState``."""
+        return self._ask(
+            "import", lambda client, seconds: client._get_connection().get_bulk_insert_state(task, timeout=seconds)
+        )
+
+    def refresh(self) -> None:
+        """Make the server load what it has imported since it loaded the collection; it may take seconds."""
+        self._ask("refresh", lambda client, seconds: client.refresh_load(self._spec.name, timeout=seconds))
 
     def drop(self) -> None:
         """Delete the collection and all its rows. Writing again needs `open` again."""
@@ -244,114 +339,37 @@ class MilvusSink(Sink):
         self._layout = None
 
     def _prepare(self, client: Any, seconds: float) -> Layout:
-        name, spec = self._spec.name, self._spec
-        if not client.has_collection(name, timeout=seconds):
-            if spec.dimension is None:
-                raise CollectionMismatchError(
-                    f"{self.uri}: there is no collection {name!r}; check its name (--collection)"
-                )
-            self._create(client, seconds)
-        layout = check_collection(client.describe_collection(name, timeout=seconds), spec)
-        # Creating and indexing are two calls: a job that was killed between them left no index.
-        if not client.list_indexes(name, field_name=VECTOR, timeout=seconds):
-            self._create_index(client, seconds)
-        (index, *_) = client.list_indexes(name, field_name=VECTOR, timeout=seconds)
-        check_metric(str(client.describe_index(name, index, timeout=seconds)["metric_type"]), spec)
-        client.load_collection(name, timeout=seconds)
+        collection = Collection(client, seconds, self._spec)
         # Milvus Lite takes no lock on writes; our own server of it has one worker, another's has ten.
-        other_lite = not self._connection.target.lite and "lite" in str(client.get_server_version(timeout=seconds))
-        self._one_at_a_time = threading.Lock() if other_lite else None
-        return layout
+        self._writer.one_at_a_time(collection.lite and not self._connection.target.lite)
+        if self._to_replace and self._spec.partition is None and collection.exists():
+            return collection.rehearse()
+        return collection.prepare(self.uri)
 
-    def _create(self, client: Any, seconds: float) -> None:
-        try:
-            client.create_collection(self._spec.name, schema=make_schema(client, self._spec), timeout=seconds)
-        except Exception:
-            if not client.has_collection(self._spec.name, timeout=seconds):
-                raise
-            return  # another process was faster; what it made is checked like any other
-        if self._spec.note:
-            # Servers that take no properties of ours have it in the description; Milvus Lite is the other way round.
-            with suppress(*caught()), quiet():
-                own = {NOTE_PROPERTY: self._spec.note}
-                client.alter_collection_properties(self._spec.name, properties=own, timeout=seconds)
+    def _replace_once(self) -> None:
+        """The rows that were there go when the first new ones come: a job that cannot start has taken nothing away."""
+        with self._replacing:
+            if self._to_replace:
+                self._layout = self._ask("overwrite", self._replace)
+                self._to_replace = False
 
-    def _create_index(self, client: Any, seconds: float) -> None:
-        parameters = client.prepare_index_params()
-        parameters.add_index(VECTOR, index_type=self._spec.index, metric_type=self._spec.metric)
-        try:
-            # Not sync: that sleeps half a second even on an empty collection; loading waits for what there is.
-            client.create_index(self._spec.name, parameters, timeout=seconds, sync=False)
-        except Exception:
-            if not client.list_indexes(self._spec.name, field_name=VECTOR, timeout=seconds):
-                raise
+    def _replace(self, client: Any, seconds: float) -> Layout:
+        return Collection(client, seconds, self._spec).replace(self.uri)
 
-    def _calls(
-        self, rows: RowBatch, kept: list[int], layout: Layout, refused: list[tuple[int, RowRefusedError]]
-    ) -> Iterator[list[_Row]]:
-        """Cut the rows into calls by number and bytes; rows that cannot be encoded go to `refused`."""
-        call: list[_Row] = []
-        size = 0
-        for index in kept:
-            try:
-                row, row_bytes = encode_row(rows, index, layout)
-            except RowRefusedError as error:
-                refused.append((index, error))
-                continue
-            if call and (len(call) == self._rows_per_call or size + row_bytes > self._call_bytes):
-                yield call
-                call, size = [], 0
-            call.append((index, row))
-            size += row_bytes
-        if call:
-            yield call
-
-    def _send_all(self, call: list[_Row]) -> list[tuple[int, RowRefusedError]]:
-        troubles = self._send(call)
-        if len(troubles) == len(call) > 1 and all(trouble.kind is Kind.UNKNOWN for _, trouble in troubles):
-            raise self._sink_error("write", troubles[0][1]) from troubles[0][1]  # it is not the rows
-        keys = {index: row[KEY] for index, row in call}
-        return [
-            (index, RowRefusedError(f"row {keys[index]!r}: Milvus refused it: {trouble}"))
-            for index, trouble in troubles
-        ]
-
-    def _send(self, call: list[_Row]) -> list[tuple[int, Trouble]]:
-        """Upsert; halves what is too large, and bisects to the rows that are refused."""
-        try:
-            with self._one_at_a_time or nullcontext():
-                self._connection.call("write", lambda client, seconds: self._upsert(client, call, seconds))
-        except Trouble as trouble:
-            if trouble.kind is Kind.MISSING:
-                raise self._sink_error("write", trouble) from trouble
-            if len(call) == 1:
-                return [(call[0][0], trouble)]
-            if trouble.kind is Kind.TOO_LARGE:
-                self._call_bytes = max(_SMALLEST_CALL_BYTES, self._call_bytes // 2)
-        else:
-            return []
-        middle = len(call) // 2
-        return self._send(call[:middle]) + self._send(call[middle:])
-
-    def _upsert(self, client: Any, call: list[_Row], seconds: float) -> None:
-        # Never flush here: Milvus' write-ahead log has the rows when it answers. Our own backoff follows rate limits.
-        client.upsert(self._spec.name, [row for _, row in call], timeout=seconds, retry_on_rate_limit=False)
+    def _upsert(self, client: Any, rows: list[dict[str, Any]], seconds: float) -> None:
+        upsert(client, self._spec.name, rows, partition=self._spec.partition or "", seconds=seconds)
 
     def _ask(self, what: str, request: Any) -> Any:
         self._open_layout()
         try:
             return self._connection.call(what, request)
         except Trouble as trouble:
-            raise self._sink_error(what, trouble) from trouble
+            raise self._writer.error(what, trouble) from trouble
 
     def _open_layout(self) -> Layout:
         if self._layout is None:
             raise SinkError(f"{self.uri}: the sink is not open; call open() first")
         return self._layout
-
-    def _sink_error(self, what: str, trouble: Trouble) -> SinkError:
-        gone = " (the collection has gone)" if trouble.kind is Kind.MISSING else ""
-        return SinkError(f"{self.uri}: {what} failed on collection {self._spec.name!r}{gone}: {trouble}")
 
 
 def _require_positive(**settings: float) -> None:

@@ -16,9 +16,15 @@ from .milvus_uri import Target
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+OnRetry = Callable[[Kind, float], None]
+"""Told what kind of failure it was, and the seconds until the next try."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 10.0
+
+
+def _nobody(kind: Kind, seconds: float) -> None:
+    """Nobody wants to know."""
 
 
 class Connection:
@@ -42,16 +48,17 @@ class Connection:
         self._connected_to = ""
         self._lite: LiteServer | None = None  # while we hold it
 
-    def call(self, what: str, request: Callable[[Any, float], T]) -> T:
+    def call(self, what: str, request: Callable[[Any, float], T], on_retry: OnRetry = _nobody) -> T:
         """`request(client, seconds)`, tried again while that can help.
 
         Args:
             what: for messages: "write", "count".
             request: one or more pymilvus calls that may be done twice; gives each of them that many seconds.
+            on_retry: told of each failure that is tried again.
 
         Raises:
             SinkUnavailableError: still no answer after `retry_for` seconds.
-            SinkError: access denied, or the sink is closed.
+            SinkError: access denied, no such database, or the sink is closed.
             Trouble: any other failure, for the caller to judge.
         """
         deadline = time.monotonic() + self._retry_for
@@ -61,13 +68,15 @@ class Connection:
                 with quiet():
                     return request(self._connected(), max(0.1, min(self._timeout, deadline - time.monotonic())))
             except caught() as error:
-                self._judge(what, error)
+                kind = self._judge(what, error)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self._unavailable(what, error) from error
                 logger.info("%s: %s: %s; trying for %.0f s more", self.target.shown, what, self._words(error), left)
             # Full jitter on the upper half: the threads of a job must not come back in step.
-            if self._closed.wait(min(left, pause * random.uniform(0.5, 1.0))):  # noqa: S311
+            seconds = min(left, pause * random.uniform(0.5, 1.0))  # noqa: S311
+            on_retry(kind, seconds)
+            if self._closed.wait(seconds):
                 raise SinkError(f"{self.target.shown}: closed during {what}")
             pause = min(_LONGEST_PAUSE, 2 * pause)
 
@@ -116,8 +125,8 @@ class Connection:
             self._client.close()
             self._client = None
 
-    def _judge(self, what: str, error: Exception) -> None:
-        """Return if trying again may help."""
+    def _judge(self, what: str, error: Exception) -> Kind:
+        """Return the kind if trying again may help."""
         kind = classify(error)
         if kind is Kind.NOT_LOADED:
             self._load_again()
@@ -125,8 +134,14 @@ class Connection:
             raise SinkError(
                 f"{self.target.shown}: {what} was denied: {self._words(error)}. Check the token (MILVUS_TOKEN)"
             ) from error
-        elif kind is not Kind.TRANSIENT:
+        elif kind is Kind.NO_DATABASE:
+            raise SinkError(
+                f"{self.target.shown}: {self._words(error)}. Create it, or name another one in the URI:"
+                f" {self.target.address}/DATABASE"
+            ) from error
+        elif kind not in {Kind.TRANSIENT, Kind.LIMITED}:
             raise Trouble(kind, self._words(error)) from error
+        return kind
 
     def _load_again(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -14,13 +15,17 @@ class Kind(Enum):
     """What to do about a failed call."""
 
     TRANSIENT = auto()
-    """Try again later: server gone, too busy, no disk."""
+    """Try again later: server gone, restarting, no disk."""
+    LIMITED = auto()
+    """Try again later, and ask for less at once: rate limit, quota, too many requests."""
     TOO_LARGE = auto()
     """Send less at once."""
     NOT_LOADED = auto()
     """Load the collection, then try again."""
     MISSING = auto()
     """The collection is not there."""
+    NO_DATABASE = auto()
+    """The database that the URI names is not there."""
     DENIED = auto()
     """Wrong credentials or rights."""
     ROW = auto()
@@ -30,7 +35,7 @@ class Kind(Enum):
 
 
 class Trouble(Exception):  # noqa: N818  (internal; never reaches a user)
-    """A call failed in a way that the caller must handle. Never TRANSIENT or NOT_LOADED."""
+    """A call failed in a way that the caller must handle. Never TRANSIENT, LIMITED or NOT_LOADED."""
 
     def __init__(self, kind: Kind, text: str) -> None:
         super().__init__(text)
@@ -43,12 +48,13 @@ class Trouble(Exception):  # noqa: N818  (internal; never reaches a user)
 _CODES = {
     2: Kind.TRANSIENT,  # service unavailable; pymilvus: cannot connect
     3: Kind.TRANSIENT,  # memory limit
-    4: Kind.TRANSIENT,  # too many requests
+    4: Kind.LIMITED,  # too many requests
     6: Kind.ROW,
     7: Kind.TRANSIENT,  # disk limit
-    8: Kind.TRANSIENT,  # rate limit
-    9: Kind.TRANSIENT,  # quota exceeded, writes denied for now
+    8: Kind.LIMITED,  # rate limit
+    9: Kind.LIMITED,  # quota exceeded, writes denied for now
     100: Kind.MISSING,
+    800: Kind.NO_DATABASE,
     101: Kind.NOT_LOADED,
     1100: Kind.ROW,  # invalid parameter: a VARCHAR that is too long, for example
     1400: Kind.DENIED,
@@ -57,16 +63,20 @@ _CODES = {
 _TEXTS = (
     ("larger than max", Kind.TOO_LARGE),
     ("message too large", Kind.TOO_LARGE),
-    ("rate limit", Kind.TRANSIENT),
+    # Of a wrong row; but if all rows are told so, the collection has other dimensions than it had.
+    ("expected dim", Kind.UNKNOWN),
+    ("not equal to passed num_rows", Kind.UNKNOWN),
+    ("rate limit", Kind.LIMITED),
     ("no space left", Kind.TRANSIENT),
     ("service not ready", Kind.TRANSIENT),
     ("closed channel", Kind.TRANSIENT),  # another thread of this sink is reconnecting
     ("auth check failure", Kind.DENIED),
 )
+_NO_DATABASE = re.compile(r"^database.*(not found|does not exist)")
 _GRPC = {
     "UNAVAILABLE": Kind.TRANSIENT,
     "DEADLINE_EXCEEDED": Kind.TRANSIENT,
-    "RESOURCE_EXHAUSTED": Kind.TRANSIENT,
+    "RESOURCE_EXHAUSTED": Kind.LIMITED,
     "ABORTED": Kind.TRANSIENT,
     "CANCELLED": Kind.TRANSIENT,
     "INTERNAL": Kind.TRANSIENT,  # RST_STREAM of a proxy or a dying server
@@ -87,6 +97,8 @@ def caught() -> tuple[type[Exception], ...]:
 def classify(error: BaseException) -> Kind:
     """What to do about an error of pymilvus or gRPC."""
     text = describe(error).lower()
+    if _NO_DATABASE.search(text):
+        return Kind.NO_DATABASE
     for part, kind in _TEXTS:
         if part in text:
             return kind

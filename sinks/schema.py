@@ -1,25 +1,19 @@
-"""The Milvus collection: its fields, how it is made, how one that exists is checked, how a row becomes fields."""
+"""The Milvus collection: what it shall be, how it is made, how one that exists is checked."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from ..errors import CollectionMismatchError, ConfigError, RowRefusedError
-from .base import MAX_KEY_BYTES, RowBatch
+from ..errors import CollectionMismatchError, ConfigError
+from .base import MAX_KEY_BYTES
+from .fields import INTEGERS, MAX_VARCHAR_BYTES, ScalarField
+from .index_options import Number
 
 KEY, VECTOR = "key", "vector"
 METRICS = ("COSINE", "IP", "L2")
-MAX_PATH_BYTES = 4096
-MAX_METADATA_BYTES = 65_536
-"""Milvus' own limit on the dynamic field of a row, as JSON. Milvus Lite has none; rows must fit both."""
-
 MAX_DIMENSION = 32_768
 
 NOTE = "made by penstock "
@@ -27,10 +21,18 @@ NOTE = "made by penstock "
 NOTE_PROPERTY = "penstock.recipe"
 """Milvus Lite keeps no description, but it keeps properties, where the note stands again."""
 
-_COLUMNS = ("path", "width", "height")
+COLUMNS = (
+    ScalarField("path", "varchar", 4096, default=""),
+    ScalarField("width", "int32", default=0),
+    ScalarField("height", "int32", default=0),
+)
+"""Fields of every collection of ours. No picture has the defaults: they stand for null where Milvus has none."""
+
 # The dynamic field itself, and columns of Milvus Lite's storage, which drops metadata of these names silently.
-_RESERVED = frozenset({KEY, VECTOR, "$meta", "_seq", "_partition"})
-_COLLECTION_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+RESERVED = frozenset({KEY, VECTOR, "$meta", "_seq", "_partition"})
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_VERSION = re.compile(r"v?(\d+)\.(\d+)")
+_COLUMN_NAMES = frozenset(column.name for column in COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class CollectionSpec:
     """What the sink wants its collection to be.
 
     Raises:
-        ConfigError: a name, dimension or metric that Milvus does not know.
+        ConfigError: a name, dimension, metric or field that Milvus does not know, or both kinds of partitions.
     """
 
     name: str
@@ -48,16 +50,50 @@ class CollectionSpec:
     index: str
     note: str = ""
     """Kept with a new collection, as its description: what its vectors are made by."""
+    index_params: Mapping[str, Number] = field(default_factory=dict[str, Number])
+    fields: tuple[ScalarField, ...] = ()
+    """Typed columns besides our own, filled from metadata."""
+    partition_key: str | None = None
+    """Field whose value says in which partition a row lies: the server divides the collection by it."""
+    partition: str | None = None
+    """The one partition that all is about."""
 
     def __post_init__(self) -> None:
-        if not _COLLECTION_NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"collection: {self.name!r:.100} is not a name Milvus takes: a letter or _, then letters, digits, _"
-            )
+        _check_name("collection", self.name)
         if self.dimension is not None and not 2 <= self.dimension <= MAX_DIMENSION:
             raise ConfigError(f"dimension: {self.dimension} is not possible, 2 to {MAX_DIMENSION} are")
         if self.metric not in METRICS:
             raise ConfigError(f"metric: {self.metric!r} is none of {', '.join(METRICS)}")
+        taken = RESERVED | _COLUMN_NAMES
+        for each in self.fields:
+            if each.name in taken:
+                raise ConfigError(
+                    f"field {each.name!r}: the collection has one of this name already; rename the column"
+                )
+        if self.partition is not None:
+            _check_name("partition", self.partition)
+            if self.partition_key is not None:
+                raise ConfigError(
+                    f"partition {self.partition!r} and partition_key {self.partition_key!r} exclude one another:"
+                    " with a key the server makes the partitions; give one of them"
+                )
+        if self.partition_key is not None and self._key_field().kind not in {"varchar", "int64"}:
+            raise ConfigError(f"partition_key: {self.partition_key!r} must be a varchar or an int64")
+
+    def _key_field(self) -> ScalarField:
+        name = self.partition_key or ""
+        return next((each for each in self.fields if each.name == name), _text_key(name))
+
+    def typed(self) -> tuple[ScalarField, ...]:
+        """The typed columns besides our own; the partition key is one of them, and never null."""
+        if self.partition_key is None:
+            return self.fields
+        others = tuple(each for each in self.fields if each.name != self.partition_key)
+        return (*others, replace(self._key_field(), nullable=False))
+
+
+def _text_key(name: str) -> ScalarField:
+    return ScalarField(name, "varchar", MAX_VARCHAR_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +101,52 @@ class Layout:
     """What an existing collection takes."""
 
     dimension: int
-    nullable: frozenset[str]
-    """Of path, width and height those that are fields which may be null."""
+    fields: tuple[ScalarField, ...] = ()
+    """Its typed columns, besides key and vector; what is in none of them goes into the dynamic field."""
     note: str = ""
     """What the collection was made with; empty for one that was not made by us."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One answer of a search."""
+def knows_null(version: str) -> bool:
+    """Whether a server of this version has nullable fields: Milvus 2.5 and later, and Milvus Lite.
 
-    key: str
-    score: float
-    """COSINE and IP: larger is nearer. L2: smaller is nearer."""
-    path: str | None
-    width: int | None
-    height: int | None
-    metadata: dict[str, Any]
+    Older ones take the word and forget it: rows without a value are refused later.
+    """
+    return _at_least(version, (2, 5))
 
 
-def make_schema(client: Any, spec: CollectionSpec) -> Any:
-    """The pymilvus schema of a new collection: our fields, and a dynamic one for the user's metadata."""
+def places_upserts(version: str) -> bool:
+    """Whether upserts go by the partition key: Milvus 2.4 and later, and Milvus Lite.
+
+    Seen on 2.3.5 (milvus issue 30607): they go by a hash of the primary key, and a search by the partition key, which
+    looks into one partition only, finds nothing.
+    """
+    return _at_least(version, (2, 4))
+
+
+def _at_least(version: str, least: tuple[int, int]) -> bool:
+    match = _VERSION.match(version)
+    return match is None or (int(match[1]), int(match[2])) >= least
+
+
+def make_schema(client: Any, spec: CollectionSpec, nulls: bool) -> Any:
+    """The pymilvus schema of a new collection: our fields, the user's, and a dynamic one for the rest.
+
+    Args:
+        client: of pymilvus.
+        spec: what it shall be.
+        nulls: whether the server knows nullable fields.
+    """
     from pymilvus import DataType
 
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True, description=NOTE + spec.note)
     schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
     schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=spec.dimension)
-    schema.add_field("path", DataType.VARCHAR, max_length=MAX_PATH_BYTES, nullable=True)
-    schema.add_field("width", DataType.INT32, nullable=True)
-    schema.add_field("height", DataType.INT32, nullable=True)
+    for each in (*COLUMNS, *spec.typed()):
+        more: dict[str, Any] = {"max_length": each.length} if each.length else {}
+        if each.name == spec.partition_key:
+            more["is_partition_key"] = True
+        schema.add_field(each.name, DataType[each.kind.upper()], nullable=nulls and each.nullable, **more)
     return schema
 
 
@@ -103,15 +156,29 @@ def check_collection(description: Mapping[str, Any], spec: CollectionSpec) -> La
     Raises:
         CollectionMismatchError: it does not fit; names every difference and the ways out.
     """
-    fields: dict[str, Mapping[str, Any]] = {field["name"]: field for field in description["fields"]}
+    fields: dict[str, Mapping[str, Any]] = {each["name"]: each for each in description["fields"]}
     dimension = int(fields.get(VECTOR, {}).get("params", {}).get("dim", 0))
-    wrong = [*_wrong_key(description, fields), *_wrong_fields(description, fields)]
+    there = {each.name: each for each in map(_scalar, fields.values()) if each is not None}
+    wrong = [*_wrong_key(description, fields), *_wrong_fields(description, fields, spec)]
+    wrong += [*_wrong_types(there, spec), *_wrong_partitions(fields, spec)]
     if dimension and spec.dimension not in {None, dimension}:
         wrong.append(f"its vectors have {dimension} dimensions, this job makes {spec.dimension}")
     if wrong:
         raise mismatch(spec.name, wrong)
-    nullable = frozenset(name for name in _COLUMNS if fields.get(name, {}).get("nullable"))
-    return Layout(dimension, nullable, _note(description))
+    return Layout(dimension, tuple(there.values()), _note(description))
+
+
+def _scalar(described: Mapping[str, Any]) -> ScalarField | None:
+    """A field of a collection as one of ours; None for the key, vectors, and what has a default of its own."""
+    kind, name = _type_name(described).lower(), str(described["name"])
+    if described.get("is_primary") or kind not in {"bool", *INTEGERS, "float", "double", "varchar", "json"}:
+        return None
+    nullable = bool(described.get("nullable"))
+    if name.startswith("$") or (described.get("default_value") is not None and not nullable):
+        return None
+    length = int(described.get("params", {}).get("max_length", MAX_VARCHAR_BYTES)) if kind == "varchar" else 0
+    default = next((column.default for column in COLUMNS if column.name == name), None)
+    return ScalarField(name, kind, length, nullable, default)
 
 
 def _note(description: Mapping[str, Any]) -> str:
@@ -134,105 +201,69 @@ def mismatch(name: str, differences: list[str]) -> CollectionMismatchError:
     """The error for a collection that exists and does not fit."""
     return CollectionMismatchError(
         f"collection {name!r} exists and does not fit: {'; '.join(differences)}."
-        " Choose another collection name (--collection), or drop this one, or ask for what it has"
+        " Choose another collection name (--collection), or replace this one (--overwrite), or ask for what it has"
     )
 
 
 def _wrong_key(description: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    keys = [field for field in fields.values() if field.get("is_primary")]
+    keys = [each for each in fields.values() if each.get("is_primary")]
     wrong: list[str] = []
-    if description.get("auto_id") or any(field.get("auto_id") for field in keys):
+    if description.get("auto_id") or any(each.get("auto_id") for each in keys):
         wrong.append("it has autoID, so a row that is written twice is there twice; penstock needs its own keys")
     return wrong + [
-        f"its primary key is {field['name']!r} ({_type_name(field)}), not {KEY!r} (VARCHAR)"
-        for field in keys
-        if field["name"] != KEY or _type_name(field) != "VARCHAR"
+        f"its primary key is {each['name']!r} ({_type_name(each)}), not {KEY!r} (VARCHAR)"
+        for each in keys
+        if each["name"] != KEY or _type_name(each) != "VARCHAR"
     ]
 
 
-def _wrong_fields(description: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _wrong_fields(
+    description: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]], spec: CollectionSpec
+) -> list[str]:
     wrong: list[str] = []
     if VECTOR not in fields or _type_name(fields[VECTOR]) != "FLOAT_VECTOR":
         wrong.append(f"it has no FLOAT_VECTOR field {VECTOR!r}")
     if not description.get("enable_dynamic_field"):
         wrong.append("it has no dynamic field for metadata")
-    for name, field in fields.items():
-        ours = name in {KEY, VECTOR, *_COLUMNS} or name.startswith("$")
-        if not ours and not field.get("nullable") and field.get("default_value") is None:
-            wrong.append(f"its field {name!r} is required, and this job does not fill it")
+    filled = {KEY, VECTOR, *_COLUMN_NAMES, *(each.name for each in spec.typed())}
+    for name, each in fields.items():
+        optional = name.startswith("$") or each.get("nullable") or each.get("default_value") is not None
+        # Searching (no dimension) fills nothing, so nothing can be missing.
+        if name not in filled and not optional and spec.dimension is not None:
+            declared = _scalar(each)
+            way = f" (--field {name}:{declared.declared} fills it from metadata)" if declared else ""
+            wrong.append(f"its field {name!r} is required, and this job does not fill it{way}")
     return wrong
 
 
-def _type_name(field: Mapping[str, Any]) -> str:
-    return str(getattr(field.get("type"), "name", field.get("type")))
+def _wrong_types(there: Mapping[str, ScalarField], spec: CollectionSpec) -> list[str]:
+    wrong: list[str] = []
+    for asked in spec.typed():
+        has = there.get(asked.name)
+        if has is None:
+            wrong.append(f"it has no field {asked.name!r} ({asked.declared})")
+        elif has.kind != asked.kind or has.length < asked.length:
+            wrong.append(f"its field {asked.name!r} is {has.declared}, this job asks for {asked.declared}")
+    for ours in COLUMNS:
+        has = there.get(ours.name)
+        if has and (has.kind in INTEGERS) != (ours.kind in INTEGERS):
+            wrong.append(f"its field {ours.name!r} is {has.declared}, the pictures' is {ours.declared}")
+    return wrong
 
 
-def encode_row(rows: RowBatch, index: int, layout: Layout) -> tuple[dict[str, Any], int]:
-    """One row as Milvus takes it, and about how many bytes it is on the wire.
-
-    Raises:
-        RowRefusedError: metadata with a reserved name, that is not JSON, or too large.
-    """
-    columns = rows.columns[index]
-    row: dict[str, Any] = {KEY: rows.keys[index], VECTOR: rows.vectors[index]}
-    for name in _COLUMNS:
-        value = columns.get(name)
-        # Null is sent, not left out: Milvus Lite's upsert keeps the old value of what is left out.
-        if value is not None or name in layout.nullable:
-            row[name] = _printable(value) if isinstance(value, (str, os.PathLike)) else _plain(value)
-    metadata = {name: value for name, value in columns.items() if name not in _COLUMNS and value is not None}
-    size = 0
-    if metadata:
-        text = _metadata_json(rows.keys[index], metadata)
-        size = len(text)
-        row.update(json.loads(text))
-    return row, 4 * rows.vectors.shape[1] + size + len(str(row.get("path", ""))) + 2 * MAX_KEY_BYTES
+def _wrong_partitions(fields: Mapping[str, Mapping[str, Any]], spec: CollectionSpec) -> list[str]:
+    key = next((name for name, each in fields.items() if each.get("is_partition_key")), None)
+    if spec.partition is not None and key is not None:
+        return [f"the server divides it by its partition key {key!r}, so it has no partition {spec.partition!r}"]
+    if spec.partition_key not in {None, key}:
+        return [f"its partition key is {key!r}, this job asks for {spec.partition_key!r}"]
+    return []
 
 
-def _metadata_json(key: str, metadata: dict[Any, Any]) -> bytes:
-    for name in metadata:
-        if not isinstance(name, str) or not name or name in _RESERVED:
-            raise RowRefusedError(f"row {key!r}: metadata cannot be named {name!r}; rename that column")
-    try:
-        text = json.dumps(metadata, default=_jsonable, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:  # ValueError: NaN, a cycle, a lone surrogate
-        raise RowRefusedError(f"row {key!r}: its metadata is not JSON: {error}") from error
-    if len(text) > MAX_METADATA_BYTES:
-        raise RowRefusedError(
-            f"row {key!r}: its metadata has {len(text)} bytes as JSON, Milvus takes {MAX_METADATA_BYTES}; keep less"
-        )
-    return text
+def _type_name(described: Mapping[str, Any]) -> str:
+    return str(getattr(described.get("type"), "name", described.get("type")))
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, os.PathLike):
-        return _printable(value)
-    raise TypeError(f"it holds an object of type {type(value).__name__}")
-
-
-def _printable(path: str | os.PathLike[Any]) -> str:
-    """The path as valid Unicode: bytes that are not UTF-8 appear as ``\\xe9``. The key still tells such paths apart."""
-    name = os.fspath(path)
-    raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
-    return raw.decode("utf-8", "backslashreplace")
-
-
-def decode_hit(entity: Mapping[str, Any], score: float) -> Hit:
-    """A `Hit` from the fields that Milvus answered."""
-    known = {KEY, VECTOR, *_COLUMNS}
-    return Hit(
-        key=str(entity[KEY]),
-        score=score,
-        path=entity.get("path"),
-        width=entity.get("width"),
-        height=entity.get("height"),
-        metadata={name: value for name, value in entity.items() if name not in known},
-    )
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{what}: {name!r:.100} is not a name Milvus takes: a letter or _, then letters, digits, _")

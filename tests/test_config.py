@@ -44,7 +44,7 @@ def test_every_field_is_described_and_is_an_option() -> None:
     """The help texts and the options come from the fields: one table."""
     assert all(info.description for info in ServiceConfig.model_fields.values())
     options = {option for parameter in cli.commands["embed"].params for option in parameter.opts}
-    assert {option_name(field) for field in FIELDS} <= options
+    assert {option for field in FIELDS for option in option_name(field).split("|")} <= options
     assert set(ServiceConfig.model_fields) - set(FIELDS) == {"async_pipeline"}
 
 
@@ -62,6 +62,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("background", "1,2", "required"),
     ("background", "1,2,300", "less than or equal to 255"),
     ("collection", "", "at least 1 character"),
+    ("mode", "replace", "'append' or 'overwrite'"),
+    ("fields", "year", "NAME:TYPE"),
+    ("index_params", "M", "NAME=VALUE"),
+    ("wait_index", -1, "greater than or equal to 0"),
+    ("partition", "", "at least 1 character"),
 ]
 
 
@@ -254,3 +259,29 @@ def test_a_configuration_goes_through_json() -> None:
     config = ServiceConfig(to="a.db", max_failures="1/3", devices="0,2", background="0,0,0", profile="low_memory")
     plain = config.model_dump(mode="json", exclude={"token"})
     assert ServiceConfig(**plain) == config
+
+
+@pytest.mark.parametrize("said", ["year:int64,album:varchar(9)", ("year:int64", "album: varchar(9)")])
+def test_fields_are_declared_in_any_spelling(tmp_path: Path, said: Any) -> None:
+    """One text, several options, or the mapping of a file."""
+    wanted = {"year": "int64", "album": "varchar(9)"}
+    assert ServiceConfig(fields=said).fields == wanted
+    assert configured(None, {"fields": said}).fields == wanted
+    assert ServiceConfig.from_yaml(yaml_file(tmp_path, "fields: {year: int64, album: varchar(9)}\n")).fields == wanted
+    with pytest.raises(ConfigError, match="year is given twice"):
+        ServiceConfig(fields=["year:int64", "year:bool"])
+
+
+def test_index_parameters_are_numbers_where_they_look_like_it() -> None:
+    """As the mapping of a file has them."""
+    assert ServiceConfig(index_params="M=16,sq_type=SQ8").index_params == {"M": 16, "sq_type": "SQ8"}
+    assert ServiceConfig(index_params={"M": 16}).index_params == {"M": 16}
+
+
+def test_overwrite_and_append_exclude_one_another() -> None:
+    """They are two words for one field: the file's is overruled, but not by both."""
+    assert configured(None, {"mode_overwrite": True, "mode_append": False}).mode == "overwrite"
+    assert configured(None, {"mode_overwrite": False, "mode_append": False}).mode == "append"
+    result = CliRunner().invoke(cli, ["embed", "x", "--to", "a.db", "--overwrite", "--append"])
+    assert result.exit_code == 2
+    assert "--append and --overwrite exclude one another" in result.output

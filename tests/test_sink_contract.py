@@ -1,7 +1,8 @@
-"""The contract of a sink, run against one in memory, Milvus Lite, and a Milvus Lite server over TCP."""
+"""The contract of a sink, run against one in memory, Parquet, Milvus Lite, and a Milvus Lite server over TCP."""
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -18,8 +19,10 @@ import numpy as np
 import pytest
 
 from penstock.errors import CollectionMismatchError, RowRefusedError, SinkUnavailableError
-from penstock.sinks import MilvusSink, RowBatch, Sink, WriteResult, row_key
+from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch, Sink, WriteResult, row_key
 from penstock.sinks.base import screen
+
+pq = pytest.importorskip("pyarrow.parquet")
 
 DIMENSION = 8
 
@@ -197,6 +200,25 @@ class TestMemorySink(SinkContract):
 
     def read(self, sink: Any, keys: list[str]) -> dict[str, dict[str, Any]]:
         return {key: sink._store[key] for key in keys}
+
+
+class TestParquetBulk(SinkContract):
+    """Parquet parts for bulk import."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Path:
+        return tmp_path / "parts"
+
+    def make(self, place: Any) -> Sink:
+        return ParquetBulkSink(place, DIMENSION)
+
+    def read(self, sink: Any, keys: list[str]) -> dict[str, dict[str, Any]]:
+        """Of the parts, the newest last."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in sorted(Path(sink.uri.removeprefix("bulk:")).glob("*.parquet")):
+            for row in pq.read_table(path).to_pylist():
+                found[row.pop("key")] = {**json.loads(row.pop("$meta")), **row}
+        return {key: found[key] for key in keys}
 
 
 class MilvusContract(SinkContract):

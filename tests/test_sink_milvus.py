@@ -26,8 +26,9 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
 from penstock.errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError, SinkUnavailableError
 from penstock.sinks import MilvusSink, RowBatch
+from penstock.sinks.milvus_rows import MAX_METADATA_BYTES, encode_row
 from penstock.sinks.milvus_uri import parse_uri
-from penstock.sinks.schema import MAX_METADATA_BYTES, Layout, encode_row
+from penstock.sinks.schema import COLUMNS, Layout
 
 DIMENSION = 4
 MARKER = "MARKER-c0ffee-77"
@@ -436,13 +437,13 @@ def test_uris_point_where_they_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_metadata_that_milvus_cannot_keep_refuses_its_row(metadata: dict[Any, Any], words: str) -> None:
     """With the name of what is wrong; nothing is dropped or changed silently."""
     with pytest.raises(RowRefusedError, match=words):
-        encode_row(make_rows(1).__class__(["k"], np.ones((1, 4), np.float32), [metadata]), 0, Layout(4, frozenset()))
+        encode_row(make_rows(1).__class__(["k"], np.ones((1, 4), np.float32), [metadata]), 0, Layout(4))
 
 
 def test_numpy_values_in_metadata_are_plain_numbers() -> None:
     """What pipelines compute is numpy; what Milvus keeps is JSON."""
     rows = make_rows(1, width=np.int32(5), score=np.float32(0.5), box=np.arange(3), where=Path("/a"))
-    row, _ = encode_row(rows, 0, Layout(DIMENSION, frozenset({"path", "width", "height"})))
+    row, _ = encode_row(rows, 0, Layout(DIMENSION, COLUMNS))
     assert (row["width"], row["score"], row["box"], row["where"]) == (5, 0.5, [0, 1, 2], "/a")
     assert row["path"] is None
 
@@ -456,7 +457,7 @@ def test_any_metadata_is_encoded_or_refused(metadata: dict[str, Any]) -> None:
     """No input makes another error than RowRefusedError."""
     rows = RowBatch(["k"], np.ones((1, DIMENSION), np.float32), [metadata])
     try:
-        row, size = encode_row(rows, 0, Layout(DIMENSION, frozenset()))
+        row, size = encode_row(rows, 0, Layout(DIMENSION))
     except RowRefusedError:
         return
     assert size > 4 * DIMENSION

@@ -198,6 +198,8 @@ def _file_digest(path: str) -> bytes:
 
 
 def _start(path: str, threads: int) -> _Session:
+    # From 1.31 on it writes a device id and cache files at its import, unless it is told otherwise before.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

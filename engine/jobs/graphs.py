@@ -66,7 +66,7 @@ def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder) -> PipelineB
         op = _embed_with(embedder)
         builder.add_resource(embedder)
         builder.pipe(green(op) if embedder.runs == "green" else op, concurrency=embedder.concurrency, name="embed")
-    return _insert(builder, ends)
+    return insert_into(builder, ends)
 
 
 def overlapped(
@@ -79,7 +79,7 @@ def overlapped(
         .pipe(_preprocess_with(local), concurrency=preprocess_workers, name="preprocess", buffer_size=room)
         .pipe(_embed_with(embedder), concurrency=embedding_workers, name="embed", buffer_size=room)
     )
-    return _insert(builder, ends)
+    return insert_into(builder, ends)
 
 
 def in_turn(ends: Ends, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
@@ -135,7 +135,7 @@ def _embed_with(embedder: Embedder) -> Callable[[Batch], Outcome]:
     return embed
 
 
-def _insert(builder: PipelineBuilder, ends: Ends) -> PipelineBuilder:
+def insert_into(builder: PipelineBuilder, ends: Ends) -> PipelineBuilder:
     return (
         builder.aggregate(ends.insert_rows)
         .pipe(_insert_with(ends.sink), concurrency=ends.sink.threads, executor=ends.writers, name="insert")

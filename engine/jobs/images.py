@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,9 @@ from ..config import ServiceConfig
 from ..render import check_report_path, write_report
 from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Batch, Picture
+from .indexing import wait_for_index
 from .inputs import pictures_of
+from .metadata import Metadata
 from .pipeline import ImageEmbeddingPipeline
 from .places import dead_letters_path, report_paths
 from .run import Interrupt, Watcher
@@ -72,22 +75,30 @@ def run_job(
     The report files are written whether the job succeeds or fails. ``seconds`` is the whole time, starting included.
     """
     begin = time.monotonic()
-    with ImageEmbeddingPipeline(config) as pipeline:
+    extra: dict[str, Any] = {}
+    with ImageEmbeddingPipeline(config) as pipeline, ExitStack() as stack:
         _prepare(config)
+        metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
         try:
-            pipeline.stream(batches_of(things, config.batch_size), watcher=watcher, interrupt=interrupt)
+            known = metadata(things) if metadata else things
+            report = pipeline.stream(batches_of(known, config.batch_size), watcher=watcher, interrupt=interrupt)
+            if config.wait_index is not None and not (interrupt and interrupt.requested):
+                wait_for_index(pipeline, config.wait_index, report, extra, watcher, interrupt)
         finally:
-            report = _whole(pipeline.report or Report(), time.monotonic() - begin, pipeline)
+            if metadata:
+                extra["metadata"] = metadata.report()
+            report = _whole(pipeline.report or Report(), time.monotonic() - begin, pipeline, extra)
             for path in report_paths(config):
                 write_report(report, path)
     return report
 
 
-def _whole(report: Report, seconds: float, pipeline: ImageEmbeddingPipeline) -> Report:
+def _whole(report: Report, seconds: float, pipeline: ImageEmbeddingPipeline, more: dict[str, Any]) -> Report:
     """The report of the whole job: the engine's, with the time it took to start it."""
     extra = {
         **report.extra,
-        "startup_seconds": seconds - report.seconds,
+        **more,
+        "startup_seconds": seconds - report.seconds - more.get("index", {}).get("seconds", 0.0),
         "dead_letters": pipeline.dead_letters if report.accounting.dead else None,
     }
     rate = report.accounting.written / seconds if seconds > 0 else 0.0

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from ...errors import ConfigError, EmbedderError
 from ...preprocess import PreprocessPool
 from ...shm import SlotState
-from ...sinks import DeadLetters, Hit, MilvusSink, parse_uri
+from ...sinks import DeadLetters, Hit, IndexState, MilvusSink
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
 from .batches import JobValues, Picture, Written
@@ -24,6 +25,7 @@ from .places import dead_letters_path
 from .plan import make_plan
 from .recipe import check_recipe, plan_of, recipe_of
 from .run import Interrupt, Watcher, drive
+from .store import BULK_ROWS, Store, check_store, is_bulk, make_store, reader
 
 
 class ImageEmbeddingPipeline:
@@ -52,11 +54,10 @@ class ImageEmbeddingPipeline:
         if config is not None and settings:
             raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
         self.config = config or ServiceConfig(**settings)
-        if self.config.to is None:
-            raise ConfigError('to is missing: say where the rows go, e.g. to="photos.db" or to="http://host:19530"')
-        parse_uri(self.config.to)  # refused now, not after the workers have been started
+        check_store(self.config)  # refused now, not after the workers have been started
         self._plan = make_plan(self.config)
-        self._sinks: dict[str, MilvusSink] = {}
+        self._sinks: dict[str, Store] = {}
+        self._readers: dict[str, MilvusSink] = {}
         self._pool: PreprocessPool | None = None
         self._local: LocalPreprocessor | None = None
         self._local_threads = 0
@@ -79,8 +80,9 @@ class ImageEmbeddingPipeline:
         pool, self._pool = self._pool, None
         if pool:
             pool.close()
-        for sink in self._sinks.values():
+        for sink in (*self._readers.values(), *self._sinks.values()):
             sink.close()
+        self._readers.clear()
         self._sinks.clear()
         self._local = None
         self._plan.embedder.close()
@@ -122,7 +124,8 @@ class ImageEmbeddingPipeline:
             CollectionMismatchError: there is no such collection.
             ConfigError: its embedder cannot be had here.
         """
-        sink = self._opened_sink(self.config.collection, None)
+        name = self.config.collection
+        sink = self._readers[name] = _opened(reader(self.config, name))
         self._plan = plan_of(sink.note, self._plan)
 
     # -- inserting ----------------------------------------------------------------------------------------------------
@@ -290,12 +293,28 @@ class ImageEmbeddingPipeline:
         sink = self._sink(collection)
         with ThreadPoolExecutor(sink.threads, "penstock-insert") as writers:
             rows = insert_rows or self.config.insert_batch_size
+            rows = max(rows, BULK_ROWS) if is_bulk(self.config) else rows
             ends = Ends(source, sink, writers, JobValues(self._dead), rows)
             pipeline = graph(ends).build(num_threads=threads, max_failures=self.config.max_failures, sample_memory=1.0)
             try:
                 return drive(pipeline, collect, watcher, interrupt)
             finally:
                 self.report = pipeline.report()
+
+    def wait_index(
+        self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
+    ) -> IndexState:
+        """Wait until the store's index covers every row of the configured collection.
+
+        Args:
+            seconds: to wait at most.
+            told: hears how far it is, several times a second.
+            stop: ends the waiting early.
+
+        Raises:
+            SinkError: it is not done in time; the rows are in the store.
+        """
+        return self._existing_sink(None).wait_index(seconds, told, stop)
 
     # -- searching ----------------------------------------------------------------------------------------------------
 
@@ -379,37 +398,31 @@ class ImageEmbeddingPipeline:
             self._open_embedder()
             return self._plan.embedder.dimension
 
-    def _sink(self, name: str | None) -> MilvusSink:
+    def _sink(self, name: str | None) -> Store:
         name = name or self.config.collection
         if name not in self._sinks:
-            sink = self._opened_sink(name, self._dimension())
+            sink = make_store(self.config, name, self._dimension(), recipe_of(self._plan))
+            self._sinks[name] = _opened(sink)
             check_recipe(sink.note, self._plan, name)
         return self._sinks[name]
 
     def _existing_sink(self, name: str | None) -> MilvusSink:
         """A collection that must be there already: asking for one does not make it."""
         name = name or self.config.collection
-        if name not in self._sinks:
-            sink = self._opened_sink(name, None)
+        sink = self._sinks.get(name, self._readers.get(name))
+        if not isinstance(sink, MilvusSink):
+            sink = self._readers[name] = _opened(reader(self.config, name))
             check_recipe(sink.note, self._plan, name)
-        return self._sinks[name]
-
-    def _opened_sink(self, name: str, dimension: int | None) -> MilvusSink:
-        config = self.config
-        assert config.to is not None
-        sink = MilvusSink(
-            config.to,
-            name,
-            dimension,
-            token=config.token.get_secret_value() if config.token else None,
-            metric=config.metric,
-            index=config.index,
-            note=recipe_of(self._plan),
-        )
-        try:
-            sink.open()
-        except BaseException:
-            sink.close()
-            raise
-        self._sinks[name] = sink
         return sink
+
+
+_AnyStore = TypeVar("_AnyStore", MilvusSink, Store)
+
+
+def _opened(sink: _AnyStore) -> _AnyStore:
+    try:
+        sink.open()
+    except BaseException:
+        sink.close()
+        raise
+    return sink

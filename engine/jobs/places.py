@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..config import ServiceConfig
@@ -13,15 +14,24 @@ def report_paths(config: ServiceConfig) -> list[Path]:
     return own + ([config.report] if config.report is not None else [])
 
 
+def bulk_folder(config: ServiceConfig) -> Path | None:
+    """The folder of ``bulk:DIR``; None where rows go to a store."""
+    scheme, colon, folder = (config.to or "").partition(":")
+    if not (scheme == "bulk" and colon):
+        return None
+    return Path(os.path.expanduser(folder))  # noqa: PTH111  (no shell does it after a colon; Path's fails on ~nobody)
+
+
 def dead_letters_path(config: ServiceConfig) -> Path:
     """The file that lists what could not be done.
 
-    In the job's folder; without one beside the Milvus Lite file (``photos.dead-letters.jsonl`` for ``photos.db``), or
-    in the current folder where the store is a server.
+    In the job's folder; without one beside the Milvus Lite file (``photos.dead-letters.jsonl`` for ``photos.db``) or
+    the bulk folder, or in the current folder where the store is a server.
     """
     if config.job is not None:
         return config.job / "dead-letters.jsonl"
+    folder = bulk_folder(config)
     store = config.to or ""
-    if "://" not in store:
-        return Path(store).with_suffix(".dead-letters.jsonl")
+    if folder or "://" not in store:
+        return (folder or Path(store)).with_suffix(".dead-letters.jsonl")
     return Path(f"{config.collection}.dead-letters.jsonl")

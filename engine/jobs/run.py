@@ -35,6 +35,11 @@ class Interrupt:
         self._wish.set()
 
     @property
+    def wish(self) -> threading.Event:
+        """Set when it is requested, for those who wait."""
+        return self._wish
+
+    @property
     def requested(self) -> bool:
         return self._wish.is_set()
 

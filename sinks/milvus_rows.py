@@ -1,0 +1,124 @@
+"""Rows on their way into Milvus and back: typed fields, and what has no field of its own in the dynamic one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import RowRefusedError
+from .base import MAX_KEY_BYTES, RowBatch
+from .fields import ScalarField, jsonable, printable
+from .schema import COLUMNS, KEY, RESERVED, VECTOR, Layout
+
+MAX_METADATA_BYTES = 65_536
+"""Milvus' own limit on the dynamic field of a row, as JSON. Milvus Lite has none; rows must fit both."""
+
+_COLUMN_NAMES = frozenset(field.name for field in COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer of a search."""
+
+    key: str
+    score: float
+    """COSINE and IP: larger is nearer. L2: smaller is nearer."""
+    path: str | None
+    width: int | None
+    height: int | None
+    metadata: dict[str, Any]
+
+
+def encode_row(rows: RowBatch, index: int, layout: Layout) -> tuple[dict[str, Any], int]:
+    """One row as Milvus takes it, and about how many bytes it is on the wire.
+
+    Raises:
+        RowRefusedError: a value that does not fit its field, or metadata with a reserved name, that is not JSON, or too
+            large.
+    """
+    key = rows.keys[index]
+    fields, metadata = split_columns(key, rows.columns[index], layout.fields)
+    row: dict[str, Any] = {KEY: key, VECTOR: rows.vectors[index], **fields}
+    size = 4 * rows.vectors.shape[1] + 2 * MAX_KEY_BYTES
+    size += sum(len(value) if isinstance(value, str) else 8 for value in fields.values())
+    if metadata:
+        text = metadata_json(key, metadata)
+        row.update(json.loads(text))
+        size += len(text)
+    return row, size
+
+
+def split_columns(
+    key: str, columns: Mapping[str, Any], fields: tuple[ScalarField, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row's columns as values of the typed fields, all of them, and the rest, without what is None.
+
+    Raises:
+        RowRefusedError: a value that does not fit its field, or none where one is needed.
+    """
+    path = columns.get("path")
+    if isinstance(path, (str, os.PathLike)):
+        columns = {**columns, "path": printable(path)}
+    # Null is sent, not left out: Milvus Lite's upsert keeps the old value of what is left out.
+    typed = {field.name: _value(key, field, columns.get(field.name)) for field in fields}
+    rest = {name: value for name, value in columns.items() if name not in typed and value is not None}
+    return typed, rest
+
+
+def _value(key: str, field: ScalarField, value: Any) -> Any:
+    if value is None:
+        if field.nullable or field.default is not None:
+            return None if field.nullable else field.default
+        raise RowRefusedError(f"row {key!r}: it has no {field.name!r}, and that field of the collection is required")
+    try:
+        return field.fitted(value)
+    except ValueError as error:
+        raise RowRefusedError(
+            f"row {key!r}: {field.name!r} does not fit its field ({field.declared}): {error}"
+        ) from error
+
+
+def metadata_json(key: str, metadata: Mapping[Any, Any]) -> bytes:
+    """The dynamic field of a row, as JSON.
+
+    Raises:
+        RowRefusedError: a reserved name, a value that is not JSON, or too much of it.
+    """
+    for name in metadata:
+        if not isinstance(name, str) or not name or name in RESERVED:
+            raise RowRefusedError(f"row {key!r}: metadata cannot be named {name!r}; rename that column")
+    try:
+        text = json.dumps(metadata, default=jsonable, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # ValueError: NaN, a cycle, a lone surrogate
+        raise RowRefusedError(f"row {key!r}: its metadata is not JSON: {error}") from error
+    if len(text) > MAX_METADATA_BYTES:
+        raise RowRefusedError(
+            f"row {key!r}: its metadata has {len(text)} bytes as JSON, Milvus takes {MAX_METADATA_BYTES}; keep less"
+        )
+    return text
+
+
+def decode_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row that Milvus answered, without what is null or stands for it."""
+    absent = {field.name: field.default for field in COLUMNS}
+    return {
+        name: value
+        for name, value in row.items()
+        if value is not None and name not in {KEY, VECTOR} and not (name in absent and value == absent[name])
+    }
+
+
+def decode_hit(entity: Mapping[str, Any], score: float) -> Hit:
+    """A `Hit` from the fields that Milvus answered."""
+    columns = decode_columns(entity)
+    return Hit(
+        key=str(entity[KEY]),
+        score=score,
+        path=columns.get("path"),
+        width=columns.get("width"),
+        height=columns.get("height"),
+        metadata={name: value for name, value in columns.items() if name not in _COLUMN_NAMES},
+    )

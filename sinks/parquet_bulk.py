@@ -1,0 +1,304 @@
+"""Rows into Parquet files for Milvus' bulk import: no server while embedding, one fast load afterwards."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
+from .base import RowBatch, Sink, WriteResult, screen
+from .fields import ScalarField, parse_fields
+from .milvus_rows import metadata_json, split_columns
+from .parquet_parts import Part, arrow, live_rows, merge, parts_in, write_part
+from .schema import COLUMNS, KEY, VECTOR, CollectionSpec
+
+SCHEME = "bulk:"
+MANIFEST = "manifest.json"
+_META = "$meta"
+_NOTE, _DIMENSION = b"penstock.recipe", b"penstock.dimension"
+_ARROW = {"float": "float32", "double": "float64", "varchar": "string", "json": "string", "bool": "bool_"}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a finished folder holds."""
+
+    collection: str
+    dimension: int
+    note: str
+    """What the vectors are made by."""
+    fields: dict[str, str]
+    partition_key: str | None
+    rows: int
+    parts: list[dict[str, Any]]
+    """Of each: name, rows, bytes, sha256."""
+    nulls: dict[str, int]
+    """Of each typed field: rows without a value."""
+
+
+class ParquetBulkSink(Sink):
+    """Writes rows as Parquet parts in the layout that ``do_bulk_insert`` of Milvus takes; see `bulk_import`.
+
+    A write is a part, on disk when it returns. Closing merges them into parts of `part_bytes`, each key once, and
+    leaves ``manifest.json``; a later session adds to them. One process at a time.
+
+    Args:
+        folder: where the parts go; created.
+        dimension: length of the vectors.
+        collection: name of the collection to import into.
+        note: what the vectors are made by; kept in the parts, and with the collection.
+        fields: typed columns, as for `MilvusSink`; likewise `partition_key` and `mode`.
+        partition_key: of `fields`, or a varchar.
+        mode: ``overwrite`` deletes the parts that are there when the first rows come.
+        part_bytes: about the size of a part. Milvus takes up to 1 GiB (2.3) or 16 GiB (2.4).
+
+    Raises:
+        ConfigError: a setting that cannot be, or pyarrow is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        dimension: int,
+        *,
+        collection: str = "images",
+        note: str = "",
+        fields: Mapping[str, str] | None = None,
+        partition_key: str | None = None,
+        mode: Literal["append", "overwrite"] = "append",
+        part_bytes: int = 256 * 2**20,
+    ) -> None:
+        arrow()
+        self._folder = Path(folder).absolute()
+        self._spec = CollectionSpec(
+            collection,
+            dimension,
+            "COSINE",
+            "AUTOINDEX",
+            note,
+            fields=parse_fields(fields or {}),
+            partition_key=partition_key,
+        )
+        self._columns = (*COLUMNS, *self._spec.typed())
+        self._part_bytes = part_bytes
+        self._to_replace = mode == "overwrite"
+        self._mutex = threading.Lock()
+        self._lock: int | None = None
+        self._note = note
+        self._parts: list[Part] = []
+        self._next = 1
+
+    @property
+    def threads(self) -> int:
+        return 2
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.uri} dimension={self._spec.dimension}"
+
+    @property
+    def uri(self) -> str:
+        return f"{SCHEME}{self._folder}"
+
+    @property
+    def note(self) -> str:
+        """What the vectors of the folder are made by."""
+        return self._note
+
+    def open(self) -> None:
+        """Make the folder, or check what is in it.
+
+        Raises:
+            SinkError: the folder is open in another process.
+            CollectionMismatchError: the parts there have another dimension or other columns.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
+        try:
+            self._parts = parts_in(self._folder)
+            self._next = max((part.last for part in self._parts), default=0) + 1
+            if self._parts and not self._to_replace:
+                self._note = self._check(self._parts[0])
+        except BaseException:
+            self._let_go()
+            raise
+
+    def write(self, rows: RowBatch) -> WriteResult:
+        """One part with all rows that fit. Refused rows are in the answer.
+
+        Raises:
+            CollectionMismatchError: vectors of another dimension.
+            OSError: the disk is full or gone.
+        """
+        if self._lock is None:
+            raise SinkError(f"{self.uri}: the sink is not open; call open() first")
+        if rows.vectors.shape[1] != self._spec.dimension:
+            raise CollectionMismatchError(
+                f"{self.uri} holds vectors of {self._spec.dimension} dimensions, these have {rows.vectors.shape[1]}"
+            )
+        screened = screen(rows)
+        kept: list[int] = []
+        values: dict[str, list[Any]] = {name: [] for name in (KEY, *(field.name for field in self._columns), _META)}
+        refused: list[tuple[int, RowRefusedError]] = []
+        for index in screened.kept:
+            try:
+                row = self._encoded(rows, index)
+            except RowRefusedError as error:
+                refused.append((index, error))
+                continue
+            kept.append(index)
+            for name, value in row.items():
+                values[name].append(value)
+        if kept:
+            self._write_part(values, rows.vectors[kept])
+        return screened.result(refused)
+
+    def count(self) -> int:
+        """Keys in the folder. Reads all of them."""
+        with self._mutex:
+            parts = list(self._parts)
+        return sum(int(live.sum()) for live in live_rows(self._folder, parts))
+
+    def close(self) -> None:
+        """Merge the parts, write the manifest, and let others at the folder. Idempotent."""
+        if self._lock is None:
+            return
+        try:
+            if not (self._folder / MANIFEST).exists():
+                self._parts = merge(self._folder, self._parts, self._part_bytes)
+                self._write_manifest()
+        finally:
+            self._let_go()
+
+    def _encoded(self, rows: RowBatch, index: int) -> dict[str, Any]:
+        key = rows.keys[index]
+        typed, rest = split_columns(key, rows.columns[index], self._columns)
+        typed = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in typed.items()}
+        return {KEY: key, **typed, _META: metadata_json(key, rest).decode()}
+
+    def _write_part(self, values: dict[str, list[Any]], vectors: Any) -> None:
+        pa, _ = arrow()
+        starts = pa.array(range(0, vectors.size + 1, vectors.shape[1]), pa.int32())
+        arrays = {VECTOR: pa.ListArray.from_arrays(starts, pa.array(vectors.reshape(-1)))}
+        schema = self._schema()
+        for name, column in values.items():
+            arrays[name] = pa.array(column, schema.field(name).type)
+        table = pa.table([arrays[name] for name in schema.names], schema=schema)
+        with self._mutex:
+            self._begin()
+            part = Part(self._next, self._next)
+            self._next += 1
+        write_part(self._folder, part, iter([table]), schema)
+        with self._mutex:
+            self._parts = sorted([*self._parts, part])
+
+    def _begin(self) -> None:
+        """Before the first part of a session: the folder is unfinished again."""
+        (self._folder / MANIFEST).unlink(missing_ok=True)
+        if self._to_replace:
+            for part in self._parts:
+                (self._folder / part.name).unlink()
+            self._parts, self._to_replace = [], False
+
+    def _schema(self) -> Any:
+        pa, _ = arrow()
+        columns = [pa.field(KEY, pa.string(), nullable=False), pa.field(VECTOR, pa.list_(pa.float32()), nullable=False)]
+        columns += [pa.field(each.name, _arrow_type(each)) for each in self._columns]
+        notes = {_NOTE: self._note.encode(), _DIMENSION: str(self._spec.dimension).encode()}
+        return pa.schema([*columns, pa.field(_META, pa.string())], metadata=notes)
+
+    def _check(self, part: Part) -> str:
+        """Compare a part that is there with what this sink would write; its note."""
+        _, pq = arrow()
+        there, here = pq.read_schema(self._folder / part.name), self._schema()
+        length = int((there.metadata or {}).get(_DIMENSION, b"0"))
+        wrong = [f"vectors of {length} dimensions, this job makes {self._spec.dimension}"]
+        wrong = wrong if length != self._spec.dimension else []
+        if not there.equals(here):
+            wrong.append(f"columns {_told(there)}, this job makes {_told(here)}")
+        if wrong:
+            raise CollectionMismatchError(
+                f"{self.uri} has parts with {'; '.join(wrong)}. Choose another folder, or replace them (--overwrite)"
+            )
+        return str((there.metadata or {}).get(_NOTE, b""), "utf-8")
+
+    def _write_manifest(self) -> None:
+        listed: list[dict[str, Any]] = []
+        nulls = dict.fromkeys((each.name for each in self._spec.typed()), 0)
+        for part in self._parts:
+            path = self._folder / part.name
+            rows = _count_nulls(path, nulls)
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            listed.append({"name": part.name, "rows": rows, "bytes": path.stat().st_size, "sha256": digest})
+        spec = self._spec
+        whole = {
+            "collection": spec.name,
+            "dimension": spec.dimension,
+            "note": self._note,
+            "fields": {each.name: each.declared for each in spec.typed()},
+            "partition_key": spec.partition_key,
+            "rows": sum(part["rows"] for part in listed),
+            "parts": listed,
+            "nulls": nulls,
+        }
+        unfinished = self._folder / (MANIFEST + ".unfinished")
+        unfinished.write_text(json.dumps(whole, indent=1))
+        unfinished.replace(self._folder / MANIFEST)
+
+    def _locked(self) -> int:
+        lock = os.open(self._folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise SinkError(f"{self.uri} is open in another process; wait for it, or choose another folder") from None
+        return lock
+
+    def _let_go(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """The manifest of a finished folder.
+
+    Raises:
+        ConfigError: there is none: no such folder, or the job in it has not ended.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        return Manifest(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{os.fspath(folder)!r} is no finished bulk folder ({MANIFEST}: {error}); penstock embed ... --to"
+            f" {SCHEME}DIR makes one, and finishes one whose job was killed when it is run again"
+        ) from error
+
+
+def _arrow_type(field: ScalarField) -> Any:
+    pa, _ = arrow()
+    return getattr(pa, _ARROW.get(field.kind, field.kind))()
+
+
+def _count_nulls(path: Path, nulls: dict[str, int]) -> int:
+    _, pq = arrow()
+    metadata = pq.read_metadata(path)
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            column = metadata.row_group(group).column(number)
+            if column.path_in_schema in nulls:
+                nulls[column.path_in_schema] += column.statistics.null_count
+    return int(metadata.num_rows)
+
+
+def _told(schema: Any) -> str:
+    return ", ".join(f"{name} {schema.field(name).type}" for name in schema.names)
