@@ -22,7 +22,7 @@ from .wording import plural, size
 EXTRAS: Final = {
     "jpeg": ("simplejpeg", "--decoder simplejpeg, about 15 % faster for JPEG"),
     "onnx": ("onnxruntime", "--embedder onnx:FILE.onnx"),
-    "triton": ("tritonclient", "--embedder triton+http://..."),
+    "triton": ("tritonclient", "--embedder triton+grpc://..."),
     "report": ("matplotlib", "--report FILE.html"),
 }
 """Extra -> module it brings, and what it is for."""
@@ -137,6 +137,17 @@ def cache() -> Finding:
         "set XDG_CACHE_HOME to a folder of your own that others cannot write to: without it each start compiles anew"
     )
     return Finding("cache", "warn", "there is no safe place for compiled kernels", advice)
+
+
+def sandbox() -> Finding:
+    """Whether workers can be confined here (--sandbox)."""
+    from ..preprocess.sandbox import lacking, means
+
+    found, less = means(), lacking()
+    advice = f"without {' and '.join(less)}" if less else ""
+    if not found:
+        return Finding("sandbox", "warn", "--sandbox cannot be had here", advice)
+    return Finding("sandbox", "warn" if less else "ok", f"--sandbox confines workers by {', '.join(found)}", advice)
 
 
 def optional(extra: str) -> Finding:

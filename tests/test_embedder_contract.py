@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.engine.embedders import ArrayView, Embedder, Pixels, nonfinite_rows, parse_embedder
+from penstock.engine.servers import TritonServer
 from penstock.errors import ConfigError, EmbedderError
 from penstock.preprocess.spec import PreprocessSpec
 
@@ -256,6 +257,31 @@ class TestOnnxFixedBatch(TestOnnx):
     """A model that takes exactly two pictures, which divides neither the capacity nor most row counts."""
 
     batch_dimension = 2
+
+
+@pytest.mark.slow
+class TestTritonHttp(EmbedderContract):
+    """A model on a real Triton server, asked from a plain thread."""
+
+    pixels = Spec(size=64)
+    bad = (
+        ({"size": 16}, "--image-size 64"),
+        ({"dtype": "float32"}, "--dtype uint8"),
+        ({"layout": "NHWC"}, "layout=NCHW"),
+    )
+    protocol = "http"
+
+    @pytest.fixture
+    def made(self, triton: TritonServer) -> tuple[str, str]:
+        host = triton.http if self.protocol == "http" else triton.grpc
+        return f"triton+{self.protocol}://{host}/mean_u8", f"triton+{self.protocol}://{host}/faulty"
+
+
+@pytest.mark.slow
+class TestTritonGrpc(TestTritonHttp):
+    """The same over gRPC."""
+
+    protocol = "grpc"
 
 
 def write_model(path: str, rows: int | str, seed: int) -> None:

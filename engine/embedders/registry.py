@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Literal
 from urllib.parse import parse_qsl
 
 from ...errors import ConfigError
@@ -15,7 +16,25 @@ from .onnx import make_onnx
 Factory = Callable[[str, Options], Embedder]
 """Takes what stands between the scheme's colon and the question mark, and the options."""
 
-SCHEMES: dict[str, Factory] = {"gist": make_gist, "onnx": make_onnx, "python": make_python, "jax": make_jax}
+
+def _make_triton(protocol: Literal["http", "grpc"]) -> Factory:
+    def make(rest: str, options: Options) -> Embedder:
+        # Only where one is asked for: workers parse specs too, and have no use for gevent.
+        from .triton import make_triton
+
+        return make_triton(protocol, rest, options)
+
+    return make
+
+
+SCHEMES: dict[str, Factory] = {
+    "gist": make_gist,
+    "onnx": make_onnx,
+    "python": make_python,
+    "jax": make_jax,
+    "triton+http": _make_triton("http"),
+    "triton+grpc": _make_triton("grpc"),
+}
 """Scheme -> factory. An embedder of another kind is one more entry."""
 
 
@@ -23,8 +42,8 @@ def parse_embedder(spec: str, **options: str | int) -> Embedder:
     """Make an embedder. Costs nothing: no model is loaded, JAX is not imported, before `Embedder.open`.
 
     Args:
-        spec: ``gist``, ``gist:SIZE``, ``onnx:FILE.onnx``, ``python:module:callable``, ``jax:module:callable``; options
-            may follow, as in ``onnx:clip.onnx?threads=4&output=image_embeds``.
+        spec: ``gist``, ``gist:SIZE``, ``onnx:FILE.onnx``, ``python:module:callable``, ``jax:module:callable``,
+            ``triton+http://host:port/model``; options may follow, as in ``onnx:clip.onnx?threads=4``.
         **options: more options; they win over those in `spec`.
 
     Returns:

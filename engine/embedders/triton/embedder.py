@@ -1,0 +1,226 @@
+"""The embedder: a model on Triton servers. See this package's docstring for the life of one batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar, Final
+
+import numpy as np
+
+from ....errors import EmbedderError, EmbedError
+from ..base import (
+    NONE_REFUSED,
+    Array,
+    Embedder,
+    Options,
+    Pixels,
+    Refusals,
+    Runs,
+    View,
+    Wants,
+    bisect,
+    need_batch,
+    nonfinite_rows,
+)
+from .address import Address, HostPort, Protocol, read_address
+from .contract import Contract
+from .discovery import contract_at, discover, need_same
+from .endpoints import Endpoint, Fleet
+from .exchange import Exchange, vector_shape
+from .faults import Fault, fault_of
+from .over_grpc import GrpcTransport
+from .over_http import HttpTransport
+from .owner import Owner
+from .regions import Regions
+from .transport import ServerSaid, Transport
+from .waiting import InHub, InThread, Waits
+
+_TRANSPORTS: Final[dict[Protocol, Callable[[HostPort, Waits], Transport]]] = {
+    "http": HttpTransport,
+    "grpc": GrpcTransport,
+}
+
+
+class TritonEmbedder(Embedder):
+    """``triton+http://host:port[,host:port...]/model`` and ``triton+grpc://...``; see `Address` for the options."""
+
+    runs: ClassVar[Runs] = "green"
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(f"triton:{address.model}", address.spec)
+        self._address = address
+        self._contract: Contract | None = None
+        self._dimension: int | None = None
+        self._rows = 0
+        self._plain: _Seat | None = None  # for threads without a hub
+        self._green: _Seat | None = None  # for greenlets of the hub that runs in ...
+        self._hub_thread: int | None = None  # ... this thread
+
+    @property
+    def dimension(self) -> int:
+        if self._dimension is None:
+            raise EmbedderError(f"{self.name} has no known dimension before it is opened")
+        return self._dimension
+
+    @property
+    def concurrency(self) -> int:
+        """Requests under way at once, at all servers together.
+
+        Two for each instance of the model: one that it computes, and one that waits at the server, so that the instance
+        has no pause while an answer travels and the next batch is fetched.
+        """
+        return self._capacity * len(self._address.servers)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of model, version, input and output as the servers describe them; not of where they run. Asks them."""
+        return self._agreed().fingerprint
+
+    @property
+    def wants(self) -> Wants:
+        """What the model fixes. Asks the servers.
+
+        Raises:
+            ConfigError: the model is not there or not one for pictures, or the servers differ.
+            EmbedderError: no server answers.
+        """
+        return self._agreed().wants
+
+    def check(self, spec: Pixels) -> None:
+        """Hold the pixels against the model's input. Asks the servers."""
+        self._agreed().check(self.name, spec)
+
+    def open(self, spec: Pixels, rows: int) -> None:
+        """Try the model on black pictures, which also tells a dimension that it does not."""
+        self.check(spec)
+        contract = self._agreed()
+        fleet = self._fleet(InThread())
+        count = contract.fixed or min(rows, 2, contract.step or 2)
+        probe = np.zeros((count, *spec.pixel_shape()), spec.pixel_dtype())
+        self._dimension = self._tried(fleet, contract, probe)
+        self._rows = rows
+        self._plain = self._seat(fleet, InThread())
+
+    def embed(self, view: View, rows: int) -> Refusals:
+        """See `Embedder`. In greenlets of the hub it was started in, or in any thread that has no hub."""
+        in_hub = threading.get_ident() == self._hub_thread
+        seat = self._green if in_hub else self._plain
+        if seat is None:
+            raise EmbedderError(f"{self.name}: embed() before open()")
+        need_batch(self, view, rows, self._rows)
+        refused = dict(NONE_REFUSED)
+        step = self._agreed().step or max(rows, 1)
+        for start in range(0, rows, step):
+            refused |= bisect(lambda a, b: self._rows_at(seat, view, a, b), start, min(start + step, rows))
+        for row in nonfinite_rows(view.embeddings[:rows]):
+            refused.setdefault(row, EmbedError(f"{self.name}: the model returned NaN or infinity for this picture"))
+        return refused
+
+    def start_in_hub(self) -> None:
+        """Make connections that wait in greenlets. They belong to the calling thread until `stop_in_hub`."""
+        if self._plain is None:
+            raise EmbedderError(f"{self.name}: start_in_hub() before open()")
+        # Threads for those given up on, too: a probe must not wait behind them.
+        waits = InHub(threads=4 * self.concurrency + 4)
+        self._green = self._seat(self._fleet(waits), waits)
+        self._hub_thread = threading.get_ident()
+
+    def stop_in_hub(self) -> None:
+        """Give back the registered memory and close the connections."""
+        seat, self._green, self._hub_thread = self._green, None, None
+        if seat is not None:
+            seat.close()
+
+    def close(self) -> None:
+        seat, self._plain = self._plain, None
+        if seat is not None:
+            seat.close()
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _capacity(self) -> int:
+        return self._address.concurrency or 2 * self._agreed().instances
+
+    def _agreed(self) -> Contract:
+        if self._contract is None:
+            self._contract = discover(self.name, self._address, _TRANSPORTS[self._address.protocol])
+        return self._contract
+
+    def _fleet(self, waits: Waits) -> Fleet:
+        owner, connect = Owner.current(), _TRANSPORTS[self._address.protocol]
+        endpoints: list[Endpoint] = []
+        for server in self._address.servers:
+            transport = connect(server, waits)
+            endpoints.append(Endpoint(server, transport, Regions(str(server), transport, waits, owner), self._capacity))
+        return Fleet(self.name, endpoints, waits, self._serves, self._address.patience)
+
+    def _serves(self, endpoint: Endpoint) -> bool:
+        """Whether a server that was away can be asked again: it may have come back with another model."""
+        contract = self._agreed()
+        if not endpoint.transport.ready(contract.model, contract.version):
+            return False
+        address = replace(self._address, version=contract.version or None)
+        found = contract_at(self.name, endpoint.server, address, endpoint.transport)
+        need_same(self.name, self._address.servers[0], contract, endpoint.server, found)
+        return True
+
+    def _seat(self, fleet: Fleet, waits: Waits) -> _Seat:
+        share = self._address.shm == "auto"
+        exchange = Exchange(self.name, self._agreed(), self.dimension, waits, self._address.timeout, share=share)
+        return _Seat(fleet, exchange, waits)
+
+    def _tried(self, fleet: Fleet, contract: Contract, probe: Array) -> int:
+        """The dimension, from an answer for black pictures."""
+        trial = Exchange(self.name, contract, contract.dimension or 0, InThread(), self._address.timeout, share=False)
+        try:
+            answer = fleet.run(lambda endpoint: trial.ask(endpoint, probe))
+        except ServerSaid as error:
+            raise EmbedderError(
+                f"{self.name} failed on black pictures of {list(probe.shape)} {probe.dtype}, as a trial: {error}"
+            ) from error
+        shape = vector_shape(contract, answer)
+        known = contract.dimension
+        if len(shape) != 2 or shape[0] != len(probe) or not shape[1] or (known and shape[1] != known):
+            raise EmbedderError(
+                f"{self.name} must return [n, {known or 'D'}] vectors: for {len(probe)} pictures, output "
+                f"{contract.output!r} had shape {list(answer.shape)}"
+            )
+        return shape[1]
+
+    def _rows_at(self, seat: _Seat, view: View, start: int, stop: int) -> None:
+        """Embed some rows, wherever it works.
+
+        Raises:
+            EmbedError: the model refuses at least one of them.
+            EmbedderError: it does not work at all.
+        """
+        try:
+            seat.fleet.run(lambda endpoint: seat.exchange.embed(endpoint, view, start, stop))
+        except ServerSaid as error:
+            if fault_of(error) is Fault.MISFIT:
+                raise EmbedderError(f"{self.name}: {error}") from error
+            story = "its process died of these pictures" if fault_of(error) is Fault.CRASHED else "it refused"
+            raise EmbedError(f"{self.name}: {story}: {error}") from error
+
+
+class _Seat:
+    """The servers, as seen from one way of waiting."""
+
+    def __init__(self, fleet: Fleet, exchange: Exchange, waits: Waits) -> None:
+        self.fleet, self.exchange, self.waits = fleet, exchange, waits
+
+    def close(self) -> None:
+        self.fleet.close()
+        self.waits.stop()
+
+
+def make_triton(protocol: Protocol, rest: str, options: Options) -> TritonEmbedder:
+    """What stands after ``triton+http:`` or ``triton+grpc:``, and the options.
+
+    Raises:
+        ConfigError: it is not an address; or the client for gRPC is not installed.
+    """
+    return TritonEmbedder(read_address(protocol, rest, options))

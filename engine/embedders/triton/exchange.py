@@ -1,0 +1,185 @@
+"""One request to one server: through shared memory where the server reaches it, else in the body."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import numpy as np
+
+from ....errors import EmbedderError
+from ....shm import Place
+from ..base import Array, View
+from .contract import VECTOR_TYPES, Contract
+from .endpoints import Endpoint
+from .faults import Fault, fault_of
+from .transport import Answer, Query, ServerSaid, Shared
+from .waiting import Waits
+
+_logger = logging.getLogger(__name__)
+
+_LATE_FACTOR: Final = 10
+"""A request whose caller has given up is waited for so many times its timeout before its connection is closed."""
+
+
+class Exchange:
+    """How rows of a batch become vectors at a server.
+
+    Args:
+        name: of the embedder, for messages.
+        dimension: floats of a vector.
+        timeout: seconds of a request.
+        share: whether to try shared memory.
+    """
+
+    def __init__(
+        self, name: str, contract: Contract, dimension: int, waits: Waits, timeout: float, *, share: bool
+    ) -> None:
+        self._name, self._contract, self._dimension = name, contract, dimension
+        self._waits, self._timeout, self._share = waits, timeout, share and waits.beside
+
+    def embed(self, endpoint: Endpoint, view: View, start: int, stop: int) -> None:
+        """Write the vectors of rows ``[start, stop)`` into the view's.
+
+        Raises:
+            OSError, ServerSaid: see `faults`.
+            EmbedderError: the vectors have another shape than the model promised.
+        """
+        place = view.place if self._share and self._contract.fixed is None else None
+        region = endpoint.regions.name(place) if place else None
+        if place is None or region is None:
+            if place:
+                self._warn(endpoint)
+            self._in_body(endpoint, view, start, stop)
+            return
+        try:
+            self._in_place(endpoint, view, place, region, start, stop)
+        except ServerSaid as error:
+            if fault_of(error) is Fault.REGION_LOST:
+                endpoint.regions.lost(place.segment)
+            raise
+        endpoint.regions.worked()
+
+    def _in_place(self, endpoint: Endpoint, view: View, place: Place, region: str, start: int, stop: int) -> None:
+        """The server reads the pixels in the slot, and writes float32 vectors beside them."""
+        contract, rows = self._contract, stop - start
+        row, width = view.pixels[0].nbytes, view.embeddings[0].nbytes
+        direct = contract.output_type == "FP32"
+        query = self._query(
+            (rows, *view.pixels.shape[1:]),
+            Shared(region, place.pixels + start * row, rows * row),
+            Shared(region, place.embeddings + start * width, rows * width) if direct else None,
+        )
+        answer = self._outlasting(endpoint, view, query)
+        self._check(answer, rows)
+        if not direct:
+            view.embeddings[start:stop] = self._vectors(answer, rows)
+
+    def _outlasting(self, endpoint: Endpoint, view: View, query: Query) -> Answer:
+        """Ask about memory that the server may use for longer than the caller waits."""
+        release = view.hold()
+        ended = given_up = False
+
+        def ask() -> Answer:
+            nonlocal ended
+            try:
+                answer = endpoint.transport.infer(query, _LATE_FACTOR * self._timeout)
+            except (ServerSaid, ConnectionRefusedError):
+                release()  # an error is an answer too, and who refuses has seen nothing
+                raise
+            except BaseException as error:
+                # Cut off without an answer: the server may be dead or may still compute. The next probe tells.
+                endpoint.held.append(release)
+                if given_up and isinstance(error, Exception):
+                    endpoint.take_out(error)  # nobody else will
+                raise
+            finally:
+                ended = True
+                if given_up:
+                    endpoint.late -= 1
+            release()
+            return answer
+
+        try:
+            return self._waits.at_most(self._timeout, ask)
+        except TimeoutError:
+            given_up = not ended
+            if given_up:
+                endpoint.late += 1
+            raise
+
+    def _in_body(self, endpoint: Endpoint, view: View, start: int, stop: int) -> None:
+        """Pixels and vectors travel over the connection."""
+        fixed, piece = self._contract.fixed, endpoint.transport.piece
+        step = fixed or (max(1, piece // view.pixels[0].nbytes) if piece else stop - start)
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            pixels = padded(view.pixels[first:last], fixed)
+            answer = self.ask(endpoint, pixels)
+            view.embeddings[first:last] = self._vectors(answer, len(pixels))[: last - first]
+
+    def ask(self, endpoint: Endpoint, pixels: Array) -> Answer:
+        """Send pictures ``[n, ...]`` along; the vectors come back in the answer."""
+        query = self._query(pixels.shape, np.ascontiguousarray(pixels))
+        return endpoint.transport.infer(query, self._timeout)
+
+    def _query(self, shape: tuple[int, ...], pixels: Array | Shared, vectors: Shared | None = None) -> Query:
+        contract = self._contract
+        return Query(
+            model=contract.model,
+            version=contract.version,
+            input=contract.input,
+            datatype=contract.datatype,
+            shape=contract.shape(shape[0], shape[1:]),
+            pixels=pixels,
+            output=contract.output,
+            vectors=vectors,
+        )
+
+    def _vectors(self, answer: Answer, rows: int) -> Array:
+        self._check(answer, rows)
+        vectors: Array = np.frombuffer(answer.data, VECTOR_TYPES[answer.datatype])
+        if vectors.size != rows * self._dimension:
+            raise EmbedderError(
+                f"{self._name}: the server says {list(answer.shape)} {answer.datatype} and sent {vectors.size} numbers"
+            )
+        return vectors.reshape(rows, self._dimension)
+
+    def _check(self, answer: Answer, rows: int) -> None:
+        found = vector_shape(self._contract, answer)
+        if found != (rows, self._dimension) or answer.datatype != self._contract.output_type:
+            raise EmbedderError(
+                f"{self._name}: for {rows} pictures, output {self._contract.output!r} should be "
+                f"{list(self._contract.shape(rows, (self._dimension,)))} {self._contract.output_type}, "
+                f"and the server answered {list(answer.shape)} {answer.datatype}"
+            )
+
+    def _warn(self, endpoint: Endpoint) -> None:
+        if endpoint.warned:
+            return
+        endpoint.warned = True
+        smaller = "; a model that takes uint8 would need a quarter of that" if self._contract.datatype == "FP32" else ""
+        _logger.warning(
+            "%s: %s does not read our shared memory (%s), so pixels travel in every request%s. On the same host, start "
+            "it with --allow-client-shm=true (current releases refuse by default), and in a container with --ipc=host; "
+            "shm=off is for servers elsewhere, and silences this.",
+            self._name,
+            endpoint.server,
+            endpoint.regions.refused,
+            smaller,
+        )
+
+
+def padded(pixels: Array, rows: int | None) -> Array:
+    """Exactly so many rows, for a model that takes no other number; the last one again where some are missing."""
+    if rows is None or len(pixels) == rows:
+        return pixels
+    return np.concatenate([pixels, np.repeat(pixels[-1:], rows - len(pixels), axis=0)])
+
+
+def vector_shape(contract: Contract, answer: Answer) -> tuple[int, ...]:
+    """An answer's shape as ``[n, D]``, where it is that but for ones behind."""
+    shape = answer.shape if contract.batched else (1, *answer.shape)
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape

@@ -1,0 +1,54 @@
+"""What an error of a server means for the batch that met it."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+from .transport import ServerSaid
+
+Trouble = (OSError, ServerSaid)
+"""All that a `Transport` raises."""
+
+
+class Fault(Enum):
+    """What to do about it."""
+
+    AWAY = "away"  # the server or the model cannot be asked now: elsewhere, or later
+    REGION_LOST = "region lost"  # the server does not know our memory: it has started anew, perhaps with another model
+    CRASHED = "crashed"  # the model's process died of this request, or of its neighbour
+    REFUSED = "refused"  # the model says no to these pixels
+    MISFIT = "misfit"  # request and model do not fit, whatever the pixels
+
+
+# Words of Triton 2.51 (24.10) at its HTTP and gRPC doors, observed; statuses alone do not tell: 400 and 500 are given
+# for nearly everything. Any other error with status 400 or 500 is the model's own.
+_WORDS: Final[tuple[tuple[Fault, re.Pattern[str]], ...]] = (
+    (Fault.REGION_LOST, re.compile(r"unable to find (system )?shared memory region", re.I)),
+    (Fault.CRASHED, re.compile(r"stub process '.*' is not healthy", re.I)),
+    (Fault.AWAY, re.compile(r"request for unknown model|not at ready state|no available versions", re.I)),
+    (Fault.AWAY, re.compile(r"server is (stopping|exiting|not live|not ready)|exceeds maximum queue size", re.I)),
+    (
+        Fault.MISFIT,
+        re.compile(
+            r"byte size mismatch|unexpected (inference|shape|datatype)|data-type is|batch-size must be"
+            r"|should be at least|invalid offset \+ byte size",
+            re.I,
+        ),
+    ),
+)
+_AWAY_STATUS: Final = (404, 408, 429, 502, 503, 504)
+_MISFIT_STATUS: Final = (401, 403, 405, 413, 501)
+
+
+def fault_of(error: Exception) -> Fault:
+    """Classify what a `Transport` raised."""
+    if not isinstance(error, ServerSaid):
+        return Fault.AWAY
+    for fault, words in _WORDS:
+        if words.search(error.text):
+            return fault
+    if error.status in _AWAY_STATUS:
+        return Fault.AWAY
+    return Fault.MISFIT if error.status in _MISFIT_STATUS else Fault.REFUSED
