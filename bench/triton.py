@@ -31,6 +31,9 @@ IN_FLIGHT = 4
 SLEEP_MS = 40
 DTYPES = {"float32": "FP32", "uint8": "UINT8"}
 _MODEL = Path(__file__).parent / "models" / "subsample.py"
+_LEAST = 20 * BATCH
+"""Fewer pictures have no steady state."""
+
 _REQUESTS = {"float32": 60, "uint8": 240}
 
 
@@ -41,14 +44,14 @@ def run(options: Options) -> Result:
         ServerUnavailableError: this machine cannot run Triton.
         WorkerError: a variant broke down.
     """
-    paths = make_set("imagenet500", options.data, options.n or 3200)
+    paths = make_set("imagenet500", options.data, max(options.n or 3200, _LEAST))
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         repository = Path(folder)
         for dtype, kind in DTYPES.items():
             _add(repository, f"subsample_{dtype}", kind, sleep_ms=0)
         _add(repository, "sleeper", "UINT8", sleep_ms=SLEEP_MS)
         with TritonServer(repository) as server:
-            tables = [_transport(server.http, dtype, options.rounds or 5) for dtype in DTYPES]
+            tables = [_transport(server.http, dtype, len(paths), options.rounds or 5) for dtype in DTYPES]
             busy = _busy(server.http, paths, options.rounds or 3)
     return Result("triton", (*(table for pair in tables for table in pair), *busy))
 
@@ -64,8 +67,9 @@ def _add(repository: Path, name: str, kind: str, *, sleep_ms: int) -> None:
     )
 
 
-def _transport(server: str, dtype: str, rounds: int) -> tuple[Table, Table, Table]:
-    args = {"server": server, "dtype": dtype}
+def _transport(server: str, dtype: str, pictures: int, rounds: int) -> tuple[Table, Table, Table]:
+    count = _REQUESTS[dtype] if pictures > _LEAST else 2 * IN_FLIGHT
+    args = {"server": server, "dtype": dtype, "count": count}
     variants = [
         Variant("HTTP bodies", "triton:bodies", args),
         Variant("shared memory", "triton:shared", args),
@@ -176,11 +180,11 @@ def _pictures(dtype: str) -> np.ndarray[Any, np.dtype[Any]]:
     return values if dtype == "uint8" else (values / np.float32(255)).astype(np.float32)
 
 
-def _timed(dtype: str, request: Any) -> Measures:
+def _timed(count: int, request: Any) -> Measures:
     """`IN_FLIGHT` greenlets that call ``request(i)`` until all requests of a round are done."""
     ticker = Ticker()
     ticker.start_in_hub()
-    todo = iter(range(_REQUESTS[dtype]))
+    todo = iter(range(count))
 
     def work(lane: int) -> None:
         for _ in todo:
@@ -190,12 +194,11 @@ def _timed(dtype: str, request: Any) -> Measures:
     gevent.joinall([gevent.spawn(work, lane) for lane in range(IN_FLIGHT)], raise_error=True)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     ticker.stop_in_hub()
-    count = _REQUESTS[dtype]
     return {"rate": count / seconds, "client_ms": cpu / count * 1e3, "blocked_ms": ticker.worst * 1e3}
 
 
 @contextmanager
-def bodies(server: str, dtype: str) -> Generator[Measure, None, None]:
+def bodies(server: str, dtype: str, count: int) -> Generator[Measure, None, None]:
     """What everybody writes: ``tritonclient.http`` in greenlets, pixels in the body of the request."""
     import tritonclient.http as triton
 
@@ -210,12 +213,12 @@ def bodies(server: str, dtype: str) -> Generator[Measure, None, None]:
         assert answer is not None
         assert answer.shape == (BATCH, 512)
 
-    yield lambda: _timed(dtype, request)
+    yield lambda: _timed(count, request)
     client.close()
 
 
 @contextmanager
-def shared(server: str, dtype: str) -> Generator[Measure, None, None]:
+def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None]:
     """penstock's embedder over the slots of a ring."""
     from ..engine.embedders import parse_embedder
     from ..preprocess import preset
@@ -238,7 +241,7 @@ def shared(server: str, dtype: str) -> Generator[Measure, None, None]:
             memory.pixels[...] = _pictures(dtype)
             slots.append(LeasedView(memory.pixels, memory.embeddings, ring.place(slot), loan))
         embedder.start_in_hub()
-        yield lambda: _timed(dtype, lambda lane: embedder.embed(slots[lane], BATCH))
+        yield lambda: _timed(count, lambda lane: embedder.embed(slots[lane], BATCH))
         expected = slots[0].pixels.reshape(BATCH, -1)[:, :: 3 * SIZE * SIZE // 512][:, :512].astype(np.float32)
         assert all((slot.embeddings == expected).all() for slot in slots)
         embedder.stop_in_hub()
@@ -282,7 +285,7 @@ def in_turn(server: str, paths: Sequence[str]) -> Generator[Measure, None, None]
     """The naive loop: decode, infer, insert, one after the other."""
     from ..engine.jobs.pipeline import ImageEmbeddingPipeline
 
-    some = paths[: max(BATCH, len(paths) // 4)]
+    some = paths[: max(_LEAST, len(paths) // 4)]
     with (
         tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder,
         ImageEmbeddingPipeline(_config(server, folder)) as pipeline,

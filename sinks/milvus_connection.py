@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..errors import SinkError, SinkUnavailableError
-from .milvus_errors import Kind, Trouble, caught, classify, describe, quiet
+from .milvus_errors import Kind, Trouble, caught, classify, describe, is_unreachable, quiet
 from .milvus_lite import LiteServer, server_for
 from .milvus_uri import Target
 
@@ -63,12 +63,16 @@ class Connection:
         """
         deadline = time.monotonic() + self._retry_for
         pause = _FIRST_PAUSE
+        client: Any = None
         while True:
             try:
                 with quiet():
-                    return request(self._connected(), max(0.1, min(self._timeout, deadline - time.monotonic())))
+                    client = self._connected()
+                    return request(client, max(0.1, min(self._timeout, deadline - time.monotonic())))
             except caught() as error:
                 kind = self._judge(what, error)
+                if is_unreachable(error):
+                    self._give_up(client)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self._unavailable(what, error) from error
@@ -107,6 +111,12 @@ class Connection:
             self._lite = server_for(self.target.address)
             self._lite.hold()
         return self._lite.address()
+
+    def _give_up(self, client: Any) -> None:
+        """Connect anew next time: gRPC's own reconnection waits longer each time, up to two minutes."""
+        with self._mutex:
+            if client is self._client:  # else another thread has done so already
+                self._disconnect()
 
     def _connect(self, address: str) -> Any:
         from pymilvus import MilvusClient

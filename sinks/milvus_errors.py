@@ -115,6 +115,11 @@ def classify(error: BaseException) -> Kind:
     return _CODES.get(_code(error), Kind.UNKNOWN)
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Whether it says that the connection is broken, or that there is none."""
+    return _grpc_status(error) == "UNAVAILABLE"
+
+
 def describe(error: BaseException) -> str:
     """The error's own words, in one line, without pymilvus' dressing."""
     details: Any = getattr(error, "details", None)

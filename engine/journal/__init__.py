@@ -1,0 +1,46 @@
+"""The books of a job: a folder that knows what became of every entry of its source, through any crash."""
+
+from .card import Card, Difference
+from .changes import Change, ChangeKind, Changes, diff
+from .disk import Disk
+from .entries import Entry, Kind
+from .errors import (
+    JobLockedError,
+    JournalDamagedError,
+    JournalDiskError,
+    JournalError,
+    JournalVersionError,
+    SourceOrderError,
+)
+from .folder import JobFolder
+from .lock import Owner
+from .snapshot import Snapshot
+from .states import Counts, Ordinals, Outcome, States
+from .status import Status, read_status
+
+__all__ = [
+    "Card",
+    "Change",
+    "ChangeKind",
+    "Changes",
+    "Counts",
+    "Difference",
+    "Disk",
+    "Entry",
+    "JobFolder",
+    "JobLockedError",
+    "JournalDamagedError",
+    "JournalDiskError",
+    "JournalError",
+    "JournalVersionError",
+    "Kind",
+    "Ordinals",
+    "Outcome",
+    "Owner",
+    "Snapshot",
+    "SourceOrderError",
+    "States",
+    "Status",
+    "diff",
+    "read_status",
+]

@@ -1,0 +1,266 @@
+"""A job folder: what became of every entry of a fixed, ordered source, through any crash."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .card import Card, Difference, read_card, write_card
+from .changes import Changes
+from .disk import Disk, reading, writing
+from .entries import Entry
+from .errors import JournalDamagedError, JournalError
+from .layout import Layout, is_begun, is_ours
+from .ledger import Ledger, event_of
+from .lock import Lock
+from .reading import Event
+from .renewal import Renewal
+from .snapshot import Snapshot
+from .states import Counts, Ordinals, Outcome, States
+
+
+class JobFolder:
+    """The books of one job, in a folder. One live owner; its threads may share it. Use as a context manager.
+
+    What was recorded is in the page cache when a method returns, so no death of the process loses it; after `sync` it
+    is on the medium. The owner calls `sync` about once a second, from a thread that may wait for the disk.
+
+    Raises:
+        JobLockedError: a live process runs this job.
+        JournalDamagedError: a file is not what was written, or the folder holds something else.
+        JournalVersionError: another version of penstock wrote it.
+        JournalDiskError: the disk refused.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], disk: Disk | None = None) -> None:
+        self._disk = disk or Disk()
+        self._layout = Layout(str(Path(path).absolute()))
+        with writing(self.path):
+            self._disk.make_folder(self.path)
+        self._check_place()
+        self._closed = False
+        self._lock = Lock(self._disk, self._layout.lock)
+        try:
+            self._card = self._open_card()
+            self._ledger = Ledger(self._disk, self._layout, self._card.job)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @classmethod
+    def create_or_open(cls, path: str | os.PathLike[str], disk: Disk | None = None) -> Self:
+        """The job in a folder; a new one where there is none. See the class for what it raises."""
+        return cls(path, disk)
+
+    # -- what the job is --
+
+    @property
+    def path(self) -> str:
+        """The folder, absolute."""
+        return self._layout.folder
+
+    @property
+    def card(self) -> Card:
+        """Id, time of creation, fingerprints and settings."""
+        return self._card
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """What may not change between runs; empty for a new job."""
+        return self._card.fingerprints
+
+    def check(self, fingerprints: Mapping[str, str]) -> list[Difference]:
+        """What differs from the recorded fingerprints; nothing if none were recorded yet."""
+        return self._card.differences(fingerprints)
+
+    def accept(self, fingerprints: Mapping[str, str], settings: Mapping[str, Any] | None = None) -> None:
+        """Record these from now on. Changes are noted as an event.
+
+        Args:
+            fingerprints: by name.
+            settings: shown to people, JSON values without secrets; None: as they were.
+
+        Raises:
+            JournalDiskError: the disk refused.
+        """
+        changes = self.check(fingerprints)
+        shown = self._card.settings if settings is None else settings
+        with self._ledger.maintenance:
+            self._write_card(replace(self._card, fingerprints=dict(fingerprints), settings=dict(shown)))
+        if changes:
+            self.note("accepted", changes=[asdict(change) for change in changes])
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """What was noted, oldest first."""
+        return self._ledger.events
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Record an event: its name, the time, and JSON values.
+
+        Raises:
+            ConfigError: over 1 MiB.
+            JournalDiskError: the disk refused.
+        """
+        self._ledger.note(event_of(event, **fields))
+
+    # -- the source --
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether the source has been listed."""
+        return self._ledger.snapshot is not None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the source held; valid until the folder is closed or the snapshot renewed.
+
+        Raises:
+            JournalError: there is none yet.
+        """
+        if self._ledger.snapshot is None:
+            raise JournalError(f"{self.path}: the source is not listed yet")
+        return self._ledger.snapshot
+
+    def write_snapshot(self, entries: Iterable[Entry]) -> None:
+        """List the source, once. A run that dies in the middle leaves no snapshot.
+
+        Raises:
+            JournalError: there is one.
+            JournalDiskError: the disk refused; there is none then.
+        """
+        if self.has_snapshot:
+            raise JournalError(f"{self.path}: the source is listed already; renew_snapshot takes its changes over")
+        with self._ledger.maintenance:
+            snapshot = self._ledger.list_source(entries)
+            self._ledger.adopt(snapshot, States.undone(len(snapshot)), event_of("listed", entries=len(snapshot)))
+
+    def renew_snapshot(self, entries: Iterable[Entry]) -> Changes:
+        """List the source again: what is the same keeps its outcome, what is new or changed is undone.
+
+        What is gone is forgotten; ordinals change. Nothing else may be recorded meanwhile.
+
+        Raises:
+            JournalError: there is none to renew.
+            SourceOrderError: the two cannot be compared; the old one stays.
+            JournalDiskError: the disk refused.
+        """
+        with self._ledger.maintenance:
+            renewal = Renewal(self.snapshot, self.states)
+            snapshot = self._ledger.list_source(renewal.entries(entries))
+            self._ledger.adopt(snapshot, renewal.states(), event_of("renewed", **asdict(renewal.changes)))
+        return renewal.changes
+
+    # -- outcomes --
+
+    @property
+    def states(self) -> States:
+        """The outcome of each ordinal. To be read only."""
+        return self._ledger.states
+
+    @property
+    def counts(self) -> Counts:
+        """How many entries came to what."""
+        return self._ledger.states.counts
+
+    @property
+    def finished(self) -> bool:
+        """Whether the source is listed and nothing of it remains."""
+        return self.has_snapshot and not self.counts.remaining
+
+    def remaining(self) -> Iterator[range]:
+        """Ranges of ordinals that are not done, in order; lazily, so what is done meanwhile ahead of it is left out."""
+        return self._ledger.states.ranges(Outcome.UNDONE)
+
+    def written(self, ordinals: Ordinals) -> None:
+        """Every sink has acknowledged the rows of these.
+
+        Raises:
+            AccountingError: there are no such ordinals.
+            JournalDiskError: the disk refused; nothing of this call is recorded then.
+        """
+        self._ledger.record(Outcome.WRITTEN, ordinals)
+
+    def filtered(self, ordinals: Ordinals) -> None:
+        """These were left out on purpose. Raises as `written` does."""
+        self._ledger.record(Outcome.FILTERED, ordinals)
+
+    def dead(self, ordinals: Ordinals) -> None:
+        """The dead letters of these are written. Raises as `written` does."""
+        self._ledger.record(Outcome.DEAD, ordinals)
+
+    def undo(self, ordinals: Ordinals) -> None:
+        """These are to be done again. Raises as `written` does."""
+        self._ledger.record(Outcome.UNDONE, ordinals)
+
+    # -- keeping it --
+
+    def sync(self) -> None:
+        """Back only when all that was recorded before is on the medium. Records may be added meanwhile.
+
+        Raises:
+            JournalDiskError: the disk refused. Call it again: then all is written into a new file.
+        """
+        self._ledger.sync()
+
+    def compact(self) -> None:
+        """Replace the journal by the shortest that says the same. Opening does so where it is worth it.
+
+        Raises:
+            JournalDiskError: the disk refused; the old one goes on, or the new one is in place.
+        """
+        self._ledger.compact()
+
+    def close(self) -> None:
+        """Sync and close. Idempotent.
+
+        Raises:
+            JournalDiskError: the disk refused the sync; all is closed nevertheless.
+        """
+        with self._ledger.maintenance:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._ledger.sync()
+            finally:
+                self._ledger.abandon()
+                self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _check_place(self) -> None:
+        """A folder that holds anything else is not taken over: a slip of --job must not put files among photographs."""
+        with reading(self.path):
+            names = self._disk.names(self.path)
+        foreign = sorted(name for name in names if not is_ours(name))
+        if foreign and not is_begun(names):
+            raise JournalDamagedError(
+                f"{self.path}: is no job folder and not empty (it holds {foreign[0]!r}); give a new or empty folder"
+            )
+
+    def _open_card(self) -> Card:
+        with reading(self.path):
+            if is_begun(self._disk.names(self.path)):
+                return read_card(self._disk, self._layout.card)
+        card = Card()
+        write_card(self._disk, self._layout.card, card)
+        self._sync_names()
+        return card
+
+    def _write_card(self, card: Card) -> None:
+        write_card(self._disk, self._layout.card, card)
+        self._card = card
+        self._sync_names()
+
+    def _sync_names(self) -> None:
+        with writing(self.path):
+            self._disk.sync_folder(self.path)

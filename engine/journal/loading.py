@@ -1,0 +1,84 @@
+"""From the files of a job to what they say: for the one writer, and for anybody who asks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .disk import Disk, reading, shut
+from .errors import JournalDamagedError
+from .layout import Layout
+from .reading import Event, Head, Reader, damaged, open_journal
+from .snapshot import Snapshot
+from .states import States
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a journal says. The receiver owns the descriptor and the snapshot.
+
+    Attributes:
+        number: of the journal.
+        fd: its file.
+        head: its head.
+        end: where its last whole block ends.
+        torn: bytes after that.
+        events: all that was noted.
+        states: what became of each ordinal.
+        snapshot: what the ordinals count; None: there is none yet.
+    """
+
+    number: int
+    fd: int
+    head: Head
+    end: int
+    torn: int
+    events: tuple[Event, ...]
+    states: States
+    snapshot: Snapshot | None
+
+    def close(self, disk: Disk) -> None:
+        """Close the files."""
+        shut(disk, self.fd)
+        if self.snapshot is not None:
+            self.snapshot.close()
+
+
+def load(disk: Disk, layout: Layout, number: int, job: str, flags: int = os.O_RDONLY) -> Loaded:
+    """Read a journal and open its snapshot.
+
+    Raises:
+        JournalDamagedError: one of them is damaged, missing, or of another job.
+        JournalVersionError: one has another format.
+        JournalDiskError: one cannot be read.
+    """
+    path = layout.journal(number)
+    with reading(path):
+        fd, reader = open_journal(disk, path, flags)
+        snapshot = None
+        try:
+            if reader.head.job != job:
+                raise JournalDamagedError(f"{path}: belongs to job {reader.head.job}, the folder to job {job}")
+            snapshot = _snapshot(disk, layout, reader.head)
+            states = States.undone(0 if snapshot is None else len(snapshot))
+            events = _replay(reader, states, path)
+            return Loaded(number, fd, reader.head, reader.end, reader.torn, events, states, snapshot)
+        except BaseException:
+            shut(disk, fd)
+            if snapshot is not None:
+                snapshot.close()
+            raise
+
+
+def _snapshot(disk: Disk, layout: Layout, head: Head) -> Snapshot | None:
+    return Snapshot(disk, layout.snapshot(head.snapshot)) if head.snapshot else None
+
+
+def _replay(reader: Reader, states: States, path: str) -> tuple[Event, ...]:
+    events: list[Event] = []
+    for piece in reader.pieces():
+        if not states.load(piece.records):
+            raise damaged(path, reader.end)
+        events += piece.events
+    states.recount()
+    return tuple(events)

@@ -1,0 +1,178 @@
+"""What became of every item, in memory: one byte for each ordinal, counts kept with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import AccountingError
+
+RECORD: Final = np.dtype([("code", "u1"), ("start", "<u8"), ("stop", "<u8")])
+"""Ordinals ``start`` to ``stop`` (excluded) came to this outcome. Packed: 17 bytes. A later record wins."""
+
+_CHUNK: Final = 1 << 20
+"""Ordinals looked at at once: the temporary arrays stay in the cache's reach."""
+
+
+class Outcome(IntEnum):
+    """What became of an item; the codes are on disk."""
+
+    UNDONE = 0
+    """Not done yet, or to be done again."""
+    WRITTEN = 1
+    """Every sink has acknowledged its row."""
+    FILTERED = 2
+    """Left out on purpose."""
+    DEAD = 3
+    """Its dead letter is written."""
+
+
+Ordinals = Iterable[int | range] | NDArray[np.integer]
+"""Positions in the snapshot: numbers, ranges (of step 1), both mixed, in any order; or one range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many entries came to what: ``total == written + filtered + dead + remaining``."""
+
+    total: int
+    written: int
+    filtered: int
+    dead: int
+    remaining: int
+
+
+class States:
+    """The outcome of each of ``total`` ordinals. Not thread-safe; at most one writer."""
+
+    def __init__(self, codes: NDArray[np.uint8]) -> None:
+        self._codes = codes
+        self._counts = [0] * len(Outcome)
+        self.recount()
+
+    @classmethod
+    def undone(cls, total: int) -> States:
+        """Nothing done yet."""
+        return cls(np.zeros(total, np.uint8))
+
+    def __len__(self) -> int:
+        return self._codes.size
+
+    def __getitem__(self, ordinal: int) -> Outcome:
+        return Outcome(int(self._codes[ordinal]))
+
+    @property
+    def counts(self) -> Counts:
+        """How many came to what. Costs nothing."""
+        remaining, written, filtered, dead = self._counts
+        return Counts(len(self), written, filtered, dead, remaining)
+
+    def records(self, outcome: Outcome, ordinals: Ordinals) -> NDArray[np.void]:
+        """Records (`RECORD`) that say so, neighbours joined. Changes nothing.
+
+        Raises:
+            AccountingError: an ordinal that is not in the snapshot.
+        """
+        ranges = _joined(ordinals)
+        if ranges.size and (ranges[0, 0] < 0 or ranges[-1, 1] > len(self)):
+            raise AccountingError(
+                f"ordinals {ranges[0, 0]} to {ranges[-1, 1] - 1} were recorded as {outcome.name}, "
+                f"the snapshot has {len(self)} entries: they belong to another source"
+            )
+        found = np.empty(len(ranges), RECORD)
+        found["code"], found["start"], found["stop"] = outcome, ranges[:, 0], ranges[:, 1]
+        return found
+
+    def apply(self, records: NDArray[np.void]) -> None:
+        """Take over a few records, from `records`; the counts follow."""
+        for code, start, stop in records.tolist():
+            codes = self._codes[start:stop]
+            for old, number in enumerate(np.bincount(codes, minlength=len(Outcome)).tolist()):
+                self._counts[old] -= number
+            self._counts[code] += stop - start
+            codes[:] = code
+
+    def load(self, records: NDArray[np.void]) -> bool:
+        """Take over millions of records from a file; `recount` afterwards. False if one of them cannot be."""
+        codes, starts, stops = records["code"], records["start"], records["stop"]
+        if np.any((codes >= len(Outcome)) | (starts >= stops) | (stops > len(self))):
+            return False
+        own = self._codes
+        for code, start, stop in zip(codes.tolist(), starts.tolist(), stops.tolist(), strict=True):
+            own[start:stop] = code
+        return True
+
+    def recount(self) -> None:
+        """Count anew."""
+        self._counts = [0] * len(Outcome)
+        for _, chunk in self._chunks():
+            for code in Outcome:
+                self._counts[code] += int(np.count_nonzero(chunk == code))
+
+    def check(self) -> None:
+        """Whether the counts that were kept are the true ones.
+
+        Raises:
+            AccountingError: they are not.
+        """
+        kept = self.counts
+        self.recount()
+        if kept != self.counts or sum(self._counts) != len(self):
+            raise AccountingError(f"the journal's counts were kept as {kept} and are {self.counts}")
+
+    def runs(self) -> Iterator[NDArray[np.void]]:
+        """All that is not undone as records, a chunk at a time, in order."""
+        for base, chunk in self._chunks():
+            edges = np.flatnonzero(chunk[1:] != chunk[:-1]) + 1
+            starts = np.concatenate(([0], edges))
+            found = np.empty(len(starts), RECORD)
+            found["code"], found["start"] = chunk[starts], starts + base
+            found["stop"] = np.append(edges, len(chunk)) + base
+            yield found[found["code"] != Outcome.UNDONE]
+
+    def ranges(self, outcome: Outcome = Outcome.UNDONE) -> Iterator[range]:
+        """The longest ranges with this outcome, in order, as they are when they are reached."""
+        start = stop = 0
+        for base, chunk in self._chunks():
+            inside = np.concatenate(([False], chunk == outcome, [False]))
+            edges = (np.flatnonzero(inside[1:] != inside[:-1]) + base).tolist()
+            for begin, end in zip(edges[::2], edges[1::2], strict=True):
+                if begin != stop:
+                    if start < stop:
+                        yield range(start, stop)
+                    start = begin
+                stop = end
+        if start < stop:
+            yield range(start, stop)
+
+    def _chunks(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for base in range(0, len(self), _CHUNK):
+            yield base, self._codes[base : base + _CHUNK]
+
+
+def _joined(ordinals: Ordinals) -> NDArray[np.int64]:
+    """Sorted ranges ``[n, 2]`` that neither touch nor overlap."""
+    ranges = _ranges(ordinals)
+    ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
+    if len(ranges) < 2:
+        return ranges
+    reach = np.maximum.accumulate(ranges[:, 1])
+    first = np.concatenate(([True], ranges[1:, 0] > reach[:-1]))
+    last = np.concatenate((first[1:], [True]))
+    return np.stack((ranges[first, 0], reach[last]), axis=1)
+
+
+def _ranges(ordinals: Ordinals) -> NDArray[np.int64]:
+    if isinstance(ordinals, range):
+        ordinals = [ordinals]
+    if isinstance(ordinals, np.ndarray):
+        starts = ordinals.astype(np.int64)
+        return np.stack((starts, starts + 1), axis=1)
+    pairs = [(one.start, one.stop) if isinstance(one, range) else (one, one + 1) for one in ordinals]
+    found = np.array(pairs, np.int64).reshape(-1, 2)
+    return found[found[:, 0] < found[:, 1]]
