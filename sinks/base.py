@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -212,6 +212,10 @@ class Sink(ABC):
         Raises:
             SinkUnavailableError: not reachable, after retries.
         """
+
+    def stats(self) -> Mapping[str, float]:
+        """How it works at the moment, for the report: plain figures by name. Any time, from any thread."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -299,7 +300,8 @@ class ImageEmbeddingPipeline:
             try:
                 return drive(pipeline, collect, watcher, interrupt)
             finally:
-                self.report = pipeline.report()
+                report = pipeline.report()
+                self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})
 
     def wait_index(
         self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
