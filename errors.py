@@ -26,6 +26,14 @@
     |-- WorkerError (RuntimeError)
     |   |-- WorkerStartError                a worker process cannot start
     |   `-- WorkerDiedError                 a worker process died: says its pid and how
+    |-- JournalError                        the books of a job cannot be kept or read
+    |   |-- JournalDiskError (OSError)      the disk refused; what was recorded before stays
+    |   |-- JournalDamagedError             a file of the job is not what was written
+    |   |-- JournalVersionError             another version of penstock wrote it
+    |   |-- JobLockedError                  another live process runs this job
+    |   `-- SourceOrderError                two listings of a source cannot be compared
+    |-- ServerError (RuntimeError)          a server that penstock itself starts did not
+    |   `-- ServerUnavailableError          this machine cannot run it at all
     `-- AccountingError (RuntimeError)      items are missing in the books; never expected
 
     PipelineFailure (ExceptionGroup)        why a pipeline stopped; each member is noted with its stage
@@ -133,6 +141,38 @@ class WorkerStartError(WorkerError):
 
 class WorkerDiedError(WorkerError):
     """A worker process died."""
+
+
+class JournalError(PenstockError):
+    """The books of a job cannot be kept or read."""
+
+
+class JournalDiskError(JournalError, OSError):
+    """The disk refused (``errno`` says why). What was recorded before stays; the job can be resumed."""
+
+
+class JournalDamagedError(JournalError):
+    """A file of the job is not what was written: damaged, missing, or of another job."""
+
+
+class JournalVersionError(JournalError):
+    """The job folder was written by another version of penstock, in a format that this one does not know."""
+
+
+class JobLockedError(JournalError):
+    """Another live process writes this job; the message says which."""
+
+
+class SourceOrderError(JournalError):
+    """Two listings differ and are not in the order of a walk: they cannot be compared."""
+
+
+class ServerError(PenstockError, RuntimeError):
+    """A server did not start, or not in time. The message ends with the last lines of its log."""
+
+
+class ServerUnavailableError(ServerError):
+    """This machine cannot run the server at all: says what is missing. Tests skip on it."""
 
 
 class AccountingError(PenstockError, RuntimeError):

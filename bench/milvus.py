@@ -75,14 +75,15 @@ def run(options: Options) -> Result:
 
 
 def _compared(server: str, uri: str, options: Options) -> list[Table]:
-    args = {"uri": uri, "count": options.n or 12_000}
+    count = options.n or 12_000
+    args = {"uri": uri, "count": count}
     bare = [
         Variant(f"bare, {rows} x {threads}", "milvus:bare", {**args, "rows": rows, "threads": threads})
-        for rows, threads in (_BARE if args["count"] >= _FEW else _BARE[:1])
+        for rows, threads in (_BARE if count >= _FEW else _BARE[:1])
     ]
     samples = run_rounds([*bare, Variant(_SINK, "milvus:stage", args)], options.rounds or 5)
     best = _best(samples)
-    title = f"{server}: {args['count']:,} new rows of {DIMENSION} floats; bare pymilvus upserts, rows x threads"
+    title = f"{server}: {count:,} new rows of {DIMENSION} floats; bare pymilvus upserts, rows x threads"
     rate = tabulate(title, "rows/s", samples.of("rate"), baseline=best, goals=[Goal(_SINK, 0.9, best)])
     others = [tabulate(f"{server}: {text}", unit, samples.of(figure)) for figure, text, unit in _FIGURES]
     return [rate, *others]

@@ -88,6 +88,8 @@ def _extra(field: str) -> Mapping[str, Any]:
 
 
 def _option(field: str, info: FieldInfo) -> Callable[[_Command], _Command]:
+    if info.annotation is bool:  # None where it is not given: a file may say it then
+        return click.option(option_name(field), field, is_flag=True, default=None, help=_help(info))
     extra = _extra(field)
     metavar = extra.get("metavar")
     return click.option(
@@ -105,7 +107,7 @@ def _help(info: FieldInfo) -> str:
     text = " ".join((info.description or "").split())
     # Named before anything of the environment is read: a secret must not become a default in a help text.
     default = None if info.default_factory else info.default
-    return text if default is None or default == {} else f"{text} [default: {default}]"
+    return text if default is None or default is False or default == {} else f"{text} [default: {default}]"
 
 
 def _choice(annotation: Any) -> click.Choice[str] | None:

@@ -150,7 +150,8 @@ class ServiceConfig(_Settings):
     """Collection in the store, made on first use."""
 
     embedder: str = Field(default="gist", min_length=1, json_schema_extra={"metavar": "SPEC"})
-    """What makes the vectors: gist, onnx:FILE.onnx, python:module:callable or jax:module:callable."""
+    """What makes the vectors: gist, triton+http://host:8000/model, onnx:FILE.onnx, python:module:callable or
+    jax:module:callable."""
 
     preset: str | None = Field(default=None, json_schema_extra={"metavar": "NAME"})
     """Preprocessing of a known model: imagenet, clip, siglip or dinov2. [default: what the embedder likes]"""
@@ -234,6 +235,10 @@ class ServiceConfig(_Settings):
 
     background: Colour | None = Field(default=None, json_schema_extra={"metavar": "R,G,B"})
     """Colour under transparent pixels. [default: 255,255,255]"""
+
+    sandbox: bool = False
+    """Confine the preprocessing processes before they decode anything: no network, no programs, no writing. Not
+    together with --devices."""
 
     async_pipeline: AsyncPipelineConfig = AsyncPipelineConfig()  # pydantic copies it for each configuration
     """How ``insert_images_async`` overlaps its stages."""

@@ -46,6 +46,7 @@ def examine(triton: str | None = None) -> list[Finding]:
         ("gevent", checks.gevent),
         ("Milvus Lite", checks.milvus_lite),
         ("cache", checks.cache),
+        ("sandbox", checks.sandbox),
         *((f"extra [{extra}]", lambda extra=extra: checks.optional(extra)) for extra in checks.EXTRAS),
         ("Triton", lambda: checks.triton(triton)),
     ]

@@ -147,6 +147,7 @@ def sandbox() -> Finding:
     advice = f"without {' and '.join(less)}" if less else ""
     if not found:
         return Finding("sandbox", "warn", "--sandbox cannot be had here", advice)
+    # A part is enough for the job to run with --sandbox, and it is worth knowing which.
     return Finding("sandbox", "warn" if less else "ok", f"--sandbox confines workers by {', '.join(found)}", advice)
 
 

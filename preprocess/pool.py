@@ -20,12 +20,13 @@ from typing import Any, Self
 import gevent
 from gevent.event import AsyncResult
 
-from ..errors import DeadlineError, ItemError, PoisonItemError, WorkerError
+from ..errors import ConfigError, DeadlineError, ItemError, PoisonItemError, WorkerError
 from ..shm import SlotLayout, SlotState, Zygote, require_room
 from .ancestor import borrow_ancestor, return_ancestor
 from .credit import Credit
 from .member import Lost, Member
 from .protocol import Row, Source, Timings
+from .sandbox import check_means
 from .settings import WorkerSettings
 from .slot import Lease, SlotBatch
 from .spec import PreprocessSpec
@@ -53,6 +54,8 @@ class _Ticket:
             self._give_up([suspect], DeadlineError(f"took longer than item_timeout; its {lost.worker} was replaced"))
         elif self.deaths[suspect] >= _ITEM_DEATHS:
             story = f"killed its worker {_ITEM_DEATHS} times; the last {lost.worker} {lost.how}"
+            if "SIGSYS" in lost.how:
+                story += ", because it tried what the sandbox forbids"
             self._give_up(self.live if suspect is None else [suspect], PoisonItemError(story))
 
     def _give_up(self, positions: Sequence[int], error: ItemError) -> None:
@@ -78,8 +81,12 @@ class PreprocessPool:
         dimension: floats per row that an embedder elsewhere (a thread, Triton) writes into the slot.
         devices: accelerators, given to the workers in turn.
         item_timeout: seconds one picture may take.
+        sandbox: confine each worker before it decodes anything, as far as this machine allows; see ``sandbox``.
         named: keep the segments' names so that another process (Triton) can map them; else they are unlinked at once
             and nothing can stay behind.
+
+    Raises:
+        ConfigError: a sandbox was asked for together with accelerators, or on a machine that has no means for it.
     """
 
     def __init__(
@@ -94,8 +101,13 @@ class PreprocessPool:
         dimension: int = 0,
         devices: Sequence[int] | None = None,
         item_timeout: float = 30.0,
+        sandbox: bool = False,
         named: bool = False,
     ) -> None:
+        if sandbox and devices:
+            raise ConfigError("sandbox and devices exclude one another: a driver opens its device files at any time")
+        if sandbox:
+            check_means()
         self.spec = spec
         self.batch_size = batch_size
         self.slots = slots
@@ -112,6 +124,7 @@ class PreprocessPool:
                     item_timeout,
                     devices[index % len(devices)] if devices else None,
                     dimension,
+                    sandbox,
                 ),
                 slots,
                 named,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import platform
 import stat
@@ -22,9 +23,11 @@ def worker_environment() -> dict[str, str]:
     """Variables a worker needs before it imports numpy or JAX.
 
     `NPROC` is what makes XLA's CPU client one-threaded (jax 0.10; `--xla_cpu_multi_thread_eigen=false` does nothing):
-    with as many workers as cores its thread pools cost 12-14 %. The others do the same for numpy's BLAS.
+    with as many workers as cores its thread pools cost 12-14 %. The others do the same for numpy's BLAS. The store's
+    secret is none of a worker's business: strangers' bytes are decoded there.
     """
-    return {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    one_thread = {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return {**one_thread, "MILVUS_TOKEN": ""}
 
 
 def prepare_jax(device: int | None = None) -> None:
@@ -50,6 +53,14 @@ def prepare_jax(device: int | None = None) -> None:
         config.update("jax_compilation_cache_dir", str(folder))
         config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def keep_no_more_kernels() -> None:
+    """What is compiled from now on in this process is not written to the compilation cache; it is still read."""
+    import jax
+
+    config: Any = jax.config
+    config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
 
 
 def _own_device(device: int) -> None:

@@ -22,6 +22,7 @@ class WorkerSettings:
         dimension: room for embeddings that are made elsewhere, in floats per row.
         path: the parent's ``sys.path`` now, where the user's own functions are found.
         device: the accelerator this worker owns; None for the CPU.
+        sandbox: confine the process before it decodes anything; see ``sandbox``.
     """
 
     spec: dict[str, Any]
@@ -31,6 +32,7 @@ class WorkerSettings:
     item_timeout: float = 30.0
     device: int | None = None
     dimension: int = 0
+    sandbox: bool = False
     path: list[str] = field(default_factory=lambda: list(sys.path))
 
     def to_json(self) -> bytes:

@@ -34,7 +34,8 @@ from .protocol import (
 )
 from .reader import ReadAhead, Reader
 from .reading import read_file
-from .runtime import prepare_jax
+from .runtime import compilation_cache, keep_no_more_kernels, prepare_jax
+from .sandbox import confine, seal
 from .settings import WorkerSettings
 from .spec import PreprocessSpec
 
@@ -56,6 +57,8 @@ def main(sock: socket.socket, argument: bytes, _fds: list[int]) -> None:
     settings = WorkerSettings.from_json(argument)
     sys.path[:] = settings.path
     prepare_jax(device=settings.device)
+    if settings.sandbox:  # now, because threads and user code come next
+        confine(compilation_cache())
     Worker(sock, settings).serve()
 
 
@@ -67,6 +70,7 @@ class Worker:
         self._spec = PreprocessSpec.from_json(settings.spec)
         self._rows = settings.rows
         self._room = settings.dimension
+        self._sandbox = settings.sandbox
         self._preprocessor = Preprocessor(self._spec, settings.rows)
         self._embed = _make_embedder(settings.embedder, self._spec, settings.rows)
         self._reader = Reader(lambda path: read_file(path, self._spec.max_file_bytes), settings.threads)
@@ -92,12 +96,15 @@ class Worker:
             self._do(ring, *task)
 
     def _warm(self, layout: SlotLayout) -> None:
-        """Compile what the first batches will need, for as long as none is waiting."""
+        """Compile what the first batches will need, for as long as none is waiting; in a sandbox all of it."""
         for _ in self._preprocessor.warm():
-            if self._has_message():
+            if self._has_message() and not self._sandbox:
                 return
         if self._embed:
             self._embed.embed(layout.private_view(), self._rows)
+        if self._sandbox:
+            keep_no_more_kernels()
+            seal(self._spec)
 
     def _has_message(self) -> bool:
         return bool(select.select([self._sock], [], [], 0)[0])

@@ -65,13 +65,20 @@ def _server(uri: str, token: str | None) -> Target:
         parts = urlsplit(uri)
         port = parts.port or _DEFAULT_PORT[parts.scheme]
     except ValueError as error:
-        raise ConfigError(f"uri: {redact(uri)!r} has no valid host and port") from error
+        raise ConfigError(f"uri: {_safe(uri)!r} has no valid host and port") from error
     database = parts.path.strip("/")
     if not parts.hostname or parts.query or parts.fragment or "/" in database:
-        raise ConfigError(f"uri: {redact(uri)!r} is not a Milvus address; possible are {_FORMS}")
+        raise ConfigError(f"uri: {_safe(uri)!r} is not a Milvus address; possible are {_FORMS}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     secret = token or _credentials(parts) or os.environ.get("MILVUS_TOKEN", "")
     return Target(f"{parts.scheme}://{host}:{port}", lite=False, database=database, token=secret)
+
+
+def _safe(uri: str) -> str:
+    """An address that is not understood, without what may be a secret: what stands before an @ or behind a ?."""
+    scheme, _, rest = uri.partition("://")
+    rest = rest.rpartition("@")[2]
+    return f"{scheme}://{rest.partition('?')[0].partition('#')[0]}"
 
 
 def _credentials(parts: SplitResult) -> str:

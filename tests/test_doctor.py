@@ -16,6 +16,7 @@ import pytest
 from penstock.engine import doctor, doctor_checks, machine
 from penstock.engine.cli import main
 from penstock.engine.doctor import Finding, findings_text, is_ready
+from penstock.preprocess import landlock, seccomp
 from penstock.shm import Orphan
 
 
@@ -226,6 +227,17 @@ def test_a_container_with_less_time_than_cores_is_told_how_many_workers_to_use(m
     finding = doctor_checks.cores()
     assert finding.status == "warn"
     assert "--workers 2" in finding.advice
+
+
+def test_a_sandbox_that_cannot_be_had_is_a_warning_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main job runs without; what is missing is named, wholly and in part."""
+    monkeypatch.setattr(seccomp, "is_available", lambda: False)
+    monkeypatch.setattr(landlock, "version", lambda: 4)
+    part = doctor_checks.sandbox()
+    assert (part.status, "Landlock 4" in part.detail, "seccomp" in part.advice) == ("warn", True, True)
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    nothing = doctor_checks.sandbox()
+    assert (nothing.status, "cannot be had" in nothing.detail, "Landlock" in nothing.advice) == ("warn", True, True)
 
 
 def test_a_cache_that_is_not_ours_alone_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

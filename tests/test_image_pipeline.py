@@ -253,3 +253,16 @@ def test_reports_go_to_the_file_and_to_the_jobs_folder_also_of_a_failed_job(tmp_
     assert told == json.loads((tmp_path / "job" / "report.json").read_text())
     assert told["accounting"]["dead"] == 5
     assert len((tmp_path / "job" / "dead-letters.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.slow
+def test_a_picture_with_an_empty_id_fails_alone(tmp_path: Path, photos: list[Path]) -> None:
+    """An id that says nothing is no name for a dead letter: the path is, and its neighbours are rows."""
+    with ImageEmbeddingPipeline(to=str(tmp_path / "x.db"), workers=1, job=tmp_path / "job") as pipeline:
+        (tmp_path / "job").mkdir()
+        ids = pipeline.insert_images([str(photos[0]), b"no picture", str(photos[1])], ids=["a", "", "b"])
+        assert ids == ["a", "b"]
+        assert pipeline.report is not None
+        assert pipeline.report.accounting.dead == 1
+    (line,) = (tmp_path / "job" / "dead-letters.jsonl").read_text().splitlines()
+    assert '"key": "content:' in line

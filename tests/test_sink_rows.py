@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from penstock.errors import ConfigError, RowRefusedError
 from penstock.sinks import RowBatch, WriteResult, concat, is_fit_key, row_key
 from penstock.sinks.base import redact, screen
+from penstock.sinks.milvus_uri import parse_uri
 
 
 def batch(keys: list[str], vectors: Any = None) -> RowBatch:
@@ -113,3 +114,20 @@ def test_an_empty_batch_is_written_at_once() -> None:
 def test_credentials_in_addresses_are_left_out(text: str, shown: str) -> None:
     """Only what stands before the @ of an address is a credential."""
     assert redact(text) == shown
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://host:19530?token=s3cret",
+        "http://user:s3/cret@host:19530",
+        "http://user:s3cret@host:port",
+        "https://user:s3cret@host/a/b",
+        "ftp://user:s3cret@host",
+    ],
+)
+def test_an_address_that_is_refused_shows_no_secret(uri: str) -> None:
+    """Wherever in it the secret stood."""
+    with pytest.raises(ConfigError) as told:
+        parse_uri(uri)
+    assert "s3" not in str(told.value)

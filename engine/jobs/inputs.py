@@ -103,7 +103,8 @@ def _picture(position: int, value: Any, given: Any, metadata: Any) -> Picture:
     if isinstance(source, str):
         source = os.path.abspath(source)  # noqa: PTH100  (links stay: the key is the name the user knows)
     path = key_of(source) if isinstance(source, str) else None
-    key = str(given) if given is not None else path or f"content:{_content_key(source)}"
+    # Never empty: a failure without a key is about the whole batch.
+    key = str(given) if given not in (None, "") else path or f"content:{_content_key(source)}"
     # The same hash as for an item of a folder: a picture is the same row however it was named.
     id_ = given if given is not None else row_key(source if isinstance(source, str) else key)
     return Picture(key, id_, source, path, cast("dict[str, Any]", metadata) or {})

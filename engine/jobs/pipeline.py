@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ from .plan import make_plan
 from .recipe import check_recipe, plan_of, recipe_of
 from .run import Interrupt, Watcher, drive
 from .store import BULK_ROWS, Store, check_store, is_bulk, make_store, reader
+
+_logger = logging.getLogger(__name__)
 
 
 class ImageEmbeddingPipeline:
@@ -63,6 +66,7 @@ class ImageEmbeddingPipeline:
         self._local: LocalPreprocessor | None = None
         self._local_threads = 0
         self._opened = False
+        self._told_unconfined = False
         self._dead = DeadLetters(dead_letters_path(self.config))
         self.report: Report | None = None
 
@@ -361,6 +365,9 @@ class ImageEmbeddingPipeline:
             self._opened = True
 
     def _local_preprocessor(self, threads: int) -> LocalPreprocessor:
+        if self.config.sandbox and not self._told_unconfined:
+            self._told_unconfined = True
+            _logger.warning("sandbox: only worker processes are confined; this picture is decoded in this process")
         self._open_embedder()
         if self._local is None or self._local_threads < threads:
             self._local = LocalPreprocessor(self._plan.spec, self.config.batch_size, self._plan.embedder, threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ...errors import ConfigError
 from ..config import ServiceConfig
 
 
@@ -19,6 +20,8 @@ def bulk_folder(config: ServiceConfig) -> Path | None:
     scheme, colon, folder = (config.to or "").partition(":")
     if not (scheme == "bulk" and colon):
         return None
+    if folder.startswith("//"):
+        raise ConfigError(f"to: write bulk:FOLDER, not {config.to!r}: it is a folder here, and no address")
     return Path(os.path.expanduser(folder))  # noqa: PTH111  (no shell does it after a colon; Path's fails on ~nobody)
 
 

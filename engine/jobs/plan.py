@@ -38,6 +38,7 @@ class Plan:
             embedder=(_FACTORY, self.embedder.spec) if in_worker else None,
             dimension=0 if in_worker else self.embedder.dimension,
             devices=config.devices,
+            sandbox=config.sandbox,
             named=self.embedder.runs == "green",
         )
 

@@ -1,10 +1,6 @@
 """The books of a job: a folder that knows what became of every entry of its source, through any crash."""
 
-from .card import Card, Difference
-from .changes import Change, ChangeKind, Changes, diff
-from .disk import Disk
-from .entries import Entry, Kind
-from .errors import (
+from ...errors import (
     JobLockedError,
     JournalDamagedError,
     JournalDiskError,
@@ -12,6 +8,10 @@ from .errors import (
     JournalVersionError,
     SourceOrderError,
 )
+from .card import Card, Difference
+from .changes import Change, ChangeKind, Changes, diff
+from .disk import Disk
+from .entries import Entry, Kind
 from .folder import JobFolder
 from .lock import Owner
 from .snapshot import Snapshot

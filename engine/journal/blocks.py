@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Final
 from zlib import crc32
 
-from .errors import JournalDamagedError, JournalVersionError
+from ...errors import JournalDamagedError, JournalVersionError
 
 FORMAT: Final = 1
 """Version of everything in a job folder. Any change of what is on disk takes the next number."""

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
+from ...errors import JournalDamagedError
 from .blocks import FORMAT, check_format
 from .disk import Disk, read_file, replace_file, shut
-from .errors import JournalDamagedError
 
 
 @dataclass(frozen=True, slots=True)

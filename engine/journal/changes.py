@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ...errors import SourceOrderError
 from .entries import Entry
-from .errors import SourceOrderError
 
 Key = tuple[int, bytes]
 

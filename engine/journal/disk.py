@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import JournalDiskError
+from ...errors import JournalDiskError
 
 TEMPORARY = ".tmp"
 """How the name of a file ends that is not complete: it does not exist for readers, and the next writer removes it."""

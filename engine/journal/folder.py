@@ -9,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ...errors import JournalDamagedError, JournalError
 from .card import Card, Difference, read_card, write_card
 from .changes import Changes
 from .disk import Disk, reading, writing
 from .entries import Entry
-from .errors import JournalDamagedError, JournalError
 from .layout import Layout, is_begun, is_ours
 from .ledger import Ledger, event_of
 from .lock import Lock

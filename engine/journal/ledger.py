@@ -10,9 +10,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ...errors import JournalDamagedError, JournalDiskError, JournalError
 from .disk import Disk, reading, writing
 from .entries import Entry
-from .errors import JournalDamagedError, JournalDiskError, JournalError
 from .layout import Layout, numbers
 from .loading import load
 from .log import Log, of_event, of_records

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from ...errors import JournalDamagedError
 from .disk import Disk, reading, shut
-from .errors import JournalDamagedError
 from .layout import Layout
 from .reading import Event, Head, Reader, damaged, open_journal
 from .snapshot import Snapshot

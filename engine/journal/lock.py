@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from ...errors import JobLockedError
 from .disk import Disk, read_file, shut, writing
-from .errors import JobLockedError
 
 _TRIES: Final = 5
 _PAUSE: Final = 0.02

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import JournalDamagedError
 from .blocks import HEADER_SIZE, MARK, MAX_PAYLOAD, BlockKind, check_title, split, unpack
 from .disk import Disk, shut
-from .errors import JournalDamagedError
 from .states import RECORD
 
 WHAT: Final = "journal"

@@ -19,10 +19,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import JournalDamagedError
 from .blocks import BlockKind, check_title, pack, title, unpack
 from .disk import Disk, reading, replace_file, shut
 from .entries import BLOCK_ENTRIES, Entry, decode, encode
-from .errors import JournalDamagedError
 
 _WHAT: Final = "snapshot"
 _COUNT: Final = struct.Struct("<Q")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ...errors import JournalDiskError
 from .card import read_card
 from .disk import Disk, reading
-from .errors import JournalDiskError
 from .layout import Layout, numbers
 from .loading import load
 from .lock import Owner, owner_of

@@ -1,6 +1,6 @@
 """Real servers on this machine, for the demo, the benchmarks and the tests. See the README beside this file."""
 
-from .errors import ServerError, ServerUnavailableError
+from ...errors import ServerError, ServerUnavailableError
 from .milvus import MilvusLiteServer, MilvusServer, milvus_venv
 from .repository import Tensor, add_model
 from .triton import TritonServer, triton_venv

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from .errors import ServerError, ServerUnavailableError
+from ...errors import ServerError, ServerUnavailableError
 
 _HERE = Path(__file__).parent
 _TAIL_LINES = 30

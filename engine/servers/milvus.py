@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from .errors import ServerUnavailableError
+from ...errors import ServerUnavailableError
 from .guarded import Command, Guarded
 from .ports import free_ports, listens
 from .server import Server, http_ok

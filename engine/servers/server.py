@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from .errors import ServerError
+from ...errors import ServerError
 from .guarded import Command, Guarded
 
 _ATTEMPTS = 5

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ...errors import ConfigError
-from .errors import ServerUnavailableError
+from ...errors import ConfigError, ServerUnavailableError
 from .guarded import Command, Guarded
 from .ports import free_ports, is_free, listens
 from .server import Server, http_ok

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ServerUnavailableError
+from ...errors import ServerUnavailableError
 
 _STAMP = ".ready"
 _DEBIAN_PYTHON = Path("/usr/bin/python3.11")

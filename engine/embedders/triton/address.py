@@ -85,6 +85,9 @@ def read_address(protocol: Protocol, rest: str, options: Options) -> Address:
     Raises:
         ConfigError: it is not of that form; the message says what is wrong with it.
     """
+    if "@" in rest:
+        # Specs are printed, logged and kept with the job; so are refusals, which is why this one comes first.
+        raise ConfigError(f"embedder triton+{protocol}: put no user or password (no @) into the address")
     where = f"triton+{protocol}:{rest}"
     no_options(where, options, _OPTIONS)
     hosts, slash, model = rest.removeprefix("//").partition("/")
@@ -99,9 +102,6 @@ def read_address(protocol: Protocol, rest: str, options: Options) -> Address:
 
 
 def _server(where: str, protocol: Protocol, text: str) -> HostPort:
-    if "@" in text:
-        # Specs are printed, logged and kept with the job.
-        raise ConfigError(f"embedder triton+{protocol}: put no user or password into the address")
     host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
     host, port = (host, port) if colon else (text, str(_PORTS[protocol]))
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
