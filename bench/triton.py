@@ -6,6 +6,7 @@ model of the second takes 40 ms for each batch of 32, whatever the machine: how 
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 import threading
 import time
@@ -200,6 +201,7 @@ def _timed(count: int, request: Any) -> Measures:
 @contextmanager
 def bodies(server: str, dtype: str, count: int) -> Generator[Measure, None, None]:
     """What everybody writes: ``tritonclient.http`` in greenlets, pixels in the body of the request."""
+    importlib.import_module("geventhttpclient")  # where it is missing, tritonclient raises what looks like a fault
     import tritonclient.http as triton
 
     client = triton.InferenceServerClient(server, concurrency=IN_FLIGHT)

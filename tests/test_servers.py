@@ -341,16 +341,20 @@ def test_serve_demo_serves_until_interrupted(triton: TritonServer, tmp_path: Pat
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as demo:
-        assert demo.stdout is not None
-        lines = [demo.stdout.readline() for _ in range(5)]
-        gist, onnx, _, next_command, _ = lines
-        assert next_command.strip() == f"penstock embed PICTURES --to photos.db --embedder {gist.split()[-1]}"
-        assert onnx.split()[-1].endswith("/onnx")
-        served: Any = SimpleNamespace(http=gist.split()[-1].removeprefix("triton+http://").removesuffix("/gist"))
-        assert infer(served, "gist", pictures(2)).shape == (2, 512)
-        assert infer(served, "onnx", pictures(2, 16).astype(np.float32)).shape == (2, 7)
-        children = psutil.Process(demo.pid).children(recursive=True)
-        assert len(children) == 4, "guardian, server, and a stub for each model"
+        try:
+            assert demo.stdout is not None
+            lines = [demo.stdout.readline() for _ in range(5)]
+            gist, onnx, _, next_command, _ = lines
+            assert next_command.strip() == f"penstock embed PICTURES --to photos.db --embedder {gist.split()[-1]}"
+            assert onnx.split()[-1].endswith("/onnx")
+            served: Any = SimpleNamespace(http=gist.split()[-1].removeprefix("triton+http://").removesuffix("/gist"))
+            assert infer(served, "gist", pictures(2)).shape == (2, 512)
+            assert infer(served, "onnx", pictures(2, 16).astype(np.float32)).shape == (2, 7)
+            children = psutil.Process(demo.pid).children(recursive=True)
+            assert len(children) == 4, "guardian, server, and a stub for each model"
+        except BaseException:
+            demo.send_signal(signal.SIGINT)  # else the end of this block would wait for it for ever
+            raise
         demo.send_signal(number)
         out, err = demo.communicate(timeout=DEADLINE)
     assert demo.returncode == 0, out + err
