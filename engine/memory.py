@@ -10,7 +10,7 @@ import psutil
 from .report import MemoryReport
 from .threads import daemon, join_threads
 
-_SHARE = 0.01
+_SHARE = 0.003
 """The most of a core that sampling may take."""
 
 

@@ -207,6 +207,11 @@ class Member:
         return self._table.counts()
 
     @property
+    def ready(self) -> int:
+        """Slots that lie ready."""
+        return self._table.ready_slots
+
+    @property
     def used(self) -> int:
         """Slots that are not free."""
         return len(self._table) - self._table.free

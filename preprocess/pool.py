@@ -304,7 +304,7 @@ class PreprocessPool:
             self._serve()
 
     def _grant(self, *, urgent: bool) -> Lease | None:
-        if not urgent and sum(member.used for member in self._members) >= self._credit.limit:
+        if not urgent and sum([member.used for member in self._members]) >= self._credit.limit:
             return None
         for member in sorted(self._members, key=lambda member: member.queued):
             grant = member.grant()
@@ -333,7 +333,7 @@ class PreprocessPool:
             queue.clear()
 
     def _ready(self) -> int:
-        return sum(member.counts[SlotState.READY] for member in self._members)
+        return sum([member.ready for member in self._members])
 
     def _on_hub(self, step: Callable[[], None]) -> None:
         """A step of the books about a slot that becomes free. From any thread: they are kept on the hub, while there

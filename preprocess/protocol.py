@@ -114,15 +114,18 @@ def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> list[b
     records: list[bytes] = [_TASK.pack(TASK, slot, generation, len(sources))]
     payloads: list[bytes | memoryview] = []
     for source in sources:
-        kind, pieces = _encode_source(source)
+        if isinstance(source, str):  # by far the most, and this runs on the hub
+            path = source.encode("utf-8", "surrogateescape")
+            records.append(_ITEM.pack(_PATH, len(path)))
+            payloads.append(path)
+            continue
+        kind, pieces = _encode_data(source)
         records.append(_ITEM.pack(kind, sum(len(piece) for piece in pieces)))
         payloads.extend(pieces)
     return [b"".join(records), *payloads]
 
 
-def _encode_source(source: Source) -> tuple[int, list[bytes | memoryview]]:
-    if isinstance(source, str):
-        return _PATH, [source.encode("utf-8", "surrogateescape")]
+def _encode_data(source: bytes | memoryview | np.ndarray[Any, Any]) -> tuple[int, list[bytes | memoryview]]:
     if isinstance(source, (bytes, memoryview)):
         return _BYTES, [memoryview(source).cast("B")]
     pixels = np.ascontiguousarray(source)

@@ -71,6 +71,11 @@ class SlotTable:
         """Slots that nobody has."""
         return len(self._free)
 
+    @property
+    def ready_slots(self) -> int:
+        """Slots that lie ready: whole, and not shown to a server."""
+        return sum([entry.state is SlotState.READY for entry in self._entries])
+
     def counts(self) -> Mapping[SlotState, int]:
         """Slots in each state; they sum up to ``len(self)``."""
         tally = Counter(entry.state for entry in self._entries)

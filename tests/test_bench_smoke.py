@@ -23,7 +23,7 @@ VARIANTS = {
     "startup": {"new process, empty cache", "new process, warm cache", "warm pool"},
     "memory": {"few", "many"},
     "journal": {"as appended", "compacted", "journal", "snapshot"},
-    "triton": {"HTTP bodies", "shared memory", "in turn", "penstock"},
+    "triton": {"HTTP bodies", "shared memory", "in turn", "penstock", "penstock, hub watched"},
     "milvus": {"insert stage"},
 }
 """Those that need no extra."""
