@@ -95,6 +95,9 @@ class Server(ABC):
     def pause(self) -> None:
         """SIGSTOP: it accepts connections, as the kernel does that, and answers nothing."""
         self._guarded.signal(signal.SIGSTOP)
+        # A signal is not taken at once: on a busy machine it still answers for a while.
+        while self.alive() and "\nState:\tT" not in Path(f"/proc/{self.pid}/status").read_text():
+            time.sleep(_POLL_SECONDS)
 
     def resume(self) -> None:
         """SIGCONT."""
