@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,14 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import ItemError, PipelineFailure, SourceError
+from ..errors import ItemError, SourceError
 from .cli_import import import_
+from .cli_job import resume, retry, status
 from .cli_options import FIELDS, configured, setting_options
-from .cli_outcome import INTERRUPTED, OK, complain, draining, run_command, say
+from .cli_outcome import OK, complain, run_command, say
+from .cli_run import run_and_tell
 from .cli_serve import serve_demo
-from .config import ServiceConfig
-from .wording import count, plural, printable
+from .wording import printable
 
 _EXAMPLES = """\b
 Examples:
@@ -106,8 +105,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     list of paths on standard input. Every file ends as a row, as a dead letter with a reason, or is counted as no
     picture.
     """
-    from .progress import make_progress
-    from .render import check_report_path, render_text, report_json
+    from .render import check_report_path
     from .sources import FileSource
 
     config = configured(config_file, options)
@@ -120,32 +118,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
 
-    from .jobs.images import run_job  # the machine is imported once it is clear that there is something to do
-    from .jobs.places import dead_letters_path
-    from .jobs.run import Interrupt
-
-    interrupt = Interrupt()
-    progress = make_progress(config.progress, source.total)
-    if config.progress != "none":
-        source.count()
-    with draining(interrupt):
-        try:
-            report = run_job(config, source, watcher=progress, interrupt=interrupt)
-        except PipelineFailure as failure:
-            failure.add_note(f"What could not be done is listed in {dead_letters_path(config)}")
-            raise
-        finally:
-            progress.close()
-    if config.progress == "json":
-        say(json.dumps({"event": "report", **report_json(report)}))
-    else:
-        say(render_text(report))
-        _tell_metadata(report.extra.get("metadata"))
-        _what_next(config, report.accounting.read, report.accounting.dead)
-    if interrupt.requested:
-        complain("interrupted: the same command does the rest (what is written already is written over)")
-        return INTERRUPTED
-    return OK
+    return run_and_tell(config, source)
 
 
 @cli.command(epilog=_SEARCH_EXAMPLES, short_help="Find the pictures nearest to one.")
@@ -203,6 +176,8 @@ def doctor(triton: str | None, as_json: bool) -> int:
 
 cli.add_command(serve_demo)
 cli.add_command(import_)
+for _command in (status, resume, retry):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -210,43 +185,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given[:1] or bool(os.environ.get("PENSTOCK_DEBUG"))
     return run_command(lambda: cli.main(given, prog_name="penstock", standalone_mode=False), debug)
-
-
-def _what_next(config: ServiceConfig, read: int, dead: int) -> None:
-    """What the user may want to do now."""
-    if read == 0:
-        complain("there was nothing to read: the folders are empty")
-        return
-    if dead:
-        say(_dead_letters(config, dead))
-    if config.report is not None:
-        say(f"report: {printable(str(config.report))}")
-    if config.shown_to.startswith("bulk:"):
-        folder = config.shown_to.removeprefix("bulk:")
-        say(f"import it: {printable(shlex.join(['penstock', 'import', folder, '--to', 'http://HOST:19530']))}")
-        return
-    collection = [] if config.collection == "images" else ["--collection", config.collection]
-    command = shlex.join(["penstock", "search", config.shown_to, "IMAGE", *collection, "--html", "matches.html"])
-    say(f"search it: {printable(command)}")
-
-
-def _tell_metadata(found: dict[str, int] | None) -> None:
-    """What in the metadata file and in the sources did not meet."""
-    if found and found["unmatched_rows"]:
-        complain(f"metadata: {count(found['unmatched_rows'])} of {plural(found['rows'], 'row')} met no picture")
-    if found and found["pictures_without"]:
-        complain(f"metadata: {plural(found['pictures_without'], 'picture')} had no row in it")
-
-
-def _dead_letters(config: ServiceConfig, dead: int) -> str:
-    """How many of each kind, and where they are listed."""
-    from ..sinks.deadletters import read_dead_letters
-    from .jobs.places import dead_letters_path
-
-    path = dead_letters_path(config)
-    kinds = Counter(letter.error for letter in read_dead_letters(path))
-    listed = ", ".join(f"{kind} {count(number)}" for kind, number in kinds.most_common(5))
-    return f"{plural(dead, 'dead letter')} in {printable(str(path))}" + (f": {listed}" if listed else "")
 
 
 if __name__ == "__main__":

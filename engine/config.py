@@ -184,7 +184,14 @@ class ServiceConfig(_Settings):
     """Batches in shared memory per worker."""
 
     job: Path | None = Field(default=None, json_schema_extra={"metavar": "DIR"})
-    """Folder for what the job leaves besides vectors: dead letters and the report."""
+    """Folder for the books of the job: it can be killed at any moment and goes on where it was. With dead letters and
+    report."""
+
+    update: bool = False
+    """Look at the source again: new files join the job in --job, changed ones are done again."""
+
+    accept_changes: bool = False
+    """Go on with the job in --job although source, pixels, embedder or store are not what it was begun with."""
 
     report: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE.json|FILE.html"})
     """Also write the report to this file."""

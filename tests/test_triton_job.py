@@ -52,7 +52,9 @@ def embed(pictures: Path, store: Path, *servers: str, model: str, options: str =
     """The job, in small batches so that many are on their way."""
     hosts = ",".join(servers)
     spec = f"triton+http://{hosts}/{model}{options}"
-    return penstock.embed_images(pictures, to=str(store), embedder=spec, batch_size=4, job=store.parent, **settings)
+    return penstock.embed_images(
+        pictures, to=str(store), embedder=spec, batch_size=4, job=store.with_suffix(".job"), **settings
+    )
 
 
 def vectors(store: Path, pictures: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
@@ -118,7 +120,7 @@ def test_a_picture_that_the_model_does_not_take_is_a_dead_letter_alone(
     _grey(pictures / "041.png", mark)
     report = embed(pictures, tmp_path / "c.db", triton.http, model="faulty")
     assert (report.accounting.written, report.accounting.dead) == (PICTURES - 1, 1)
-    (letter,) = map(json.loads, (tmp_path / "dead-letters.jsonl").read_text().splitlines())
+    (letter,) = map(json.loads, (tmp_path / "c.job" / "dead-letters.jsonl").read_text().splitlines())
     assert letter["key"].endswith("041.png")
     assert (letter["stage"], letter["error"]) == ("embed", "EmbedError")
     assert said in letter["message"]

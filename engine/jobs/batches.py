@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...errors import ItemError, PenstockError
 from ...preprocess import Row, Source, Timings
 from ...sinks import DeadLetters, RowBatch, is_fit_key, row_key
 from .. import ItemFailure
@@ -24,6 +25,7 @@ class Picture:
         source: where its pixels come from.
         path: its path, if it has one.
         metadata: the user's, stored with its row.
+        ordinal: its position in the listing of a job that keeps books; -1 in others.
     """
 
     key: str
@@ -31,12 +33,40 @@ class Picture:
     source: Source
     path: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    ordinal: int = -1
+
+    def failure(self, error: Exception) -> PictureFailure:
+        """It could not be done."""
+        return PictureFailure(self.key, error, ordinal=self.ordinal)
 
     @property
     def row_key(self) -> str:
         """The primary key of its row: the user's id where a sink can hold it, else a hash of the key."""
         own = str(self.id)
         return own if is_fit_key(own) else row_key(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFailure(ItemFailure):
+    """One picture, or what was meant to be one, that could not be done.
+
+    Attributes:
+        ordinal: see `Picture`.
+    """
+
+    ordinal: int = -1
+
+
+class Books(Protocol):
+    """Where a job that can be resumed records what became of its entries."""
+
+    def attempts(self, key: str) -> int:
+        """How often earlier runs have tried this item."""
+        ...
+
+    def dead(self, ordinals: list[int]) -> None:
+        """The dead letters of these are written."""
+        ...
 
 
 class Slot(Protocol):
@@ -79,7 +109,7 @@ class Written:
 
 def preprocessed(batch: Batch, slot: Slot) -> tuple[Batch | None, list[ItemFailure]]:
     """The pictures that lie in the slot now, and those that could not be used."""
-    failures = [ItemFailure(batch.pictures[position].key, error) for position, error in slot.failures]
+    failures: list[ItemFailure] = [batch.pictures[position].failure(error) for position, error in slot.failures]
     if not slot.rows:
         slot.release()
         return None, failures
@@ -114,10 +144,16 @@ def _columns(picture: Picture, row: Row) -> dict[str, Any]:
 
 
 class JobValues:
-    """The engine's view of a job's values: each counts as its pictures, and every failure is a dead letter."""
+    """The engine's view of a job's values: each counts as its pictures, and every failure is a dead letter.
 
-    def __init__(self, dead: DeadLetters) -> None:
+    Args:
+        dead: where the letters go.
+        books: told of each, after its letter; None for a job that cannot be resumed.
+    """
+
+    def __init__(self, dead: DeadLetters, books: Books | None = None) -> None:
         self._dead = dead
+        self._books = books
 
     def units(self, value: Any) -> int:
         """Pictures in a value."""
@@ -129,11 +165,20 @@ class JobValues:
 
     def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> None:
         """Record what failed. A failure without a key is about all pictures of the value."""
-        pictures = self._pictures(value)
         for failure in failures:
-            keys = [failure.key] if failure.key else [picture.key for picture in pictures]
-            for key in keys:
-                self._dead.write(key, stage, failure.error, attempts=failure.attempts)
+            if self._books and _is_about_the_job(failure.error):
+                continue  # the next run does them again
+            about = [failure] if failure.key else [picture.failure(failure.error) for picture in self._pictures(value)]
+            for one in about:
+                self._write(stage, one)
+
+    def _write(self, stage: str, failure: ItemFailure) -> None:
+        earlier = self._books.attempts(failure.key) if self._books else 0
+        sha256 = getattr(failure.error, "sha256", None)
+        known = {"sha256": sha256} if sha256 else {}
+        self._dead.write(failure.key, stage, failure.error, attempts=earlier + failure.attempts, **known)
+        if self._books and isinstance(failure, PictureFailure):
+            self._books.dead([failure.ordinal])
 
     def _pictures(self, value: Any) -> list[Picture]:
         if isinstance(value, list):
@@ -144,3 +189,8 @@ class JobValues:
         """A batch that goes no further gives its slot back."""
         if isinstance(value, Batch) and value.slot is not None:
             value.slot.release()
+
+
+def _is_about_the_job(error: Exception) -> bool:
+    """An error that ends the job says nothing about the pictures it met."""
+    return isinstance(error, PenstockError) and not isinstance(error, ItemError)

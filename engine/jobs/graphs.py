@@ -128,7 +128,7 @@ def _embed_with(embedder: Embedder) -> Callable[[Batch], Outcome]:
     def embed(batch: Batch) -> Outcome:
         assert batch.slot is not None
         refused = embedder.embed(batch.slot.view, len(batch.pictures))
-        failures = [ItemFailure(batch.pictures[row].key, error) for row, error in refused.items()]
+        failures = [batch.pictures[row].failure(error) for row, error in refused.items()]
         rows = take_rows(batch, refused)
         return Outcome(rows if rows.pictures else NOTHING, failures=failures)
 
@@ -149,7 +149,7 @@ def _insert_with(sink: Sink) -> Callable[[list[Rows]], Outcome]:
         batch: RowBatch = concat([rows.rows for rows in group])
         refused = dict(sink.write(batch).refused)
         written = [picture for index, picture in enumerate(pictures) if index not in refused]
-        failures = [ItemFailure(pictures[index].key, error) for index, error in refused.items()]
+        failures = [pictures[index].failure(error) for index, error in refused.items()]
         return Outcome(Written(written) if written else NOTHING, failures=failures)
 
     return insert

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...errors import ConfigError
 from ...sinks import Hit, row_key
@@ -15,7 +15,8 @@ from .. import NOTHING, ItemFailure, Outcome, Report
 from ..config import ServiceConfig
 from ..render import check_report_path, write_report
 from ..sources import Broken, FileSource, Filtered, Item
-from .batches import Batch, Picture
+from .batches import Batch, Picture, PictureFailure
+from .books import JobBooks
 from .indexing import wait_for_index
 from .inputs import pictures_of
 from .metadata import Metadata
@@ -77,16 +78,27 @@ def run_job(
     begin = time.monotonic()
     extra: dict[str, Any] = {}
     with ImageEmbeddingPipeline(config) as pipeline, ExitStack() as stack:
-        _prepare(config)
+        books = stack.enter_context(JobBooks(config, pipeline.plan, things)) if _keeps_books(things, config) else None
+        _prepare(config, books)
+        if books and books.begun:
+            pipeline.keep_rows()
+        if books and books.finished:
+            return _nothing_to_do(books, begin)
         metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
         try:
-            known = metadata(things) if metadata else things
-            report = pipeline.stream(batches_of(known, config.batch_size), watcher=watcher, interrupt=interrupt)
+            some = books.things() if books else things
+            known = metadata(some) if metadata else some
+            source = batches_of(known, config.batch_size)
+            report = pipeline.stream(source, watcher=watcher, interrupt=interrupt, books=books)
+            if books:
+                books.check(report, interrupted=interrupt is not None and interrupt.requested)
             if config.wait_index is not None and not (interrupt and interrupt.requested):
                 wait_for_index(pipeline, config.wait_index, report, extra, watcher, interrupt)
         finally:
             if metadata:
                 extra["metadata"] = metadata.report()
+            if books:
+                extra["job"] = books.told()
             report = _whole(pipeline.report or Report(), time.monotonic() - begin, pipeline, extra)
             for path in report_paths(config):
                 write_report(report, path)
@@ -129,14 +141,24 @@ def _named(source: str | os.PathLike[str]) -> str:
     return os.path.expanduser(os.fspath(source))  # noqa: PTH111  (a glob or @list is no Path)
 
 
-def _prepare(config: ServiceConfig) -> None:
-    """Places to write to; the last run's dead letters step aside, because this run says anew what cannot be done."""
+def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[FileSource]:
+    """A job in a folder of its own, about files: it can be resumed."""
+    return config.job is not None and isinstance(things, FileSource)
+
+
+def _nothing_to_do(books: JobBooks, begin: float) -> Report:
+    """The report of a job that is finished already. Nothing is started, nothing written."""
+    return Report(seconds=time.monotonic() - begin, extra={"job": books.told()})
+
+
+def _prepare(config: ServiceConfig, books: JobBooks | None) -> None:
+    """Places to write to. The last run's dead letters step aside where this run says anew what cannot be done."""
     if config.report is not None:
         check_report_path(config.report)
     if config.job is not None:
         config.job.mkdir(parents=True, exist_ok=True)
     path = dead_letters_path(config)
-    if path.exists():
+    if path.exists() and not books:
         path.replace(path.with_suffix(".previous.jsonl"))
 
 
@@ -154,7 +176,7 @@ def batches_of(things: Iterable[Any], size: int) -> Iterator[Outcome]:
             case Filtered():
                 filtered += 1
             case Broken():
-                broken.append(ItemFailure(thing.key, thing.error))
+                broken.append(PictureFailure(thing.key, thing.error, ordinal=thing.ordinal))
             case _:
                 raise ConfigError(f"a source must yield items or pictures, not {type(thing).__name__}")
         if len(pictures) == size or filtered + len(broken) >= _AHEAD:
@@ -166,4 +188,4 @@ def batches_of(things: Iterable[Any], size: int) -> Iterator[Outcome]:
 
 def _picture(item: Item) -> Picture:
     source = item.path if item.path is not None else item.data or b""
-    return Picture(item.key, row_key(item.path or item.key), source, item.key, dict(item.metadata))
+    return Picture(item.key, row_key(item.path or item.key), source, item.key, dict(item.metadata), item.ordinal)

@@ -20,11 +20,12 @@ from ...sinks import DeadLetters, Hit, IndexState, MilvusSink
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
 from .batches import JobValues, Picture, Written
+from .books import JobBooks
 from .graphs import Ends, in_turn, overlapped, streaming
 from .inputs import as_source, batched, pictures_of
 from .local import LocalPreprocessor
 from .places import dead_letters_path
-from .plan import make_plan
+from .plan import Plan, make_plan
 from .recipe import check_recipe, plan_of, recipe_of
 from .run import Interrupt, Watcher, drive
 from .store import BULK_ROWS, Store, check_store, is_bulk, make_store, reader
@@ -267,10 +268,26 @@ class ImageEmbeddingPipeline:
         self.run(source, graph, collection, threads, collect=collect, insert_rows=insert_rows)
         return [picture.id for picture in order if id(picture) in written]
 
+    @property
+    def plan(self) -> Plan:
+        """The embedder, and the pixels it gets."""
+        return self._plan
+
+    def keep_rows(self) -> None:
+        """What is in the store stays there, also where the configuration says ``overwrite``: it is this job's."""
+        self.config = self.config.model_copy(update={"mode": "append"})
+
     def stream(
-        self, source: Iterable[Any], *, watcher: Watcher | None = None, interrupt: Interrupt | None = None
+        self,
+        source: Iterable[Any],
+        *,
+        watcher: Watcher | None = None,
+        interrupt: Interrupt | None = None,
+        books: JobBooks | None = None,
     ) -> Report:
         """Run the streaming graph over a source of batches (``images.batches_of``), to the end.
+
+        With ``books`` what becomes of each picture is recorded there.
 
         Raises:
             PipelineFailure: the job could not go on, or its failure budget is spent.
@@ -280,7 +297,7 @@ class ImageEmbeddingPipeline:
         def graph(ends: Ends) -> PipelineBuilder:
             return streaming(ends, pool, self._plan.embedder)
 
-        return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt)
+        return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt, books=books)
 
     def run(
         self,
@@ -293,16 +310,18 @@ class ImageEmbeddingPipeline:
         insert_rows: int | None = None,
         watcher: Watcher | None = None,
         interrupt: Interrupt | None = None,
+        books: JobBooks | None = None,
     ) -> Report:
         """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
+        keep = {"collect": books.written, "beat": books.beat} if books else {"collect": collect}
         sink = self._sink(collection)
         with ThreadPoolExecutor(sink.threads, "penstock-insert") as writers:
             rows = insert_rows or self.config.insert_batch_size
             rows = max(rows, BULK_ROWS) if is_bulk(self.config) else rows
-            ends = Ends(source, sink, writers, JobValues(self._dead), rows)
+            ends = Ends(source, sink, writers, JobValues(self._dead, books), rows)
             pipeline = graph(ends).build(num_threads=threads, max_failures=self.config.max_failures, sample_memory=1.0)
             try:
-                return drive(pipeline, collect, watcher, interrupt)
+                return drive(pipeline, watcher=watcher, interrupt=interrupt, **keep)
             finally:
                 report = pipeline.report()
                 self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})

@@ -12,6 +12,9 @@ from .. import Pipeline, Report
 _TICK = 0.25
 """Seconds between two looks at the clock while nothing arrives."""
 
+_CHECK_SECONDS = 1.0
+"""Seconds between two checks that every item is accounted for."""
+
 DRAIN_SECONDS = 30.0
 """How long what is in flight may take to finish after the first Ctrl-C."""
 
@@ -49,14 +52,16 @@ def drive(
     collect: Callable[[Any], None],
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Run a pipeline to its end.
+    """Run a pipeline to its end, and keep checking its books.
 
     Args:
         pipeline: built, not started.
         collect: called with each value that reaches the end.
         watcher: told the figures at its interval.
         interrupt: looked at between values.
+        beat: called several times a second.
 
     Returns:
         The final report; its books have been checked.
@@ -65,7 +70,7 @@ def drive(
         PipelineFailure: a stage could not go on, or its failure budget is spent.
         AccountingError: items are missing.
     """
-    due = 0.0
+    due = checked = 0.0
     draining = False
     with pipeline.auto_stop():
         while True:
@@ -75,6 +80,10 @@ def drive(
                 pass
             except EOFError:
                 break
+            beat()
+            if time.monotonic() >= checked + _CHECK_SECONDS:
+                pipeline.snapshot().accounting.check()
+                checked = time.monotonic()
             if watcher and time.monotonic() >= due:
                 watcher.update(pipeline.snapshot())
                 due = time.monotonic() + watcher.interval

@@ -20,12 +20,14 @@ class Item:
         path: where it lies, as the operating system knows it (bytes that are not UTF-8 are surrogates); None for data.
         data: its bytes, where it has no path.
         metadata: stored with its row.
+        ordinal: its position in the listing of a job that keeps books; -1 in others. Also of the entries below.
     """
 
     key: str
     path: str | None = None
     data: bytes | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    ordinal: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Filtered:
 
     key: str
     why: str
+    ordinal: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Broken:
 
     key: str
     error: ItemError
+    ordinal: int = -1
 
 
 Entry = Item | Filtered | Broken

@@ -59,7 +59,11 @@ class FileSource:
         self._total: int | None = None
 
     def __iter__(self) -> Iterator[Entry]:
-        return map(_entry, self._found())
+        return (_entry(found) for _, found in self._found())
+
+    def parts(self) -> Iterator[tuple[int, Entry]]:
+        """The entries, each with the index of the spec it comes from."""
+        return ((part, _entry(found)) for part, found in self._found())
 
     def total(self) -> int | None:
         """How many entries there will be, once `count` has found out."""
@@ -84,15 +88,16 @@ class FileSource:
             return  # a list went away; whoever iterates is told
         self._total = number
 
-    def _found(self) -> Iterator[Found]:
+    def _found(self) -> Iterator[tuple[int, Found]]:
         earlier: list[Root] = []
-        for part in self._parts:
+        for number, part in enumerate(self._parts):
             if isinstance(part, Root):
-                yield from part.walk(earlier)
+                yield from ((number, found) for found in part.walk(earlier))
                 earlier.append(part)
             else:
                 for path in self._paths(part):
-                    yield from Root.of(os.fsdecode(path)).walk() if b"\0" not in path else _with_nul(path)
+                    listed = Root.of(os.fsdecode(path)).walk() if b"\0" not in path else _with_nul(path)
+                    yield from ((number, found) for found in listed)
 
     def _paths(self, part: _List) -> Iterator[bytes]:
         if part.path is None:
