@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def command(pictures: Path, folder: Path, *more: str) -> list[str]:
 
 
 @contextmanager
-def started(arguments: list[str]) -> Iterator[subprocess.Popen[str]]:
+def started(arguments: list[str]) -> Generator[subprocess.Popen[str]]:
     """A job in a process of its own; killed at the end if it still runs."""
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

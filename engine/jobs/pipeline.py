@@ -313,7 +313,9 @@ class ImageEmbeddingPipeline:
         books: JobBooks | None = None,
     ) -> Report:
         """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
-        keep = {"collect": books.written, "beat": books.beat} if books else {"collect": collect}
+        beat: Callable[[], None] = lambda: None
+        if books:
+            collect, beat = books.written, books.beat
         sink = self._sink(collection)
         with ThreadPoolExecutor(sink.threads, "penstock-insert") as writers:
             rows = insert_rows or self.config.insert_batch_size
@@ -321,7 +323,7 @@ class ImageEmbeddingPipeline:
             ends = Ends(source, sink, writers, JobValues(self._dead, books), rows)
             pipeline = graph(ends).build(num_threads=threads, max_failures=self.config.max_failures, sample_memory=1.0)
             try:
-                return drive(pipeline, watcher=watcher, interrupt=interrupt, **keep)
+                return drive(pipeline, collect, watcher, interrupt, beat)
             finally:
                 report = pipeline.report()
                 self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})
