@@ -313,9 +313,8 @@ class ImageEmbeddingPipeline:
         books: JobBooks | None = None,
     ) -> Report:
         """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
-        beat: Callable[[], None] = lambda: None
         if books:
-            collect, beat = books.written, books.beat
+            collect = books.written
         sink = self._sink(collection)
         with ThreadPoolExecutor(sink.threads, "penstock-insert") as writers:
             rows = insert_rows or self.config.insert_batch_size
@@ -323,7 +322,7 @@ class ImageEmbeddingPipeline:
             ends = Ends(source, sink, writers, JobValues(self._dead, books), rows)
             pipeline = graph(ends).build(num_threads=threads, max_failures=self.config.max_failures, sample_memory=1.0)
             try:
-                return drive(pipeline, collect, watcher, interrupt, beat)
+                return drive(pipeline, collect, watcher, interrupt, beat=books.beat if books else None)
             finally:
                 report = pipeline.report()
                 self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})

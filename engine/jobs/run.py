@@ -52,7 +52,7 @@ def drive(
     collect: Callable[[Any], None],
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
-    beat: Callable[[], None] = lambda: None,
+    beat: Callable[[], None] | None = None,
 ) -> Report:
     """Run a pipeline to its end, and keep checking its books.
 
@@ -80,7 +80,8 @@ def drive(
                 pass
             except EOFError:
                 break
-            beat()
+            if beat:
+                beat()
             if time.monotonic() >= checked + _CHECK_SECONDS:
                 pipeline.snapshot().accounting.check()
                 checked = time.monotonic()
