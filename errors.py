@@ -60,7 +60,13 @@ class SourceError(PenstockError, OSError):
 
 
 class ItemError(PenstockError):
-    """One item cannot be done. It is recorded as a dead letter and the job goes on."""
+    """One item cannot be done. It is recorded as a dead letter and the job goes on.
+
+    Attributes:
+        sha256: of its bytes, where they could be read; None elsewhere.
+    """
+
+    sha256: str | None = None
 
 
 class ReadError(ItemError, OSError):

@@ -24,6 +24,7 @@ BENCHMARKS = {
     "faces": "insert_images, _async and _streaming into Milvus Lite, same embedder (GIST)",
     "triton": "a real Triton server: shared memory against HTTP bodies; how busy a model is kept",
     "milvus": "rows into real Milvus servers: a bare pymilvus loop at its best setting against the insert stage",
+    "resume": "a job that is killed at random moments and resumed, against one that nobody disturbs",
     "journal": "the books of a job: resuming one of 10^8 entries, recording batches, listing the source",
     "sandbox": "what confining the workers costs (--sandbox)",
     "startup": "seconds to the first batch: everything cold, warm compilation cache, warm pool",

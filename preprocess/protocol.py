@@ -155,10 +155,12 @@ def _decode_source(kind: int, payload: memoryview) -> Source:
     return np.frombuffer(payload[2 + head :], np.dtype(dtype)).reshape(shape)
 
 
-def encode_done(task: Task, rows: Iterable[Row], failures: Iterable[tuple[int, Exception]], timings: Timings) -> bytes:
+def encode_done(
+    task: Task, rows: Iterable[Row], failures: Iterable[tuple[int, errors.ItemError]], timings: Timings
+) -> bytes:
     """A DONE frame."""
     records = b"".join(_ROW.pack(row.position, row.width, row.height) for row in rows)
-    told = [(position, type(error).__name__, str(error)) for position, error in failures]
+    told = [(position, type(error).__name__, str(error), error.sha256) for position, error in failures]
     seconds = (timings.read, timings.decode, timings.kernel, timings.embed)
     head = _DONE.pack(DONE, task.slot, task.generation, len(records) // _ROW.size, len(task.sources), *seconds)
     # ASCII with escapes: a message may quote a file name that is not UTF-8.
@@ -175,14 +177,16 @@ def decode_done(frame: bytes | memoryview) -> Done:
         slot,
         generation,
         [Row(*record) for record in _ROW.iter_unpack(view[_DONE.size : end])],
-        [(position, _error(name, message)) for position, name, message in told],
+        [(position, _error(name, message, sha256)) for position, name, message, sha256 in told],
         Timings(*seconds),
     )
 
 
-def _error(name: str, message: str) -> errors.ItemError:
+def _error(name: str, message: str, sha256: str | None) -> errors.ItemError:
     """The error a worker told of; of a class that is not known here, it is an ItemError all the same."""
-    return _ITEM_ERRORS.get(name, errors.ItemError)(message)
+    error = _ITEM_ERRORS.get(name, errors.ItemError)(message)
+    error.sha256 = sha256
+    return error
 
 
 def encode_hung(task: Task, row: int) -> bytes:

@@ -7,6 +7,7 @@ granted.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import select
@@ -24,6 +25,7 @@ from .preprocessor import Preprocessor
 from .protocol import (
     LAYOUT,
     Row,
+    Source,
     Task,
     Timings,
     decode_json,
@@ -144,12 +146,15 @@ class Worker:
             ring.mark(task.slot, position)
             with self._watch.over(task, position):
                 begin = middle = time.perf_counter()
+                source: Source = ""
                 try:
                     source = self._reader.take(reads, position)
                     middle = time.perf_counter()
                     placed = self._preprocessor.load(position, source)
                     rows.append(Row(position, placed.width, placed.height))
                 except ItemError as error:
+                    if isinstance(source, (bytes, memoryview)):
+                        error.sha256 = hashlib.sha256(source).hexdigest()
                     failures.append((position, error))
                 end = time.perf_counter()
             read += middle - begin

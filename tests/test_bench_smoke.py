@@ -22,6 +22,7 @@ VARIANTS = {
     "sandbox": {"free", "sandbox"},
     "startup": {"new process, empty cache", "new process, warm cache", "warm pool"},
     "memory": {"few", "many"},
+    "resume": {"killed", "undisturbed"},
     "journal": {"as appended", "compacted", "journal", "snapshot"},
     "triton": {"HTTP bodies", "shared memory", "in turn", "penstock", "penstock, hub watched"},
     "milvus": {"insert stage"},

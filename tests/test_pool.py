@@ -7,6 +7,7 @@ alone.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -126,6 +127,8 @@ def test_what_cannot_be_used_costs_its_own_row_only(make_pool: MakePool, photos:
     slot = pool.process(["/nowhere/there.jpg", str(photos[1]), b"<html>404</html>", str(photos[2])])
     assert [row.position for row in slot.rows] == [1, 3]
     assert [(position, type(error)) for position, error in slot.failures] == [(0, ReadError), (2, UnreadableError)]
+    sums = [error.sha256 for _, error in slot.failures]
+    assert sums == [None, hashlib.sha256(b"<html>404</html>").hexdigest()], "of the bytes, where there were any"
     np.testing.assert_allclose(slot.pixels, expected([photos[1], photos[2]]), atol=1e-5)
     slot.release()
 

@@ -174,7 +174,7 @@ class JobValues:
 
     def _write(self, stage: str, failure: ItemFailure) -> None:
         earlier = self._books.attempts(failure.key) if self._books else 0
-        sha256 = getattr(failure.error, "sha256", None)
+        sha256 = failure.error.sha256 if isinstance(failure.error, ItemError) else None
         known = {"sha256": sha256} if sha256 else {}
         self._dead.write(failure.key, stage, failure.error, attempts=earlier + failure.attempts, **known)
         if self._books and isinstance(failure, PictureFailure):

@@ -20,7 +20,7 @@ from ...errors import AccountingError, ConfigError, ReadError
 from ...sinks.deadletters import DeadLetter, read_dead_letters
 from .. import Report
 from ..config import ServiceConfig
-from ..journal import Changes, Counts, Entry, JobFolder, Kind, Outcome
+from ..journal import Changes, Counts, Difference, Entry, JobFolder, Kind, Outcome
 from ..sources import Broken, FileSource, Filtered, Item, key_of, path_of
 from .batches import Written
 from .places import dead_letters_path
@@ -164,7 +164,7 @@ class JobBooks:
         here = fingerprints(config, plan, self._source)
         different = self._folder.check(here)
         if different and not config.accept_changes:
-            told = "; ".join(f"{change.name} was {change.there}, and is {change.here} now" for change in different)
+            told = "; ".join(map(_change, different))
             raise ConfigError(
                 f"the job in {self._folder.path} was begun otherwise: {told}. Take another folder for another job, or "
                 "go on with --accept-changes: what is written stays as it is"
@@ -237,6 +237,17 @@ def _place(config: ServiceConfig) -> str:
         return f"{scheme}://{rest.rpartition('@')[2]}"
     bulk = "bulk:" if to.startswith("bulk:") else ""
     return bulk + str(Path(to.removeprefix(bulk)).expanduser().absolute())
+
+
+def _change(change: Difference) -> str:
+    """What differs, in words; of pixels only the settings that do."""
+    there, here = change.there or "nothing", change.here or "nothing"
+    if change.name == "preprocess" and change.there and change.here:
+        before, now = json.loads(there), json.loads(here)
+        names = [name for name in now if before.get(name) != now[name]]
+        there = ", ".join(f"{name} {before.get(name)}" for name in names)
+        here = ", ".join(f"{name} {now[name]}" for name in names)
+    return f"{change.name} was {there}, and is {here} now"
 
 
 def _attempts_in(path: Path) -> dict[str, int]:
