@@ -32,6 +32,7 @@ from .base import (
     no_options,
     spec_string,
 )
+from .pictures import check_pixels, geometry
 
 _PIXEL_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 _VECTOR_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
@@ -115,21 +116,7 @@ class OnnxEmbedder(Embedder):
     def check(self, spec: Pixels) -> None:
         """Hold the pixels against the model's input. Loads the model."""
         model = self._loaded()
-        if spec.transform is not None:
-            return  # only a trial can tell: see open()
-        if spec.dtype != model.dtype:
-            raise ConfigError(
-                f"{self.name} takes {model.dtype} pixels and would get {spec.dtype}: set --dtype {model.dtype}"
-            )
-        if model.layout and spec.layout != model.layout:
-            raise ConfigError(
-                f"{self.name} takes {model.layout} pixels and would get {spec.layout}: set layout={model.layout}"
-            )
-        if model.size and spec.size != model.size:
-            raise ConfigError(
-                f"{self.name} takes {model.size} x {model.size} pixels and would get {spec.size} x {spec.size}: "
-                f"set --image-size {model.size}"
-            )
+        check_pixels(self.name, spec, model.dtype, model.layout, model.size)
 
     def open(self, spec: Pixels, rows: int) -> None:
         """Load the model and try it on black pictures, to learn the dimension before the job starts."""
@@ -236,18 +223,8 @@ def _geometry(name: str, node: _Node) -> tuple[str | None, int | None]:
         raise ConfigError(
             f"{name}: input {node.name!r} has shape {node.shape}; pictures are [n, 3, H, W] or [n, H, W, 3]"
         )
-    _, first, middle, last = (_number(d) for d in node.shape)
-    if first == 3:
-        layout, sides = "NCHW", {middle, last}
-    elif last == 3:
-        layout, sides = "NHWC", {first, middle}
-    elif first is None or last is None:
-        return None, None
-    else:
-        raise ConfigError(f"{name}: input {node.name!r} has shape {node.shape}, without 3 colour channels")
-    if len(sides - {None}) > 1:
-        raise ConfigError(f"{name}: input {node.name!r} has shape {node.shape}; only squares can be made")
-    return layout, next(iter(sides - {None}), None)
+    where = f"{name}: input {node.name!r} has shape {node.shape}"
+    return geometry(where, [_number(d) for d in node.shape[1:]])
 
 
 def _choose_output(name: str, nodes: Sequence[_Node], wanted: str | None) -> str:

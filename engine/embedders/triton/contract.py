@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ....errors import ConfigError
 from ..base import Pixels, Wants, digest
+from ..pictures import check_pixels, geometry
 from .address import Address
 
 PIXEL_TYPES: Final = {"FP32": "float32", "FP16": "float16", "UINT8": "uint8"}
@@ -83,19 +84,7 @@ class Contract:
         Raises:
             ConfigError: the message names the setting to change.
         """
-        if spec.transform is not None:
-            return  # only a trial can tell
-        if spec.dtype != self.dtype:
-            raise ConfigError(f"{name} takes {self.dtype} pixels and would get {spec.dtype}: set --dtype {self.dtype}")
-        if self.layout and spec.layout != self.layout:
-            raise ConfigError(
-                f"{name} takes {self.layout} pixels and would get {spec.layout}: set layout={self.layout}"
-            )
-        if self.size and spec.size != self.size:
-            raise ConfigError(
-                f"{name} takes {self.size} x {self.size} pixels and would get {spec.size} x {spec.size}: "
-                f"set --image-size {self.size}"
-            )
+        check_pixels(name, spec, self.dtype, self.layout, self.size)
 
     def shape(self, rows: int, row: Sequence[int]) -> tuple[int, ...]:
         """Shape of a tensor of so many rows."""
@@ -169,18 +158,7 @@ def _geometry(name: str, node: Any, row: Sequence[int | None]) -> tuple[str | No
     where = f"{name}: input {node['name']!r} has shape {node['shape']}"
     if len(row) != 3:
         raise ConfigError(f"{where}; pictures are [3, H, W] or [H, W, 3], with or without the batch before them")
-    first, middle, last = row
-    if first == 3:
-        layout, sides = "NCHW", {middle, last}
-    elif last == 3:
-        layout, sides = "NHWC", {first, middle}
-    elif first is None or last is None:
-        return None, None
-    else:
-        raise ConfigError(f"{where}, without 3 colour channels")
-    if len(sides - {None}) > 1:
-        raise ConfigError(f"{where}; only squares can be made")
-    return layout, next(iter(sides - {None}), None)
+    return geometry(where, row)
 
 
 def _choose_output(name: str, found: Sequence[Any], wanted: str | None, batched: bool) -> Any:
