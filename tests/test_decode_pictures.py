@@ -16,10 +16,9 @@ from penstock.errors import ConfigError, DecodeError, UnreadableError
 from penstock.preprocess.canvas import Placement, make_canvas
 from penstock.preprocess.decode import Source, check_pillow, decode_into
 from penstock.preprocess.jpeg import check_decoder
-from penstock.preprocess.packed import pack, pack_array
 from penstock.preprocess.spec import PreprocessSpec
+from penstock.tests.drawn import SIZE, channels, smooth
 
-SIZE = 64
 SPEC = PreprocessSpec(size=SIZE, resize=SIZE)
 UInt8 = npt.NDArray[np.uint8]
 
@@ -32,25 +31,11 @@ def decode(source: Source, spec: PreprocessSpec = SPEC) -> tuple[UInt8, Placemen
     return channels(canvas)[:height, :width], placed
 
 
-def channels(canvas: npt.NDArray[np.uint32]) -> UInt8:
-    """Packed pixels as uint8 ``[c, c, 3]``."""
-    return np.stack([(canvas >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)], -1)
-
-
 def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
     """The bytes of a picture file."""
     file = io.BytesIO()
     image.save(file, name, **options)
     return file.getvalue()
-
-
-def smooth(width: int = SIZE, height: int = SIZE) -> UInt8:
-    """A picture that survives JPEG: soft, coloured, different in every corner."""
-    y, x = np.mgrid[0:height, 0:width]
-    red, green = 255 * x / (width - 1), 255 * y / (height - 1)
-    blue = 127 + 120 * np.sin(x / width * 5) * np.cos(y / height * 3)
-    pixels: UInt8 = np.rint(np.stack([red, green, blue], -1)).astype(np.uint8)
-    return pixels
 
 
 def grey() -> Image.Image:
@@ -472,32 +457,3 @@ def test_decoder_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatc
     check_decoder(SPEC)
     with pytest.raises(ConfigError, match=r"penstock\[jpeg\]"):
         check_decoder(SPEC.replace(decoder="simplejpeg"))
-
-
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (500, 375), (9000, 600)])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_packed_pixels_are_pillows_own(size: tuple[int, int], mode: str) -> None:
-    """A view of Pillow's memory, or a copy where it is scattered over several blocks (9000 x 600): the same pixels."""
-    image = Image.effect_noise(size, 90).convert(mode)
-    assert (channels(pack(image)) == np.asarray(image.convert("RGB"))).all()
-
-
-def test_packed_pixels_outlive_their_picture() -> None:
-    """The view keeps Pillow's memory alive: nothing else may be put there while it is read."""
-    views = [pack(Image.new("RGB", (300, 300), (level, level, level))) for level in range(50)]
-    assert [int(view[-1, -1]) & 255 for view in views] == list(range(50))
-
-
-def test_packing_works_without_the_arrow_interface(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Pillow that does not offer it is slower, not wrong."""
-    monkeypatch.delattr(Image.Image, "__arrow_c_array__")
-    assert (channels(pack(Image.fromarray(smooth()))) == smooth()).all()
-
-
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
-def test_arrays_are_packed_in_any_layout(shape: tuple[int, ...]) -> None:
-    """Grey, colour and padded arrays, contiguous or not."""
-    array = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-    for a in (array, array[::-1, ::2]):
-        expected = np.repeat(a[:, :, None], 3, 2) if a.ndim == 2 else a[:, :, :3]
-        assert (channels(pack_array(a)) == expected).all()

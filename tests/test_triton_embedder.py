@@ -17,13 +17,11 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.engine.embedders import ArrayView, Embedder, nonfinite_rows, parse_embedder
-from penstock.engine.embedders.triton.address import HostPort
-from penstock.engine.embedders.triton.over_http import HttpTransport
-from penstock.engine.embedders.triton.waiting import InThread
 from penstock.engine.servers import Tensor, TritonServer, add_model
 from penstock.errors import ConfigError, EmbedderError
 from penstock.preprocess.spec import PreprocessSpec
-from penstock.shm import Place, Ring, SlotLayout
+from penstock.shm import Ring, SlotLayout
+from penstock.tests.triton_slots import SlotOfRing, in_hub, regions, slots
 
 pytestmark = pytest.mark.slow
 
@@ -38,39 +36,6 @@ SPECS = {
 }
 
 
-class SlotOfRing:
-    """A slot, as the pool leases it, that counts who holds it."""
-
-    def __init__(self, ring: Ring, slot: int) -> None:
-        view = ring.view(slot)
-        self.pixels: NDArray[Any] = view.pixels
-        self.embeddings = view.embeddings
-        self.place: Place | None = ring.place(slot)
-        self.holds = 0
-        self.held_ever = 0
-
-    def hold(self) -> Callable[[], None]:
-        self.holds += 1
-        self.held_ever += 1
-        once = [True]
-
-        def release() -> None:
-            if once:
-                once.pop()
-                self.holds -= 1
-
-        return release
-
-
-def slots(ring: Ring, seed: int = 0) -> list[SlotOfRing]:
-    """All slots of a ring, full of noise."""
-    views = [SlotOfRing(ring, slot) for slot in range(ring.slots)]
-    for number, view in enumerate(views):
-        noise = np.random.default_rng(seed + number).integers(0, 250, view.pixels.shape)
-        view.pixels[:] = noise.astype(view.pixels.dtype)
-    return views
-
-
 @contextmanager
 def opened(spec: str, model: str, rows: int) -> Generator[Embedder]:
     with parse_embedder(spec) as embedder:
@@ -81,40 +46,6 @@ def opened(spec: str, model: str, rows: int) -> Generator[Embedder]:
 def ring_for(model: str, rows: int, dimension: int, count: int = 4) -> Ring:
     pixels = SPECS[model]
     return Ring.create(SlotLayout(rows, pixels.pixel_shape(), str(pixels.pixel_dtype()), dimension), count)
-
-
-def in_hub(embedder: Embedder, *works: Callable[[], object]) -> None:
-    """Do `works` at once, each in a greenlet of a hub in a thread of its own, as the engine does."""
-    errors: list[BaseException] = []
-
-    def thread() -> None:
-        try:
-            embedder.start_in_hub()
-            try:
-                gevent.joinall([gevent.spawn(work) for work in works], raise_error=True, timeout=60)
-            finally:
-                embedder.stop_in_hub()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            gevent.get_hub().destroy(destroy_loop=True)
-
-    runner = threading.Thread(target=thread)
-    runner.start()
-    runner.join(90)
-    assert not runner.is_alive()
-    if errors:
-        raise errors[0]
-
-
-def regions(server: TritonServer) -> list[str]:
-    """What the server has mapped."""
-    host, _, port = server.http.partition(":")
-    transport = HttpTransport(HostPort(host, int(port)), InThread())
-    try:
-        return transport.regions()
-    finally:
-        transport.close()
 
 
 @contextmanager

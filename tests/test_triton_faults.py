@@ -45,15 +45,14 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.engine.embedders import ArrayView, Embedder, parse_embedder
-from penstock.engine.embedders.triton.address import HostPort
-from penstock.engine.embedders.triton.over_http import HttpTransport
 from penstock.engine.embedders.triton.owner import Owner, abandoned
 from penstock.engine.embedders.triton.regions import Regions
 from penstock.engine.embedders.triton.waiting import InThread
 from penstock.engine.servers import TritonServer
 from penstock.errors import EmbedderError, EmbedError
 from penstock.preprocess.spec import PreprocessSpec
-from penstock.shm import Place, Ring, SlotLayout
+from penstock.shm import Ring, SlotLayout
+from penstock.tests.triton_slots import SlotOfRing, in_hub, regions, slots, transport
 
 Answers = Callable[[str, NDArray[Any]], NDArray[np.float32]]
 MakeTriton = Callable[..., TritonServer]
@@ -61,32 +60,6 @@ MakeTriton = Callable[..., TritonServer]
 SMALL = PreprocessSpec(size=64, dtype="uint8", mean=None, std=None)
 LARGE = PreprocessSpec(size=224, dtype="uint8", mean=None, std=None)
 SLOW, ERROR, NAN, SHAPE, EXIT = range(250, 255)
-
-
-class SlotOfRing:
-    """A slot, as the pool leases it, that counts who holds it."""
-
-    def __init__(self, ring: Ring, slot: int) -> None:
-        view = ring.view(slot)
-        self.pixels: NDArray[Any] = view.pixels
-        self.embeddings = view.embeddings
-        self.place: Place | None = ring.place(slot)
-        self.holds = 0
-        self.pixels[:] = np.random.default_rng(slot).integers(0, 250, self.pixels.shape, np.uint8)
-
-    def hold(self) -> Callable[[], None]:
-        self.holds += 1
-        once = [True]
-
-        def release() -> None:
-            if once:
-                once.pop()
-                self.holds -= 1
-
-        return release
-
-    def mark(self, row: int, what: int) -> None:
-        self.pixels[row, 0, 0, 0] = what
 
 
 @contextmanager
@@ -99,48 +72,7 @@ def served(
         embedder.open(pixels, rows)
         layout = SlotLayout(rows, pixels.pixel_shape(), "uint8", embedder.dimension)
         with Ring.create(layout, count) as ring:
-            yield embedder, [SlotOfRing(ring, slot) for slot in range(count)]
-
-
-def in_hub(embedder: Embedder, *works: Callable[[], object], beside: Callable[[], object] | None = None) -> None:
-    """Do `works` at once in greenlets of a hub in a thread of its own, and `beside` in the calling thread meanwhile."""
-    errors: list[BaseException] = []
-
-    def thread() -> None:
-        try:
-            embedder.start_in_hub()
-            try:
-                gevent.joinall([gevent.spawn(work) for work in works], raise_error=True, timeout=100)
-            finally:
-                embedder.stop_in_hub()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            gevent.get_hub().destroy(destroy_loop=True)
-
-    runner = threading.Thread(target=thread)
-    runner.start()
-    try:
-        if beside is not None:
-            beside()
-    finally:
-        runner.join(120)
-        assert not runner.is_alive()
-    if errors:
-        raise errors[0]
-
-
-def transport(server: TritonServer) -> HttpTransport:
-    host, _, port = server.http.partition(":")
-    return HttpTransport(HostPort(host, int(port)), InThread())
-
-
-def regions(server: TritonServer) -> list[str]:
-    asked = transport(server)
-    try:
-        return asked.regions()
-    finally:
-        asked.close()
+            yield embedder, slots(ring)
 
 
 def post(server: TritonServer, path: str) -> None:

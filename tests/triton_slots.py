@@ -1,0 +1,99 @@
+"""What tests of the Triton embedder share: slots of a ring that count their holds, and a hub of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.engine.embedders import Embedder
+from penstock.engine.embedders.triton.address import HostPort
+from penstock.engine.embedders.triton.over_http import HttpTransport
+from penstock.engine.embedders.triton.waiting import InThread
+from penstock.engine.servers import TritonServer
+from penstock.shm import Place, Ring
+
+
+class SlotOfRing:
+    """A slot, as the pool leases it, that counts who holds it."""
+
+    def __init__(self, ring: Ring, slot: int) -> None:
+        view = ring.view(slot)
+        self.pixels: NDArray[Any] = view.pixels
+        self.embeddings = view.embeddings
+        self.place: Place | None = ring.place(slot)
+        self.holds = 0
+        self.held_ever = 0
+
+    def hold(self) -> Callable[[], None]:
+        """See ``View``."""
+        self.holds += 1
+        self.held_ever += 1
+        once = [True]
+
+        def release() -> None:
+            if once:
+                once.pop()
+                self.holds -= 1
+
+        return release
+
+    def mark(self, row: int, what: int) -> None:
+        """Ask the model ``faulty`` for something at this row."""
+        self.pixels[row, 0, 0, 0] = what
+
+
+def slots(ring: Ring, seed: int = 0) -> list[SlotOfRing]:
+    """All slots of a ring, full of noise below the values that models take for marks."""
+    views = [SlotOfRing(ring, slot) for slot in range(ring.slots)]
+    for number, view in enumerate(views):
+        noise = np.random.default_rng(seed + number).integers(0, 250, view.pixels.shape)
+        view.pixels[:] = noise.astype(view.pixels.dtype)
+    return views
+
+
+def in_hub(embedder: Embedder, *works: Callable[[], object], beside: Callable[[], object] | None = None) -> None:
+    """Do `works` at once in greenlets of a hub in a thread of its own, and `beside` in the calling thread meanwhile."""
+    errors: list[BaseException] = []
+
+    def thread() -> None:
+        try:
+            embedder.start_in_hub()
+            try:
+                gevent.joinall([gevent.spawn(work) for work in works], raise_error=True, timeout=100)
+            finally:
+                embedder.stop_in_hub()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            gevent.get_hub().destroy(destroy_loop=True)
+
+    runner = threading.Thread(target=thread)
+    runner.start()
+    try:
+        if beside is not None:
+            beside()
+    finally:
+        runner.join(120)
+        assert not runner.is_alive()
+    if errors:
+        raise errors[0]
+
+
+def transport(server: TritonServer) -> HttpTransport:
+    """A connection to ask the server itself."""
+    host, _, port = server.http.partition(":")
+    return HttpTransport(HostPort(host, int(port)), InThread())
+
+
+def regions(server: TritonServer) -> list[str]:
+    """What the server has mapped."""
+    asked = transport(server)
+    try:
+        return asked.regions()
+    finally:
+        asked.close()
