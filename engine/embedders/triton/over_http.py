@@ -62,6 +62,7 @@ class HttpTransport:
     def __init__(self, server: HostPort, waits: Waits) -> None:
         self._server, self._waits = server, waits
         self._idle: list[_Connection] = []
+        self._closed = False
 
     def metadata(self, model: str, version: str) -> Mapping[str, Any]:
         """See `Transport`."""
@@ -106,7 +107,8 @@ class HttpTransport:
         return _answer(query, _parsed(content[:split]), memoryview(content)[split:])
 
     def close(self) -> None:
-        """See `Transport`."""
+        """See `Transport`. A request that is under way closes its connection when it ends."""
+        self._closed = True
         while self._idle:
             self._idle.pop().close()
 
@@ -147,7 +149,7 @@ class HttpTransport:
         return _Connection(self._server, self._waits)
 
     def _keep(self, connection: _Connection, response: HTTPResponse) -> None:
-        if response.will_close:
+        if response.will_close or self._closed:
             connection.close()
         else:
             self._idle.append(connection)
