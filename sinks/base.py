@@ -224,7 +224,11 @@ class Sink(ABC):
         """Let go of everything: connections, threads, processes, locks. Idempotent."""
 
     def __enter__(self) -> Self:
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

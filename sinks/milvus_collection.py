@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import CollectionMismatchError, ConfigError, SinkError
-from .milvus_errors import caught, quiet
+from .milvus_errors import caught
 from .schema import (
     KEY,
     NOTE_PROPERTY,
@@ -63,7 +63,7 @@ class Collection:
         return bool(self._client.has_collection(self._spec.name, timeout=self._seconds))
 
     def prepare(self, where: str) -> Layout:
-        """Make it, or check the one there, and load it. Also finishes one left without an index or partition.
+        """Make it, or check the one there, and load it. Also finishes one left without an index, a partition or a note.
 
         Args:
             where: the address, for messages.
@@ -86,6 +86,10 @@ class Collection:
         check_metric(str(client.describe_index(name, index, timeout=seconds)["metric_type"]), spec)
         self._find_partition()
         client.load_collection(name, timeout=seconds)
+        # What made rows that are there already is not known, and stays so.
+        if self.lite and spec.note and not layout.note and not self.count():
+            self._keep_note()
+            layout = self._layout()
         return layout
 
     def rehearse(self) -> Layout:
@@ -99,7 +103,7 @@ class Collection:
         try:
             stand_in._create()
             stand_in._create_index()
-            return stand_in._layout()
+            return replace(stand_in._layout(), note=spec.note)
         finally:
             with suppress(*caught()):
                 stand_in.drop()
@@ -164,12 +168,12 @@ class Collection:
         except Exception:
             if not self.exists():
                 raise
-            return  # another process was faster; what it made is checked like any other
-        if self._spec.note:
-            # Servers that take no properties of ours have it in the description; Milvus Lite is the other way round.
-            with suppress(*caught()), quiet():
-                own = {NOTE_PROPERTY: self._spec.note}
-                self._client.alter_collection_properties(self._spec.name, properties=own, timeout=self._seconds)
+            # Another process was faster; what it made is checked like any other.
+
+    def _keep_note(self) -> None:
+        """Milvus Lite keeps no description of a collection, where servers have the note; it has properties."""
+        own = {NOTE_PROPERTY: self._spec.note}
+        self._client.alter_collection_properties(self._spec.name, properties=own, timeout=self._seconds)
 
     def _create_index(self) -> None:
         spec = self._spec
@@ -237,8 +241,8 @@ def wait_for_index(
         if state.seconds >= seconds:
             raise SinkError(
                 f"the index covers {state.indexed} of {max(state.rows, rows)} rows after {seconds:g} s; all rows are in"
-                " the store, and the server goes on building. Searches may be slow until then; to wait longer, give"
-                " --wait-index more seconds"
+                " the store, and the server goes on building. Searches may be slow until then; to wait longer:"
+                " --wait-index (of penstock import: --timeout)"
             )
         if pause.wait(min(_LOOK_AGAIN, seconds)):
             return state

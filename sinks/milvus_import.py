@@ -122,6 +122,7 @@ class _Import:
             max(0.0, self._deadline - time.monotonic()),
             lambda index: self._told(ImportProgress(rows, done, rows, index)),
         )
+        self._wait_visible()  # what a file that was loaded twice adds may have come later than the right number
         return ImportProgress(rows, done, rows, state)
 
     def _check_server(self) -> None:

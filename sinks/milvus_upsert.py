@@ -52,13 +52,21 @@ def upsert(client: Any, collection: str, rows: list[dict[str, Any]], *, partitio
         message = message_of(collection, rows, partition, schema, timestamp)
         if message is not None:
             try:
-                answer = handler._stub.Upsert(message, timeout=seconds, metadata=context.to_grpc_metadata())
-                check_status(answer.status)
+                check_status(_sent(handler, message, context, seconds).status)
             except SchemaMismatchRetryableException:
                 pass  # the collection has changed: the long way reads its schema anew
             else:
                 return
     client.upsert(collection, rows, timeout=seconds, partition_name=partition, retry_on_rate_limit=False)
+
+
+def _sent(handler: Any, message: Any, context: Any, seconds: float) -> Any:
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        return handler._stub.Upsert(message, timeout=seconds, metadata=context.to_grpc_metadata())
+    except ValueError as error:  # gRPC's own way to say that another thread has closed the channel meanwhile
+        raise MilvusException(message=f"closed channel: {error}") from error
 
 
 def has_inside(client: Any) -> bool:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -17,8 +18,9 @@ import pytest
 from milvus_lite.db import MilvusLite
 
 from penstock.errors import SinkError, SinkUnavailableError
-from penstock.sinks import MilvusSink, RowBatch
+from penstock.sinks import MilvusSink, RowBatch, milvus_upsert
 from penstock.sinks import milvus_lite as lite
+from penstock.sinks.milvus_collection import Collection
 from penstock.sinks.milvus_lite import LiteServer
 
 DIMENSION = 4
@@ -247,3 +249,45 @@ def test_the_server_listens_on_loopback_only(sink: MilvusSink) -> None:
     # hexadecimal, in host order: 127.0.0.1, or the same in the IPv6 table
     hosts = {address.split(":")[0] for address in listening}
     assert hosts <= {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+def test_a_connection_that_another_thread_closes_meanwhile_is_made_anew(
+    sink: MilvusSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC says so with an error of its own, a bare ValueError, once the message is made."""
+    make, connection = milvus_upsert.message_of, cast("Any", sink)._connection
+    closed: list[object] = []
+
+    def closing(*arguments: Any) -> Any:
+        if not closed:
+            closed.append(connection._client)
+            connection._give_up(connection._client)
+        return make(*arguments)
+
+    monkeypatch.setattr(milvus_upsert, "message_of", closing)
+    assert sink.write(make_rows(3)).written == 3
+    assert closed
+    assert sink.count() == 3
+
+
+@pytest.mark.parametrize(("rows", "note"), [(0, "gist"), (2, "")])
+def test_a_collection_made_by_a_job_that_died_before_its_note_gets_one_while_it_is_empty(
+    rows: int, note: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of rows that are there already nobody knows what made them."""
+
+    class DiedError(Exception):
+        pass
+
+    def die(collection: Collection) -> None:
+        raise DiedError(str(collection))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "_keep_note", die)
+        with pytest.raises(DiedError), MilvusSink(path, "images", DIMENSION, note="gist"):
+            pass
+    with MilvusSink(path, "images", DIMENSION) as plain:
+        plain.write(make_rows(rows))
+        assert plain.note == ""
+    with MilvusSink(path, "images", DIMENSION, note="gist") as again:
+        assert again.note == note
