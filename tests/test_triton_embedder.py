@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from penstock.engine.servers import Tensor, TritonServer, add_model
 from penstock.errors import ConfigError, EmbedderError
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.shm import Ring, SlotLayout
-from penstock.tests.triton_slots import SlotOfRing, in_hub, regions, slots
+from penstock.tests.triton_slots import SlotOfRing, in_hub, regions, relay, slots
 
 pytestmark = pytest.mark.slow
 
@@ -46,56 +45,6 @@ def opened(spec: str, model: str, rows: int) -> Generator[Embedder]:
 def ring_for(model: str, rows: int, dimension: int, count: int = 4) -> Ring:
     pixels = SPECS[model]
     return Ring.create(SlotLayout(rows, pixels.pixel_shape(), str(pixels.pixel_dtype()), dimension), count)
-
-
-@contextmanager
-def relay(target: str) -> Generator[tuple[str, list[int], Callable[[], None]]]:
-    """A TCP relay before a server: its address, bytes to the server and back so far, and what cuts all it carries."""
-    host, _, port = target.partition(":")
-    counts = [0, 0]
-    sockets: list[socket.socket] = []
-    threads: list[threading.Thread] = []
-
-    def pump(source: socket.socket, sink: socket.socket, way: int) -> None:
-        try:
-            while data := source.recv(1 << 18):
-                counts[way] += len(data)
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection((host, int(port)))
-            sockets.extend((client, server))
-            for pair in ((client, server, 0), (server, client, 1)):
-                threads.append(threading.Thread(target=pump, args=pair))
-                threads[-1].start()
-
-    def cut() -> None:
-        for end in sockets:
-            with suppress(OSError):  # it may be gone already
-                end.shutdown(socket.SHUT_RDWR)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(30)
-        threads.append(threading.Thread(target=accept))
-        threads[0].start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}", counts, cut
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            threads[0].join(10)
-            cut()
-            for thread in threads[1:]:
-                thread.join(10)
-            for end in sockets:
-                end.close()
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -389,6 +338,7 @@ def test_models_of_every_form_give_the_same_vectors(
             np.testing.assert_allclose(view.embeddings[:6], view.pixels[:6].astype(np.float32).mean((2, 3)), rtol=1e-3)
             np.testing.assert_array_equal(view.embeddings, plain.embeddings)
             assert not view.embeddings[6].any()
+            assert bool(view.held_ever) is (out == "FP32")  # written in place; of the fixed batches, the full ones
 
 
 def test_in_hub_requests_go_on_at_once_and_in_order_of_asking(triton: TritonServer) -> None:

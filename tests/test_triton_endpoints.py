@@ -4,77 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
-from typing import Any
 
+import gevent
 import pytest
 
-from penstock.engine.embedders.triton.address import HostPort
-from penstock.engine.embedders.triton.endpoints import Endpoint, Fleet
+from penstock.engine.embedders.triton.endpoints import Endpoint
 from penstock.engine.embedders.triton.faults import Fault, fault_of
-from penstock.engine.embedders.triton.owner import Owner
-from penstock.engine.embedders.triton.regions import Regions
-from penstock.engine.embedders.triton.transport import Answer, Query, ServerSaid, Transport
-from penstock.engine.embedders.triton.waiting import InThread
+from penstock.engine.embedders.triton.transport import ServerSaid
+from penstock.engine.embedders.triton.waiting import InHub
 from penstock.errors import EmbedderError
-from penstock.shm import Place
+from penstock.tests.triton_fakes import PLACE, Scripted, fleet, on_a_hub
 
 CRASH = ServerSaid(500, "Stub process 'm_0_0' is not healthy.")
-PLACE = Place("penstock-" + "0" * 32, 4096, 64, 128)
-
-
-class Scripted:
-    """A `Transport` whose registrations answer as told."""
-
-    piece: int | None = None
-
-    def __init__(self, *answers: Exception | None) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
-
-    def _next(self, what: str) -> None:
-        self.asked.append(what)
-        answer = self.answers.pop(0) if self.answers else None
-        if answer is not None:
-            raise answer
-
-    def register(self, region: str, key: str, nbytes: int) -> None:
-        self._next(f"register {key} {nbytes}")
-
-    def unregister(self, region: str) -> None:
-        self._next("unregister")
-
-    def regions(self) -> list[str]:
-        return []
-
-    def metadata(self, model: str, version: str) -> Mapping[str, Any]:
-        raise AssertionError
-
-    config = metadata
-
-    def models(self) -> list[str]:
-        raise AssertionError
-
-    def ready(self, model: str, version: str) -> bool:
-        raise AssertionError
-
-    def infer(self, query: Query, seconds: float) -> Answer:
-        raise AssertionError
-
-    def close(self) -> None:
-        self.asked.append("close")
-
-
-def regions_with(transport: Transport) -> Regions:
-    return Regions("here", transport, InThread(), Owner.current())
-
-
-def fleet(count: int = 1, *, well: bool = True, patience: float = 5.0, capacity: int = 1) -> Fleet:
-    endpoints: list[Endpoint] = []
-    for number in range(count):
-        transport = Scripted()
-        endpoints.append(Endpoint(HostPort("h", number + 1), transport, regions_with(transport), capacity))
-    return Fleet("test", endpoints, InThread(), lambda _: well, patience)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +24,7 @@ def fleet(count: int = 1, *, well: bool = True, patience: float = 5.0, capacity:
         (ConnectionRefusedError(111, "Connection refused"), Fault.AWAY),
         (TimeoutError("timed out"), Fault.AWAY),
         (ConnectionError("an answer that is no JSON"), Fault.AWAY),
+        (ConnectionResetError(104, "Connection reset by peer"), Fault.CRASHED),
         (ServerSaid(404, "Request for unknown model: 'm' is not found"), Fault.AWAY),
         (ServerSaid(404, "Request for unknown model: 'm' version 7 is not found"), Fault.AWAY),
         (ServerSaid(503, "Request for unknown model: 'm' version 1 is not at ready state"), Fault.AWAY),
@@ -168,7 +110,7 @@ def test_a_server_that_is_well_again_is_asked_again(caplog: pytest.LogCaptureFix
     servers = fleet()
     (endpoint,) = servers.endpoints
     released: list[int] = []
-    endpoint.held.append(lambda: released.append(1))
+    endpoint.regions.keep(PLACE.segment, lambda: released.append(1))
     outcomes: list[Exception | None] = [ConnectionResetError("cut"), None]
 
     def work(_: Endpoint) -> str:
@@ -191,9 +133,9 @@ def test_patience_ends_whether_probes_fail_or_only_the_requests(well: bool) -> N
     servers = fleet(well=well, patience=0.3)
 
     def work(_: Endpoint) -> None:
-        raise ConnectionResetError("cut")
+        raise TimeoutError("silent")
 
-    with pytest.raises(EmbedderError, match=r"no answer from h:1 for 0.3 s; .*cut.*patience="):
+    with pytest.raises(EmbedderError, match=r"no answer from h:1 for 0.3 s; .*silent.*patience="):
         servers.run(work)
 
 
@@ -210,24 +152,6 @@ def test_a_success_renews_the_patience() -> None:
                 raise outcome
 
         servers.run(work)
-
-
-def test_what_kills_the_model_again_and_again_is_told_apart_from_a_model_that_is_dead() -> None:
-    """Twice, and it had answered in between: it is these rows. Never answered again: it is the model."""
-    servers = fleet(patience=0.5)
-
-    def poison(endpoint: Endpoint) -> None:
-        endpoint.crashed = False  # another request was answered meanwhile
-        raise CRASH
-
-    with pytest.raises(ServerSaid, match="not healthy"):
-        servers.run(poison)
-
-    def dead(_: Endpoint) -> None:
-        raise CRASH
-
-    with pytest.raises(EmbedderError, match="not healthy"):
-        fleet(patience=0.5).run(dead)
 
 
 def test_requests_given_up_take_up_room() -> None:
@@ -258,105 +182,126 @@ def test_a_refusal_is_an_answer() -> None:
     assert servers.endpoints[0].in_flight == 0
 
 
-def test_a_segment_is_registered_once_whole_and_dropped_by_name() -> None:
-    """From its beginning, all of it; the second user finds it there."""
-    transport = Scripted()
-    known = regions_with(transport)
-    assert known.name(PLACE) == known.name(PLACE)
-    assert known.drop()
-    assert transport.asked == [f"register /{PLACE.segment} 4096", "unregister"]
+def test_patience_is_kept_though_a_neighbour_is_answered_late() -> None:
+    """Its server is out already: that answer is no sign that the server is well, and the clock runs on."""
+
+    def work(waits: InHub) -> None:
+        servers = fleet(well=False, patience=0.5, capacity=2, waits=waits)
+        (endpoint,) = servers.endpoints
+        out = waits.signal()
+
+        def late(_: Endpoint) -> str:
+            assert out.wait(10)
+            return "late"
+
+        def silent(_: Endpoint) -> None:
+            raise TimeoutError("no answer")
+
+        neighbour = gevent.spawn(servers.run, late)
+        asker = gevent.spawn(servers.run, silent)
+        while endpoint.healthy:
+            waits.pause(0.01)
+        out.set()
+        assert neighbour.get(timeout=10) == "late"
+        with pytest.raises(EmbedderError, match="no answer from h:1"):
+            asker.get(timeout=10)
+
+    on_a_hub(work)
 
 
-def test_concurrent_first_users_wait_for_one_registration() -> None:
-    """Eight threads, one call."""
-    transport = Scripted()
-    known = regions_with(transport)
-    gate = threading.Event()
-    plain = transport.register
+def test_patience_begins_when_a_late_request_takes_the_last_server_out() -> None:
+    """Nobody waits for that request any more; who comes next must not wait for ever."""
 
-    def slow(region: str, key: str, nbytes: int) -> None:
-        assert gate.wait(10)
-        plain(region, key, nbytes)
+    def work(waits: InHub) -> None:
+        servers = fleet(well=False, patience=0.3, waits=waits)
+        servers.endpoints[0].take_out(ConnectionResetError("cut"))
+        with pytest.raises(EmbedderError, match="no answer from h:1"):
+            servers.run(lambda _: None)
 
-    transport.register = slow  # type: ignore[method-assign]
-    names: list[str | None] = []
-    threads = [threading.Thread(target=lambda: names.append(known.name(PLACE))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    gate.set()
-    for thread in threads:
-        thread.join(10)
-    assert len(names) == 8
-    assert len(set(names)) == 1
-    assert len(transport.asked) == 1
+    on_a_hub(work)
 
 
-@pytest.mark.parametrize(
-    ("answer", "usable"),
-    [
-        (ServerSaid(400, "shared memory region 'r' already in manager"), True),
-        (ServerSaid(403, "This API is restricted, expecting header 'k'"), False),
-        (ServerSaid(503, "This protocol is restricted, expecting header 'k'"), False),
-        (ServerSaid(500, "Unable to open shared memory region: '/penstock-0'"), False),
-        (ServerSaid(404, "Not Found"), False),
-        (ServerSaid(501, "unimplemented"), False),
-    ],
-)
-def test_a_refused_registration_means_bodies(answer: ServerSaid, usable: bool) -> None:
-    """Whatever the reason; it is kept for the warning. A name that is taken is ours."""
-    transport = Scripted(answer)
-    known = regions_with(transport)
-    assert (known.name(PLACE) is not None) is usable
-    assert known.refused == (None if usable else str(answer))
-    known.name(PLACE)
-    assert len(transport.asked) == 1
+def test_trouble_while_nobody_asked_is_not_counted() -> None:
+    """A server that was out long ago, and has been well since, may fail once."""
+    servers = fleet(patience=0.2)
+    servers.endpoints[0].take_out(TimeoutError("silent"))
+    assert servers.run(lambda _: "first") == "first"
+    servers.endpoints[0].take_out(TimeoutError("silent"))
+    servers.endpoints[0].healthy = True
+    threading.Event().wait(0.3)
+    outcomes: list[Exception | None] = [TimeoutError("slow"), None]
+
+    def work(_: Endpoint) -> str:
+        outcome = outcomes.pop(0)
+        if outcome:
+            raise outcome
+        return "done"
+
+    assert servers.run(work) == "done"
 
 
-@pytest.mark.parametrize("trouble", [TimeoutError("slow"), ServerSaid(503, "busy")])
-def test_a_registration_that_was_not_answered_is_tried_again(trouble: Exception) -> None:
-    """It says nothing about whether the server maps our memory."""
-    known = regions_with(Scripted(trouble, None))
-    with pytest.raises(type(trouble)):
-        known.name(PLACE)
-    assert known.name(PLACE) is not None
+def test_threads_do_not_wait_for_the_probe_of_a_silent_server() -> None:
+    """Whoever probes has left the line; and while another server has room, nobody probes."""
+    probing, end = threading.Event(), threading.Event()
+
+    def check(_: Endpoint) -> bool:
+        probing.set()
+        assert end.wait(10)
+        return True
+
+    servers = fleet(2, well=check)
+    silent, well = servers.endpoints
+    silent.take_out(TimeoutError("silent"))
+    silent.probe_at = 0.0
+    assert servers.run(lambda endpoint: endpoint.server.port) == 2
+    assert not probing.is_set()
+
+    entered, leave = threading.Event(), threading.Event()
+    ports: list[int] = []
+
+    def slow(endpoint: Endpoint) -> None:
+        entered.set()
+        assert leave.wait(10)
+        ports.append(endpoint.server.port)
+
+    threads = [threading.Thread(target=servers.run, args=(slow,))]
+    threads[0].start()
+    assert entered.wait(10)
+    threads.append(threading.Thread(target=servers.run, args=(lambda e: ports.append(e.server.port),)))
+    threads[1].start()
+    assert probing.wait(10)  # the other server is full
+    leave.set()
+    threads[0].join(10)
+    assert servers.run(lambda endpoint: endpoint.server.port) == 2  # though the probe is not over
+    end.set()
+    threads[1].join(10)
+    assert ports[0] == 2
+    assert len(ports) == 2
+    assert well.healthy
 
 
-def test_memory_in_use_is_unregistered_a_little_later() -> None:
-    """Triton refuses while a request still uses it."""
-    busy = ServerSaid(500, "Cannot unregister shared memory region 'r', it is currently in use.")
-    transport = Scripted(None, busy, busy, None)
-    known = regions_with(transport)
-    known.name(PLACE)
-    assert known.drop()
-    assert transport.asked.count("unregister") == 3
+def test_all_servers_are_left_at_once() -> None:
+    """Each of them may be silent for as long as a call may take."""
 
+    def work(waits: InHub) -> None:
+        servers = fleet(3, waits=waits)
+        arrived, all_here = [0], waits.signal()
+        for endpoint in servers.endpoints:
+            endpoint.regions.name(PLACE)
 
-def test_a_server_that_forgets_every_registration_gets_bodies() -> None:
-    """A load balancer between us and several servers; one loss, as after a restart, is forgiven."""
-    known = regions_with(Scripted())
-    for _ in range(5):
-        assert known.name(PLACE) is not None
-        known.lost(PLACE.segment)
-        known.lost(PLACE.segment)  # two requests were under way
-        known.drop()
-        assert known.name(PLACE) is not None
-        known.worked()
-    for _ in range(3):
-        assert known.name(PLACE) is not None
-        known.lost(PLACE.segment)
-        known.drop()
-    assert known.name(PLACE) is None
-    assert known.refused == "it forgets what it was shown"
-    known.drop()
-    assert known.name(PLACE) is None
+            def unregister(region: str) -> None:
+                del region
+                arrived[0] += 1
+                if arrived[0] == 3:
+                    all_here.set()
+                assert all_here.wait(10), "one after the other"
 
+            assert isinstance(endpoint.transport, Scripted)
+            endpoint.transport.unregister = unregister  # type: ignore[method-assign]
+        servers.close()
+        assert arrived == [3]
+        for endpoint in servers.endpoints:
+            assert isinstance(endpoint.transport, Scripted)
+            assert endpoint.transport.asked[-1] == "close"
 
-@pytest.mark.slow
-def test_memory_that_stays_in_use_stays_registered() -> None:
-    """After a second the rest goes on; the slots stay held."""
-    busy = ServerSaid(500, "Cannot unregister shared memory region 'r', it is currently in use.")
-    transport = Scripted(None, *[busy] * 100)
-    known = regions_with(transport)
-    name = known.name(PLACE)
-    assert not known.drop()
-    assert known.name(PLACE) == name
+    on_a_hub(work)

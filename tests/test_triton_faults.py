@@ -98,6 +98,7 @@ def until(what: Callable[[], object], seconds: float = 30.0) -> None:
         pause.wait(0.01)
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "away"), [("http", 0.0), ("grpc", 0.0), ("http", 30.0)])
 def test_a_server_killed_in_the_middle_and_back_again_loses_nothing(
@@ -127,6 +128,7 @@ def test_a_server_killed_in_the_middle_and_back_again_loses_nothing(
     assert regions(server) == []
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_stopped_server_keeps_its_slots_held_until_it_is_done_with_them(
     make_triton: MakeTriton, triton_answer: Answers
@@ -170,7 +172,7 @@ def test_the_deadline_of_a_request_leaves_its_slot_held_until_the_late_answer(
 ) -> None:
     """A picture that takes 3 s, and a deadline of 1 s: the batch is given up, the server reads on."""
     server = make_triton("faulty")
-    with served(url(server, "faulty", protocol, timeout=1, patience=1.5)) as (embedder, (view, *_)):
+    with served(url(server, "faulty", protocol, timeout=1, patience=0.5)) as (embedder, (view, *_)):
         view.mark(2, SLOW)
         holds: list[int] = []
 
@@ -343,7 +345,7 @@ def test_a_registration_whose_answer_was_lost_is_ours(triton: TritonServer) -> N
     """The server says that the name is taken; nobody else could have taken it."""
     asked = transport(triton)
     with Ring.create(SlotLayout(1, (3, 8, 8), "uint8", 4), 1) as ring:
-        known = Regions("here", asked, InThread(), Owner.current())
+        known = Regions("here", asked, InThread(), Owner.current(), {})
         name = known.name(ring.place(0))
         known.lost(ring.name)  # as if the answer had never come
         assert known.name(ring.place(0)) == name
@@ -353,6 +355,7 @@ def test_a_registration_whose_answer_was_lost_is_ours(triton: TritonServer) -> N
     asked.close()
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_regions_of_a_killed_client_are_given_back_by_the_next_start(protocol: str, make_triton: MakeTriton) -> None:

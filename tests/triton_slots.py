@@ -1,9 +1,11 @@
-"""What tests of the Triton embedder share: slots of a ring that count their holds, and a hub of its own."""
+"""What tests of the Triton embedder share: slots that count their holds, a hub of its own, a relay before a server."""
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gevent
@@ -97,3 +99,53 @@ def regions(server: TritonServer) -> list[str]:
         return asked.regions()
     finally:
         asked.close()
+
+
+@contextmanager
+def relay(target: str) -> Generator[tuple[str, list[int], Callable[[], None]]]:
+    """A TCP relay before a server: its address, bytes to the server and back so far, and what cuts all it carries."""
+    host, _, port = target.partition(":")
+    counts = [0, 0]
+    sockets: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def pump(source: socket.socket, sink: socket.socket, way: int) -> None:
+        try:
+            while data := source.recv(1 << 18):
+                counts[way] += len(data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection((host, int(port)))
+            sockets.extend((client, server))
+            for pair in ((client, server, 0), (server, client, 1)):
+                threads.append(threading.Thread(target=pump, args=pair))
+                threads[-1].start()
+
+    def cut() -> None:
+        for end in sockets:
+            with suppress(OSError):  # it may be gone already
+                end.shutdown(socket.SHUT_RDWR)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        threads.append(threading.Thread(target=accept))
+        threads[0].start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", counts, cut
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            threads[0].join(10)
+            cut()
+            for thread in threads[1:]:
+                thread.join(10)
+            for end in sockets:
+                end.close()

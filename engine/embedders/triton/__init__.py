@@ -9,6 +9,7 @@
     endpoints.py  Fleet: the least loaded server that is well; waiting in line; taking out, probing, patience
     exchange.py   one request: in shared memory where the server maps it, else in the body
     regions.py    which segments a server has mapped for us; `owner.py`: names that say whose they are
+    processes.py  which processes have a segment mapped: the proof that a server can write there no more
     faults.py     what an error means: away, region lost, crashed, refused, misfit
     transport.py  what is needed of a connection; `over_http.py`, `over_grpc.py`: the two there are
     waiting.py    how to wait: in greenlets of a hub, or in threads that have none
@@ -25,10 +26,17 @@ to the registration, never assumed; pixels then travel in the body, which is sen
 is said once for each server.
 
 **When no answer comes** within ``timeout``, the caller goes on to another server, or the same one later; the request is
-left under way, with its hold, because the server may still read and write the slot. The hold ends with the late answer,
-with the proof that the server's process is gone (connection refused), or when the server has let go of all our regions,
-which it refuses while a request uses one. Requests given up keep their place in the server's count, so a server that is
+left under way, with its hold, because the server may still write to the slot. The hold ends with the late answer, or
+when the server's process is seen to have the segment mapped no more: it has unregistered it, which waits for the
+requests that use it, or it is dead. What an address answers, or that it refuses, proves nothing: a proxy may stand
+there. Until then the segment's other batches travel in bodies. A server whose process cannot be seen is not let write
+at all: its vectors come in the answer. Requests given up keep their place in the server's count, so a server that is
 merely slow is not buried under repetitions.
+
+**When a server dies of a request** (its model's process, or all of it), whoever was under way there is repeated alone,
+and a server is trusted again when it has embedded black pictures. What kills it twice alone is to blame, and bisected.
+Where every row of a batch is refused in the same words, black pictures tell whether it is the model: its server is out
+then, like one that is away.
 
 **Threads and hubs.** `start_in_hub` makes the connections for greenlets; they and all state around them belong to that
 thread, until `stop_in_hub` unregisters and closes. Any other thread that calls ``embed`` gets blocking sockets and the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,13 +30,13 @@ from .contract import Contract
 from .discovery import contract_at, discover, need_same
 from .endpoints import Endpoint, Fleet
 from .exchange import Exchange, vector_shape
-from .faults import Fault, fault_of
+from .faults import Fault, Trouble, fault_of
 from .over_grpc import GrpcTransport
 from .over_http import HttpTransport
 from .owner import Owner
 from .regions import Regions
-from .transport import ServerSaid, Transport
-from .waiting import InHub, InThread, Waits
+from .transport import Answer, Transport
+from .waiting import InHub, InThread, Signal, Waits
 
 _TRANSPORTS: Final[dict[Protocol, Callable[[HostPort, Waits], Transport]]] = {
     "http": HttpTransport,
@@ -54,6 +55,7 @@ class TritonEmbedder(Embedder):
         self._contract: Contract | None = None
         self._dimension: int | None = None
         self._rows = 0
+        self._black: Array = np.zeros(0)  # pictures to try the model on
         self._plain: _Seat | None = None  # for threads without a hub
         self._green: _Seat | None = None  # for greenlets of the hub that runs in ...
         self._hub_thread: int | None = None  # ... this thread
@@ -88,6 +90,10 @@ class TritonEmbedder(Embedder):
         """
         return self._agreed().wants
 
+    def memory(self, spec: Pixels, rows: int) -> int:
+        """Bodies of all requests under way, as they are needed where a server cannot share memory."""
+        return 2 * self.concurrency * rows * math.prod(spec.pixel_shape()) * spec.pixel_dtype().itemsize
+
     def check(self, spec: Pixels) -> None:
         """Hold the pixels against the model's input. Asks the servers."""
         self._agreed().check(self.name, spec)
@@ -96,10 +102,15 @@ class TritonEmbedder(Embedder):
         """Try the model on black pictures, which also tells a dimension that it does not."""
         self.check(spec)
         contract = self._agreed()
-        fleet = self._fleet(InThread())
         count = contract.fixed or min(rows, 2, contract.step or 2)
-        probe = np.zeros((count, *spec.pixel_shape()), spec.pixel_dtype())
-        self._dimension = self._tried(fleet, contract, probe)
+        self._black = np.zeros((count, *spec.pixel_shape()), spec.pixel_dtype())
+        self.close()
+        fleet = self._fleet(InThread())
+        try:
+            self._dimension = self._tried(fleet, contract)
+        except BaseException:
+            fleet.close()
+            raise
         self._rows = rows
         self._plain = self._seat(fleet, InThread())
 
@@ -110,10 +121,12 @@ class TritonEmbedder(Embedder):
         if seat is None:
             raise EmbedderError(f"{self.name}: embed() before open()")
         need_batch(self, view, rows, self._rows)
-        refused = dict(NONE_REFUSED)
-        step = self._agreed().step or max(rows, 1)
-        for start in range(0, rows, step):
-            refused |= bisect(lambda a, b: self._rows_at(seat, view, a, b), start, min(start + step, rows))
+        refused = self._refused(seat, view, rows)
+        if _alike(refused, rows) and seat.fleet.doubt():
+            # The model was ill and not the pictures. Its server is out until it is well: elsewhere, or then.
+            refused = self._refused(seat, view, rows)
+            if _alike(refused, rows) and seat.fleet.doubt():
+                raise EmbedderError(f"{self.name} refuses every picture, black ones, too: {refused[0]}")
         for row in nonfinite_rows(view.embeddings[:rows]):
             refused.setdefault(row, EmbedError(f"{self.name}: the model returned NaN or infinity for this picture"))
         return refused
@@ -140,6 +153,14 @@ class TritonEmbedder(Embedder):
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
+    def _refused(self, seat: _Seat, view: View, rows: int) -> dict[int, EmbedError]:
+        """Embed the rows, and find those that the model refuses."""
+        refused = dict(NONE_REFUSED)
+        step = self._agreed().step or max(rows, 1)
+        for start in range(0, rows, step):
+            refused |= bisect(lambda a, b: self._rows_at(seat, view, a, b), start, min(start + step, rows))
+        return refused
+
     @property
     def _capacity(self) -> int:
         return self._address.concurrency or 2 * self._agreed().instances
@@ -152,10 +173,12 @@ class TritonEmbedder(Embedder):
     def _fleet(self, waits: Waits) -> Fleet:
         owner, connect = Owner.current(), _TRANSPORTS[self._address.protocol]
         endpoints: list[Endpoint] = []
+        pending: dict[str, Signal] = {}
         for server in self._address.servers:
             transport = connect(server, waits)
-            endpoints.append(Endpoint(server, transport, Regions(str(server), transport, waits, owner), self._capacity))
-        return Fleet(self.name, endpoints, waits, self._serves, self._address.patience)
+            regions = Regions(str(server), transport, waits, owner, pending)
+            endpoints.append(Endpoint(server, transport, regions, self._capacity))
+        return Fleet(self.name, endpoints, waits, self._serves, self._try_black, self._address.patience)
 
     def _serves(self, endpoint: Endpoint) -> bool:
         """Whether a server that was away can be asked again: it may have come back with another model."""
@@ -172,12 +195,21 @@ class TritonEmbedder(Embedder):
         exchange = Exchange(self.name, self._agreed(), self.dimension, waits, self._address.timeout, share=share)
         return _Seat(fleet, exchange, waits)
 
-    def _tried(self, fleet: Fleet, contract: Contract, probe: Array) -> int:
+    def _try_black(self, endpoint: Endpoint) -> Answer:
+        """A server's answer for black pictures.
+
+        Raises:
+            OSError, ServerSaid: it has none.
+        """
+        trial = Exchange(self.name, self._agreed(), 0, InThread(), self._address.timeout, share=False)
+        return trial.ask(endpoint, self._black)
+
+    def _tried(self, fleet: Fleet, contract: Contract) -> int:
         """The dimension, from an answer for black pictures."""
-        trial = Exchange(self.name, contract, contract.dimension or 0, InThread(), self._address.timeout, share=False)
+        probe = self._black
         try:
-            answer = fleet.run(lambda endpoint: trial.ask(endpoint, probe))
-        except ServerSaid as error:
+            answer = fleet.run(self._try_black)
+        except Trouble as error:
             raise EmbedderError(
                 f"{self.name} failed on black pictures of {list(probe.shape)} {probe.dtype}, as a trial: {error}"
             ) from error
@@ -199,7 +231,7 @@ class TritonEmbedder(Embedder):
         """
         try:
             seat.fleet.run(lambda endpoint: seat.exchange.embed(endpoint, view, start, stop))
-        except ServerSaid as error:
+        except Trouble as error:
             if fault_of(error) is Fault.MISFIT:
                 raise EmbedderError(f"{self.name}: {error}") from error
             story = "its process died of these pictures" if fault_of(error) is Fault.CRASHED else "it refused"
@@ -213,8 +245,15 @@ class _Seat:
         self.fleet, self.exchange, self.waits = fleet, exchange, waits
 
     def close(self) -> None:
-        self.fleet.close()
-        self.waits.stop()
+        try:
+            self.fleet.close()
+        finally:
+            self.waits.stop()
+
+
+def _alike(refused: Refusals, rows: int) -> bool:
+    """Whether all of several rows were refused, in the same words."""
+    return len(refused) == rows > 1 and len({str(error) for error in refused.values()}) == 1
 
 
 def make_triton(protocol: Protocol, rest: str, options: Options) -> TritonEmbedder:

@@ -11,7 +11,7 @@ from functools import partial
 from threading import Lock
 from typing import Final, TypeVar
 
-from ....errors import EmbedderError, PenstockError
+from ....errors import EmbedderError
 from .address import HostPort
 from .faults import Fault, Trouble, fault_of
 from .regions import Regions
@@ -27,6 +27,12 @@ _LAST_BACKOFF: Final = 5.0
 _NEWS_SECONDS: Final = 30.0
 """While nobody answers, it is said this often."""
 
+_PROOF: Final = 2
+"""A request of which a server died so often, while it was the only one there, is to blame."""
+
+_FAREWELL_SECONDS: Final = 6.0
+"""For all servers together: more than a call that computes nothing may take, less than the engine waits."""
+
 
 class Endpoint:
     """One server.
@@ -37,8 +43,8 @@ class Endpoint:
         in_flight: requests that somebody waits for.
         late: requests that were given up and are still under way: they take up room at the server.
         healthy: whether it is asked.
-        crashed: whether the model's process has died there, and nothing was answered since.
-        held: what to call once the server is known to have finished with memory whose answer never came.
+        crashed: whether it has failed in a way that being ready does not disprove: the model must be tried.
+        nursed: whether a greenlet looks after it, until it is settled.
         probing: whether somebody is finding out whether it is well; `probe_at`: when that is done next.
         warned: whether it was said that it does not map shared memory.
         take_out: ask it no more before a probe finds it well; set by its fleet.
@@ -51,17 +57,15 @@ class Endpoint:
         self.in_flight = self.late = 0
         self.healthy = True
         self.crashed = False
-        self.held: list[Callable[[], None]] = []
         self.warned = False
-        self.probing = False
+        self.nursed = self.probing = False
         self.probe_at = 0.0
         self.backoff = _FIRST_BACKOFF
 
-    def let_go(self) -> None:
-        """The server is done with all requests whose answers never came, or gone."""
-        held, self.held = self.held, []
-        for release in held:
-            release()
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to find out about it."""
+        return self.healthy and self.regions.settled
 
     def revive(self, check: Callable[[Endpoint], bool]) -> bool:
         """Whether it can be asked again. Its registrations are made anew then, when they are needed.
@@ -69,10 +73,13 @@ class Endpoint:
         Raises:
             OSError, ServerSaid: it does not answer.
         """
+        self.regions.settle()  # first, and without it: perhaps it is dead, and all slots wait for the proof
         if not check(self):
             return False
-        if self.regions.drop():
-            self.let_go()
+        if self.healthy:
+            self.regions.press()
+        else:
+            self.regions.drop()
         return self.late < self.capacity  # else more requests would only be given up, too
 
 
@@ -84,15 +91,22 @@ class Fleet:
 
     Args:
         name: of the embedder, for messages.
-        check: asks a server whether it can serve the model, as the others do.
+        check: asks a server whether it can serve the model, as the others do; raises what is in the way.
+        trial: has a server embed black pictures.
         patience: seconds without an answer from anybody after which `run` gives up.
     """
 
     def __init__(
-        self, name: str, endpoints: list[Endpoint], waits: Waits, check: Callable[[Endpoint], bool], patience: float
+        self,
+        name: str,
+        endpoints: list[Endpoint],
+        waits: Waits,
+        check: Callable[[Endpoint], bool],
+        trial: Callable[[Endpoint], object],
+        patience: float,
     ) -> None:
         self.endpoints = endpoints
-        self._name, self._waits, self._check, self._patience = name, waits, check, patience
+        self._name, self._waits, self._check, self._trial, self._patience = name, waits, check, trial, patience
         self._lock = Lock()
         self._queue: deque[Signal] = deque()
         self._trouble_since: float | None = None
@@ -104,14 +118,19 @@ class Fleet:
     def run(self, work: Callable[[Endpoint], T]) -> T:
         """Do `work` at the least loaded server; at another, or later, while servers do not answer.
 
+        A request of which a server seems to have died is repeated alone there: whose fault it was shows then.
+
         Raises:
             EmbedderError: nobody has answered for so long.
-            ServerSaid: a server answered that this cannot be done (see `faults`); or a model's process died of it, and
-                one died of it again that had answered in between.
+            ServerSaid: a server answered that this cannot be done (see `faults`).
+            OSError, ServerSaid: a fault `CRASHED`: servers that were well died of this, and of nothing else.
         """
+        if not self._queue and any(e.healthy for e in self.endpoints) and not any(e.in_flight for e in self.endpoints):
+            self._trouble_since = None  # nobody has asked, so nobody has waited
         crashes = 0
         while True:
-            endpoint = self._acquire()
+            alone = crashes > 0
+            endpoint = self._acquire(alone=alone)
             try:
                 result = work(endpoint)
             except Trouble as error:
@@ -119,46 +138,94 @@ class Fleet:
                 if fault in (Fault.REFUSED, Fault.MISFIT):
                     self._answered(endpoint)
                     raise
-                self._failed(endpoint, error)
-                if fault is Fault.CRASHED and not endpoint.crashed:
+                if fault is Fault.CRASHED:
                     endpoint.crashed, crashes = True, crashes + 1
-                    if crashes > 1:
-                        raise
+                self._take_out(endpoint, error)
+                if crashes > _PROOF:
+                    self._trouble_since = time.monotonic()  # that it died is these rows' fault
+                    raise
+                if self._trouble_since is None:
+                    self._trouble_since = time.monotonic()
+                self._be_patient(flapping=True)
             else:
                 self._answered(endpoint)
                 return result
             finally:
                 with self._lock:
-                    endpoint.in_flight -= 1
+                    endpoint.in_flight -= endpoint.capacity if alone else 1
                     self._wake()
+
+    def doubt(self) -> bool:
+        """Try the servers that are asked on black pictures; those that fail are out until they do not.
+
+        Returns:
+            Whether one failed.
+        """
+        failed = False
+        for endpoint in [endpoint for endpoint in self.endpoints if endpoint.healthy]:
+            try:
+                self._trial(endpoint)
+            except Trouble as error:
+                failed = endpoint.crashed = True
+                self._take_out(endpoint, error)
+        return failed
 
     def close(self) -> None:
         """Give back all regions and connections. What a server still uses, or one that is away, keeps its regions."""
-        for endpoint in self.endpoints:
-            try:
-                if endpoint.regions.drop():
-                    endpoint.let_go()
-            except Trouble as error:
-                _logger.info("%s: %s keeps the registered shared memory: %s", self._name, endpoint.server, error)
-            endpoint.transport.close()
+        goodbyes = [self._waits.signal() for _ in self.endpoints]
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        try:
+            for endpoint, done in zip(self.endpoints, goodbyes, strict=True):
+                self._waits.start(partial(self._farewell, endpoint, done))
+            for done in goodbyes:
+                done.wait(max(deadline - time.monotonic(), 0.0))
+        finally:
+            for endpoint in self.endpoints:
+                endpoint.transport.close()
+
+    def _farewell(self, endpoint: Endpoint, done: Signal) -> None:
+        regions = endpoint.regions
+        try:
+            regions.settle()
+            regions.drop()
+        except Exception as error:  # noqa: BLE001  (whatever it is must not keep the others)
+            _logger.info("%s: %s keeps the registered shared memory: %s", self._name, endpoint.server, _what(error))
+        if regions.kept:
+            _logger.warning(
+                "%s: %s may still write to memory that it was lent: %d of its requests were never answered, and their "
+                "slots are not used again",
+                self._name,
+                endpoint.server,
+                regions.kept,
+            )
+        done.set()
 
     # -- whose turn it is ---------------------------------------------------------------------------------------------
 
-    def _acquire(self) -> Endpoint:
-        """Wait in line for the least loaded server that is well and has room."""
+    def _acquire(self, *, alone: bool) -> Endpoint:
+        """Get the least loaded server that is well and has room, all of it where `alone`."""
+        while (endpoint := self._in_line(alone)) is None:
+            # Out of the line: a probe of a server that is silent takes seconds.
+            for dead in self._due():
+                self._probe(dead)
+        return endpoint
+
+    def _in_line(self, alone: bool) -> Endpoint | None:
+        """Wait in line for a server; None: there are some that the caller shall probe."""
         ticket = self._waits.signal()
         with self._lock:
             self._queue.append(ticket)
         try:
             while True:
                 ticket.clear()
-                for endpoint in self._due(ticket):
-                    self._probe(endpoint)
                 with self._lock:
-                    found = self._free() if self._queue[0] is ticket else None
+                    first = self._queue[0] is ticket
+                    found = self._free(alone) if first else None
                     if found is not None:
-                        found.in_flight += 1
+                        found.in_flight += found.capacity if alone else 1
                         return found
+                    if first and not self._waits.beside and self._probes_due():
+                        return None
                     until = self._next_probe()
                 self._be_patient()
                 ticket.wait(until)
@@ -167,8 +234,10 @@ class Fleet:
                 self._queue.remove(ticket)
                 self._wake()
 
-    def _free(self) -> Endpoint | None:
+    def _free(self, alone: bool) -> Endpoint | None:
         able = [e for e in self.endpoints if e.healthy and e.in_flight + e.late < e.capacity]
+        if alone:
+            able = [e for e in able if not e.in_flight]
         return min(able, key=lambda e: e.in_flight, default=None)
 
     def _wake(self) -> None:
@@ -178,46 +247,53 @@ class Fleet:
     # -- servers that do not answer -----------------------------------------------------------------------------------
 
     def _answered(self, endpoint: Endpoint) -> None:
-        endpoint.backoff, endpoint.crashed = _FIRST_BACKOFF, False
-        self._trouble_since = self._trouble = None
+        endpoint.backoff = _FIRST_BACKOFF
+        well = any(e.healthy for e in self.endpoints)
+        self._trouble_since = None if well else time.monotonic()  # an answer of one that is out
 
-    def _failed(self, endpoint: Endpoint, error: Exception) -> None:
-        if self._trouble_since is None:
+    def _begin_waiting(self) -> None:
+        """The clock of `patience` runs, at the latest, from when the last server that is well goes out."""
+        if self._trouble_since is None and not any(e.healthy for e in self.endpoints):
             self._trouble_since = time.monotonic()
-        self._trouble = error
-        self._take_out(endpoint, error)
-        self._be_patient(flapping=True)
 
     def _take_out(self, endpoint: Endpoint, error: Exception) -> None:
         with self._lock:
+            self._trouble = error
             if not endpoint.healthy:
                 return
             _logger.warning("%s: %s is not asked for now: %s", self._name, endpoint.server, _what(error))
             endpoint.healthy = False
+            self._begin_waiting()
             self._postpone(endpoint, time.monotonic())
             self._wake()
-        if self._waits.beside:
+            nurse, endpoint.nursed = self._waits.beside and not endpoint.nursed, True
+        if nurse:
             self._waits.start(partial(self._nurse, endpoint))
 
     def _nurse(self, endpoint: Endpoint) -> None:
-        """Probe it until it is well. By itself: perhaps nobody asks for a server before it lets go of held slots."""
-        while not endpoint.healthy:
+        """Probe it until it is well and needs nothing of ours any more.
+
+        By itself: perhaps nobody asks for a server before it lets go of held slots.
+        """
+        while not endpoint.settled:
             self._waits.pause(max(endpoint.probe_at - time.monotonic(), 0.0))
             endpoint.probing = True
             self._probe(endpoint)
+        endpoint.nursed = False
 
     def _postpone(self, endpoint: Endpoint, now: float) -> None:
         # Jitter: many clients of a server that comes back must not ask in step.
         endpoint.probe_at = now + endpoint.backoff * random.uniform(0.5, 1.5)  # noqa: S311
         endpoint.backoff = min(2 * endpoint.backoff, _LAST_BACKOFF)
 
-    def _due(self, ticket: Signal) -> list[Endpoint]:
+    def _probes_due(self) -> list[Endpoint]:
+        now = time.monotonic()
+        return [e for e in self.endpoints if not (e.healthy or e.probing) and e.probe_at <= now]
+
+    def _due(self) -> list[Endpoint]:
         """Servers that this caller shall probe, where nobody does it beside him."""
         with self._lock:
-            if self._waits.beside or self._queue[0] is not ticket:
-                return []
-            now = time.monotonic()
-            due = [e for e in self.endpoints if not (e.healthy or e.probing) and e.probe_at <= now]
+            due = self._probes_due()
             for endpoint in due:
                 endpoint.probing = True
             return due
@@ -232,19 +308,27 @@ class Fleet:
     def _probe(self, endpoint: Endpoint) -> None:
         well, error = False, self._trouble
         try:
-            well = endpoint.revive(self._check)
-        except (*Trouble, PenstockError) as trouble:
-            if isinstance(trouble, ConnectionRefusedError):
-                endpoint.let_go()  # nobody listens there: the process that had our memory is gone
+            well = endpoint.revive(self._well)
+        except Exception as trouble:  # noqa: BLE001  (it says something that it should not: it is not well)
             error = trouble
         with self._lock:
-            endpoint.probing, endpoint.healthy = False, well
-            self._trouble = error
-            if well:
+            if well and not endpoint.healthy:
                 _logger.warning("%s: %s answers again", self._name, endpoint.server)
-            else:
+            endpoint.probing, endpoint.healthy = False, well
+            if not well:
+                self._trouble = error
+                self._begin_waiting()
+            if not endpoint.settled:
                 self._postpone(endpoint, time.monotonic())
             self._wake()
+
+    def _well(self, endpoint: Endpoint) -> bool:
+        if not self._check(endpoint):
+            return False
+        if endpoint.crashed:
+            self._trial(endpoint)
+            endpoint.crashed = False
+        return True
 
     def _be_patient(self, *, flapping: bool = False) -> None:
         """Say once a while that nobody answers, and in the end give up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -45,10 +46,11 @@ class Exchange:
             OSError, ServerSaid: see `faults`.
             EmbedderError: the vectors have another shape than the model promised.
         """
-        place = view.place if self._share and self._contract.fixed is None else None
+        whole = self._contract.fixed in (None, stop - start)  # else it is padded, which a slot has no room for
+        place = view.place if self._share and whole else None
         region = endpoint.regions.name(place) if place else None
         if place is None or region is None:
-            if place:
+            if endpoint.regions.refused:
                 self._warn(endpoint)
             self._in_body(endpoint, view, start, stop)
             return
@@ -61,23 +63,27 @@ class Exchange:
         endpoint.regions.worked()
 
     def _in_place(self, endpoint: Endpoint, view: View, place: Place, region: str, start: int, stop: int) -> None:
-        """The server reads the pixels in the slot, and writes float32 vectors beside them."""
+        """The server reads the pixels in the slot, and writes float32 vectors beside them.
+
+        Only where it can be seen when it no longer can: else the vectors come in the answer. That a request which was
+        given up *reads* a slot that holds other pixels by now does no harm.
+        """
         contract, rows = self._contract, stop - start
         row, width = view.pixels[0].nbytes, view.embeddings[0].nbytes
-        direct = contract.output_type == "FP32"
+        direct = contract.output_type == "FP32" and endpoint.regions.watched(place.segment)
         query = self._query(
             (rows, *view.pixels.shape[1:]),
             Shared(region, place.pixels + start * row, rows * row),
             Shared(region, place.embeddings + start * width, rows * width) if direct else None,
         )
-        answer = self._outlasting(endpoint, view, query)
+        release = view.hold() if direct else lambda: None
+        answer = self._outlasting(endpoint, place.segment, release, query)
         self._check(answer, rows)
         if not direct:
             view.embeddings[start:stop] = self._vectors(answer, rows)
 
-    def _outlasting(self, endpoint: Endpoint, view: View, query: Query) -> Answer:
-        """Ask about memory that the server may use for longer than the caller waits."""
-        release = view.hold()
+    def _outlasting(self, endpoint: Endpoint, segment: str, release: Callable[[], None], query: Query) -> Answer:
+        """Ask about memory that the server may use for longer than the caller waits; it is held until `release`."""
         ended = given_up = False
 
         def ask() -> Answer:
@@ -88,8 +94,8 @@ class Exchange:
                 release()  # an error is an answer too, and who refuses has seen nothing
                 raise
             except BaseException as error:
-                # Cut off without an answer: the server may be dead or may still compute. The next probe tells.
-                endpoint.held.append(release)
+                # Cut off without an answer: the server may be dead or may still compute.
+                endpoint.regions.keep(segment, release)
                 if given_up and isinstance(error, Exception):
                     endpoint.take_out(error)  # nobody else will
                 raise
@@ -102,11 +108,10 @@ class Exchange:
 
         try:
             return self._waits.at_most(self._timeout, ask)
-        except TimeoutError:
-            given_up = not ended
-            if given_up:
+        finally:  # also where the caller is killed
+            if not ended:
+                given_up = True
                 endpoint.late += 1
-            raise
 
     def _in_body(self, endpoint: Endpoint, view: View, start: int, stop: int) -> None:
         """Pixels and vectors travel over the connection."""
@@ -161,8 +166,9 @@ class Exchange:
         smaller = "; a model that takes uint8 would need a quarter of that" if self._contract.datatype == "FP32" else ""
         _logger.warning(
             "%s: %s does not read our shared memory (%s), so pixels travel in every request%s. On the same host, start "
-            "it with --allow-client-shm=true (current releases refuse by default), and in a container with --ipc=host; "
-            "shm=off is for servers elsewhere, and silences this.",
+            "it with --allow-client-shm=true (current releases refuse by default), in a container with --ipc=host, and "
+            "as the user that runs penstock, or as root: others cannot open the memory. shm=off is for servers "
+            "elsewhere, and silences this.",
             self._name,
             endpoint.server,
             endpoint.regions.refused,

@@ -17,7 +17,7 @@ class Fault(Enum):
 
     AWAY = "away"  # the server or the model cannot be asked now: elsewhere, or later
     REGION_LOST = "region lost"  # the server does not know our memory: it has started anew, perhaps with another model
-    CRASHED = "crashed"  # the model's process died of this request, or of its neighbour
+    CRASHED = "crashed"  # the model's process or the server died of this request, of its neighbour, or for itself
     REFUSED = "refused"  # the model says no to these pixels
     MISFIT = "misfit"  # request and model do not fit, whatever the pixels
 
@@ -38,6 +38,7 @@ _WORDS: Final[tuple[tuple[Fault, re.Pattern[str]], ...]] = (
         ),
     ),
 )
+_CUT: Final = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 _AWAY_STATUS: Final = (404, 408, 429, 502, 503, 504)
 _MISFIT_STATUS: Final = (401, 403, 405, 413, 501)
 
@@ -45,7 +46,7 @@ _MISFIT_STATUS: Final = (401, 403, 405, 413, 501)
 def fault_of(error: Exception) -> Fault:
     """Classify what a `Transport` raised."""
     if not isinstance(error, ServerSaid):
-        return Fault.AWAY
+        return Fault.CRASHED if isinstance(error, _CUT) else Fault.AWAY
     for fault, words in _WORDS:
         if words.search(error.text):
             return fault

@@ -31,6 +31,7 @@ _STATUS: Final = {
 """Codes with which the server has answered; the others may as well come from the client's own side."""
 
 _NEVER_THERE: Final = re.compile(r"connection refused|failed to connect to all addresses", re.I)
+_CUT: Final = re.compile(r"socket closed|connection reset|broken pipe|connection aborted", re.I)
 _SERVERS_OWN: Final = re.compile(r"request for unknown model|restricted|server is |queue size", re.I)
 """UNAVAILABLE is said by servers and by the client's own side; these are words of servers."""
 
@@ -135,7 +136,7 @@ def _translated(error: Any) -> ServerSaid | OSError:
         return ServerSaid(503, text)
     if _NEVER_THERE.search(text):
         return ConnectionRefusedError(text)
-    return ConnectionError(f"{code}: {text}")
+    return (ConnectionResetError if _CUT.search(text) else ConnectionError)(f"{code}: {text}")
 
 
 def _client() -> Any:

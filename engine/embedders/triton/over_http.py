@@ -9,6 +9,7 @@ socket waits differs (`Waits.connect`).
 
 from __future__ import annotations
 
+import io
 import json
 import select
 import socket
@@ -28,12 +29,51 @@ _SPLIT: Final = "Inference-Header-Content-Length"
 """Where the JSON ends and the tensors' bytes begin, in a request and in an answer."""
 
 
+class _InTime(io.RawIOBase):
+    """What comes over a socket until a deadline: the socket's own timeout begins anew with every byte.
+
+    ``http.client`` takes it for a socket, of which it wants ``makefile`` only.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """A file to read from."""
+        del mode
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        """It is for nothing else."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """See `io.RawIOBase`. Raises TimeoutError at the deadline."""
+        _fail_at(self._sock, self._deadline)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
+
+
 class _Connection(HTTPConnection):
-    """A connection whose socket waits the way it is told to."""
+    """A connection whose socket waits the way it is told to.
+
+    Attributes:
+        deadline: when the request under way fails, by `time.monotonic`.
+    """
 
     def __init__(self, server: HostPort, waits: Waits) -> None:
         super().__init__(server.host, server.port)
         self._waits = waits
+        self.deadline = 0.0
+
+    def response_class(self, sock: socket.socket, **options: Any) -> HTTPResponse:  # type: ignore[override]
+        """What reads an answer."""
+        return HTTPResponse(cast("socket.socket", _InTime(sock, self.deadline)), **options)
 
     def connect(self) -> None:
         self.sock = self._waits.connect((self.host, self.port), CONTROL_SECONDS)
@@ -46,12 +86,16 @@ class _Connection(HTTPConnection):
         poll.register(self.sock, select.POLLIN)
         return not poll.poll(0)
 
-    def until(self, deadline: float) -> None:
+    def wait(self) -> None:
         """Let the next operation on the socket fail at the deadline."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the deadline has passed")
-        self.sock.settimeout(left)
+        _fail_at(self.sock, self.deadline)
+
+
+def _fail_at(sock: socket.socket, deadline: float) -> None:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    sock.settimeout(left)
 
 
 class HttpTransport:
@@ -125,9 +169,9 @@ class HttpTransport:
         try:
             if connection.sock is None:
                 connection.connect()
-            connection.until(deadline)
+            connection.deadline = deadline
+            connection.wait()
             _send(connection, method, path, value, body)
-            connection.until(deadline)
             response = connection.getresponse()
             content = response.read()
         except BaseException as error:

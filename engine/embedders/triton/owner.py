@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from .processes import started
+
 _NAME: Final = re.compile(r"penstock-(?P<host>[0-9a-f]{16})-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]+-\d+")
 
 
@@ -32,7 +34,7 @@ class Owner:
     @classmethod
     def current(cls) -> Self:
         """A new owner: this process."""
-        return cls(_host(), os.getpid(), _started(os.getpid()) or 0, secrets.token_hex(8))
+        return cls(_host(), os.getpid(), started(os.getpid()) or 0, secrets.token_hex(8))
 
     def region(self, number: int) -> str:
         """Name of this owner's so-manieth region."""
@@ -44,7 +46,7 @@ def abandoned(regions: list[str]) -> list[str]:
     here = _host()
     found = ((region, _NAME.fullmatch(region)) for region in regions)
     ours = ((region, match) for region, match in found if match and match["host"] == here)
-    return [region for region, match in ours if _started(int(match["pid"])) != int(match["started"])]
+    return [region for region, match in ours if started(int(match["pid"])) != int(match["started"])]
 
 
 def _host() -> str:
@@ -52,13 +54,3 @@ def _host() -> str:
     namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (not the path of anything)
     # The user: where /proc hides the processes of others, they would all look dead.
     return hashlib.blake2b(f"{boot} {namespace} {os.geteuid()}".encode(), digest_size=8).hexdigest()
-
-
-def _started(pid: int) -> int | None:
-    """Start time of a process, None if there is none."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The name of the program stands in brackets and may hold anything.
-    return int(status.rpartition(")")[2].split()[19])
