@@ -22,7 +22,7 @@ from .color import to_rgb
 from .geometry import grid_for, reduction
 from .headers import check_format, refusal, webp_size
 from .jpeg import draft_factor, fast_jpeg, load
-from .modes import flatten, to_uint8
+from .modes import Range, bands, flatten, range_of, to_uint8
 from .packed import UInt32, pack, pack_array, unpack
 from .reading import read_file
 from .spec import PreprocessSpec
@@ -141,8 +141,15 @@ def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UI
 
 
 def _shrunk(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec) -> UInt32:
+    """The whole picture reduced, as packed pixels. Band by band: what is on the way is much larger than what comes."""
+    wide = range_of(image)
+    pieces = [_piece(band, fx, fy, spec, wide) for band in bands(image, fy)]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _piece(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec, wide: Range | None) -> UInt32:
     profile = image.info.get("icc_profile")
-    image, converted = flatten(image, spec)
+    image, converted = flatten(image, spec, wide)
     if fx * fy > 1:
         image = image.reduce((fx, fy))
     # Colours come last because they are the dearest per pixel; the means were taken in the source's own space.

@@ -1,57 +1,36 @@
-"""One worker of the pool, as the parent sees it: its process, its ring, its slots, what it is doing."""
+"""One worker of the pool, as the parent sees it: its ring and slots, its tasks, and what its death means for them."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
 from gevent.event import AsyncResult, Event
 from gevent.lock import Semaphore
-from gevent.socket import wait_read, wait_write
 
-from ..errors import WorkerError, WorkerStartError
-from ..shm import (
-    Child,
-    FrameReader,
-    Grant,
-    Place,
-    Ring,
-    SlotLayout,
-    SlotState,
-    SlotTable,
-    SlotView,
-    Zygote,
-    frame_pieces,
-    recv_frame,
-    send_frame_fds,
-)
-from .protocol import (
-    DONE,
-    HUNG,
-    LAYOUT,
-    RING,
-    Done,
-    Source,
-    decode_done,
-    decode_hung,
-    decode_json,
-    encode_json,
-    encode_task,
-    kind_of,
-)
+from ..errors import StaleSlotError, WorkerError, WorkerStartError
+from ..shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
+from .protocol import Done, Hung, Source, decode_answer, encode_task
+from .seat import Seat
 from .settings import WorkerSettings
+from .vigil import Verdict, Vigil
 
 logger = logging.getLogger("penstock.preprocess")
 
 QUEUED = 2
 """Tasks a worker holds at once: the one it does and the one whose files it reads ahead."""
 
-_DEATHS = 8
-"""Deaths in a row, without a batch done in between, after which a worker is given up. More than an item's three."""
+_DEATHS = 16
+"""Deaths in a row, without a batch done in between, after which a worker is given up. More than it takes to find the
+one picture of a large batch that kills the kernel: two, and one for each halving. A start that fails counts as one."""
 
-_START_TIMEOUT = 120.0
+_PAUSE = 0.25
+"""Seconds after a start that failed: what it lacked (memory, mostly) may be there again."""
+
 _STOP_TIMEOUT = 2.0
 
 
@@ -73,24 +52,38 @@ class Lost(Exception):  # noqa: N818  (a message between the pool's own parts, n
         self.hung = hung
 
 
+@dataclass(slots=True)
+class _Task:
+    """What a granted slot is for, until it has been done or has come to nothing.
+
+    Attributes:
+        result: for whoever waits for it; None when nobody does any more.
+        sources: the pictures; none before they are sent.
+    """
+
+    result: AsyncResult[Done] | None = field(default_factory=AsyncResult)
+    sources: Sequence[Source] = ()
+
+
 class Member:
     """A worker process and its ring. The ring and its books outlive the process; a replacement maps the same ring."""
 
     def __init__(self, index: int, settings: WorkerSettings, slots: int, named: bool) -> None:
         self.index = index
-        self._zygote: Zygote | None = None
         self._settings = settings
         self._slots = slots
         self._named = named
         self._table = SlotTable(slots)
-        self._tasks: dict[Grant, AsyncResult[Done] | None] = {}
-        self._child: Child | None = None
+        self._tasks: dict[Grant, _Task] = {}
+        self._seat = Seat(index, settings)
+        self._lock = threading.Lock()  # of the ring: `close` may come from any thread
         self._ring: Ring | None = None
-        self._reader = FrameReader()
         self._sending = Semaphore()
         self._idle = Event()
         self._listener: Any = None
-        self._hung: int | None = None
+        self._watcher: Any = None
+        self._hung = False
+        self._verdict: Verdict | None = None
         self._deaths = 0
         self._alive = False
 
@@ -101,61 +94,75 @@ class Member:
 
     @property
     def pid(self) -> int:
-        """The process id; 0 while there is no process."""
-        return self._child.pid if self._child else 0
+        """The process id, until there is a new one; 0 before the first."""
+        return self._seat.process.pid
 
     def __str__(self) -> str:
-        return f"worker {self.index} (pid {self.pid})"
+        return str(self._seat.process)
+
+    def state(self) -> str:
+        """What the process does, in a line; from any thread."""
+        if not self._alive:
+            return f"{self}: not running"
+        doing = [self._doing(grant, task) for grant, task in list(self._tasks.items()) if task.sources]
+        return f"{self}: {'; '.join(doing) or ('hears of a batch' if self.queued else 'idle')}"
+
+    def _doing(self, grant: Grant, task: _Task) -> str:
+        begun, row = self._progress(grant, task)
+        if row is None:
+            return f"a batch of {len(task.sources)}, {'decoded' if begun else 'not begun'}"
+        source = task.sources[row]
+        name = repr(source) if isinstance(source, str) else "one from memory"
+        return f"picture {row + 1} of {len(task.sources)}: {name}"
+
+    def _progress(self, grant: Grant, task: _Task) -> tuple[bool, int | None]:
+        """Whether the worker has begun it, and which picture it is at. What it marks may be anything."""
+        ring = self._ring
+        begun, row = ring.progress(grant.slot, grant.generation) if ring is not None else (False, None)
+        return begun, row if row is not None and row < len(task.sources) else None
 
     # -- process: blocking, never on the hub --------------------------------------------------------------------------
 
     def introduce(self, zygote: Zygote) -> SlotLayout:
-        """Fork the process and hear what its slots must look like.
+        """Start the process and hear what its slots must look like.
 
         Raises:
             WorkerStartError: it cannot start, or does not speak in time.
+            WorkerError: the pool has been closed meanwhile.
         """
-        self._zygote = zygote
-        self._reader = FrameReader()
-        self._child = zygote.fork("penstock.preprocess.worker:main", self._settings.to_json())
-        self._child.socket.settimeout(_START_TIMEOUT)
-        try:
-            frame = recv_frame(self._child.socket)
-        except OSError as error:
-            raise WorkerStartError(f"{self} said nothing for {_START_TIMEOUT:.0f} s: {error}") from error
-        if frame is None or kind_of(frame) != LAYOUT:
-            raise WorkerStartError(f"{self} {self._child.describe_exit()} before it was ready; see its traceback above")
-        return SlotLayout.from_json(decode_json(frame))
+        self._deaths = 0
+        return self._seat.introduce(zygote)
 
     def give_ring(self, layout: SlotLayout) -> None:
-        """Make the ring, or take the one there is, and hand it to the process.
+        """Make the ring and hand it to the process.
 
         Raises:
             SharedMemoryFullError: /dev/shm has no room for it.
+            WorkerStartError: the pool has been closed meanwhile.
         """
-        assert self._child is not None
-        if self._ring is None:
+        with self._lock:
+            self._seat.process.refuse_closed()
             self._ring = Ring.create(layout, self._slots)
             if not self._named:
                 self._ring.unlink()
-        send_frame_fds(self._child.socket, encode_json(RING, {"slots": self._slots}), [self._ring.fd])
-        self._child.socket.setblocking(False)
-        self._alive = True
+            self._seat.process.give(self._ring)
+            self._alive = True
 
     def leave(self) -> None:
-        """Tell the process to go; it does when it has done its task."""
+        """Tell the process to go; it does when it has done its task. A start that is under way comes to nothing."""
         self._alive = False
-        if self._child:
-            self._child.close()
+        self._seat.close()
 
     def close(self) -> None:
         """End the process and give the ring back."""
         self.leave()
-        if self._ring:
-            self._ring.unlink()
-            self._ring.close()
-            self._ring = None
+        with self._lock:
+            if self._ring:
+                self._ring.unlink()
+                self._ring.close()
+                self._ring = None
         self._table = SlotTable(self._slots)
+        self._tasks.clear()
 
     # -- slots --------------------------------------------------------------------------------------------------------
 
@@ -165,7 +172,7 @@ class Member:
             return None
         grant = self._table.grant()
         if grant is not None:
-            self._tasks[grant] = AsyncResult()
+            self._tasks[grant] = _Task()
         return grant
 
     def view(self, grant: Grant) -> SlotView:
@@ -223,15 +230,23 @@ class Member:
 
         Raises:
             Lost: the worker left before it was done; the slot has gone back.
-            StaleSlotError: the slot was written by somebody else.
+            ValueError: the batch is too large to be sent.
         """
-        result = self._tasks.get(grant)
-        if result is None:  # it died between the grant and now
+        task = self._tasks.get(grant)
+        if task is None or task.result is None:  # it died between the grant and now
             raise Lost(str(self), "has left", begun=False, row=None, hung=False)
+        result = task.result
+        try:
+            pieces = frame_pieces(encode_task(grant.slot, grant.generation, sources))
+        except BaseException:
+            self.take_back(grant)
+            raise
+        task.sources = sources
         self._idle.clear()
         try:
             with self._sending:
-                self._send(frame_pieces(encode_task(grant.slot, grant.generation, sources)))
+                if not result.ready():  # else it died while others were sending: its replacement must not get this
+                    self._seat.process.send(pieces)
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
         try:
@@ -241,10 +256,9 @@ class Member:
         except (
             BaseException
         ):  # the caller is being killed; the worker still writes, so the slot is free when it answers
-            self._tasks[grant] = None
+            task.result = None
             raise
         assert done is not None
-        self.check(grant, len(done.rows))
         return done
 
     def take_back(self, grant: Grant) -> None:
@@ -253,102 +267,123 @@ class Member:
             self._table.ready(grant, 0)
             self._table.release(grant)
 
-    def _send(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
-        assert self._child is not None
-        sock = self._child.socket
-        for piece in pieces:
-            rest = memoryview(piece)
-            while rest:
-                try:
-                    rest = rest[sock.send(rest) :]
-                except BlockingIOError:
-                    wait_write(sock.fileno())
-
     def listen(self, changed: Callable[[], None], failed: Callable[[WorkerError], None]) -> None:
         """Hear the worker's answers from this hub. ``changed`` is called when it can take more."""
         self._sending = Semaphore()
         self._idle = Event()
         self._idle.set()
         self._listener = gevent.spawn(self._listen, changed, failed)
+        self._watcher = gevent.spawn(self._watch, Vigil(self._settings.item_timeout))
 
     def stop_listening(self) -> None:
-        """Let the worker finish what it does, or replace it at the next start; then fall silent."""
-        if not self._idle.wait(_STOP_TIMEOUT) and self._child:
-            self._child.kill()
+        """Let the worker finish what it does, or replace it at the next start; then fall silent.
+
+        A replacement that is being started is not wanted any more: the next start makes one.
+        """
+        if not self._idle.wait(_STOP_TIMEOUT):
+            self._seat.process.kill()
             self._idle.wait(_STOP_TIMEOUT)
-        if self._listener:
-            self._listener.kill()
-            self._listener = None
+        for greenlet in (self._listener, self._watcher):
+            if greenlet:
+                greenlet.kill()
+        self._listener = self._watcher = None
+
+    def _watch(self, vigil: Vigil) -> None:
+        """Kill the process when it stands still; that is a death like any other."""
+        while True:
+            gevent.sleep(vigil.interval)
+            if not self._alive:
+                continue
+            grant, task = next(iter(self._tasks.items()), (None, None))  # the oldest: tasks are done in order
+            begun, row = self._progress(grant, task) if grant and task else (False, None)
+            verdict = vigil.look(self.pid, (grant, begun, row) if grant else None, decoding=row is not None)
+            if verdict:
+                self._verdict = verdict
+                self._seat.process.kill()
 
     def _listen(self, changed: Callable[[], None], failed: Callable[[WorkerError], None]) -> None:
-        while True:
-            data = self._receive()
-            if data:
-                for frame in self._reader.feed(data):
-                    self._hear(frame)
-            else:
-                self._bury()
-                if self._deaths > _DEATHS:
-                    failed(WorkerError(f"{self} died {self._deaths} times in a row; see the tracebacks above"))
-                    return
-                try:
-                    self._replace()
-                except WorkerError as error:
-                    failed(error)
-                    return
-            changed()
+        try:
+            while True:
+                if not self._seat.process.closed:
+                    self._bury(self._converse(changed))
+                self._replace()
+                changed()
+        except WorkerError as error:
+            failed(error)
+        except Exception as error:
+            failed(WorkerError(f"{self} cannot be listened to any more: {error!r}"))
+            for task in self._tasks.values():
+                if task.result is not None:
+                    task.result.set_exception(Lost(str(self), "is not heard", begun=False, row=None, hung=False))
+            raise
 
-    def _receive(self) -> bytes:
-        assert self._child is not None
-        sock = self._child.socket
-        while True:
-            try:
-                return sock.recv(1 << 16)
-            except BlockingIOError:
-                wait_read(sock.fileno())
-            except ConnectionError:
-                return b""
+    def _converse(self, changed: Callable[[], None]) -> str | None:
+        """Hear the process until it leaves; or until it says what it should not: then why it must be killed."""
+        try:
+            while (frames := self._seat.process.receive()) is not None:
+                for frame in frames:
+                    self._hear(frame)
+                changed()
+        except (WorkerError, StaleSlotError) as error:
+            return f"was killed because it answered wrongly: {error}"
+        return None
 
     def _hear(self, frame: bytes) -> None:
-        kind = kind_of(frame)
-        if kind == DONE:
-            done = decode_done(frame)
-            self._deaths = 0
-            grant = Grant(done.slot, done.generation)
-            self._table.ready(grant, len(done.rows))
-            waiter = self._tasks.pop(grant)
-            if waiter is None:
-                self._table.release(grant)
-            else:
-                waiter.set(done)
-        elif kind == HUNG:
-            self._hung = decode_hung(frame).row
+        answer = decode_answer(frame)
+        if isinstance(answer, Hung):
+            self._hung = True
+            return
+        grant = Grant(answer.slot, answer.generation)
+        task = self._tasks.get(grant)
+        if task is None:
+            raise WorkerError(f"an answer for slot {grant.slot} under generation {grant.generation}, which it has not")
+        answer.check(len(task.sources))
+        self.check(grant, len(answer.rows))
+        self._deaths = 0
+        self._table.ready(grant, len(answer.rows))
+        del self._tasks[grant]
+        if task.result is None:
+            self._table.release(grant)
+        else:
+            task.result.set(answer)
         if not self._tasks:
             self._idle.set()
 
-    def _bury(self) -> None:
+    def _bury(self, why: str | None) -> None:
         """The process is gone: its granted slots go back, whoever waits for its tasks is told."""
-        assert self._child is not None
-        assert self._ring is not None
         self._alive = False
         self._deaths += 1
-        self._child.kill()  # its socket has ended; until the process has, it might still write to its slots
-        wait_read(self._child.pidfd)
-        who, how = str(self), self._child.describe_exit()
+        ended = self._seat.process.see_off()  # its socket has ended; until the process has, it might write to its slots
+        who, how = str(self), why or (self._verdict.value if self._verdict else ended)
         logger.warning("%s %s; its %d unfinished batches are done again", who, how, len(self._tasks))
         for grant in self._table.reclaim():
-            begun, row = self._ring.progress(grant.slot, grant.generation)
-            lost = Lost(who, how, begun=begun, row=row, hung=begun and self._hung is not None)
-            waiter = self._tasks.pop(grant)
-            if waiter is not None:
-                waiter.set_exception(lost)
-        self._hung = None
+            task = self._tasks.pop(grant)
+            begun, row = self._progress(grant, task)
+            hung = begun and (self._hung or self._verdict is Verdict.HUNG)
+            if task.result is not None:
+                task.result.set_exception(Lost(who, how, begun=begun, row=row, hung=hung))
+        self._hung, self._verdict = False, None
+        self._seat.process.close()
         self._idle.set()
 
     def _replace(self) -> None:
-        """A new process for the same ring; forking waits in a thread."""
-        assert self._child is not None
-        assert self._zygote is not None
-        zygote = self._zygote
-        self._child.close()
-        gevent.get_hub().threadpool.apply(lambda: self.give_ring(self.introduce(zygote)))
+        """A new process for the same ring. One that cannot start is a death like any other.
+
+        Raises:
+            WorkerError: one after the other dies; or the pool has been closed.
+        """
+        if self._ring is None:
+            raise WorkerError(f"{self}: its pool has been closed")
+        failure: Exception | None = None
+        while self._deaths <= _DEATHS:
+            try:
+                self._seat.replace(self._ring)
+            except (WorkerStartError, OSError) as error:
+                failure = error
+                self._deaths += 1
+                logger.warning("%s; another one is started", error)
+                gevent.sleep(_PAUSE)
+            else:
+                self._alive = True
+                return
+        raise WorkerError(f"{self} died {self._deaths} times in a row; see the tracebacks above") from failure

@@ -13,14 +13,13 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 import gevent
 from gevent.event import AsyncResult
 
-from ..errors import ConfigError, DeadlineError, ItemError, PoisonItemError, WorkerError
+from ..errors import ConfigError, WorkerError
 from ..shm import SlotLayout, SlotState, Zygote, require_room
 from .ancestor import borrow_ancestor, return_ancestor
 from .credit import Credit
@@ -30,38 +29,7 @@ from .sandbox import check_means
 from .settings import WorkerSettings
 from .slot import Lease, SlotBatch
 from .spec import PreprocessSpec
-
-_ITEM_DEATHS = 3
-"""An item that was being decoded when its worker died this many times is poison."""
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """One batch on its way through the pool, over as many attempts as it takes."""
-
-    sources: Sequence[Source]
-    live: list[int]
-    failures: list[tuple[int, ItemError]] = field(default_factory=list[tuple[int, ItemError]])
-    deaths: Counter[int | None] = field(default_factory=Counter[int | None])
-
-    def blame(self, lost: Lost) -> None:
-        """Take an item out that is over its deadline, or has killed its worker too often; else try it all again."""
-        if not lost.begun:
-            return
-        suspect = self.live[lost.row] if lost.row is not None else None
-        self.deaths[suspect] += 1
-        if lost.hung and suspect is not None:
-            self._give_up([suspect], DeadlineError(f"took longer than item_timeout; its {lost.worker} was replaced"))
-        elif self.deaths[suspect] >= _ITEM_DEATHS:
-            story = f"killed its worker {_ITEM_DEATHS} times; the last {lost.worker} {lost.how}"
-            if "SIGSYS" in lost.how:
-                story += ", because it tried what the sandbox forbids"
-            self._give_up(self.live if suspect is None else [suspect], PoisonItemError(story))
-
-    def _give_up(self, positions: Sequence[int], error: ItemError) -> None:
-        self.failures.extend((position, error) for position in positions)
-        gone = set(positions)
-        self.live = [position for position in self.live if position not in gone]
+from .ticket import Ticket
 
 
 class PreprocessPool:
@@ -134,6 +102,7 @@ class PreprocessPool:
         self._credit = Credit(count, count * slots)
         self._waiting: deque[AsyncResult[Lease]] = deque()
         self._urgent: deque[AsyncResult[Lease]] = deque()
+        self._queued: set[Any] = set()
         self._hub: Any = None
         self._thread = 0
         self._layout: SlotLayout | None = None
@@ -169,6 +138,11 @@ class PreprocessPool:
         return total
 
     @property
+    def is_broken(self) -> bool:
+        """Whether its workers could not be kept alive; only `close` helps then."""
+        return self._broken is not None
+
+    @property
     def credit(self) -> int:
         """How many slots may be in use at the moment; it follows the embedder. See ``credit.Credit``."""
         return self._credit.limit
@@ -177,6 +151,19 @@ class PreprocessPool:
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         return [member.pid for member in self._members]
+
+    @property
+    def family(self) -> frozenset[int]:
+        """Process ids of the workers and of the ancestor they are forked from."""
+        return frozenset((*self.pids, self._zygote.pid if self._zygote else 0))
+
+    def state(self) -> list[str]:
+        """What each worker does, a line each; from any thread."""
+        return [member.state() for member in self._members]
+
+    def keeps_waiting(self, fiber: object) -> bool:
+        """Whether this greenlet waits for a slot; from any thread."""
+        return fiber in self._queued
 
     def prepare(self) -> Zygote:
         """Have the workers' ancestor start, if it is not there yet, and go on: it imports JAX meanwhile. Idempotent.
@@ -197,6 +184,7 @@ class PreprocessPool:
         """
         if self._layout is not None:
             return
+        self._broken = None
         zygote = self.prepare()
         try:
             with ThreadPoolExecutor(self.workers, "penstock-start") as threads:
@@ -255,16 +243,19 @@ class PreprocessPool:
         Raises:
             WorkerError: workers die faster than they work; nothing can be done with this pool any more.
         """
-        ticket = _Ticket(sources, list(range(len(sources))))
+        ticket = Ticket(len(sources))
         again = False
         while ticket.live:
             lease = self._lease(again)
-            live = list(ticket.live)
+            live = list(ticket.part)
             try:
                 done = lease.member.run(lease.grant, [sources[position] for position in live])
             except Lost as lost:
                 ticket.blame(lost)
                 again = True
+                continue
+            if ticket.acquit():
+                lease.give_back()
                 continue
             self._credit.became_ready(self._ready())
             rows = [Row(live[row.position], row.width, row.height) for row in done.rows]
@@ -285,11 +276,14 @@ class PreprocessPool:
         if lease is None:
             waiter: AsyncResult[Lease] = AsyncResult()
             queue.append(waiter)
+            self._queued.add(gevent.getcurrent())
             try:
                 lease = waiter.get()
             except BaseException:
                 self._leave_queue(queue, waiter)
                 raise
+            finally:
+                self._queued.discard(gevent.getcurrent())
         assert lease is not None
         return lease
 

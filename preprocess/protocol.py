@@ -7,19 +7,24 @@ Frames (each travels in one length-prefixed frame of the socket, see ``shm``)::
     parent -> worker   TASK     header (slot, generation, n), n item records, n payloads
     worker -> parent   DONE     header (slot, generation, rows, n, timings), rows records, JSON list of failures
     worker -> parent   HUNG     header (slot, generation, row): this item is over its deadline, the worker leaves
+
+The parent takes nothing a worker says on trust: pictures, or a user's code, may have made it say anything.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import errors
+from ..shm import SlotLayout
 
 LAYOUT, RING, TASK, DONE, HUNG = range(5)
 
@@ -84,6 +89,16 @@ class Done:
     failures: list[tuple[int, errors.ItemError]]
     timings: Timings
 
+    def check(self, size: int) -> None:
+        """Make sure that it answers for each of a task's so many pictures, once.
+
+        Raises:
+            WorkerError: it does not.
+        """
+        told = [row.position for row in self.rows] + [position for position, _ in self.failures]
+        if sorted(told) != list(range(size)):
+            raise errors.WorkerError(f"an answer for {len(told)} pictures to a batch of {size}, not one for each")
+
 
 @dataclass(frozen=True, slots=True)
 class Hung:
@@ -94,9 +109,13 @@ class Hung:
     row: int
 
 
-def kind_of(frame: bytes | memoryview) -> int:
-    """Which of the frame kinds this is."""
-    return int(_KIND.unpack_from(frame)[0])
+@contextmanager
+def _reading(frame: bytes) -> Generator[None]:
+    """What is wrong with a frame that makes no sense is a WorkerError."""
+    try:
+        yield
+    except (struct.error, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise errors.WorkerError(f"{len(frame)} bytes that make no sense ({error})") from error
 
 
 def encode_json(kind: int, value: Any = None) -> bytes:
@@ -107,6 +126,30 @@ def encode_json(kind: int, value: Any = None) -> bytes:
 def decode_json(frame: bytes | memoryview) -> Any:
     """The JSON of such a frame."""
     return json.loads(bytes(frame[_KIND.size :]))
+
+
+def decode_layout(frame: bytes) -> SlotLayout:
+    """What a worker's first frame says.
+
+    Raises:
+        WorkerError: it is no LAYOUT, or cannot be read.
+    """
+    with _reading(frame):
+        if frame[0] != LAYOUT:
+            raise ValueError(f"a frame of kind {frame[0]}")
+        return SlotLayout.from_json(decode_json(frame))
+
+
+def decode_answer(frame: bytes) -> Done | Hung:
+    """What a worker's later frames say.
+
+    Raises:
+        WorkerError: it is no answer, or cannot be read.
+    """
+    with _reading(frame):
+        if frame[0] not in (DONE, HUNG):
+            raise ValueError(f"a frame of kind {frame[0]}")
+        return decode_done(frame) if frame[0] == DONE else _decode_hung(frame)
 
 
 def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> list[bytes | memoryview]:
@@ -160,7 +203,7 @@ def encode_done(
 ) -> bytes:
     """A DONE frame."""
     records = b"".join(_ROW.pack(row.position, row.width, row.height) for row in rows)
-    told = [(position, type(error).__name__, str(error), error.sha256) for position, error in failures]
+    told = [(position, type(error).__name__, str(error), error.sha256, _errno(error)) for position, error in failures]
     seconds = (timings.read, timings.decode, timings.kernel, timings.embed)
     head = _DONE.pack(DONE, task.slot, task.generation, len(records) // _ROW.size, len(task.sources), *seconds)
     # ASCII with escapes: a message may quote a file name that is not UTF-8.
@@ -168,25 +211,37 @@ def encode_done(
 
 
 def decode_done(frame: bytes | memoryview) -> Done:
-    """What a DONE frame says."""
+    """What a DONE frame says; of one that is not well-formed, ValueError and its like."""
     view = memoryview(frame)
     _, slot, generation, rows, _, *seconds = _DONE.unpack_from(view)
+    if not all(math.isfinite(value) for value in seconds):
+        raise ValueError(f"seconds {seconds}")
     end = _DONE.size + rows * _ROW.size
     told = json.loads(bytes(view[end:]))
     return Done(
         slot,
         generation,
         [Row(*record) for record in _ROW.iter_unpack(view[_DONE.size : end])],
-        [(position, _error(name, message, sha256)) for position, name, message, sha256 in told],
+        [_failure(failure) for failure in told],
         Timings(*seconds),
     )
 
 
-def _error(name: str, message: str, sha256: str | None) -> errors.ItemError:
+def _errno(error: errors.ItemError) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _failure(told: object) -> tuple[int, errors.ItemError]:
     """The error a worker told of; of a class that is not known here, it is an ItemError all the same."""
-    error = _ITEM_ERRORS.get(name, errors.ItemError)(message)
-    error.sha256 = sha256
-    return error
+    match told:
+        case [int(position), str(name), str(message), (str() | None) as sha256, (int() | None) as errno]:
+            error = _ITEM_ERRORS.get(name, errors.ItemError)(message)
+            error.sha256 = sha256
+            if isinstance(error, OSError):
+                error.errno = errno
+            return position, error
+        case _:
+            raise ValueError("a failure that is none")
 
 
 def encode_hung(task: Task, row: int) -> bytes:
@@ -194,7 +249,6 @@ def encode_hung(task: Task, row: int) -> bytes:
     return _HUNG.pack(HUNG, task.slot, task.generation, row)
 
 
-def decode_hung(frame: bytes | memoryview) -> Hung:
-    """What a HUNG frame says."""
+def _decode_hung(frame: bytes) -> Hung:
     _, slot, generation, row = _HUNG.unpack_from(frame)
     return Hung(slot, generation, row)

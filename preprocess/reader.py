@@ -7,12 +7,19 @@ measured read wait: none while reading is cheap, up to ``threads`` when a read t
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final
 
 from .protocol import Source
+
+AHEAD_BYTES: Final = 64 * 2**20
+"""What files that are read ahead may take in memory, all together. A larger file is read when it is needed."""
 
 _SLOW_READ = 200e-6
 """Seconds a file. Above this a read is worth a thread switch (about 50 us) many times over."""
@@ -20,12 +27,21 @@ _SLOW_READ = 200e-6
 _SMOOTHING = 0.1
 
 
+@dataclass(slots=True, eq=False)
+class _Read:
+    """A file that is to be read ahead; `wanted` once somebody waits for it."""
+
+    path: str
+    data: Future[bytes] = field(default_factory=Future[bytes])
+    wanted: bool = False
+
+
 @dataclass(slots=True)
 class ReadAhead:
     """The reads of one task: done ahead in threads, or left to the moment they are needed."""
 
     sources: Sequence[Source]
-    pending: list[Future[bytes]] = field(default_factory=list[Future[bytes]])
+    pending: list[_Read] = field(default_factory=list[_Read])
 
 
 class Reader:
@@ -34,13 +50,20 @@ class Reader:
     Args:
         read: reads a whole file; raises ``ReadError``.
         threads: how many reads may be in flight ahead of the decoder.
+        room: bytes that may lie read and not taken.
     """
 
-    def __init__(self, read: Callable[[str], bytes], threads: int) -> None:
+    def __init__(self, read: Callable[[str], bytes], threads: int, room: int = AHEAD_BYTES) -> None:
         self._read = read
         self._threads = threads
+        self._room = room
         self._pool: ThreadPoolExecutor | None = None
         self._mean = 0.0
+        self._lock = threading.Lock()
+        self._queue: deque[_Read] = deque()
+        self._reading = 0
+        self._held = 0
+        self._full = False
 
     @property
     def ahead(self) -> bool:
@@ -51,14 +74,15 @@ class Reader:
         """Begin reading a task's files if reading is what the worker waits for."""
         task = ReadAhead(sources)
         if self.ahead:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads, "penstock-read")
-            task.pending = [self._pool.submit(self._timed, source) for source in sources if isinstance(source, str)]
-            task.pending.reverse()
+            reads = [_Read(source) for source in sources if isinstance(source, str)]
+            task.pending = reads[::-1]
+            with self._lock:
+                self._queue.extend(reads)
+                self._fill()
         return task
 
     def take(self, task: ReadAhead, position: int) -> Source:
-        """The bytes of one item; positions are asked for in order, each once.
+        """The bytes of one item; positions are asked for in order, each once, of one task after the other.
 
         Raises:
             ReadError: the file cannot be read.
@@ -66,7 +90,49 @@ class Reader:
         source = task.sources[position]
         if not isinstance(source, str):
             return source
-        return task.pending.pop().result() if task.pending else self._timed(source)
+        if not task.pending:
+            return self._timed(source)
+        read = task.pending.pop()
+        with self._lock:
+            read.wanted = True
+            waits = read in self._queue  # there was no room for it
+            if waits:
+                self._queue.remove(read)
+        data = self._timed(source) if waits else read.data.result()
+        with self._lock:
+            self._held -= 0 if waits else len(data)
+            self._full = False
+            self._fill()
+        return data
+
+    def _fill(self) -> None:
+        """Give the threads what they can do. Lock held."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, "penstock-read")
+        while self._queue and self._reading < self._threads and not self._full:
+            self._reading += 1
+            self._pool.submit(self._ahead, self._queue.popleft())
+
+    def _ahead(self, read: _Read) -> None:
+        size = _size(read.path)
+        with self._lock:
+            if not read.wanted and self._held + size > self._room:  # back in line, until something has been taken
+                self._queue.appendleft(read)
+                self._reading -= 1
+                self._full = True
+                return
+            self._held += size
+        kept = 0
+        try:
+            data = self._timed(read.path)
+            kept = len(data)
+            read.data.set_result(data)
+        except BaseException as error:  # noqa: BLE001  (raised where the item is taken)
+            read.data.set_exception(error)
+        with self._lock:
+            self._held += kept - size
+            self._reading -= 1
+            self._fill()
 
     def _timed(self, path: str) -> bytes:
         begin = time.perf_counter()
@@ -74,3 +140,10 @@ class Reader:
             return self._read(path)
         finally:
             self._mean += _SMOOTHING * (time.perf_counter() - begin - self._mean)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116  (as text: surrogates must pass)
+    except (OSError, ValueError):
+        return 0  # reading it says what is wrong

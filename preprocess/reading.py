@@ -27,7 +27,7 @@ def read_file(path: str, max_bytes: int) -> bytes:
         max_bytes: Larger files are refused unread.
 
     Raises:
-        ReadError: Not there, not readable, not a regular file.
+        ReadError: Not there, not readable, not a regular file. Its `errno` is the system's, if it was the system.
         TooLargeError: More than `max_bytes`.
     """
     try:
@@ -42,7 +42,9 @@ def read_file(path: str, max_bytes: int) -> bytes:
     except ItemError:
         raise
     except OSError as error:
-        raise ReadError(f"{path!r} cannot be read: {error.strerror or error}") from error
+        told = ReadError(f"{path!r} cannot be read: {error.strerror or error}")
+        told.errno = error.errno  # says whether it may be read another time
+        raise told from error
     except ValueError as error:  # a NUL byte in the name
         raise ReadError(f"{path!r} is not a possible file name: {error}") from error
 

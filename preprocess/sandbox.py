@@ -27,16 +27,35 @@ from .spec import PreprocessSpec
 
 logger = logging.getLogger("penstock.preprocess")
 
-_NETWORK: Final = ("socket", "connect", "bind", "listen", "accept", "accept4")
+_NETWORK: Final = ("socket", "socketpair", "connect", "bind", "listen", "accept", "accept4")
 _PROGRAMS: Final = ("execve", "execveat", "fork", "vfork")
-_OTHERS: Final = ("tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "pidfd_getfd")
+_OTHERS: Final = (  # other processes: signals, priorities, memory, and what is shared with them by number or name
+    *("tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "pidfd_getfd"),
+    *("setpriority", "ioprio_set", "migrate_pages", "move_pages"),
+    *("shmget", "shmat", "shmctl", "semget", "semop", "semtimedop", "semctl"),
+    *("msgget", "msgsnd", "msgrcv", "msgctl"),
+    *("mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive", "mq_notify", "mq_getsetattr"),
+)
+_OF_ITSELF: Final = ("prlimit64", "sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr")
+"""What it may do to itself alone: process 0."""
+
+_SIGNALLING: Final = (8, 10, 15)
+"""Of fcntl: F_SETOWN, F_SETSIG and F_SETOWN_EX, by which the kernel signals whom one likes."""
+
+_LOCKING: Final = (6, 7, 37, 38, 1024)
+"""Of fcntl: F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW and F_SETLEASE, which keep others waiting."""
+
+_ASKING: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""Of ioctl: TCGETS and TIOCGWINSZ (is it a terminal?), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others change files, and
+more, through descriptors that are open for reading only."""
 _AROUND: Final = (  # ways round the rules, and large surfaces of the kernel
     *("io_uring_setup", "io_uring_enter", "io_uring_register", "open_by_handle_at"),
     *("perf_event_open", "userfaultfd", "add_key", "request_key", "keyctl"),
 )
 _ATTACKS: Final = (
     *("ptrace", "process_vm_readv", "process_vm_writev", "unshare", "setns", "pivot_root", "chroot"),
-    *("mount", "umount2", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "mount_setattr"),
+    *("mount", "umount2", "open_tree", "open_tree_attr", "move_mount", "mount_setattr"),
+    *("fsopen", "fsconfig", "fsmount"),
     *("init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "bpf"),
     *("reboot", "swapon", "swapoff"),
 )
@@ -45,7 +64,7 @@ _CHANGES: Final = (  # of files; those of an open one too: a shortened ring woul
     *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "unlink", "unlinkat"),
     *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
     *("utime", "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat"),
-    *("removexattr", "lremovexattr", "fremovexattr", "removexattrat"),
+    *("removexattr", "lremovexattr", "fremovexattr", "removexattrat", "file_setattr"),
 )
 _TO_WRITE: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CLONE_THREAD: Final = 0x10000
@@ -54,7 +73,7 @@ _DESCRIPTORS: Final = 256
 """Files open at once: a worker reads at most 64 ahead."""
 
 _ROOM: Final = 4 * 2**30
-"""Bytes of address space beyond what the compiled worker has; a picture of the largest kind takes 0.1 GiB of it."""
+"""Bytes of address space beyond what the compiled worker has; a picture of the largest kind takes 1.1 GiB of it."""
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _CAPABILITIES_3: Final = 0x20080522
@@ -136,7 +155,7 @@ def seal(spec: PreprocessSpec) -> None:
 
 
 def alone(pid: int) -> bytes:
-    """The first filter: no network, no programs or processes; threads and signals to itself (``abort``) are left."""
+    """The first filter: no network, no programs, no other processes; threads and signals to itself are left."""
     return seccomp.program(
         seccomp.answer(seccomp.KILL, *_ATTACKS),
         seccomp.answer(seccomp.REFUSE, *_NETWORK, *_PROGRAMS, *_OTHERS, *_AROUND),
@@ -144,13 +163,17 @@ def alone(pid: int) -> bytes:
         seccomp.answer_if_bits(seccomp.ALLOW, "clone", 0, _CLONE_THREAD, otherwise=seccomp.REFUSE),
         seccomp.answer_if_equal(seccomp.ALLOW, "kill", 0, pid, otherwise=seccomp.REFUSE),
         seccomp.answer_if_equal(seccomp.ALLOW, "tgkill", 0, pid, otherwise=seccomp.REFUSE),
+        *(seccomp.answer_if_equal(seccomp.ALLOW, name, 0, 0, otherwise=seccomp.REFUSE) for name in _OF_ITSELF),
+        seccomp.answer_if_equal(seccomp.REFUSE, "fcntl", 1, *_SIGNALLING),
+        seccomp.answer_if_equal(seccomp.ALLOW, "ioctl", 1, *_ASKING, otherwise=seccomp.REFUSE),
     )
 
 
 def read_only() -> bytes:
-    """The second filter: files are opened to be read, and nothing about them is changed."""
+    """The second filter: files are opened to be read; nothing about them is changed, and none is locked."""
     return seccomp.program(
-        seccomp.answer(seccomp.REFUSE, *_CHANGES),
+        seccomp.answer(seccomp.REFUSE, *_CHANGES, "flock"),
+        seccomp.answer_if_equal(seccomp.REFUSE, "fcntl", 1, *_LOCKING),
         seccomp.answer(seccomp.UNKNOWN, "openat2"),
         seccomp.answer_if_bits(seccomp.REFUSE, "open", 1, _TO_WRITE),
         seccomp.answer_if_bits(seccomp.REFUSE, "openat", 2, _TO_WRITE),

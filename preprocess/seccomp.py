@@ -12,7 +12,7 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 ALLOW: Final = 0x7FFF0000
@@ -36,6 +36,7 @@ _ALL_THREADS: Final = 1
 # name: (x86_64, aarch64); None where there is no such call. From the kernel's asm/unistd_64.h and asm-generic/unistd.h.
 _CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "socket": (41, 198),
+    "socketpair": (53, 199),
     "connect": (42, 203),
     "bind": (49, 200),
     "listen": (50, 201),
@@ -54,6 +55,35 @@ _CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424),
     "pidfd_getfd": (438, 438),
+    "prlimit64": (302, 261),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    "mq_timedsend": (242, 182),
+    "mq_timedreceive": (243, 183),
+    "mq_notify": (244, 184),
+    "mq_getsetattr": (245, 185),
+    "fcntl": (72, 25),
+    "ioctl": (16, 29),
+    "flock": (73, 32),
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
@@ -71,6 +101,7 @@ _CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "pivot_root": (155, 41),
     "chroot": (161, 51),
     "open_tree": (428, 428),
+    "open_tree_attr": (467, 467),
     "move_mount": (429, 429),
     "fsopen": (430, 430),
     "fsconfig": (431, 431),
@@ -128,6 +159,7 @@ _CALLS: Final[dict[str, tuple[int | None, int | None]]] = {
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),
     "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
     "seccomp": (317, 277),
 }
 _MACHINES: Final = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -162,12 +194,12 @@ def answer(verdict: int, *names: str) -> Rules:
 
 def answer_if_bits(verdict: int, name: str, argument: int, mask: int, otherwise: int = ALLOW) -> Rules:
     """A call gets this answer where its argument (counted from 0, low 32 bits) has one of these bits."""
-    yield from _by_argument(name, argument, _step(_BITS, mask, 0, 1), verdict, otherwise)
+    yield from _by_argument(name, argument, [_step(_BITS, mask, 0, 1)], verdict, otherwise)
 
 
-def answer_if_equal(verdict: int, name: str, argument: int, value: int, otherwise: int = ALLOW) -> Rules:
-    """A call gets this answer where its argument (counted from 0, low 32 bits) is this value."""
-    yield from _by_argument(name, argument, _step(_EQUAL, value, 0, 1), verdict, otherwise)
+def answer_if_equal(verdict: int, name: str, argument: int, *values: int, otherwise: int = ALLOW) -> Rules:
+    """A call gets this answer where its argument (counted from 0, low 32 bits) is one of these values."""
+    yield from _by_argument(name, argument, [_step(_EQUAL, value, 0, 1) for value in values], verdict, otherwise)
 
 
 def program(*rules: Rules) -> bytes:
@@ -205,11 +237,12 @@ def install(filter_program: bytes) -> None:
         raise OSError(number, f"seccomp: {os.strerror(number)}")
 
 
-def _by_argument(name: str, argument: int, test: bytes, verdict: int, otherwise: int) -> Rules:
+def _by_argument(name: str, argument: int, tests: Sequence[bytes], verdict: int, otherwise: int) -> Rules:
     number = _number(name)
     if number is not None:
         load = _step(_LOAD, _ARGUMENTS + 8 * argument)  # both machines are little-endian: the low half comes first
-        yield _step(_EQUAL, number, 0, 4) + load + test + _step(_RETURN, verdict) + _step(_RETURN, otherwise)
+        steps = [load, *(test + _step(_RETURN, verdict) for test in tests), _step(_RETURN, otherwise)]
+        yield _step(_EQUAL, number, 0, 2 * len(tests) + 2) + b"".join(steps)
 
 
 def _number(name: str) -> int | None:

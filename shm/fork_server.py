@@ -211,6 +211,8 @@ def main() -> NoReturn:
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nothing that is imported shall read from it
     faulthandler.enable()
+    # Also for the children, whose 2 is another file: a worker that is asked where it is must not die of the question.
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=False)
     _prctl(_PR_SET_NAME, b"penstock-zygote")
     hello = recv_frame_fds(control)
     if hello is None:

@@ -78,7 +78,7 @@ class Zygote:
         self._lock = threading.Lock()
         self._server: _Server | None = None
         self._owner = 0
-        self._closing = False
+        self._closed = False
 
     @property
     def pid(self) -> int:
@@ -87,12 +87,13 @@ class Zygote:
         return server.process.pid if server else 0
 
     def start(self) -> None:
-        """Start the fork server. Returns at once, while it imports. Idempotent; ``fork`` does it if need be.
+        """Start the fork server. Returns at once, while it imports. Idempotent; the first ``fork`` does it.
 
         Raises:
             WorkerStartError: the interpreter cannot be executed.
         """
         with self._lock:
+            self._closed = False
             self._running()
 
     def fork(self, entry: str, argument: bytes = b"", fds: Sequence[int] = ()) -> Child:
@@ -109,25 +110,26 @@ class Zygote:
             fds: file descriptors to give copies of; they stay the caller's.
 
         Raises:
-            WorkerStartError: it cannot be started; says why, with what the fork server last wrote to its stderr.
+            WorkerStartError: it cannot be started; says why, with what the fork server last wrote to its stderr. Or the
+                fork server has been closed.
         """
         with self._lock:
-            served = self._running().ready
+            if self._closed:  # by another thread: a new server would be nobody's
+                raise WorkerStartError(f"cannot start {entry}: the fork server has been closed")
             try:
                 return self._ask(entry, argument, fds)
             except _Died:
-                if not served or self._closing:
+                if self._closed:
                     raise
                 return self._ask(entry, argument, fds)  # whatever it had begun died with it
 
     def close(self) -> None:
-        """End the fork server and, after a second of grace, its children. Idempotent; a later ``fork`` starts anew."""
-        self._closing = True
+        """End the fork server and, after a second of grace, its children. Idempotent; a later ``start`` starts anew."""
+        self._closed = True
         server = self._server
         if server and self._owner == os.getpid():
             _hang_up(server.control)  # whoever waits in fork() holds the lock, and wakes up of this
         with self._lock:
-            self._closing = False
             self._stop()
 
     def __enter__(self) -> Self:
@@ -165,7 +167,7 @@ class Zygote:
             answer = recv_frame_fds(server.control)
         except TimeoutError as error:
             server.process.kill()
-            raise self._died(f"said nothing for {PATIENCE} s") from error
+            raise WorkerStartError(str(self._died(f"said nothing for {PATIENCE} s"))) from error
         except OSError as error:
             raise self._died(str(error)) from error
         if answer is None:

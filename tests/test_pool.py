@@ -27,6 +27,7 @@ from penstock.errors import DeadlineError, PoisonItemError, ReadError, Unreadabl
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.preprocess.slot import SlotBatch
 from penstock.shm import SlotState
+from penstock.tests.segments import abandoned, left_since
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -38,7 +39,7 @@ MakePool = Callable[..., PreprocessPool]
 def make_pool() -> Iterator[MakePool]:
     """Pools that listen on this thread's hub; afterwards nothing of them is left."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
-    segments = {entry.name for entry in os.scandir("/dev/shm")}
+    segments = abandoned()
     pools: list[PreprocessPool] = []
 
     def make(**options: object) -> PreprocessPool:
@@ -56,7 +57,7 @@ def make_pool() -> Iterator[MakePool]:
         [child for child in psutil.Process().children(recursive=True) if child.pid not in before], timeout=5
     )
     assert not alive, (gone, alive)
-    assert not {entry.name for entry in os.scandir("/dev/shm") if entry.name.startswith("penstock-")} - segments
+    assert not left_since(segments)
 
 
 def saboteur(folder: Path, body: str) -> tuple[str, str]:
@@ -133,6 +134,7 @@ def test_what_cannot_be_used_costs_its_own_row_only(make_pool: MakePool, photos:
     slot.release()
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing(make_pool: MakePool, photos: list[Path]) -> None:
     """SIGKILL while batches are under way: every batch arrives whole, and new processes take the dead ones' places."""
@@ -161,6 +163,7 @@ def collect(pool: PreprocessPool, names: list[str], times: int) -> list[Array]:
     return found
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_picture_that_kills_its_worker_is_given_up_alone(
     make_pool: MakePool, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,6 +181,7 @@ def test_a_picture_that_kills_its_worker_is_given_up_alone(
     slot.release()
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_picture_that_never_ends_is_given_up_at_its_deadline(
     make_pool: MakePool, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,6 +193,31 @@ def test_a_picture_that_never_ends_is_given_up_at_its_deadline(
     assert [row.position for row in slot.rows] == [1]
     assert [(position, type(error)) for position, error in slot.failures] == [(0, DeadlineError)]
     slot.release()
+
+
+@pytest.mark.slow
+def test_a_pool_says_which_picture_each_worker_is_at_and_who_waits_for_a_slot(
+    make_pool: MakePool, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the report of a stage that stands still."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    go = tmp_path / "go"
+    wait = f"while isinstance(source, memoryview) and not os.path.exists({str(go)!r}): time.sleep(0.01)"
+    pool = make_pool(embedder=saboteur(tmp_path, wait), workers=1, slots=1)
+    (pid,) = pool.pids
+    assert pool.state() == [f"worker 0 (pid {pid}): idle"]
+    first = gevent.spawn(pool.process, [str(photos[0]), photos[1].read_bytes()])
+    second = gevent.spawn(pool.process, [str(photos[2])])
+    with gevent.Timeout(20):
+        while pool.state() != [f"worker 0 (pid {pid}): picture 2 of 2: one from memory"]:
+            gevent.sleep(0.01)
+    assert (pool.keeps_waiting(first), pool.keeps_waiting(second)) == (False, True)
+    go.touch()
+    first.get(timeout=20).release()
+    second.get(timeout=20).release()
+    assert not pool.keeps_waiting(second)
+    pool.close()
+    assert pool.state() == [f"worker 0 (pid {pid}): not running"]
 
 
 @pytest.mark.slow
@@ -256,6 +285,7 @@ def test_a_named_slot_is_found_by_whoever_knows_its_place(make_pool: MakePool, p
     unnamed.release()
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_named_segment_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
     """The fork server sees its parent die, ends the workers and then takes the names away."""

@@ -65,13 +65,30 @@ def modules() -> list[Path]:
 def violations(source: str, name: str = "some/module.py") -> list[str]:
     """What in a module breaks a rule, each with its line."""
     tree = ast.parse(source)
+    names = _imported_names(tree)
     functions = [tree, *(node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))]
     built = {id(call): names for function in functions for call, names in _built_texts(function)}
     found: list[str] = []
     for node in ast.walk(tree):
-        said = [*_imports(node, name), *_calls(node, built.get(id(node), set()))]
+        said = [*_imports(node, name), *_calls(node, built.get(id(node), set()), names)]
         found += [f"{name}:{getattr(node, 'lineno', 0)}: {words}" for words in said]
     return found
+
+
+def _imported_names(tree: ast.AST) -> dict[str, str]:
+    """What the names mean that a module imports: ``run`` may be ``subprocess.run``."""
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _full_name(node: ast.expr, names: dict[str, str]) -> str:
+    head, dot, rest = ast.unparse(node).partition(".")
+    return names.get(head, head) + dot + rest
 
 
 def _imports(node: ast.AST, name: str) -> Iterator[str]:
@@ -86,14 +103,16 @@ def _imports(node: ast.AST, name: str) -> Iterator[str]:
         for forbidden, why in FORBIDDEN_MODULES.items():
             if module == forbidden or module.startswith(forbidden + "."):
                 yield f"import of {module} ({why})"
+        if module in FORBIDDEN_CALLS:
+            yield f"import of {module} ({FORBIDDEN_CALLS[module]})"
 
 
-def _calls(node: ast.AST, built: set[str]) -> Iterator[str]:
-    if isinstance(node, ast.Attribute) and ast.unparse(node) in FORBIDDEN_CALLS and "yaml." in ast.unparse(node):
-        yield f"{ast.unparse(node)} (S7: only safe_load)"
+def _calls(node: ast.AST, built: set[str], names: dict[str, str]) -> Iterator[str]:
+    if isinstance(node, ast.Attribute) and (name := _full_name(node, names)) in FORBIDDEN_CALLS and "yaml." in name:
+        yield f"{name} (S7: only safe_load)"
     if not isinstance(node, ast.Call):
         return
-    called = ast.unparse(node.func)
+    called = _full_name(node.func, names)
     method = called.rpartition(".")[2]
     if called in FORBIDDEN_CALLS:
         yield f"{called}() ({FORBIDDEN_CALLS[called]})"
@@ -211,6 +230,17 @@ def test_all_of_the_package_is_read() -> None:
         "subprocess.Popen('ls')",
         "os.system(name)",
         "os.popen(name)",
+        "from os import system",
+        "from os import popen as start\nstart(name)",
+        "import os as o\no.system(name)",
+        "from subprocess import run\nrun('ls')",
+        "from subprocess import run as start\nstart(f'ls {name}')",
+        "import subprocess as sp\nsp.Popen('ls')",
+        "from subprocess import getoutput",
+        "from yaml import load\nload(text)",
+        "import yaml as y\ny.compose(text, y.Loader)",
+        "from gevent import monkey as m\nm.patch_all()",
+        "from gevent.monkey import patch_socket\npatch_socket()",
         "eval(text)",
         "exec(text)",
         "client.query(name, filter=f'id == {key}')",
@@ -248,6 +278,10 @@ def test_each_rule_catches_what_it_is_for(source: str) -> None:
         "sock.bind(('127.0.0.1', port))",
         "gevent.monkey.is_module_patched('threading')",
         "re.compile(pattern)",
+        "from re import compile\ncompile(pattern)",
+        "from subprocess import run\nrun(['ls'])",
+        "from .places import run\nrun('preprocess')",
+        "from yaml import safe_load\nsafe_load(text)",
         "np.load(path, allow_pickle=False)",
         "'never pickle, never eval(text), never shell=True'",
     ],

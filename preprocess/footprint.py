@@ -1,0 +1,63 @@
+"""What a worker process and the workers' ancestor take of memory at most, besides the rings and what an embedder takes.
+
+The constants are measured, with a quarter on top: ``python -m penstock.bench soak`` says what the processes take, and
+``tests/test_decode_memory.py`` holds the bytes a pixel against every format that is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from .geometry import canvas_side, scale_limit
+from .reader import AHEAD_BYTES
+from .spec import PreprocessSpec
+
+ANCESTOR_BYTES: Final = 170 * 2**20
+"""The process that all workers are forked from: an interpreter with JAX, no backend (measured: 131-145 MiB)."""
+
+_WORKER_BYTES: Final = 130 * 2**20
+"""A worker's own pages with its kernels compiled, before its first picture (measured: 73-100 MiB)."""
+
+_PIXEL_BYTES: Final = 18
+"""Bytes for each pixel of the picture that is being decoded (measured: 16.5 for WebP, 8 for progressive JPEG in four
+colours, 4 to 6 for the rest)."""
+
+BAND_PIXELS: Final = 2**20
+"""How much of a large picture is flattened at once."""
+
+_BAND_PIXEL_BYTES: Final = 36
+"""What some modes take on the way."""
+
+
+def worker_bytes(spec: PreprocessSpec, rows: int, threads: int) -> int:
+    """Bytes one worker takes at most, when the largest picture that is allowed comes.
+
+    Args:
+        spec: its limits (``max_pixels``, ``max_file_bytes``) are most of the figure.
+        rows: pictures in a batch.
+        threads: reads ahead; none if 0.
+    """
+    ahead = AHEAD_BYTES if threads else 0
+    return _WORKER_BYTES + _kernel_bytes(spec, rows) + decode_bytes(spec) + spec.max_file_bytes + ahead
+
+
+def row_bytes(spec: PreprocessSpec) -> int:
+    """Bytes of one picture's pixels in a batch."""
+    return math.prod(spec.pixel_shape()) * spec.pixel_dtype().itemsize
+
+
+def decode_bytes(spec: PreprocessSpec) -> int:
+    """Bytes that decoding the largest picture takes at most, without its file.
+
+    A picture that is not reduced, because one side is short, is held twice more as packed pixels.
+    """
+    short = math.ceil((spec.resize or spec.size) * scale_limit(spec.size))
+    whole = min(spec.max_pixels, short * (spec.max_side if spec.resize else short))
+    return _PIXEL_BYTES * spec.max_pixels + 2 * 4 * whole + _BAND_PIXEL_BYTES * BAND_PIXELS
+
+
+def _kernel_bytes(spec: PreprocessSpec, rows: int) -> int:
+    """The canvas, the result, and the widest thing on the way: windows of 16 rows for each block of 4."""
+    side = canvas_side(spec)
+    return rows * (4 * side * side + row_bytes(spec)) + 4 * 16 * 3 * side * -(-spec.size // 4)

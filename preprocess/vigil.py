@@ -1,0 +1,77 @@
+"""Tells when a worker stands still: stopped, or stuck where its own watch cannot see it.
+
+The worker itself ends when a picture is over its deadline (`worker.Watch`). That takes a thread that runs, so it says
+nothing about a process that was stopped, a decoder that keeps the interpreter to itself, or a kernel that waits for
+what never comes. The parent therefore looks at what each worker is doing, and at the processor time it uses. Looks are
+counted, not seconds: a host that was stopped itself, and goes on, does not blame its workers for it.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+
+_BUSY = 0.02
+"""Share of one processor above which a process is doing something; its watching threads take less."""
+
+_CPUCLOCK_SCHED = 2
+"""Which of a process's clocks, in the way Linux numbers them: processor time, as the scheduler counts it."""
+
+Doing = tuple[object, ...]
+
+
+class Verdict(Enum):
+    """What is wrong with a worker."""
+
+    STILL = "did nothing for longer than item_timeout (was it stopped?) and was killed"
+    HUNG = "was killed because a picture took longer than item_timeout, and would not say so itself"
+
+
+class Vigil:
+    """Looks at one worker, every ``interval`` seconds.
+
+    Attributes:
+        interval: seconds between looks.
+
+    Args:
+        timeout: seconds one picture may take. The worker's own watch comes first, by half a second.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.interval = min(1.0, timeout / 4)
+        self._limit = 1 + round((timeout + self.interval + 0.5) / self.interval)
+        self._doing: Doing | None = None
+        self._used = 0.0
+        self._same = self._idle = 0
+
+    def look(self, pid: int, doing: Doing | None, *, decoding: bool) -> Verdict | None:
+        """One look.
+
+        Args:
+            pid: the worker's process.
+            doing: equal for as long as it is at the same thing; None while it has nothing to do.
+            decoding: whether that thing is a single picture, which has a deadline. A batch in the kernel or in an
+                embedder has none while it uses the processor: compiling takes as long as it takes.
+
+        Returns:
+            What is wrong with it, if it is.
+        """
+        used = _processor_seconds(pid)
+        busy = used - self._used >= _BUSY * self.interval
+        self._used = used
+        if doing is None or doing != self._doing:
+            self._doing, self._same, self._idle = doing, 0, 0
+            return None
+        self._same += 1
+        self._idle = 0 if busy else self._idle + 1
+        if self._idle >= self._limit:
+            return Verdict.STILL
+        return Verdict.HUNG if decoding and self._same >= self._limit else None
+
+
+def _processor_seconds(pid: int) -> float:
+    """Processor time a process has used; nothing if it is gone, which others will notice."""
+    try:
+        return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+    except OSError:
+        return 0.0

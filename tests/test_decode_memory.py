@@ -1,0 +1,95 @@
+"""What decoding takes of memory, at most: the figure that the ceiling of a job rests on, for every kind of picture."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from penstock.preprocess import PreprocessSpec
+from penstock.preprocess.footprint import decode_bytes
+
+SIDE = 2304
+PEAK = """
+import io, json, sys
+from penstock.preprocess.canvas import make_canvas
+from penstock.preprocess.decode import decode_into
+from penstock.preprocess.runtime import _keep_memory
+from penstock.preprocess.spec import PreprocessSpec
+from PIL import Image
+
+def most(name):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(name))
+
+_keep_memory()
+spec = PreprocessSpec()
+canvas = make_canvas(spec, 1)
+small = io.BytesIO()
+Image.new("RGBA", (64, 64)).save(small, "PNG")
+decode_into(small.getvalue(), spec, canvas[0])
+data = open(sys.argv[1], "rb").read()
+before = most("VmRSS")
+decode_into(data, spec, canvas[0])
+print(most("VmHWM") - before)
+"""
+
+
+def noise(channels: int) -> NDArray[np.uint8]:
+    small = np.random.default_rng(0).integers(0, 256, (SIDE // 8, SIDE // 8, channels), np.uint8)
+    return np.kron(small, np.ones((8, 8, 1), np.uint8))
+
+
+def picture(kind: str) -> bytes:
+    """A picture of each kind that decoders treat in a way of their own."""
+    file = io.BytesIO()
+    rgba, grey = Image.fromarray(noise(4)), noise(1)[:, :, 0]
+    rgb = rgba.convert("RGB")
+    match kind:
+        case "progressive CMYK JPEG":
+            rgb.convert("CMYK").save(file, "JPEG", progressive=True, subsampling=0)
+        case "JPEG":
+            rgb.save(file, "JPEG")
+        case "RGBA PNG":
+            rgba.save(file, "PNG", compress_level=1)
+        case "palette PNG":
+            rgb.quantize(64).save(file, "PNG", transparency=3, compress_level=1)
+        case "16-bit PNG":
+            Image.fromarray(grey.astype(np.uint16) * 257).save(file, "PNG", compress_level=1)
+        case "lossless WebP":
+            rgba.save(file, "WEBP", lossless=True, method=0, quality=0)
+        case "WebP":
+            rgb.save(file, "WEBP", method=0)
+        case "float TIFF":
+            Image.fromarray(grey.astype(np.float32) * 3.3).save(file, "TIFF", compression="tiff_deflate")
+        case "int TIFF":
+            Image.fromarray(grey.astype(np.int32) * 1000).save(file, "TIFF")
+        case "TIFF of one strip":
+            rgba.save(file, "TIFF", compression="tiff_deflate", strip_size=2**31 - 1)
+        case "GIF":
+            rgb.quantize(64).save(file, "GIF", transparency=3)
+        case _:
+            rgb.save(file, "BMP")
+    return file.getvalue()
+
+
+KINDS = (
+    *("progressive CMYK JPEG", "JPEG", "RGBA PNG", "palette PNG", "16-bit PNG", "lossless WebP", "WebP", "float TIFF"),
+    *("int TIFF", "TIFF of one strip", "GIF", "BMP"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoding_takes_no_more_than_is_counted(tmp_path: Path, kind: str) -> None:
+    """Its peak in a process of its own, for a picture of the most pixels that are allowed."""
+    file = tmp_path / "picture"
+    file.write_bytes(picture(kind))
+    done = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert 0 < int(done.stdout) <= decode_bytes(PreprocessSpec(max_pixels=SIDE * SIDE))

@@ -1,0 +1,137 @@
+"""Whom the pool blames for a worker's death, and when it says that a worker stands still."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.errors import DeadlineError, PoisonItemError
+from penstock.preprocess.member import Lost
+from penstock.preprocess.ticket import Ticket
+from penstock.preprocess.vigil import Verdict, Vigil
+
+
+def death(*, row: int | None = None, begun: bool = True, hung: bool = False) -> Lost:
+    return Lost("worker 0 (pid 7)", "exited with status 3", begun=begun, row=row, hung=hung)
+
+
+def work_off(ticket: Ticket, poison: set[int]) -> int:
+    """Do a batch whose poison kills the kernel; how many workers it took with it."""
+    deaths = 0
+    while ticket.live:
+        if poison & set(ticket.part):
+            ticket.blame(death())
+            deaths += 1
+        elif not ticket.acquit():
+            break
+    return deaths
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 64).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))))
+def test_exactly_the_pictures_that_kill_the_kernel_are_given_up(drawn: tuple[int, set[int]]) -> None:
+    """However many there are, and wherever in the batch; the others are left to be done together."""
+    size, poison = drawn
+    ticket = Ticket(size)
+    work_off(ticket, poison)
+    assert sorted(position for position, _ in ticket.failures) == sorted(poison)
+    assert all(isinstance(error, PoisonItemError) for _, error in ticket.failures)
+    assert sorted(ticket.live) == sorted(set(range(size)) - poison)
+    assert list(ticket.part) == ticket.live
+
+
+@pytest.mark.parametrize("size", [1, 2, 32, 1000])
+def test_one_picture_is_found_in_a_few_deaths(size: int) -> None:
+    """Two, and one for each halving; at least three."""
+    assert all(
+        work_off(Ticket(size), {at}) <= max(3, 2 + math.ceil(math.log2(size))) for at in {0, size // 2, size - 1}
+    )
+
+
+def test_a_batch_that_kills_only_as_a_whole_is_given_up() -> None:
+    """Each half alone does no harm, again and again: that must end."""
+    ticket = Ticket(4)
+    deaths = 0
+    while ticket.live:
+        if len(ticket.part) == 4:
+            ticket.blame(death())
+            deaths += 1
+        else:
+            assert ticket.acquit()
+    assert deaths == 5
+    assert [position for position, _ in ticket.failures] == [0, 1, 2, 3]
+
+
+def test_deaths_from_outside_convict_nobody() -> None:
+    """Two in the kernel, some before the batch had begun: after that it is done as if nothing had been."""
+    ticket = Ticket(4)
+    for begun in (False, True, False, True, False):
+        ticket.blame(death(begun=begun))
+    work_off(ticket, set())
+    assert (ticket.live, ticket.failures) == ([0, 1, 2, 3], [])
+
+
+def test_a_picture_that_is_being_decoded_is_blamed_by_name() -> None:
+    """At its third death; at once if it was over its deadline."""
+    ticket = Ticket(3)
+    for _ in range(3):
+        ticket.blame(death(row=1))
+    assert ticket.live == [0, 2]
+    ticket.blame(death(row=1, hung=True))
+    assert ticket.live == [0]
+    assert [(position, type(error)) for position, error in ticket.failures] == [
+        (1, PoisonItemError),
+        (2, DeadlineError),
+    ]
+
+
+# -- standing still ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that uses the processor."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        yield process
+        process.kill()
+
+
+def watch(vigil: Vigil, pid: int, *, decoding: bool, looks: int = 60) -> Verdict | None:
+    """Look at it again and again, at the same thing."""
+    pause = threading.Event()
+    for _ in range(looks):
+        pause.wait(vigil.interval)  # looks are counted, and the processor must have had its time between them
+        if verdict := vigil.look(pid, ("batch", 1), decoding=decoding):
+            return verdict
+    return None
+
+
+@pytest.mark.slow
+def test_a_busy_worker_may_take_its_time_over_a_batch_but_not_over_a_picture(busy: subprocess.Popen[bytes]) -> None:
+    """Compiling is no standing still; a decoder that keeps its own watch from running is."""
+    assert watch(Vigil(0.04), busy.pid, decoding=False) is None
+    assert watch(Vigil(0.04), busy.pid, decoding=True) is Verdict.HUNG
+
+
+@pytest.mark.parametrize("decoding", [True, False])
+def test_a_stopped_worker_stands_still_whatever_it_does(busy: subprocess.Popen[bytes], decoding: bool) -> None:
+    """It uses no processor."""
+    os.kill(busy.pid, signal.SIGSTOP)
+    assert watch(Vigil(0.04), busy.pid, decoding=decoding) is Verdict.STILL
+
+
+def test_a_worker_with_nothing_to_do_may_be_still(busy: subprocess.Popen[bytes]) -> None:
+    """So may one that goes from one thing to the next."""
+    os.kill(busy.pid, signal.SIGSTOP)
+    vigil = Vigil(0.04)
+    assert not any(vigil.look(busy.pid, None, decoding=False) for _ in range(200))
+    assert not any(vigil.look(busy.pid, (number,), decoding=True) for number in range(200))
