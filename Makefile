@@ -6,12 +6,16 @@ IMAGES ?= examples/photos
 OUT    ?= out
 STAMP  := $(VENV)/.ready
 
-.PHONY: help demo test fast lint types bench clean
+SEEDS  ?= 10
+SEARCH ?= 10000
+
+.PHONY: help demo test fast lint types storm bench clean
 
 help:
 	@echo "make demo [IMAGES=folder]   embed a folder of pictures, search it, write a contact sheet"
 	@echo "make test                   checkers and all tests (make fast: only the fast tests)"
 	@echo "make lint types             ruff; mypy and pyright"
+	@echo "make storm [SEEDS=200]      jobs under random faults, and long searches for orders that break something"
 	@echo "make bench                  every figure of the README, as ratios against its peer"
 	@echo "make clean                  remove the virtual environment and what the demo made"
 
@@ -35,6 +39,12 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy -p penstock && $(BIN)/mypy tests && $(BIN)/pyright
+
+# A failing seed says how to run it again; the searches tell their smallest failing example.
+storm: $(STAMP)
+	$(BIN)/python -m penstock.tests.storm --seeds $(SEEDS)
+	PENSTOCK_EXAMPLES=$(SEARCH) $(BIN)/python -m pytest -n 2 -o faulthandler_timeout=0 \
+	  tests/test_shm_machine.py tests/test_journal_machine.py tests/test_engine_random_graphs.py
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[bench]"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .engine import PipelineBuilder, Report
+    from .engine import Fail, PipelineBuilder, Report, Retry, Skip
     from .engine.config import ServiceConfig
     from .engine.jobs.images import embed_images
     from .engine.jobs.pipeline import ImageEmbeddingPipeline
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ConfigError": "errors",
+    "Fail": "engine",
     "ImageEmbeddingPipeline": "engine.jobs.pipeline",
     "PenstockError": "errors",
     "PipelineBuilder": "engine",
     "PipelineFailure": "errors",
     "PreprocessSpec": "preprocess",
     "Report": "engine",
+    "Retry": "engine",
     "ServiceConfig": "engine.config",
+    "Skip": "engine",
     "StreamingMultiprocessPreprocessor": "engine.jobs.streaming",
     "WorkerPool": "engine.workers",
     "embed_images": "engine.jobs.images",
@@ -37,13 +40,16 @@ _HOMES = {
 
 __all__ = [
     "ConfigError",
+    "Fail",
     "ImageEmbeddingPipeline",
     "PenstockError",
     "PipelineBuilder",
     "PipelineFailure",
     "PreprocessSpec",
     "Report",
+    "Retry",
     "ServiceConfig",
+    "Skip",
     "StreamingMultiprocessPreprocessor",
     "WorkerPool",
     "__version__",

@@ -25,9 +25,11 @@ BENCHMARKS = {
     "triton": "a real Triton server: shared memory against HTTP bodies; how busy a model is kept",
     "milvus": "rows into real Milvus servers: a bare pymilvus loop at its best setting against the insert stage",
     "resume": "a job that is killed at random moments and resumed, against one that nobody disturbs",
+    "recovery": "a worker is killed, again and again: how soon it is noticed, how soon the rate is what it was",
     "journal": "the books of a job: resuming one of 10^8 entries, recording batches, listing the source",
     "sandbox": "what confining the workers costs (--sandbox)",
     "startup": "seconds to the first batch: everything cold, warm compilation cache, warm pool",
+    "soak": "a million tiny pictures through the whole job: memory, descriptors and threads do not grow",
     "memory": "peak memory of the process tree for 1,000 and for 20,000 pictures",
 }
 """What can be measured. Each name is a module with one function ``run(options) -> Result``."""

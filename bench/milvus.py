@@ -16,6 +16,7 @@ import gevent
 import numpy as np
 
 from ..engine import PipelineBuilder, green
+from ..engine.config import ServiceConfig
 from ..engine.jobs.batches import JobValues, Picture, Rows
 from ..engine.jobs.graphs import Ends, insert_into
 from ..engine.servers import MilvusLiteServer, MilvusServer, ServerUnavailableError
@@ -158,7 +159,7 @@ def _insert(batches: list[Rows], sink: MilvusSink, dead: DeadLetters, ticks: lis
         return value
 
     with ThreadPoolExecutor(sink.threads) as writers:
-        ends = Ends(batches, sink, writers, JobValues(dead), _INSERT_ROWS)
+        ends = Ends(batches, sink, writers, JobValues(dead), _INSERT_ROWS, ServiceConfig().policies)
         builder = PipelineBuilder(values=ends.values).add_source(batches).pipe(watched)
         pipeline = insert_into(builder, ends).build(num_threads=1)
         with pipeline.auto_stop():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .builder import PipelineBuilder
     from .pipeline import Pipeline
+    from .policies import Fail, Policy, Retry, Skip
     from .report import (
         Accounting,
         Bottleneck,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         MemoryReport,
         Report,
         StageReport,
+        Stall,
     )
     from .values import (
         NOTHING,
@@ -35,6 +37,7 @@ __all__ = [
     "Accounting",
     "Bottleneck",
     "ChannelReport",
+    "Fail",
     "Feedback",
     "HubResource",
     "ItemFailure",
@@ -46,8 +49,12 @@ __all__ = [
     "Pipeline",
     "PipelineBuilder",
     "PlainValues",
+    "Policy",
     "Report",
+    "Retry",
+    "Skip",
     "StageReport",
+    "Stall",
     "ValueModel",
     "green",
 ]
@@ -55,6 +62,7 @@ __all__ = [
 _HOMES = {
     "Pipeline": "pipeline",
     "PipelineBuilder": "builder",
+    **dict.fromkeys(("Fail", "Policy", "Retry", "Skip"), "policies"),
     **dict.fromkeys(
         (
             "Accounting",
@@ -64,6 +72,7 @@ _HOMES = {
             "MemoryReport",
             "Report",
             "StageReport",
+            "Stall",
         ),
         "report",
     ),

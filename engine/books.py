@@ -11,7 +11,7 @@ from .graph import Graph
 from .metrics import Histogram
 from .nodes import Node
 from .outlet import Outlet
-from .report import Accounting, Bottleneck, ChannelReport, LaneReport, MemoryReport, Report, StageReport
+from .report import Accounting, Bottleneck, ChannelReport, LaneReport, MemoryReport, Report, StageReport, Stall
 
 _MAX_GAIN = 100.0
 _KNOBS = {
@@ -33,7 +33,7 @@ class Run(Protocol):
     finished: float | None
 
 
-def make_report(run: Run, memory: MemoryReport | None) -> Report:
+def make_report(run: Run, memory: MemoryReport | None, stalls: Sequence[Stall] = ()) -> Report:
     """The figures of a run as they stand."""
     now = perf_counter() if run.finished is None else run.finished
     began = now if run.began is None else run.began
@@ -51,7 +51,7 @@ def make_report(run: Run, memory: MemoryReport | None) -> Report:
     )
     seconds = max(elapsed, run.outlet.last_take - began)
     rate = accounting.delivered / seconds if seconds > 0 else 0.0
-    return Report(accounting, stages, find_bottleneck(stages), seconds, rate, memory)
+    return Report(accounting, stages, find_bottleneck(stages), seconds, rate, memory, stalls=list(stalls))
 
 
 def _stage(node: Node, elapsed: float, now: float) -> StageReport:
@@ -68,6 +68,8 @@ def _stage(node: Node, elapsed: float, now: float) -> StageReport:
         in_flight=node.in_flight,
         created=meter.created,
         merged=meter.merged,
+        retried=meter.retried,
+        retrying=sum(job.left for job in node.retrying),
         rate_now=meter.rate_now(now),
         rate=meter.rate(now),
         busy=_share(meter.busy.seconds(now), max(elapsed * node.parallelism, 1e-9)),

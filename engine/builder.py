@@ -7,9 +7,9 @@ from concurrent.futures import Executor
 from typing import Any, Literal, Protocol, Self
 
 from ..errors import ConfigError
+from .budget import Budget
 from .defs import (
     AggregateDef,
-    Budget,
     DisaggregateDef,
     GraphDef,
     Order,
@@ -20,6 +20,7 @@ from .defs import (
     unique_names,
 )
 from .pipeline import Pipeline
+from .policies import Policy, Skip, parse_policy
 from .values import HubResource, PlainValues, ValueModel
 
 
@@ -71,6 +72,7 @@ class PipelineBuilder:
         name: str | None = None,
         output_order: Order = "completion",
         max_failures: Budget | None = None,
+        on_failure: Policy | str | None = None,
         kind: Literal["green"] | None = None,
         parallelism: int | None = None,
         buffer_size: int = 2,
@@ -90,6 +92,11 @@ class PipelineBuilder:
             name: for logs, reports and `feedback`; repeated names are numbered.
             output_order: ``"completion"``, or ``"input"``: results (drops, failures) come in the order of arrival.
             max_failures: overrides `build(max_failures=)` for this stage.
+            on_failure: `Skip` (the default): an item that fails is left out; `Fail`: the first one ends the pipeline;
+                `Retry`: what is transient is tried again first, holding its place. Or their spelling, see
+                `parse_policy`. A generator is started again only if it had not emitted anything. Of an executor of
+                processes only the error itself is known, not its causes. Not together with `max_failures`, where the
+                policy says how many failures there may be.
             kind: ``"green"`` for an operation that is cooperative by itself and never blocks the hub.
             parallelism: how many operations can really work at once, where that is less than `concurrency` (say, three
                 slots for each of two workers). Only for the busy figure.
@@ -111,6 +118,7 @@ class PipelineBuilder:
                 executor=executor,
                 output_order=output_order,
                 max_failures=max_failures,
+                on_failure=_policy(on_failure),
                 kind=kind,
                 buffer_size=buffer_size,
                 buffer_bytes=buffer_bytes,
@@ -166,6 +174,7 @@ class PipelineBuilder:
         max_failures: Budget = -1,
         log_interval: float | None = None,
         sample_memory: float | None = None,
+        stall_after: float | None = 60.0,
     ) -> Pipeline:
         """Make a pipeline that can be run once.
 
@@ -175,6 +184,8 @@ class PipelineBuilder:
                 after 100 of them.
             log_interval: seconds between log lines on every stage; None for none.
             sample_memory: seconds between samples of the process tree's memory; None for none.
+            stall_after: seconds without progress after which a stage that stands still is named in a warning, with its
+                items and stacks, and in the report; None for never.
 
         Raises:
             ConfigError: a setting is wrong; the message names it.
@@ -198,5 +209,13 @@ class PipelineBuilder:
                 resources=tuple(self._resources),
                 log_interval=log_interval,
                 sample_memory=sample_memory,
+                stall_after=stall_after,
             )
         )
+
+
+def _policy(said: Policy | str | None) -> Policy:
+    try:
+        return Skip() if said is None else parse_policy(said)
+    except ValueError as error:
+        raise ConfigError(f"on_failure={said!r} {error}") from None

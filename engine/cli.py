@@ -17,6 +17,7 @@ import click
 
 from .. import __version__
 from ..errors import ItemError, SourceError
+from .cli_dump import dumping
 from .cli_import import import_
 from .cli_job import resume, retry, status
 from .cli_options import FIELDS, configured, setting_options
@@ -184,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given[:1] or bool(os.environ.get("PENSTOCK_DEBUG"))
-    return run_command(lambda: cli.main(given, prog_name="penstock", standalone_mode=False), debug)
+    with dumping():
+        return run_command(lambda: cli.main(given, prog_name="penstock", standalone_mode=False), debug)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ from .wording import count, plural, printable
 
 if TYPE_CHECKING:
     from .journal import Status
+    from .sources import FileSource
+
+_LETTERS = "dead-letters.jsonl"
 
 _STATUS_EXAMPLES = """\b
 Examples:
@@ -30,7 +34,8 @@ Examples:
   penstock retry photos-job --stage embed
   penstock retry photos-job --error ReadError
 
-How often an item was tried is counted on in its dead letter."""
+How often an item was tried is counted on in its dead letter. What the job has not done yet goes
+on, too."""
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
@@ -40,12 +45,13 @@ _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def status(folder: Path, as_json: bool) -> int:
     """What became of each entry of a job's source, also while it runs."""
+    from .jobs.letters import errors_of
     from .journal import read_status
 
     _need_job(folder)
-    found = read_status(folder)
-    letters = _letters(folder)
-    say(json.dumps(_as_json(found, letters), indent=2) if as_json else _as_text(found, letters))
+    found = read_status(folder, dead=True)
+    errors = errors_of(folder / _LETTERS, found.dead)
+    say(json.dumps(_as_json(found, errors), indent=2) if as_json else _as_text(found, errors))
     return OK
 
 
@@ -53,12 +59,12 @@ def status(folder: Path, as_json: bool) -> int:
 @_folder
 @click.option("--update", is_flag=True, help="Look at the source again: new and changed files are done too.")
 def resume(folder: Path, update: bool) -> int:
-    """Go on with a job where it was, however it ended. Settings are those it was begun with.
+    """Go on with a job where it was, however it ended. Settings are those it was begun with; a token is not kept: it
+    is read from MILVUS_TOKEN.
 
     The command it was begun with, given again, does the same.
     """
-    config, sources = _begun(folder, update)
-    return _run(config, sources)
+    return run_and_tell(*_begun(folder, update))
 
 
 @click.command(epilog=_RETRY_EXAMPLES, short_help="Try again what a job could not do.")
@@ -67,49 +73,47 @@ def resume(folder: Path, update: bool) -> int:
 @click.option("--error", metavar="E", help="Only what failed with this error, e.g. ReadError.")
 def retry(folder: Path, stage: str | None, error: str | None) -> int:
     """Try again what a job could not do: its dead letters, or some of them."""
-    from .jobs.books import latest_letters, opened, undo_dead
+    from .jobs.letters import latest_letters, undo_dead
+    from .journal import JobFolder
 
-    config, sources = _begun(folder, update=False)
-    letters = latest_letters(folder / "dead-letters.jsonl")
-    chosen = [
-        key
-        for key, letter in letters.items()
-        if (stage is None or letter.stage == stage) and (error is None or letter.error == error)
-    ]
-    with opened(folder) as job:
+    config, source = _begun(folder, update=False)
+    chosen = None
+    if stage is not None or error is not None:
+        chosen = {
+            key
+            for key, letter in latest_letters(folder / _LETTERS).items()
+            if stage in (None, letter.stage) and error in (None, letter.error)
+        }
+    with JobFolder.create_or_open(folder) as job:
+        others = job.counts.remaining
         again = undo_dead(job, chosen)
-        remaining = job.counts.remaining
-    if not remaining:
-        say("there is nothing to try again" if stage or error else "there are no dead letters")
+    if not again:
+        say("there are no dead letters" if chosen is None else "there is nothing to try again")
+        if others:
+            say(f"what is not done yet ({plural(others, 'item')}) goes on with: {_resume(folder)}")
         return OK
-    complain(f"trying {plural(again, 'item')} again")
-    return _run(config, sources)
-
-
-def _run(config: ServiceConfig, sources: list[str]) -> int:
-    from .sources import FileSource
-
-    try:
-        source = FileSource(sources)
-    except SourceError as error:
-        raise click.UsageError(printable(str(error))) from error
+    complain(f"trying {plural(again, 'item')} again" + (f"; {count(others)} that remain go on, too" if others else ""))
     return run_and_tell(config, source)
 
 
-def _begun(folder: Path, update: bool) -> tuple[ServiceConfig, list[str]]:
-    """Settings and sources that a job was begun with.
+def _begun(folder: Path, update: bool) -> tuple[ServiceConfig, FileSource]:
+    """What a job was begun with, to go on with it. Its sources are looked at where they will be read.
 
     Raises:
-        ConfigError: there is no job, or it died before it knew.
+        ConfigError: there is no job, it died before it knew, or something that is not kept is needed.
     """
+    from .jobs.identity import begun_with
     from .journal import read_status
 
     _need_job(folder)
-    settings = read_status(folder).settings
-    if "config" not in settings:
-        raise ConfigError(f"the job in {folder} ended before it began: start it again with penstock embed")
-    config = ServiceConfig(**settings["config"], job=folder, update=update)
-    return config, list(settings["sources"])
+    try:
+        return begun_with(read_status(folder), update=update)
+    except SourceError as error:
+        raise click.UsageError(printable(str(error))) from error
+
+
+def _resume(folder: Path) -> str:
+    return printable(shlex.join(["penstock", "resume", str(folder)]))
 
 
 def _need_job(folder: Path) -> None:
@@ -117,14 +121,7 @@ def _need_job(folder: Path) -> None:
         raise ConfigError(f"{folder} is no job folder: penstock embed ... --job {folder} makes one")
 
 
-def _letters(folder: Path) -> Counter[str]:
-    """How many dead letters of each error stand; those of items that a retry has done are left out by the counts."""
-    from .jobs.books import latest_letters
-
-    return Counter(letter.error for letter in latest_letters(folder / "dead-letters.jsonl").values())
-
-
-def _as_json(found: Status, letters: Counter[str]) -> dict[str, Any]:
+def _as_json(found: Status, errors: Counter[str]) -> dict[str, Any]:
     counts = found.counts
     return {
         "job": found.job,
@@ -132,12 +129,12 @@ def _as_json(found: Status, letters: Counter[str]) -> dict[str, Any]:
         "finished": found.finished,
         "running": found.owner is not None,
         "counts": {name: getattr(counts, name) for name in ("total", "written", "filtered", "dead", "remaining")},
-        "errors": dict(letters),
+        "errors": dict(errors),
         "fingerprints": dict(found.fingerprints),
     }
 
 
-def _as_text(found: Status, letters: Counter[str]) -> str:
+def _as_text(found: Status, errors: Counter[str]) -> str:
     counts = found.counts
     if found.owner is not None:
         state = f"running (pid {found.owner.pid})"
@@ -151,9 +148,7 @@ def _as_text(found: Status, letters: Counter[str]) -> str:
     ]
     lines += [f"  {'total':<10} {count(counts.total):>12}"]
     if counts.dead:
-        lines.append(
-            "dead letters: " + ", ".join(f"{error} {count(number)}" for error, number in letters.most_common())
-        )
+        lines.append("dead letters: " + ", ".join(f"{error} {count(number)}" for error, number in errors.most_common()))
         lines.append(f"try them again: penstock retry {found.path}")
     lines += [f"{name}: {said}" for name, said in found.fingerprints.items()]
     return printable_lines(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from .config import ServiceConfig
 from .wording import count, plural, printable
 
 if TYPE_CHECKING:
+    from . import Report
+    from .jobs.ceiling import Ceiling
     from .sources import FileSource
 
 
@@ -26,14 +29,22 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     from .render import render_text, report_json
 
     interrupt = Interrupt()
-    progress = make_progress(config.progress, source.total)
-    if config.progress != "none":
+    remaining: int | None = None
+
+    def begins(ceiling: Ceiling, entries: int | None) -> None:
+        nonlocal remaining
+        remaining = entries
+        _tell_ceiling(config, ceiling)
+
+    progress = make_progress(config.progress, lambda: source.total() if config.job is None else remaining)
+    if config.progress != "none" and config.job is None:  # the books of a job have counted
         source.count()
     with draining(interrupt):
         try:
-            report = run_job(config, source, watcher=progress, interrupt=interrupt)
+            report = run_job(config, source, watcher=progress, interrupt=interrupt, begins=begins)
         except PipelineFailure as failure:
-            failure.add_note(f"What could not be done is listed in {dead_letters_path(config)}")
+            if (letters := dead_letters_path(config)).exists():
+                failure.add_note(f"What could not be done is listed in {letters}")
             if config.job is not None:
                 failure.add_note(f"To go on where it was: {_resume(config)}")
             raise
@@ -42,12 +53,12 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     books = report.extra.get("job")
     if config.progress == "json":
         say(json.dumps({"event": "report", **report_json(report)}))
-    elif books and not report.stages:
+    elif books and not report.stages and not interrupt.requested:
         say(f"finished already: {_told(books)}. Nothing to do; --update looks for new and changed files")
-    else:
+    elif report.accounting.read or not interrupt.requested:
         say(render_text(report))
         _tell_metadata(report.extra.get("metadata"))
-        _what_next(config, report.accounting.read, report.accounting.dead)
+        _what_next(config, report)
         if books:
             say(f"job: {_told(books)}")
     if interrupt.requested:
@@ -55,6 +66,14 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
         complain(f"interrupted; to go on: {again}" if books else f"interrupted: {again}")
         return INTERRUPTED
     return OK
+
+
+def _tell_ceiling(config: ServiceConfig, ceiling: Ceiling) -> None:
+    """The most memory the job will take, before it takes any."""
+    if config.progress == "json":
+        print(json.dumps({"event": "memory_ceiling", **ceiling.to_dict()}), file=sys.stderr, flush=True)
+    elif config.progress != "none":
+        complain(f"memory: {ceiling}")
 
 
 def _resume(config: ServiceConfig) -> str:
@@ -67,13 +86,13 @@ def _told(books: dict[str, Any]) -> str:
     return f"{count(books['entries']) + ' entries'}: {', '.join(parts)}"
 
 
-def _what_next(config: ServiceConfig, read: int, dead: int) -> None:
+def _what_next(config: ServiceConfig, report: Report) -> None:
     """What the user may want to do now."""
-    if read == 0:
+    if report.accounting.read == 0:
         complain("there was nothing to read: the folders are empty")
         return
-    if dead:
-        say(_dead_letters(config, dead))
+    if report.accounting.dead:
+        say(_dead_letters(config, report.accounting.dead))
     if config.report is not None:
         say(f"report: {printable(str(config.report))}")
     if config.shown_to.startswith("bulk:"):
@@ -87,18 +106,24 @@ def _what_next(config: ServiceConfig, read: int, dead: int) -> None:
 
 def _tell_metadata(found: dict[str, int] | None) -> None:
     """What in the metadata file and in the sources did not meet."""
-    if found and found["unmatched_rows"]:
+    if found and found.get("unmatched_rows"):
         complain(f"metadata: {count(found['unmatched_rows'])} of {plural(found['rows'], 'row')} met no picture")
     if found and found["pictures_without"]:
         complain(f"metadata: {plural(found['pictures_without'], 'picture')} had no row in it")
 
 
 def _dead_letters(config: ServiceConfig, dead: int) -> str:
-    """How many of each kind, and where they are listed."""
-    from ..sinks.deadletters import read_dead_letters
+    """How many of each kind, and where they are listed; of a job that keeps books those of its other runs, too."""
+    from ..sinks import read_dead_letters
+    from .jobs.letters import errors_of
     from .jobs.places import dead_letters_path
+    from .journal import read_status
 
     path = dead_letters_path(config)
-    kinds = Counter(letter.error for letter in read_dead_letters(path))
+    if config.job is None:
+        kinds = Counter(letter.error for letter in read_dead_letters(path))
+    else:
+        kinds = errors_of(path, read_status(config.job, dead=True).dead)
+        dead = kinds.total()
     listed = ", ".join(f"{kind} {count(number)}" for kind, number in kinds.most_common(5))
     return f"{plural(dead, 'dead letter')} in {printable(str(path))}" + (f": {listed}" if listed else "")

@@ -25,9 +25,11 @@ from pydantic import (
 )
 
 from ..errors import ConfigError
+from .budget import parse_budget
 from .config_errors import explain, spelled
-from .config_types import Declarations, Parameters
+from .config_types import Declarations, Parameters, Policies, Size, Stage
 from .config_yaml import read_yaml
+from .policies import Policy, Retry, Skip
 
 ProfileName = Literal["default", "high_throughput", "low_memory"]
 
@@ -48,30 +50,10 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Values laid under what the user sets."""
 
+_POLICIES: Final[Mapping[Stage, Policy]] = {"preprocess": Retry(), "embed": Retry(), "insert": Skip()}
+"""For failures of which the user says nothing. A sink tries again by itself."""
+
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
-
-
-def _budget(value: object) -> int | Fraction:
-    """A failure budget in any of its spellings: 10, "10", "5%", 0.05, "1/20", None for no limit."""
-    wrong = ValueError("must be a count (0, 10; -1 for no limit) or a rate above 0 up to 100% (5%, 0.05, 1/20)")
-    if value is None:
-        return -1
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, Fraction)):
-        raise wrong
-    try:
-        if isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("-").isdigit()):
-            count = int(value)
-        else:
-            text = str(value).strip()
-            rate = Fraction(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-            if not 0 < rate <= 1:
-                raise wrong
-            return rate
-    except (ValueError, ZeroDivisionError):
-        raise wrong from None
-    if count < -1:
-        raise wrong
-    return count
 
 
 def _numbers(value: object) -> object:
@@ -85,7 +67,7 @@ def _token_of_environment() -> SecretStr | None:
 
 
 Budget = Annotated[
-    int | Fraction, PlainValidator(_budget), PlainSerializer(lambda b: b if isinstance(b, int) else str(b))
+    int | Fraction, PlainValidator(parse_budget), PlainSerializer(lambda b: b if isinstance(b, int) else str(b))
 ]
 Devices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -130,6 +112,14 @@ class AsyncPipelineConfig(_Settings):
 
     queue_maxsize: int = Field(default=100, ge=1)
     """Pictures that may wait between two stages."""
+
+    def replaced(self, **values: int | None) -> Self:
+        """A copy in which the values that are not None stand.
+
+        Raises:
+            ConfigError: one is out of its range.
+        """
+        return type(self)(**{**self.model_dump(), **{name: said for name, said in values.items() if said is not None}})
 
 
 class ServiceConfig(_Settings):
@@ -180,8 +170,15 @@ class ServiceConfig(_Settings):
     threads: int = Field(default=2, ge=0, le=64, json_schema_extra={"metavar": "N"})
     """Reads a worker has in flight ahead of its decoder when storage is slow."""
 
+    item_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
+    """A picture that takes longer to read or decode is a dead letter, and its process is replaced."""
+
     slots: int = Field(default=3, ge=1, le=64, json_schema_extra={"metavar": "N"})
     """Batches in shared memory per worker."""
+
+    memory: Size | None = Field(default=None, json_schema_extra={"metavar": "SIZE"})
+    """The most memory the job may take, all processes together: 4GiB, 512M, or 50% of the machine's. What is not set
+    of slots, insert_batch_size, batch_size and workers is made to fit, given up in this order. [default: no limit]"""
 
     job: Path | None = Field(default=None, json_schema_extra={"metavar": "DIR"})
     """Folder for the books of the job: it can be killed at any moment and goes on where it was. With dead letters and
@@ -199,8 +196,17 @@ class ServiceConfig(_Settings):
     max_failures: Budget = Field(default=-1, json_schema_extra={"metavar": "N|RATE"})
     """Items of a stage that may fail before the job does: a count, or a rate such as 5%. -1 is no limit."""
 
+    on_failure: Policies = Field(default={}, json_schema_extra={"metavar": "STAGE=POLICY", "option": "--on-failure"})
+    """What a failure in preprocess, embed or insert leads to: skip (a dead letter), skip:BUDGET, fail (the job ends),
+    or retry:ATTEMPTS with ,skip or ,fail for what stays; give it once for each stage. Only what may pass by itself, as
+    I/O errors of a network mount, is tried again. [default: retry:3 for preprocess and embed, skip for insert]"""
+
     progress: Literal["auto", "plain", "json", "none"] = "auto"
     """Progress on standard error: a live table on a terminal and lines elsewhere (auto), lines, JSON lines, nothing."""
+
+    stall_after: float = Field(default=60.0, ge=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
+    """A stage without progress for so long is named on standard error, with its items and where they are; 0 for
+    never."""
 
     profile: ProfileName = Field(default="default", frozen=True)
     """Set of values to start from."""
@@ -240,6 +246,9 @@ class ServiceConfig(_Settings):
     max_pixels: Positive | None = Field(default=None, json_schema_extra={"metavar": "N"})
     """Pictures whose header promises more pixels are refused. [default: 64,000,000]"""
 
+    max_file_bytes: Size | None = Field(default=None, json_schema_extra={"metavar": "SIZE"})
+    """Larger files are refused unread. [default: 512MiB]"""
+
     background: Colour | None = Field(default=None, json_schema_extra={"metavar": "R,G,B"})
     """Colour under transparent pixels. [default: 255,255,255]"""
 
@@ -262,6 +271,11 @@ class ServiceConfig(_Settings):
     def shown_to(self) -> str:
         """``to`` without credentials."""
         return _CREDENTIALS.sub("***@", self.to or "")
+
+    @property
+    def policies(self) -> Mapping[Stage, Policy]:
+        """What a failure leads to, for each stage."""
+        return {**_POLICIES, **self.on_failure}
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], **values: Any) -> Self:

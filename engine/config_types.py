@@ -4,26 +4,54 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, cast
+from fractions import Fraction
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
+
+from .machine import memory_total
+from .policies import Policy, parse_policy
 
 
-def _declarations(value: object) -> object:
-    """``year:int64``, several of them, or the mapping they make."""
+def _pairs(value: object, between: str, comma: str, wrong: str) -> object:
+    """Names with what stands for them: one text, several of them, or the mapping they make."""
     if isinstance(value, str):
-        value = re.split(r",\s*(?![^(]*\))", value)
+        value = re.split(comma, value)
     if not isinstance(value, Iterable) or isinstance(value, Mapping):
         return value
     found: dict[str, str] = {}
     for part in cast("Iterable[object]", value):
-        name, colon, kind = str(part).partition(":")
-        if not (name.strip() and colon and kind.strip()):
-            raise ValueError("must be NAME:TYPE, as in year:int64 or album:varchar(256)")
+        name, mark, said = str(part).partition(between)
+        if not (name.strip() and mark and said.strip()):
+            raise ValueError(wrong)
         if name.strip() in found:
             raise ValueError(f"{name.strip()} is given twice")
-        found[name.strip()] = kind.strip()
+        found[name.strip()] = said.strip()
     return found
+
+
+def _declarations(value: object) -> object:
+    """``year:int64``."""
+    wrong = "must be NAME:TYPE, as in year:int64 or album:varchar(256)"
+    return _pairs(value, ":", r",\s*(?![^(]*\))", wrong)
+
+
+def _policies(value: object) -> object:
+    """``embed=retry:5,fail``."""
+    return _pairs(value, "=", r",\s*(?=\w+=)", "must be STAGE=POLICY, as in embed=retry:5 or insert=fail")
+
+
+def _size(value: object) -> object:
+    """Bytes: 4GiB, 512M, 1.5GB, 50% of what there is, or a number."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B?|%)\s*", value, re.IGNORECASE)
+    if match is None or (match[2] == "" and match[3].lower() not in ("", "b", "%")) or (match[2] and match[3] == "%"):
+        raise ValueError("must be a size, as 4GiB, 512M, 1.5GB, a share as 50%, or a number of bytes")
+    number, power, unit = Fraction(match[1]), " KMGT".index(match[2].upper() or " "), match[3].lower()
+    if unit == "%":
+        return int(number * memory_total() / 100)
+    return int(number * (1000 if power and unit == "b" else 1024) ** power)
 
 
 def _parameters(value: object) -> object:
@@ -44,3 +72,14 @@ Declarations = Annotated[dict[str, str], BeforeValidator(_declarations)]
 
 Parameters = Annotated[dict[str, int | float | str], BeforeValidator(_parameters)]
 """Name -> value."""
+
+Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+"""Bytes. K, M, G, T and KiB... are powers of 1024, KB... of 1000."""
+
+Stage = Literal["preprocess", "embed", "insert"]
+"""The stages of a job that can fail."""
+
+_Policy = Annotated[Policy, PlainValidator(parse_policy), PlainSerializer(str)]
+
+Policies = Annotated[dict[Stage, _Policy], BeforeValidator(_policies)]
+"""Stage -> what a failure there leads to."""

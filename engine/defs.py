@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, Literal
 
 from ..errors import ConfigError
+from .budget import Budget, check_budget
 from .ops import Operation, look_at
+from .policies import Fail, Policy, Retry, Skip
 from .values import HubResource, PlainValues, ValueModel
 
 Order = Literal["completion", "input"]
-Budget = int | Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class PipeDef:
     executor: Executor | None
     output_order: Order
     max_failures: Budget | None
+    on_failure: Policy
     kind: Literal["green"] | None
     buffer_size: int
     buffer_bytes: int | None
@@ -42,10 +43,31 @@ class PipeDef:
             at_least("buffer_bytes", self.buffer_bytes, 1)
         if self.output_order not in ("completion", "input"):
             raise ConfigError(f"output_order={self.output_order!r} must be 'completion' or 'input'")
-        if self.max_failures is not None:
-            check_budget(self.max_failures)
+        self._check_failures()
         self._check_lanes()
         self._check_place(look_at(self.op))
+
+    @property
+    def last_resort(self) -> Skip | Fail:
+        """What becomes of an item that failed and is not tried again."""
+        return self.on_failure.then if isinstance(self.on_failure, Retry) else self.on_failure
+
+    @property
+    def budget(self) -> Budget | None:
+        """How many failures the stage tolerates; None: as many as others."""
+        last = self.last_resort
+        return last.max_failures if isinstance(last, Skip) and last.max_failures is not None else self.max_failures
+
+    def _check_failures(self) -> None:
+        if self.max_failures is None:
+            return
+        check_budget(self.max_failures)
+        last = self.last_resort
+        if isinstance(last, Fail) or last.max_failures is not None:
+            raise ConfigError(
+                f"max_failures={self.max_failures} and on_failure={str(self.on_failure)!r} exclude one another: "
+                "the policy says how many failures there may be"
+            )
 
     def _check_lanes(self) -> None:
         if self.lanes is not None and not self.lanes:
@@ -106,11 +128,12 @@ class GraphDef:
     resources: tuple[HubResource, ...] = ()
     log_interval: float | None = None
     sample_memory: float | None = None
+    stall_after: float | None = None
 
     def __post_init__(self) -> None:
         at_least("num_threads", self.num_threads, 1)
         check_budget(self.max_failures)
-        for name in ("log_interval", "sample_memory"):
+        for name in ("log_interval", "sample_memory", "stall_after"):
             seconds = getattr(self, name)
             if seconds is not None and seconds <= 0:
                 raise ConfigError(f"{name}={seconds} must be more than 0 seconds, or None")
@@ -161,18 +184,3 @@ def check_source(source: object) -> None:
     """
     if not (isinstance(source, Iterable | AsyncIterable) or hasattr(type(source), "__getitem__")):
         raise ConfigError(f"add_source: {source!r} is neither an iterable nor an async iterable")
-
-
-def check_budget(budget: object) -> None:
-    """Check a failure budget.
-
-    Raises:
-        ConfigError: it is neither an int from -1 nor a Fraction in (0, 1].
-    """
-    if isinstance(budget, Fraction):
-        if not 0 < budget <= 1:
-            raise ConfigError(f"max_failures={budget!r}: a rate must be a Fraction in (0, 1]")
-    elif isinstance(budget, bool) or not isinstance(budget, int) or budget < -1:
-        raise ConfigError(
-            f"max_failures={budget!r} must be an int (-1 for no limit) or, for a rate, a Fraction in (0, 1]"
-        )

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from .config import ServiceConfig
 from .doctor import Finding
-from .machine import core_quota, memory_limit
+from .machine import core_quota, memory_available, memory_limit
 from .machine import cores as usable_cores
 from .wording import plural, size
 
@@ -50,16 +50,19 @@ def cores() -> Finding:
 
 def memory() -> Finding:
     """Memory, as the container allows, against what the default job takes."""
-    import psutil
+    from .jobs.ceiling import ceiling_of
+    from .jobs.plan import make_plan
 
-    available, limit = psutil.virtual_memory().available, memory_limit()
-    room = min(available, limit) if limit is not None else available
+    limit, room = memory_limit(), memory_available()
+    config = ServiceConfig(to="photos.db")
+    most = ceiling_of(make_plan(config), config).total
     need = usable_cores() * _WORKER_BYTES + _rings_bytes()
     what = f"{size(room)} to be had{' (the container allows no more)' if room == limit else ''}"
     if room < need:
         advice = f"the default job takes about {size(need)}: lower --workers, or --profile low_memory"
         return Finding("memory", "warn", what, advice)
-    return Finding("memory", "ok", f"{what}, the default job takes about {size(need)}")
+    text = f"{what}, the default job takes about {size(need)}, and {size(most)} at most (--memory makes it less)"
+    return Finding("memory", "ok", text)
 
 
 def shared_memory(directory: str = "/dev/shm") -> Finding:  # noqa: S108  (POSIX shared memory lives there)

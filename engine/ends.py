@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Any
 
 from .budget import FailureBudget
@@ -11,6 +12,7 @@ from .hub import Killed
 from .intake import Intake
 from .nodes import Emitter, Engine, Job, as_exception
 from .ops import END, Operation
+from .policies import Skip
 from .runners import Answer
 from .stages import Pipe
 from .values import NOTHING, Lane, Outcome
@@ -53,6 +55,7 @@ class Source(Emitter):
     def _one(self) -> bool:
         """Draw a value and pass it on; a frame of its own, so that nothing holds it while the next one is awaited."""
         waiting = Job(self, Entry(None, 0, 0), 0)
+        waiting.begin(perf_counter())
         try:
             drawn = self.intake.draw(waiting)
         except BaseException as error:
@@ -63,6 +66,7 @@ class Source(Emitter):
             self._engine.fatal(self, [as_exception(error)], "raised")
             return False
         finally:
+            waiting.end()
             self.active -= 1
         if drawn is None:
             return False
@@ -100,7 +104,7 @@ class Disaggregate(Pipe):
 
     def __init__(self, engine: Engine, name: str, channel: Channel, budget: FailureBudget) -> None:
         each = Operation(_each, is_async=False, is_many=True, is_green=True, name=name)
-        super().__init__(engine, name, channel, budget, op=each, kind="disaggregate")
+        super().__init__(engine, name, channel, budget, op=each, policy=Skip(), kind="disaggregate")
 
     def _give_up(self, job: Job) -> None:
         """The members that were not reached are ours to give back, too."""

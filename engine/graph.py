@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -74,13 +74,14 @@ class Graph:
     def _pipe(self, stage: PipeDef, name: str, channel: Channel) -> Pipe:
         op = look_at(stage.op)
         check_arity(op, name)
-        limit = self._definition.max_failures if stage.max_failures is None else stage.max_failures
+        limit = self._definition.max_failures if stage.budget is None else stage.budget
         node = Pipe(
             self._engine,
             name,
             channel,
             FailureBudget(limit),
             op=op,
+            policy=stage.on_failure,
             kind=_kind(stage, op),
             concurrency=stage.concurrency,
             parallelism=stage.parallelism or min(stage.concurrency, self._hands(stage)),
@@ -96,7 +97,7 @@ class Graph:
         return self._definition.num_threads if _kind(stage, look_at(stage.op)) == "blocking" else stage.concurrency
 
     def _circles(self) -> list[Circle]:
-        """One circle per fed-back stage: up to the furthest stage that feeds it."""
+        """One circle per fed-back stage: up to the furthest stage from which something may come back to it."""
         ends: dict[int, int] = {}
         for index, stage in enumerate(self._definition.stages, start=1):
             if isinstance(stage, PipeDef) and stage.feedback is not None:
@@ -106,7 +107,7 @@ class Graph:
         for head, end in ends.items():
             for node in self.nodes[head : end + 1]:
                 node.in_circle = True
-        return [Circle(self.nodes[head : end + 1]) for head, end in ends.items()]
+        return [Circle(self.nodes[head : _reach(head, ends) + 1]) for head in ends]
 
     @property
     def has_begun(self) -> bool:
@@ -132,6 +133,14 @@ class Graph:
             if node.channel is not None:
                 for entry in node.channel.leftovers():
                     values.discard(entry.value)
+
+
+def _reach(head: int, ends: Mapping[int, int]) -> int:
+    """The last stage of the circle that begins at `head`: where circles overlap, a value comes back by two edges."""
+    end = ends[head]
+    while (further := max(ends[other] for other in ends if head <= other <= end)) > end:
+        end = further
+    return end
 
 
 def _kind(stage: PipeDef, op: Operation) -> str:

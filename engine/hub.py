@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Protocol
 
 import gevent
@@ -29,7 +30,17 @@ class Fiber(Protocol):
     @property
     def dead(self) -> bool: ...
 
+    @property
+    def gr_frame(self) -> FrameType | None:
+        """Where it waits; None while it runs, before it has begun and after its end."""
+        ...
+
     def kill(self, *, block: bool) -> object: ...
+
+
+def current_fiber() -> Fiber:
+    """The fiber that runs in this thread."""
+    return getcurrent()  # type: ignore[no-any-return]
 
 
 class Hub:

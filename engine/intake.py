@@ -38,6 +38,11 @@ class Intake(Protocol):
         """
         ...
 
+    @property
+    def place(self) -> int | None:
+        """The ident of the thread in which the source is iterated, if it has one."""
+        ...
+
     def stop(self) -> None:
         """Draw no more; a generator is closed as soon as it lets go."""
         ...
@@ -79,6 +84,11 @@ class ThreadIntake:
                 self._seat = Seat(self._hub)
                 seat = self._seat
             seat.sit()
+
+    @property
+    def place(self) -> int | None:
+        """See `Intake`."""
+        return self._thread.ident
 
     def stop(self) -> None:
         """See `Intake`."""
@@ -161,6 +171,11 @@ class AsyncIntake:
         if answer.error is not None:
             raise answer.error
         return None if answer.result is END else Drawn(answer.result, answer.seconds)
+
+    @property
+    def place(self) -> int | None:
+        """See `Intake`: none of its own."""
+        return None
 
     def stop(self) -> None:
         """See `Intake`: the draw under way is cancelled by the fiber that waits for it, when that is killed."""

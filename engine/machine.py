@@ -33,6 +33,24 @@ def memory_limit(cgroup: Path = CGROUP) -> int | None:
     return None
 
 
+def memory_total(cgroup: Path = CGROUP) -> int:
+    """Bytes there are, for the machine or for the container."""
+    import psutil
+
+    total = int(psutil.virtual_memory().total)
+    limit = memory_limit(cgroup)
+    return total if limit is None else min(total, limit)
+
+
+def memory_available(cgroup: Path = CGROUP) -> int:
+    """Bytes that can be had now, as far as the machine and the container's limit say."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    limit = memory_limit(cgroup)
+    return available if limit is None else min(available, limit)
+
+
 def _words(file: Path) -> list[str]:
     try:
         return file.read_text().split()

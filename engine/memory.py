@@ -43,17 +43,17 @@ class MemorySampler:
 
     def _sample(self) -> None:
         own = psutil.Process()
-        total, count, measure = 0, 0, "pss"
+        each: dict[int, int] = {}
+        measure = "pss"
         for process in [own, *own.children(recursive=True)]:
             try:
                 memory = process.memory_full_info()
                 pss = getattr(memory, "pss", 0)
                 if not pss:
                     measure = "rss"
-                total += pss or memory.rss
-                count += 1
+                each[process.pid] = pss or memory.rss
             except psutil.Error:
                 continue  # it has ended meanwhile, or is not ours to read
-        before = self.report
+        before, total = self.report, sum(each.values())
         peak = max(total, before.peak if before else 0)
-        self.report = MemoryReport(total, peak, count, before.samples + 1 if before else 1, measure)
+        self.report = MemoryReport(total, peak, len(each), before.samples + 1 if before else 1, measure, each)

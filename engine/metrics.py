@@ -83,6 +83,11 @@ class Stopwatch:
         """A span that has ended, measured elsewhere."""
         self._total += seconds
 
+    @property
+    def running(self) -> int:
+        """Spans that have not ended."""
+        return self._running
+
     def seconds(self, now: float) -> float:
         """All spans together, running ones up to `now`."""
         return self._total + self._running * now - self._begun
@@ -103,6 +108,7 @@ class Meter:
         "items_in",
         "items_out",
         "merged",
+        "retried",
         "times",
         "wait_in",
         "wait_out",
@@ -110,6 +116,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.items_in = self.items_out = self.dropped = self.failed = self.created = self.merged = 0
+        self.retried = 0
         self.times = Histogram()
         self.busy, self.wait_in, self.wait_out = Stopwatch(), Stopwatch(), Stopwatch()
         self.details: dict[str, float] = {}

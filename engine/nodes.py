@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..errors import ConfigError, PenstockError
 from .budget import FailureBudget
 from .channel import Channel, Closed, Entry
-from .hub import Fiber, Hub, Killed
+from .hub import Fiber, Hub, Killed, current_fiber
 from .metrics import Meter
 from .runners import Answer, Call
 from .values import Feedback, Lane, Outcome, ValueModel
@@ -55,8 +55,10 @@ class Node(ABC):
 
     Attributes:
         active: entries its fibers hold.
+        working: those of them whose operation is under way; may be copied from any thread.
         held: units its fibers hold; with the channel's units, what is in flight here.
         doomed: told to end at once.
+        retrying: entries of it that wait to be tried again.
     """
 
     kind: str = ""
@@ -72,9 +74,11 @@ class Node(ABC):
         self.meter = Meter()
         self.budget = budget
         self.active = 0
+        self.working: set[Job] = set()
         self.held = 0
         self.doomed = False
         self.in_circle = False
+        self.retrying: set[Job] = set()
         self._engine = engine
         self._values = engine.values
         self._fibers: list[Fiber] = []
@@ -153,12 +157,14 @@ class Job:
         ticket: its place in the order of arrival.
         left: units of it that have become nothing else yet.
         emitted: whether something of it has gone on, so that it is not ours to give back.
+        attempts: how often its operation has been run.
         call: the operation under way outside the hub, if any.
+        fiber: the one that works on it, and since when its operation is under way.
         made: the generator that makes its values, where its operation makes many.
         seconds: what its operation took.
     """
 
-    __slots__ = ("call", "emitted", "entry", "left", "made", "node", "seconds", "ticket")
+    __slots__ = ("attempts", "call", "emitted", "entry", "fiber", "left", "made", "node", "seconds", "since", "ticket")
 
     def __init__(self, node: Node, entry: Entry, ticket: int) -> None:
         self.node = node
@@ -166,9 +172,12 @@ class Job:
         self.ticket = ticket
         self.left = entry.units
         self.emitted = False
+        self.attempts = 0
         self.call: Call | None = None
         self.made: Any = None
         self.seconds = 0.0
+        self.since = 0.0
+        self.fiber: Fiber | None = None
         node.active += 1
         node.held += entry.units
 
@@ -176,6 +185,17 @@ class Job:
     def doomed(self) -> bool:
         """See `runners.Job`."""
         return self.node.doomed
+
+    def begin(self, now: float) -> None:
+        """Its operation begins, in the current fiber."""
+        self.since = now
+        self.fiber = current_fiber()
+        self.node.working.add(self)
+
+    def end(self) -> None:
+        """Its operation has ended, whatever the result."""
+        self.node.working.discard(self)
+        self.fiber = None  # it refers back to the job
 
     def spend(self, units: int) -> None:
         """So many units of it (or more: then the rest was created) have become something else."""
@@ -237,16 +257,20 @@ class Emitter(Node):
             self._engine.fatal(self, list(self.budget.errors), str(self.budget))
 
     def _leave(self, job: Job) -> None:
-        """The entry is done with: what has become of none of its units is merged, or dropped where nothing went on."""
-        if job.left:
-            if job.emitted:
-                self.meter.merged += job.left
-            else:
-                self.meter.dropped += job.left
-            job.spend(job.left)
+        """The entry is done with."""
+        self._let_go(job, job.left)
         self.active -= 1
         if not job.emitted:
             self._values.discard(job.entry.value)
+
+    def _let_go(self, job: Job, units: int) -> None:
+        """Units that have become nothing else are merged, or dropped where nothing went on."""
+        if units > 0:
+            if job.emitted:
+                self.meter.merged += units
+            else:
+                self.meter.dropped += units
+            job.spend(units)
 
 
 def as_exception(error: BaseException) -> Exception:

@@ -95,6 +95,11 @@ class Outlet:
         if self._putters:
             self._putters[0].call()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room, as far as one can tell from another thread."""
+        return len(self._items) >= self.size
+
     # -- in readers' threads ------------------------------------------------------------------------------------------
 
     def take(self, timeout: float | None) -> Any:

@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, Self
 
+from ..errors import PipelineFailure
 from .defs import GraphDef, PipeDef
+from .dump import dump
 from .outlet import ENDED
 from .report import Report
 from .runtime import GRACE, Runtime
+from .stacks import of_all_threads
 
 _logger = logging.getLogger(__name__)
 _numbers = count(1)
@@ -99,21 +102,25 @@ class Pipeline:
 
         Raises:
             RuntimeError: as `start`.
-            PipelineFailure: as `stop`, unless the block itself raises: then the failure is only logged.
+            PipelineFailure: as `stop`, unless the block itself raises: then the failure is a note on that.
         """
         self.start()
         try:
             yield self
-        except BaseException:
+        except BaseException as error:
             try:
                 self.stop(timeout=timeout)
-            except Exception:
-                _logger.exception("%s had failed, too", self)
+            except PipelineFailure as failure:
+                told = "; ".join(f"{type(cause).__name__}: {cause}" for cause in failure.exceptions)
+                error.add_note(f"the pipeline had failed, too: {told}")
             raise
         self.stop(timeout=timeout)
 
     def drain(self, *, timeout: float | None = None) -> None:
         """Stop reading the source and let what is in flight finish. Returns at once: go on reading until the end.
+
+        What waits to be tried again is tried once more, at once; if it fails of something transient still, it stays in
+        flight.
 
         Args:
             timeout: seconds after which everything is stopped, finished or not.
@@ -161,6 +168,16 @@ class Pipeline:
 
     def __iter__(self) -> Iterator[Any]:
         return self.get_iterator()
+
+    def dump(self) -> str:
+        """What it is doing at this moment, as text for people: each stage with its items and stacks, then all threads.
+
+        For a pipeline that stands still. It does not wait for the engine, so it works from any thread, in a signal
+        handler and while an operation blocks the hub::
+
+            signal.signal(signal.SIGUSR1, lambda *_: print(pipeline.dump(), file=sys.stderr))
+        """
+        return "\n".join([dump(self._runtime), *of_all_threads()])
 
     # -- figures ------------------------------------------------------------------------------------------------------
 

@@ -11,19 +11,30 @@ from typing import Any
 
 from ..errors import ConfigError
 from .report import Accounting, Report, StageReport
-from .wording import count, duration, milliseconds, percent, printable, rate, size
+from .wording import count, duration, milliseconds, percent, plural, printable, rate, size
 
-_COLUMNS = ("stage", "in", "out", "failed", "rate", "busy", "p50 ms", "p99 ms", "waiting")
+_STALLS = 3
+"""Stalls that the table names."""
+
+_COLUMNS = ("stage", "in", "out", "retried", "failed", "rate", "busy", "p50 ms", "p99 ms", "waiting")
+_RETRIED = _COLUMNS.index("retried")
 
 
 def render_text(report: Report) -> str:
     """The report as a compact table for a terminal, ending without a newline."""
-    lines = [_headline(report), *_table([_COLUMNS, *map(_cells, report.stages)])]
+    rows = [_COLUMNS, *map(_cells, report.stages)]
+    if not any(stage.retried for stage in report.stages):
+        rows = [(*row[:_RETRIED], *row[_RETRIED + 1 :]) for row in rows]
+    lines = [_headline(report), *_table(rows)]
     if report.bottleneck:
         lines.append(bottleneck_line(report))
     if report.memory:
         processes = f"{report.memory.processes} processes" if report.memory.processes > 1 else "one process"
-        lines.append(f"memory {size(report.memory.peak)} at its peak ({report.memory.measure.upper()}, {processes})")
+        ceiling = report.extra.get("memory_ceiling")
+        most = f", {size(ceiling['bytes'])} at most were computed" if ceiling else ""
+        peak = f"memory {size(report.memory.peak)} at its peak"
+        lines.append(f"{peak} ({report.memory.measure.upper()}, {processes}){most}")
+    lines += [stall_line(report)] if report.stalls else []
     lines.append(accounting_line(report.accounting))
     return "\n".join(lines)
 
@@ -40,6 +51,14 @@ def accounting_line(books: Accounting) -> str:
 def bottleneck_line(report: Report) -> str:
     """Which stage is slow, why, and what lifting it would be worth."""
     return f"bottleneck: {printable(report.bottleneck.reason)}" if report.bottleneck else "no stage has worked yet"
+
+
+def stall_line(report: Report) -> str:
+    """``stood still: embed for 1 min 23 s, insert for 60 s``, the longest ones first."""
+    longest = sorted(report.stalls, key=lambda stall: -stall.seconds)
+    told = [f"{printable(stall.stage)} for {duration(stall.seconds)}" for stall in longest[:_STALLS]]
+    more = f", and {plural(len(longest) - _STALLS, 'more time')}" if len(longest) > _STALLS else ""
+    return f"stood still: {', '.join(told)}{more}"
 
 
 def report_json(report: Report) -> dict[str, Any]:
@@ -61,6 +80,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "images_per_second": report.images_per_second,
         "memory": plain["memory"],
         "extra": plain["extra"],
+        "stalls": plain["stalls"],
     }
 
 
@@ -95,12 +115,18 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file so that nobody ever sees half of it."""
+    """Write a file so that nobody ever sees half of it.
+
+    Raises:
+        OSError: the disk refuses; names the file.
+    """
     target = Path(path)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         beside.write_text(text, encoding="utf-8")
         beside.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror}); free some space", str(target)) from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -116,6 +142,7 @@ def _cells(stage: StageReport) -> tuple[str, ...]:
         printable(stage.name) + (f" x{stage.concurrency}" if stage.concurrency > 1 else ""),
         count(stage.items_in),
         count(stage.items_out),
+        count(stage.retried) if stage.retried else "",
         count(stage.failed) if stage.failed else "",
         rate(stage.rate),
         percent(stage.busy),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from typing import Any
 
 from ..errors import AccountingError
@@ -96,9 +97,12 @@ class Accounting(Readable):
             raise AccountingError(
                 f"the books do not balance: read {self.read} + created {self.created} = {inside}, but delivered "
                 f"{self.delivered} + dropped {self.dropped} + failed {self.failed} + in flight {self.in_flight} "
-                f"+ merged {self.merged} = {outside}: {abs(inside - outside)} "
-                f"{'missing' if inside > outside else 'too many'}"
+                f"+ merged {self.merged} = {outside}: {_difference(inside, outside)}"
             )
+
+
+def _difference(inside: int, outside: int) -> str:
+    return f"{abs(inside - outside)} {'missing' if inside > outside else 'too many'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,8 @@ class StageReport(Readable):
     Attributes:
         kind: source, blocking, async, green, process, aggregate, disaggregate or sink.
         concurrency: operations at once.
+        retried: how often units were tried again; one that was tried three times counts two.
+        retrying: units that wait to be tried again, of those in flight.
         busy: share of the time that its operations ran, over all of its `parallelism`, 0..1. For the sink: share of the
             time it was full, so that the consumer was what one waited for.
         rate_now: over the last 2 s.
@@ -156,6 +162,8 @@ class StageReport(Readable):
     in_flight: int = 0
     created: int = 0
     merged: int = 0
+    retried: int = 0
+    retrying: int = 0
     rate_now: float = 0.0
     rate: float = 0.0
     busy: float = 0.0
@@ -167,6 +175,21 @@ class StageReport(Readable):
     wait_out: float = 0.0
     channel: ChannelReport | None = None
     details: dict[str, float] = field(default_factory=dict[str, float])
+
+    def check(self) -> None:
+        """Check that what came into the stage is somewhere.
+
+        Raises:
+            AccountingError: it is not; the message has the stage, its figures and the difference.
+        """
+        inside = self.items_in + self.created
+        outside = self.items_out + self.dropped + self.failed + self.in_flight + self.merged
+        if inside != outside:
+            raise AccountingError(
+                f"the books of stage {self.name!r} do not balance: in {self.items_in} + created {self.created} = "
+                f"{inside}, but out {self.items_out} + dropped {self.dropped} + failed {self.failed} + in flight "
+                f"{self.in_flight} + merged {self.merged} = {outside}: {_difference(inside, outside)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +218,7 @@ class MemoryReport(Readable):
         processes: at the latest sample.
         samples: how many were taken.
         measure: ``pss`` (shared pages counted once), or ``rss`` where that cannot be read.
+        each: of every process by its id, at the latest sample.
     """
 
     now: int
@@ -202,6 +226,28 @@ class MemoryReport(Readable):
     processes: int
     samples: int
     measure: str
+    each: dict[int, int] = field(default_factory=dict[int, int])
+
+
+@dataclass(frozen=True, slots=True)
+class Stall(Readable):
+    """A time in which a stage stood still; see `engine.watchdog`.
+
+    Attributes:
+        stage: the stage; ``engine`` where something else blocked the hub.
+        why: a sentence.
+        items: what people know the values by that it was at, the oldest ones.
+        began: seconds from the start of the run to when the stage last moved.
+        seconds: how long it has stood still, or stood still in all.
+        ended: seconds from the start of the run to when it went on; None while it stands still.
+    """
+
+    stage: str
+    why: str
+    items: list[str]
+    began: float
+    seconds: float
+    ended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +261,8 @@ class Report(Readable):
         items_per_second: delivered, over `seconds`.
         memory: None unless it was asked for with ``build(sample_memory=)``.
         extra: what a job adds.
+        stalls: times in which a stage stood still, as far as they were told; the latest 100.
+        approximate: taken beside a hub that did not answer in time, so the figures may not belong together.
     """
 
     accounting: Accounting = field(default_factory=Accounting)
@@ -224,6 +272,36 @@ class Report(Readable):
     items_per_second: float = 0.0
     memory: MemoryReport | None = None
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    stalls: list[Stall] = field(default_factory=list[Stall])
+    approximate: bool = False
+
+    def check(self, *, ended: bool = False) -> None:
+        """Check that nothing is missing: at each stage, on the way from one to the next, and in the whole.
+
+        Figures that do not belong together (see `approximate`) prove nothing and are not judged.
+
+        Args:
+            ended: the run has come to its end by itself, so nothing may be in flight any more.
+
+        Raises:
+            AccountingError: something is; the message names the stage.
+        """
+        if self.approximate:
+            return
+        for stage in self.stages:
+            stage.check()
+        try:
+            self.accounting.check()
+        except AccountingError as error:
+            # Each stage balances by itself, so it was lost between two of them.
+            for before, after in pairwise(self.stages):
+                if before.items_out != after.items_in:
+                    gave = f"stage {before.name!r} gave {before.items_out}, stage {after.name!r} got {after.items_in}"
+                    error.add_note(gave)
+            raise
+        if ended and self.accounting.in_flight:
+            left = ", ".join(f"{stage.in_flight} at stage {stage.name!r}" for stage in self.stages if stage.in_flight)
+            raise AccountingError(f"the run has ended, and of {self.accounting.read} read are in flight still: {left}")
 
     @property
     def images_per_second(self) -> float:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from threading import get_ident
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -28,13 +29,28 @@ class Answer(NamedTuple):
 
 
 class StageBroken(Exception):  # noqa: N818  (carries the error of the whole stage, is never seen by users)
-    """The stage cannot go on, whatever its failure budget. The argument is the error to report."""
+    """The stage cannot go on, whatever its failure budget.
+
+    Attributes:
+        error: to report.
+        why: in words.
+    """
+
+    def __init__(self, error: Exception, why: str = "cannot go on") -> None:
+        super().__init__(why)
+        self.error = error
+        self.why = why
 
 
 class Call:
-    """One operation under way outside the hub."""
+    """One operation under way outside the hub.
 
-    __slots__ = ("_answer", "_late", "_mailbox", "_seat", "cancelled", "stop")
+    Attributes:
+        place: what to look at to see what it does: the ident of its thread, its coroutine, or a future. None while it
+            waits to begin.
+    """
+
+    __slots__ = ("_answer", "_late", "_mailbox", "_seat", "cancelled", "place", "stop")
 
     def __init__(self, hub: Hub, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
@@ -42,6 +58,7 @@ class Call:
         self._answer: Answer | None = None
         self._late: Callable[[Answer], object] | None = None
         self.cancelled = False
+        self.place: object = None
         self.stop: Callable[[], object] = _nothing
 
     def finish(self, result: Any, error: BaseException | None, seconds: float) -> None:
@@ -123,6 +140,7 @@ class ThreadRunner:
 
         def work() -> None:
             began = perf_counter()
+            call.place = get_ident()
             if call.cancelled:
                 call.finish(None, CancelledError(), 0.0)
                 return
@@ -156,7 +174,8 @@ class AsyncRunner:
         async def work() -> None:
             began = perf_counter()
             try:
-                result = await fn(argument)
+                call.place = coroutine = fn(argument)
+                result = await coroutine
             # A SystemExit that leaves a task ends the loop for everybody, so nothing may.
             except BaseException as error:  # noqa: BLE001
                 call.finish(None, error, perf_counter() - began)
@@ -181,7 +200,12 @@ class ExecutorRunner:
         job.call = call = Call(self._hub, self._mailbox)
         began = perf_counter()
         try:
-            future: Future[Any] = self._executor.submit(fn, argument)
+            future: Future[Any]
+            if isinstance(self._executor, ThreadPoolExecutor):
+                future = self._executor.submit(_in_thread, call, fn, argument)
+            else:
+                future = self._executor.submit(fn, argument)
+                call.place = future
         except BaseException as error:
             job.call = None
             raise StageBroken(self._broken(error)) from error
@@ -216,6 +240,11 @@ class ExecutorRunner:
         )
         broken.__cause__ = error
         return broken
+
+
+def _in_thread(call: Call, fn: Callable[[Any], Any], argument: Any) -> Any:
+    call.place = get_ident()
+    return fn(argument)
 
 
 def _nothing() -> None:

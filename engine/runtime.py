@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from time import monotonic, perf_counter
 
@@ -19,6 +20,7 @@ from ..errors import PipelineFailure
 from .books import make_report
 from .circles import Circle
 from .defs import GraphDef
+from .dump import running
 from .graph import Graph
 from .hub import Event, Hub, Killed, Mailbox, refuse_patched_threads
 from .intake import AsyncIntake, Intake, ThreadIntake
@@ -56,7 +58,7 @@ class Runtime:
         self.watch = Watch(definition)
         self.began: float | None = None
         self.finished: float | None = None
-        self._label = label
+        self.label = label
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=label, daemon=True)
         self._places = Places(definition, self.hub, self.mailbox, label)
@@ -82,9 +84,11 @@ class Runtime:
         """
         refuse_patched_threads()
         self.began = perf_counter()
+        running[self.label] = self
         try:
             self._thread.start()
         except BaseException:
+            del running[self.label]
             self.outlet.end()
             raise
         # A forgotten pipeline must not keep working while the interpreter goes down around it.
@@ -116,12 +120,13 @@ class Runtime:
         done.acquire()
 
         def make() -> None:
-            made.append(make_report(self, self.watch.memory))
+            made.append(make_report(self, self.watch.memory, self.watch.stalls))
             done.release()
 
         if not self.is_own_thread and self.mailbox.post(make) and done.acquire(timeout=_REPORT_SECONDS):
             return made[0]
-        return make_report(self, self.watch.memory)
+        still = self.is_own_thread or self.began is None or self.finished is not None
+        return replace(make_report(self, self.watch.memory, self.watch.stalls), approximate=not still)
 
     @property
     def is_own_thread(self) -> bool:
@@ -149,11 +154,12 @@ class Runtime:
             self.finished = perf_counter()
             self.hub.thread_ident = 0
             self.outlet.end()
+            running.pop(self.label, None)
             atexit.unregister(self._at_exit)
 
     def _conduct(self) -> None:
         self.mailbox.open(self.hub)
-        self.watch.begin(self, self._label)
+        self.watch.begin(self)
         opened = Event(self.hub)
         opening = self.hub.spawn(self._open, opened.set)
         if self._stop_wish:  # it came before the mailbox was open
@@ -161,6 +167,7 @@ class Runtime:
         elif self._drain_wish is not None:
             self._begin_drain(*self._drain_wish)
         self._over.wait()
+        self.watch.rest(complete=not self._alive)
         deadline = monotonic() + self._grace
         if not opened.is_set:
             self.hub.kill(opening)
@@ -197,7 +204,7 @@ class Runtime:
         # What can be iterated in both ways is iterated in the plain one, as a `for` in the user's thread would.
         if isinstance(source, AsyncIterable) and not isinstance(source, Iterable):
             return AsyncIntake(source, self._places.asynchronous)
-        return ThreadIntake(source, self.hub, self.mailbox, f"{self._label}-source")
+        return ThreadIntake(source, self.hub, self.mailbox, f"{self.label}-source")
 
     # -- what stages tell; all on the hub -----------------------------------------------------------------------------
 
@@ -263,6 +270,8 @@ class Runtime:
         source = self.graph.source
         if self._alive:
             source.retire()
+            for pipe in self.graph.pipes:
+                pipe.node.hurry()
             self.hub.timer(self._grace, source.kill)  # it may wait for a value that never comes
         else:
             self._halt()
@@ -276,7 +285,7 @@ class Runtime:
                 node.kill()
             if not self._quiet.wait(deadline - monotonic()):
                 stuck = ", ".join(node.name for node in self.graph.nodes if node.is_running)
-                _logger.warning("%s: stages that did not end within %.1f s: %s", self._label, self._grace, stuck)
+                _logger.warning("%s: stages that did not end within %.1f s: %s", self.label, self._grace, stuck)
         if self._orphans:
             self._calm = Event(self.hub)
             self._calm.wait(deadline - monotonic())
@@ -295,7 +304,7 @@ class Runtime:
     def _end_threads(self, deadline: float) -> None:
         late = [*self.watch.end(), *self._places.close(max(deadline - monotonic(), 0.1))]
         if late:
-            _logger.warning("%s: abandoned threads that did not end in time: %s", self._label, ", ".join(late))
+            _logger.warning("%s: abandoned threads that did not end in time: %s", self.label, ", ".join(late))
 
     def _stop_resources(self, deadline: float) -> None:
         del deadline
@@ -304,7 +313,7 @@ class Runtime:
             fiber = self.hub.spawn(partial(self._stop_resource, resource), done.set)
             if not done.wait(_RESOURCE_SECONDS):
                 self.hub.kill(fiber)
-                _logger.warning("%s: %r did not stop within %.0f s", self._label, resource, _RESOURCE_SECONDS)
+                _logger.warning("%s: %r did not stop within %.0f s", self.label, resource, _RESOURCE_SECONDS)
 
     def _stop_resource(self, resource: HubResource) -> None:
         try:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import ItemError, PenstockError
 from .budget import FailureBudget
 from .channel import Channel, Entry
-from .hub import Seat
+from .hub import Event, Seat
 from .nodes import Emitter, Engine, Job, as_exception
 from .ops import END, Collect, Operation, advance, is_arity_error, step
+from .policies import Fail, Policy, Retry, is_transient
 from .runners import Answer, ExecutorRunner, Runner, StageBroken
 from .values import NOTHING, Feedback, ItemFailure, Lane, Outcome
+from .wording import printable
 
 _logger = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ class Pipe(Emitter):
 
     Args:
         op: what to run.
+        policy: what an item's failure leads to.
         runner: where.
         concurrency: fibers, and so operations at once.
         ordered: emit (drop, fail) in the order of arrival: a fiber that is done early waits for its turn and holds its
@@ -38,6 +43,7 @@ class Pipe(Emitter):
         budget: FailureBudget,
         *,
         op: Operation,
+        policy: Policy,
         kind: str,
         concurrency: int = 1,
         parallelism: int | None = None,
@@ -50,6 +56,10 @@ class Pipe(Emitter):
         self.runner: Runner
         self._channel = channel
         self._op = op
+        self._retry = policy if isinstance(policy, Retry) else None
+        self._fails = isinstance(self._retry.then if self._retry else policy, Fail)
+        self._random = Random()  # noqa: S311  (spreads attempts over time, hides nothing)
+        self._hurry = Event(engine.hub)
         self.ordered = ordered and concurrency > 1
         self._taken = 0
         self._serving = 0
@@ -59,25 +69,29 @@ class Pipe(Emitter):
         while True:
             self._one(self._channel.get(self.meter.wait_in))
 
+    def hurry(self) -> None:
+        """The pipeline is being drained: what waits to be tried again is tried now, and then no more."""
+        self._hurry.set()
+
     def _one(self, entry: Entry) -> None:
         job = Job(self, entry, self._taken)
         self._taken += 1
         try:
-            if self._op.is_many:
-                self._many(job)
-            else:
-                self._settle(job, self._run(self._op.call, entry.value, job))
+            done = self._attempt(job)
         except StageBroken as broken:
             self._give_up(job)
-            self._engine.fatal(self, [broken.args[0]], "cannot go on")
+            self._engine.fatal(self, [broken.error], broken.why)
             return
         except BaseException:
             self._give_up(job)
             raise
-        self.meter.times.add(job.seconds)
-        self._leave(job)
-        self.budget.count(entry.units)
-        self._judge()
+        if done:
+            self.meter.times.add(job.seconds)
+            self._leave(job)
+            self.budget.count(entry.units)
+            self._judge()
+        else:
+            self._give_up(job)
         self._next_turn(job)
         if self.in_circle:
             self._engine.settled(self)
@@ -86,6 +100,7 @@ class Pipe(Emitter):
         """Run a function where the stage runs, and time it."""
         busy, began = self.meter.busy, perf_counter()
         busy.begin(began)
+        job.begin(began)
         seconds = None
         try:
             answer = self.runner.run(fn, argument, job)
@@ -94,41 +109,80 @@ class Pipe(Emitter):
             seconds = answer.seconds if known is None else known
             job.seconds += seconds
         finally:
+            job.end()
             busy.end(began, perf_counter(), seconds)
         return answer
 
-    def _settle(self, job: Job, answer: Answer) -> None:
+    def _attempt(self, job: Job) -> bool:
+        """Run the operation, again if need be. False: a drain came between two attempts, and the entry stays."""
+        once = self._many if self._op.is_many else self._single
+        job.attempts = 1
+        while once(job):
+            if self._hurry.is_set:
+                self._wait_turn(job)  # whoever goes passes the turn on
+                return False
+            self._pause(job)
+            self.meter.retried += job.entry.units
+            job.attempts += 1
+        return True
+
+    def _single(self, job: Job) -> bool:
+        """One value of one; says whether the entry, or what is left of it, is to be done again."""
+        answer = self._run(self._op.call, job.entry.value, job)
+        if answer.error is not None:
+            return self._raised(job, answer.error)
+        value, rest = answer.result, None
+        if isinstance(value, Outcome) and value.failures:
+            value, rest = self._divided(job, value)
+        self._settle(job, value)
+        if rest is None:
+            return False
+        entry = self.entry(rest)
+        self._let_go(job, job.left - entry.units)
+        job.entry, job.emitted = entry, False
+        return True
+
+    def _many(self, job: Job) -> bool:
+        """Each value of a generator goes on at once; its next one is made only when there was room for it.
+
+        It is started again as long as it has made nothing: what has gone on cannot be taken back.
+        """
+        value, fn = job.entry.value, self._op.call
+        if isinstance(self.runner, ExecutorRunner):
+            answer = self._run(Collect(fn), value, job)
+            if answer.error is not None:
+                return self._raised(job, answer.error)
+            self._wait_turn(job)
+            for made in answer.result:
+                self._settle(job, made)
+            return False
+        job.made = iterator = fn(value)
+        forward: Callable[[Any], Any] = advance if self._op.is_async else step
+        begun = False
+        while (answer := self._run(forward, iterator, job)).result is not END:
+            if answer.error is not None:
+                return self._raised(job, answer.error, begun)
+            self._settle(job, answer.result)
+            begun = True
+        self._wait_turn(job)
+        return False
+
+    def _settle(self, job: Job, value: Any) -> None:
         """What an operation returned goes where it belongs, in its turn."""
         self._wait_turn(job)
-        if answer.error is not None:
-            self._fail(job, answer.error)
-            return
-        value = answer.result
+        failures: Sequence[ItemFailure] = ()
         if isinstance(value, Outcome):
-            self._tell(job, value)
+            failures = value.failures if self._fails else ()
+            self._tell(job, replace(value, failures=()) if failures else value)
             value = value.value
         if value is not None and value is not NOTHING:
             self._emit(job, value)
         elif self._op.is_many and value is None:  # for one value `_leave` sees to it
             self.meter.dropped += 1
             job.spend(1)
-
-    def _many(self, job: Job) -> None:
-        """Each value of a generator goes on at once; its next one is made only when there was room for it."""
-        value, fn = job.entry.value, self._op.call
-        if isinstance(self.runner, ExecutorRunner):
-            answer = self._run(Collect(fn), value, job)
-            self._settle(job, Answer(NOTHING, answer.error, 0.0))
-            for made in answer.result or ():
-                self._settle(job, Answer(made, None, 0.0))
-            return
-        job.made = iterator = fn(value)
-        forward: Callable[[Any], Any] = advance if self._op.is_async else step
-        while (answer := self._run(forward, iterator, job)).result is not END:
-            self._settle(job, answer)
-            if answer.error is not None:
-                return
-        self._wait_turn(job)
+        if failures:
+            item = failures[0].key or self._values.describe(job.entry.value)
+            self._end(job, item, as_exception(failures[0].error))
 
     # -- order --------------------------------------------------------------------------------------------------------
 
@@ -151,22 +205,67 @@ class Pipe(Emitter):
 
     # -- when it goes wrong -------------------------------------------------------------------------------------------
 
-    def _fail(self, job: Job, error: BaseException) -> None:
-        """One item's failure, unless it is the program's or the job's.
+    def _raised(self, job: Job, error: BaseException, begun: bool = False) -> bool:
+        """What an operation raised: one item's failure, unless it is to be tried again, which this says.
 
         Raises:
-            StageBroken: it is.
+            StageBroken: it is the program's failure or the job's.
         """
+        if not begun and self._is_worth(job, error):
+            return True
+        self._wait_turn(job)
         if is_arity_error(error, self._op) or (isinstance(error, PenstockError) and not isinstance(error, ItemError)):
-            raise StageBroken(error)
-        units = job.entry.units
+            raise StageBroken(as_exception(error))
+        cause, units = as_exception(error), job.entry.units
+        if self._fails:
+            self._end(job, self._values.describe(job.entry.value), cause)
         _logger.error("stage %s: an item failed: %s: %s", self.name, type(error).__name__, error, exc_info=error)
-        cause = as_exception(error)
         job.spend(units)
         self.meter.failed += units
         self.budget.count(0, units)
         self.budget.errors.append(cause)
-        self._values.failed(self.name, job.entry.value, (ItemFailure("", cause),))
+        self._values.failed(self.name, job.entry.value, (ItemFailure("", cause, job.attempts),))
+        return False
+
+    def _end(self, job: Job, item: str, error: Exception) -> NoReturn:
+        """A failure that ends the whole. Its item stays in flight: no dead letter, and a job does it again.
+
+        Raises:
+            StageBroken: always.
+        """
+        tried = f" at attempt {job.attempts}" if job.attempts > 1 else ""
+        why = f"item {printable(item)} failed{tried}, and on_failure is fail"
+        error.add_note(why)
+        raise StageBroken(error, why)
+
+    # -- trying again -------------------------------------------------------------------------------------------------
+
+    def _is_worth(self, job: Job, error: BaseException) -> bool:
+        """Whether what failed so is to be tried again."""
+        return self._retry is not None and job.attempts < self._retry.attempts and is_transient(error)
+
+    def _divided(self, job: Job, outcome: Outcome) -> tuple[Outcome, Any]:
+        """An Outcome without the failures that are to be tried again, and the part of the input they are about."""
+        earlier = job.attempts - 1
+        counted = [replace(failure, attempts=failure.attempts + earlier) for failure in outcome.failures]
+        again = [failure for failure in counted if self._is_worth(job, failure.error)]
+        rest = self._values.part(job.entry.value, again) if again else None
+        stays = counted if rest is None else [each for each in counted if not self._is_worth(job, each.error)]
+        return replace(outcome, failures=stays), rest
+
+    def _pause(self, job: Job) -> None:
+        """Wait until it is time for the next attempt; a drain, a stop or a fatal failure ends the waiting."""
+        assert self._retry is not None
+        seconds = self._retry.delay(job.attempts, self._random)
+        item = printable(self._values.describe(job.entry.value))
+        _logger.info("stage %s: %s: attempt %d failed, again in %.2f s", self.name, item, job.attempts, seconds)
+        self.retrying.add(job)
+        try:
+            self._hurry.wait(seconds)
+        finally:
+            self.retrying.discard(job)
+
+    # -- the end of an entry ------------------------------------------------------------------------------------------
 
     def _give_up(self, job: Job) -> None:
         """The entry stays in the books as in flight; give its value back when nobody can be using it any more."""

@@ -6,10 +6,11 @@ Values are opaque: the engine never compares, hashes or tests them for truth. Th
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 _logger = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -79,9 +80,10 @@ class ValueModel(Protocol):
     """What the engine asks about values. All methods are called in the engine's thread and must return at once.
 
     Each value the engine holds ends in exactly one way: it is emitted (delivered, or turned into what its operation
-    returned), or it is given to `discard`. Two exceptions, both after an early stop: what waits in the sink stays
-    readable, and what an abandoned operation still works on is never given back, for it may still be written to.
-    Lists made by `aggregate` are values like others: all four methods see them.
+    returned), its `part` takes its place, or it is given to `discard`. Two exceptions, both after an early stop: what
+    waits in the sink stays readable, and what an abandoned operation still works on is never given back, for it may
+    still be written to.
+    Lists made by `aggregate` are values like others: all methods see them.
     """
 
     def units(self, value: Any) -> int:
@@ -93,11 +95,25 @@ class ValueModel(Protocol):
         ...
 
     def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> None:
-        """Called for every failure. A failure with an empty key is about the whole value: its operation raised."""
+        """Called for every failure that leaves its item out.
+
+        A failure with an empty key is about the whole value: its operation raised.
+        """
         ...
 
     def discard(self, value: Any) -> None:
         """The engine lets go of a value that will not go on (failed, dropped, left over at a stop)."""
+        ...
+
+    def part(self, value: Any, failures: Sequence[ItemFailure]) -> Any:
+        """The part of an operation's input that these failures of its Outcome are about, to be done again.
+
+        It takes the place of `value`, whose other items are done with. None: it cannot be had, the failures stay.
+        """
+        ...
+
+    def describe(self, value: Any) -> str:
+        """What people know the value by, for messages about it: short, and one line. Called from any thread."""
         ...
 
 
@@ -125,6 +141,14 @@ class PlainValues:
         """Nothing to give back."""
         del value
 
+    def part(self, value: Any, failures: Sequence[ItemFailure]) -> Any:
+        """One item has no parts."""
+        del value, failures
+
+    def describe(self, value: Any) -> str:
+        """Its `repr`, cut short."""
+        return reprlib.repr(value)
+
 
 class HubResource(Protocol):
     """Something that lives on the engine's hub for the time of a run: a pool of workers, a client, a writer."""
@@ -135,6 +159,19 @@ class HubResource(Protocol):
 
     def stop_in_hub(self) -> None:
         """Runs in a greenlet on the hub when all stages have ended, whatever the reason. Raising fails the pipeline."""
+        ...
+
+
+@runtime_checkable
+class TellsState(Protocol):
+    """A `HubResource` that can say what it is doing, for reports of a pipeline that stands still."""
+
+    def state(self) -> Sequence[str]:
+        """A line for each of its parts. Called from any thread at any time, and must return at once."""
+        ...
+
+    def keeps_waiting(self, fiber: object) -> bool:
+        """Whether a green operation in this fiber waits here for what others have yet to give back. Called likewise."""
         ...
 
 

@@ -1,25 +1,21 @@
-"""What happens at intervals while a pipeline runs: rates are sampled, memory measured, a line per stage logged."""
+"""What happens at intervals while a pipeline runs: rates are sampled, memory measured, a line per stage logged, and
+stages that stand still are told."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Protocol
 
-from .books import Run, make_report
+from .books import make_report
 from .defs import GraphDef
-from .hub import Hub
+from .dump import Running
 from .memory import MemorySampler
 from .metrics import SAMPLE_SECONDS
-from .report import MemoryReport, Report
+from .report import MemoryReport, Report, Stall
+from .watchdog import Watchdog
 
 _logger = logging.getLogger(__name__)
-
-
-class Watched(Run, Protocol):
-    """A run on its hub."""
-
-    hub: Hub
 
 
 class Watch:
@@ -28,24 +24,40 @@ class Watch:
     def __init__(self, definition: GraphDef) -> None:
         self._log_interval = definition.log_interval
         self._memory_interval = definition.sample_memory
+        self._stall_after = definition.stall_after
         self._sampler: MemorySampler | None = None
+        self._dog: Watchdog | None = None
 
     @property
     def memory(self) -> MemoryReport | None:
         """The latest sample."""
         return self._sampler.report if self._sampler is not None else None
 
-    def begin(self, run: Watched, label: str) -> None:
+    @property
+    def stalls(self) -> Sequence[Stall]:
+        """Times in which a stage stood still."""
+        return self._dog.stalls if self._dog is not None else ()
+
+    def begin(self, run: Running) -> None:
         """Start to watch, from the run's hub."""
         if self._memory_interval is not None:
-            self._sampler = MemorySampler(self._memory_interval, f"{label}-memory")
+            self._sampler = MemorySampler(self._memory_interval, f"{run.label}-memory")
+        if self._stall_after is not None:
+            self._dog = Watchdog(run, self._stall_after)
+            self._dog.begin()
         run.hub.timer(SAMPLE_SECONDS, lambda: _sample(run), every=True)
         if self._log_interval is not None:
-            run.hub.timer(self._log_interval, lambda: self._log(make_report(run, self.memory)), every=True)
+            run.hub.timer(self._log_interval, lambda: self._log(make_report(run, self.memory, self.stalls)), every=True)
+
+    def rest(self, complete: bool) -> None:
+        """The run is ending, `complete` if all stages have: nothing more is told of what stands still."""
+        if self._dog is not None:
+            self._dog.rest(complete)
 
     def end(self) -> list[str]:
         """Stop watching; returns the names of threads that do not end."""
-        return self._sampler.stop() if self._sampler is not None else []
+        late = self._dog.end() if self._dog is not None else []
+        return late + (self._sampler.stop() if self._sampler is not None else [])
 
     @staticmethod
     def _log(report: Report) -> None:
@@ -61,7 +73,7 @@ class Watch:
             )
 
 
-def _sample(run: Watched) -> None:
+def _sample(run: Running) -> None:
     now = perf_counter()
     for node in run.graph.nodes:
         node.meter.sample(now)

@@ -13,12 +13,11 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from ..errors import ConfigError, PenstockError, PoisonItemError
+from ..errors import ConfigError, DeadlineError, PenstockError, PoisonItemError
 from ..shm import Child, Zygote, recv_frame, send_frame
 from .defs import at_least
 from .remote import ENTRY, dump_call, load_answer, refuse_while_loading
@@ -62,26 +61,37 @@ class WorkerPool(Executor):
         num_workers: processes.
         preload: names of modules to import once, before the workers are forked.
         env: environment variables for the workers, over those of this process.
+        item_timeout: seconds one call may take, loading its module included; then its worker is killed and replaced,
+            and the call fails with `DeadlineError`. None: as long as it likes.
 
     Raises:
-        ConfigError: `num_workers` is less than 1, or a worker runs this because the main script has no
-            ``if __name__ == "__main__"`` guard.
+        ConfigError: `num_workers` is less than 1, `item_timeout` is not above 0, or a worker runs this because the
+            main script has no ``if __name__ == "__main__"`` guard.
     """
 
     runs_processes = True
 
-    def __init__(self, num_workers: int, *, preload: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        num_workers: int,
+        *,
+        preload: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        item_timeout: float | None = None,
+    ) -> None:
         at_least("num_workers", num_workers, 1)
+        if item_timeout is not None and item_timeout <= 0:
+            raise ConfigError(f"item_timeout must be above 0 seconds, or None for no limit: {item_timeout}")
         refuse_while_loading()
         self.num_workers = num_workers
-        self._crew = _Crew(num_workers, Zygote([*preload, __name__], env))
+        self._crew = _Crew(num_workers, Zygote([*preload, __name__], env), item_timeout)
         # The crew's threads do not know the pool, so that a forgotten one is collected and its workers leave.
         weakref.finalize(self, _Crew.dismiss, self._crew)
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers that run now."""
-        return [child.pid for child in self._crew.children.values()]
+        return [child.pid for child in list(self._crew.children.values())]
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Run ``fn(*args, **kwargs)`` in a worker.
@@ -116,8 +126,9 @@ class WorkerPool(Executor):
 class _Crew:
     """The workers, and one thread for each."""
 
-    def __init__(self, size: int, zygote: Zygote) -> None:
+    def __init__(self, size: int, zygote: Zygote, item_timeout: float | None) -> None:
         self.children: dict[int, Child] = {}
+        self._item_timeout = item_timeout
         self._zygote = zygote
         self._size = size
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
@@ -185,7 +196,11 @@ class _Crew:
             except Exception as error:  # noqa: BLE001
                 call.future.set_exception(error)
                 return
-            answer = _exchange(child, call.request)
+            try:
+                answer = _exchange(child, call.request)
+            except TimeoutError:
+                self._dispose(index, child, call)
+                return
             if answer is not None:
                 _resolve(call.future, answer)
                 return
@@ -194,10 +209,18 @@ class _Crew:
             _logger.warning("%s; attempt %d of %d of its item", story, attempt, _ATTEMPTS)
         call.future.set_exception(PoisonItemError(f"killed its worker {_ATTEMPTS} times; the last {story}"))
 
+    def _dispose(self, index: int, child: Child, call: _Call) -> None:
+        """Its call is over its deadline: the worker, which may be stopped or stuck anywhere, is of no use any more."""
+        child.kill()
+        self._part(index)
+        story = f"took longer than item_timeout ({self._item_timeout:g} s)"
+        call.future.set_exception(DeadlineError(f"{story}; worker {index} (pid {child.pid}) was killed"))
+
     def _hire(self, index: int) -> Child:
         child = self.children.get(index)
         if child is None:
             child = self._zygote.fork(ENTRY)
+            child.socket.settimeout(self._item_timeout)
             self.children[index] = child
         return child
 
@@ -208,11 +231,18 @@ class _Crew:
 
 
 def _exchange(child: Child, request: bytes) -> bytes | None:
-    """Send a call and wait for its answer; None when the worker died."""
-    with suppress(OSError):
+    """Send a call and wait for its answer; None when the worker died.
+
+    Raises:
+        TimeoutError: it does not go on.
+    """
+    try:
         send_frame(child.socket, request)
         return recv_frame(child.socket)
-    return None
+    except TimeoutError:
+        raise
+    except OSError:
+        return None
 
 
 def _resolve(future: TimedFuture[Any], answer: bytes) -> None:

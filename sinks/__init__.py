@@ -8,7 +8,7 @@ from .milvus_collection import IndexState
 from .milvus_import import ImportProgress, bulk_import
 from .milvus_rows import Hit
 from .milvus_uri import parse_uri
-from .parquet_bulk import ParquetBulkSink, read_manifest
+from .parquet_bulk import ParquetBulkSink, is_finished, read_manifest
 
 __all__ = [
     "DeadLetter",
@@ -24,6 +24,7 @@ __all__ = [
     "WriteResult",
     "bulk_import",
     "concat",
+    "is_finished",
     "is_fit_key",
     "parse_fields",
     "parse_uri",

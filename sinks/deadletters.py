@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from ..errors import ConfigError
 from .base import redact
+from .durable import sync_path
 
 _NAMES = frozenset({"key", "stage", "error", "message", "attempts", "time"})
 
@@ -38,16 +39,18 @@ class DeadLetter:
 class DeadLetters:
     """Appends dead letters to a file (mode 0600). One process, any number of threads. Made with the first letter.
 
-    Each line is one `write`, so a killed process leaves at most the last line torn; the next writer starts a new one.
+    Each line is one `write`, so a killed process leaves at most the last line torn; the next writer starts a new one,
+    as does the next letter where the disk took only the half of one.
 
     Args:
-        path: the file, ``dead_letters.jsonl`` by convention. Its folder must exist.
+        path: the file, ``dead_letters.jsonl`` by convention. Its folder is made with it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._mutex = threading.Lock()
         self._descriptor: int | None = None
+        self._unsynced = False
         self._count = 0
 
     @property
@@ -70,7 +73,7 @@ class DeadLetters:
 
         Raises:
             ConfigError: a field with the name of one that every letter has.
-            OSError: the file cannot be written. The item is then not accounted for: stop the job.
+            OSError: the file, which it names, cannot be written. The item is then not accounted for: stop the job.
         """
         taken = _NAMES.intersection(fields)
         if taken:
@@ -87,16 +90,42 @@ class DeadLetters:
         record = asdict(letter)
         line = json.dumps(record | record.pop("fields"), default=_as_text, ensure_ascii=True) + "\n"
         with self._mutex:
-            self._append(line.encode("ascii"))
+            try:
+                self._append(line.encode("ascii"))
+            except OSError as error:
+                why = f"cannot be written ({error.strerror}); free some space, then run the job again"
+                raise OSError(error.errno, why, str(self.path)) from error
             self._count += 1
         return letter
 
-    def close(self) -> None:
-        """Close the file. Idempotent; a later letter opens it again."""
+    def sync(self) -> None:
+        """Back only when all letters written before are on the medium. Costs nothing where there are no new ones.
+
+        Raises:
+            OSError: the disk refuses.
+        """
         with self._mutex:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            unsynced, self._unsynced = self._unsynced, False
+        if not unsynced:
+            return
+        try:
+            sync_path(self.path)
+            sync_path(self.path.parent)
+        except FileNotFoundError:
+            pass  # the user has taken it away
+        except OSError:
+            self._unsynced = True
+            raise
+
+    def close(self) -> None:
+        """Sync and close the file. Idempotent; a later letter opens it again.
+
+        Raises:
+            OSError: the disk refuses the sync; the file is closed nevertheless.
+        """
+        with self._mutex:
+            self._close()
+        self.sync()
 
     def __enter__(self) -> Self:
         return self
@@ -106,12 +135,23 @@ class DeadLetters:
 
     def _append(self, line: bytes) -> None:
         if self._descriptor is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             size = os.fstat(self._descriptor).st_size
             if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line  # close the line that a killed writer left torn
-        while line:
-            line = line[os.write(self._descriptor, line) :]
+                line = b"\n" + line  # close the line that was left torn
+        self._unsynced = True
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except OSError:
+            self._close()  # the next letter looks whether half of this one is there
+            raise
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def read_dead_letters(path: str | os.PathLike[str]) -> Iterator[DeadLetter]:

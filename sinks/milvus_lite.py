@@ -24,9 +24,16 @@ from ..errors import SinkError, SinkUnavailableError
 
 _CHILD = Path(__file__).with_name("milvus_lite_child.py")
 
+_STARTS = 3
+"""How often a server is started that is killed before it answers."""
+
 # A directory can be open once, also in one process: the sinks for its collections share a server.
 _servers: WeakValueDictionary[str, LiteServer] = WeakValueDictionary()
 _servers_mutex = threading.Lock()
+
+
+class _KilledError(SinkUnavailableError):
+    """The server was killed before it answered, as opposed to: it cannot start."""
 
 
 def server_for(directory: str) -> LiteServer:
@@ -80,7 +87,7 @@ class LiteServer:
             if self.pid is None:
                 self._discard()
                 self._wait_until_free()
-                self._start()
+                self._start_surely()
             return f"http://127.0.0.1:{self._port}"
 
     def hold(self) -> None:
@@ -107,6 +114,16 @@ class LiteServer:
             pass  # too slow, or it died just now; killed below, nothing acknowledged is lost
         finally:  # also when interrupted
             self._discard()
+
+    def _start_surely(self) -> None:
+        """Start it, again where it is killed meanwhile: any part of a job may be, at any moment."""
+        for _ in range(_STARTS - 1):
+            try:
+                self._start()
+            except _KilledError:
+                continue
+            return
+        self._start()
 
     def _start(self) -> None:
         # `-P`: this folder must not be on the child's path. Its own session: the terminal's Ctrl-C is for the parent.
@@ -146,8 +163,9 @@ class LiteServer:
                 )
             part = stdout.read(4096)
             if not part:
-                raise SinkUnavailableError(
-                    f"the Milvus Lite server for {self.directory} ended while starting (exit {process.wait()});"
+                status = process.wait()
+                raise (_KilledError if status < 0 else SinkUnavailableError)(
+                    f"the Milvus Lite server for {self.directory} ended while starting (exit {status});"
                     f" to see why, run: milvus-lite server --host 127.0.0.1 --data-dir {self.directory}"
                 )
             line += part

@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
 from .base import RowBatch, Sink, WriteResult, screen
+from .durable import put
 from .fields import ScalarField, parse_fields
 from .milvus_rows import metadata_json, split_columns
 from .parquet_parts import Part, arrow, live_rows, merge, parts_in, write_part
@@ -91,6 +93,7 @@ class ParquetBulkSink(Sink):
         self._to_replace = mode == "overwrite"
         self._mutex = threading.Lock()
         self._lock: int | None = None
+        self._broken = False
         self._note = note
         self._parts: list[Part] = []
         self._next = 1
@@ -116,11 +119,12 @@ class ParquetBulkSink(Sink):
         """Make the folder, or check what is in it.
 
         Raises:
-            SinkError: the folder is open in another process.
+            SinkError: the folder is open in another process, or cannot be made.
             CollectionMismatchError: the parts there have another dimension or other columns.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked()
+        with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
         try:
             self._parts = parts_in(self._folder)
             self._next = max((part.last for part in self._parts), default=0) + 1
@@ -135,7 +139,7 @@ class ParquetBulkSink(Sink):
 
         Raises:
             CollectionMismatchError: vectors of another dimension.
-            OSError: the disk is full or gone.
+            SinkError: the disk is full or gone.
         """
         if self._lock is None:
             raise SinkError(f"{self.uri}: the sink is not open; call open() first")
@@ -157,7 +161,8 @@ class ParquetBulkSink(Sink):
             for name, value in row.items():
                 values[name].append(value)
         if kept:
-            self._write_part(values, rows.vectors[kept])
+            with self._writing():
+                self._write_part(values, rows.vectors[kept])
         return screened.result(refused)
 
     def count(self) -> int:
@@ -167,13 +172,18 @@ class ParquetBulkSink(Sink):
         return sum(int(live.sum()) for live in live_rows(self._folder, parts))
 
     def close(self) -> None:
-        """Merge the parts, write the manifest, and let others at the folder. Idempotent."""
+        """Merge the parts, write the manifest, and let others at the folder. Idempotent.
+
+        Raises:
+            SinkError: the disk is full or gone; opening and closing again finishes it.
+        """
         if self._lock is None:
             return
         try:
-            if not (self._folder / MANIFEST).exists():
-                self._parts = merge(self._folder, self._parts, self._part_bytes)
-                self._write_manifest()
+            if not (self._broken or is_finished(self._folder)):
+                with self._writing():
+                    self._parts = merge(self._folder, self._parts, self._part_bytes)
+                    self._write_manifest()
         finally:
             self._let_go()
 
@@ -251,7 +261,19 @@ class ParquetBulkSink(Sink):
         }
         unfinished = self._folder / (MANIFEST + ".unfinished")
         unfinished.write_text(json.dumps(whole, indent=1))
-        unfinished.replace(self._folder / MANIFEST)
+        put(unfinished, self._folder / MANIFEST)
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """What the disk refuses becomes an error that says where, why, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            self._broken = True  # closing has nothing to add to that
+            raise SinkError(
+                f"{self.uri} cannot be written: {error.strerror or error}; the parts that are there stay: free some"
+                " space or mend the disk, then run the job again and it goes on"
+            ) from error
 
     def _locked(self) -> int:
         lock = os.open(self._folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -266,6 +288,11 @@ class ParquetBulkSink(Sink):
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+
+def is_finished(folder: str | os.PathLike[str]) -> bool:
+    """Whether the parts of a folder are merged and its manifest is written: there is nothing left to do in it."""
+    return (Path(folder) / MANIFEST).exists()
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:

@@ -8,7 +8,6 @@ part whose range lies within another's is a leftover, and of rows with the same 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from .durable import put
 from .schema import KEY
 
 _NAME = re.compile(r"part-(\d{6,})-(\d{6,})\.parquet")
@@ -82,9 +82,7 @@ def write_part(folder: Path, part: Part, tables: Iterator[Any], schema: Any) -> 
     if not rows:
         unfinished.unlink()
         return 0
-    with open(unfinished, "rb") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(folder / part.name)
+    put(unfinished, folder / part.name)
     return rows
 
 

@@ -105,6 +105,18 @@ def photos() -> list[Path]:
     return found
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of the files and folders that this process has synced to the medium, in order."""
+    paths: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        paths.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return paths
+
+
 @pytest.fixture(scope="session")
 def triton_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with all of `TRITON_MODELS`."""

@@ -23,6 +23,8 @@ VARIANTS = {
     "startup": {"new process, empty cache", "new process, warm cache", "warm pool"},
     "memory": {"few", "many"},
     "resume": {"killed", "undisturbed"},
+    "recovery": {"each", "p99", "before", "after", "start"},
+    "soak": {"after a tenth", "at the end", "threads, first tenth", "threads, last tenth", "whole", "ceiling"},
     "journal": {"as appended", "compacted", "journal", "snapshot"},
     "triton": {"HTTP bodies", "shared memory", "in turn", "penstock", "penstock, hub watched"},
     "milvus": {"insert stage"},

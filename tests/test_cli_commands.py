@@ -275,6 +275,8 @@ def test_the_stage_of_a_failure_is_named(
     cause = OSError("disk full")
     cause.add_note("stage insert")
     failing(monkeypatch, PipelineFailure("stopped", [cause]))
+    with DeadLetters("a.dead-letters.jsonl") as dead:
+        dead.write("x.jpg", "preprocess", UnreadableError("no picture"))
     main(["embed", str(pictures), "--to", "a.db", "--progress", "none"])
     message = capsys.readouterr().err
     assert "disk full (stage insert)" in message
@@ -384,7 +386,7 @@ from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
 from penstock.engine.jobs import images
 
-def run_job(config, things, watcher, interrupt):
+def run_job(config, things, watcher, interrupt, begins):
     os.kill(os.getpid(), signal.{first})
     assert interrupt.requested
     {then}

@@ -58,6 +58,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("profile", "fast", "'default', 'high_throughput' or 'low_memory'"),
     ("max_failures", "200%", "rate above 0 up to 100%"),
     ("max_failures", "-2", "count"),
+    ("on_failure", "embed=again", "must be skip, skip:BUDGET, fail"),
     ("devices", "a", "valid integer"),
     ("background", "1,2", "required"),
     ("background", "1,2,300", "less than or equal to 255"),

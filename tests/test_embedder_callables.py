@@ -140,6 +140,30 @@ def test_an_exception_is_about_the_pictures(write: Write) -> None:
     assert not batch.embeddings[1].any()
 
 
+@pytest.mark.parametrize("kind", ["ConnectionResetError", "TimeoutError", "ValueError"])
+def test_an_attempt_passes_on_what_is_transient(write: Write, kind: str) -> None:
+    """No row is blamed for a server that is away, also where it goes away halfway; the last call, `embed`, blames."""
+    name = write(
+        "sizes = []\ndef f(x):\n sizes.append(len(x))\n"
+        " if x.max() > 1 and len(x) < 3:\n"
+        f"  raise {kind}('no')\n"
+        " if x.max() > 1:\n"
+        "  raise ValueError('too bright')\n"
+        " return x[:, 0, 0] + 1"
+    )
+    embedder = opened(f"python:{name}:f")
+    batch = view(embedder)
+    batch.pixels[...] = 0
+    batch.pixels[2] = 2
+    if kind == "ValueError":
+        assert list(embedder.attempt(batch, 3)) == [2]
+    else:
+        with pytest.raises(EmbedError, match=kind):
+            embedder.attempt(batch, 3)
+        assert sys.modules[name].sizes[1:] == [3, 1, 2]
+    assert list(embedder.embed(batch, 3)) == [2]
+
+
 def test_an_exception_in_the_trial_stops_the_job(write: Write) -> None:
     """What fails on black pictures is not about pictures: the whole embedder is refused before the start."""
     name = write("def f(x):\n raise ValueError('no such model')")

@@ -16,7 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine import NOTHING, Accounting, ItemFailure, Outcome, Pipeline, PipelineBuilder, Report, StageReport
+from penstock.engine import (
+    NOTHING,
+    Accounting,
+    ItemFailure,
+    Outcome,
+    Pipeline,
+    PipelineBuilder,
+    PlainValues,
+    Report,
+    StageReport,
+)
 from penstock.errors import AccountingError, PipelineFailure
 
 DEADLINE = 20.0
@@ -191,7 +201,7 @@ class Batch:
 
 
 @dataclass
-class Books:
+class Books(PlainValues):
     """A value model that writes everything down, and knows which values live."""
 
     failures: list[tuple[str, tuple[int, ...], list[str]]] = field(default_factory=list[Any])

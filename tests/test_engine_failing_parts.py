@@ -6,9 +6,11 @@ import asyncio
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from time import monotonic
 from typing import Any, Literal
 
 import gevent
@@ -164,6 +166,23 @@ def test_a_sources_own_failures_have_the_builds_budget() -> None:
     strict.report().accounting.check()
 
 
+def test_a_failure_beside_the_blocks_own_error_is_a_note_on_that() -> None:
+    """Neither is lost, and one is raised: the block's."""
+    pipeline = build(PipelineBuilder().add_source([1]).pipe(fail_below(9), max_failures=0))
+    pause, deadline = threading.Event(), monotonic() + DEADLINE
+
+    def fail_once_it_has_failed() -> None:
+        with pipeline.auto_stop():
+            while not pipeline.report().accounting.failed:
+                assert monotonic() < deadline
+                pause.wait(0.001)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError) as caught:
+        fail_once_it_has_failed()
+    assert caught.value.__notes__ == ["the pipeline had failed, too: ValueError: 1"]
+
+
 # -- executors and resources ------------------------------------------------------------------------------------------
 
 
@@ -173,6 +192,7 @@ def kill_self(x: int) -> int:
     return x
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_broken_executor_is_loud_whatever_the_budget(order: Literal["completion", "input"]) -> None:

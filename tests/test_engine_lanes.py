@@ -299,6 +299,15 @@ def test_circles_may_overlap() -> None:
     assert sorted(items) == list(range(12))
 
 
+def test_a_value_may_come_back_by_the_edges_of_two_circles() -> None:
+    """From behind the outer circle by the inner edge, and then by the outer one: it is not past the outer before."""
+    steps = {"b": iter([1, Feedback(2), 3]), "c": iter([Feedback(1), 3])}
+    builder = PipelineBuilder().add_source([1]).pipe(lambda x: x, name="a")
+    builder.pipe(lambda _: next(steps["b"]), name="b", feedback="a")
+    items, _ = run(builder.pipe(lambda _: next(steps["c"]), name="c", feedback="b"))
+    assert items == [3]
+
+
 def test_failures_and_drops_inside_a_circle_do_not_keep_the_end_away() -> None:
     """What is in flight is counted, whatever becomes of it."""
     passes = Passes(3)

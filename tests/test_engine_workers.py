@@ -97,6 +97,7 @@ def be_quiet() -> None:
 ROWS = ["SIGKILL", "SIGSEGV", "SIGTERM", "SIGABRT", "status 3", "status 0", "result"]
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ROWS)
 def test_an_item_that_kills_every_worker_fails_alone(how: str, pool: WorkerPool) -> None:
@@ -110,6 +111,7 @@ def test_an_item_that_kills_every_worker_fails_alone(how: str, pool: WorkerPool)
     assert [future.result(DEADLINE) for future in [*others, *more]] == [square(x) for x in range(10)] * 2
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_an_item_that_kills_while_it_is_unpickled_fails_alone(pool: WorkerPool) -> None:
     """Death before the operation begins is death all the same."""
@@ -127,6 +129,7 @@ def die_once(marker: str, x: int) -> int:
     return x
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["completion", "input"])
 def test_killed_workers_cost_a_pipeline_nothing(order: Any, pool: WorkerPool, tmp_path: Path) -> None:
@@ -140,6 +143,7 @@ def test_killed_workers_cost_a_pipeline_nothing(order: Any, pool: WorkerPool, tm
     assert pipeline.report().stages[1].kind == "process"
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_workers_that_are_killed_from_outside_cost_nothing(pool: WorkerPool) -> None:
     """kill -9 of every worker, idle or busy, again and again."""

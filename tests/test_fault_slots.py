@@ -24,7 +24,7 @@ import pytest
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.shm import SlotState
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.kills]
 
 SPEC = preset("clip", size=64)
 BATCH, WORKERS, SLOTS = 4, 2, 2

@@ -18,6 +18,7 @@ from PIL import Image
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, ServiceConfig, embed_images
 from penstock.engine.jobs.images import search_images
 from penstock.errors import CollectionMismatchError, UnreadableError
+from penstock.tests.segments import abandoned, left_since
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,11 +37,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _nothing_stays_behind() -> Iterator[None]:
     """After a pipeline is closed there is no process and no segment of it."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
-    segments = {entry.name for entry in os.scandir("/dev/shm")}
+    segments = abandoned()
     yield
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
     assert not psutil.wait_procs(left, timeout=5)[1]
-    assert not {e.name for e in os.scandir("/dev/shm") if e.name.startswith("penstock-")} - segments
+    assert not left_since(segments)
 
 
 def pipeline(store: str, **settings: Any) -> ImageEmbeddingPipeline:
@@ -224,14 +225,28 @@ def test_a_search_repeats_how_the_collection_was_made(store: str, photos: list[P
 
 
 def test_vectors_made_otherwise_are_not_mixed(store: str, photos: list[Path]) -> None:
-    """Another preprocessing of the same dimension is refused, and the message says what differs."""
+    """Another preprocessing of the same dimension is refused each time, and the message says what differs."""
     with pipeline(store, collection="mixed", image_size=64) as job:
         job.insert_images(photos[:1])
-    with (
-        pipeline(store, collection="mixed", preset="clip") as job,
-        pytest.raises(CollectionMismatchError, match="size 64 there, 224 here"),
-    ):
-        job.insert_images(photos[:1])
+    with pipeline(store, collection="mixed", preset="clip") as job:
+        for _ in range(2):
+            with pytest.raises(CollectionMismatchError, match="size 64 there, 224 here"):
+                job.insert_images(photos[:1])
+            with pytest.raises(CollectionMismatchError, match="size 64 there, 224 here"):
+                job.search(photos[0])
+
+
+def test_a_stream_may_have_batches_of_its_own_size(
+    store: str, photos: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where the embedder works outside of the workers and is opened for one size."""
+    (tmp_path / "users_sized_model.py").write_text("def mean(pixels):\n    return pixels.mean(axis=(2, 3))\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pipeline(store, collection="sizes", embedder="python:users_sized_model:mean", image_size=32) as job:
+        for size in (4, 8, 16):
+            assert len(job.insert_images_streaming(photos[:9], batch_size=size)) == 9
+        assert len(job.insert_images(photos[:9])) == 9
+        assert job.count() == 9
 
 
 def test_reports_go_to_the_file_and_to_the_jobs_folder_also_of_a_failed_job(tmp_path: Path, photos: list[Path]) -> None:

@@ -60,6 +60,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "job"
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_what_a_killed_owner_reported_is_there(path: Path) -> None:
     """Twenty owners in turn, each killed at a random moment among appends, syncs and switches of the file."""
@@ -83,6 +84,7 @@ def test_what_a_killed_owner_reported_is_there(path: Path) -> None:
             assert told_done <= done <= told_done + 7 * 20
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_the_lock_of_a_live_owner_holds_and_that_of_a_dead_one_is_free(path: Path) -> None:
     """A second owner is refused with the pid of the first; after SIGKILL it gets in, with no file to remove."""

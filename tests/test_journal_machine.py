@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from penstock.engine.journal import Disk, Entry, JobFolder, Outcome, read_status
+from penstock.tests.searching import searching
 
 Model = dict[str, Outcome]
 Names = dict[str, int]
@@ -204,7 +204,7 @@ class JobLife(RuleBasedStateMachine):
         shutil.rmtree(self.base)
 
 
-JobLife.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+JobLife.TestCase.settings = searching(200, stateful_step_count=30)
 
 
 TestJobLife = pytest.mark.slow(JobLife.TestCase)

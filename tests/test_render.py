@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,17 @@ def test_the_text_says_what_matters() -> None:
     assert "2.0 GiB at its peak (PSS, 3 processes)" in text
     assert [line.split()[0] for line in text.splitlines()[2:5]] == ["source", "preprocess", "sink"]
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_what_was_tried_again_has_a_column_where_there_is_any() -> None:
+    """Most jobs have none. The JSON always says it."""
+    report = a_report()
+    assert "retried" not in render_text(report)
+    again = replace(report, stages=[replace(stage, retried=1234) for stage in report.stages])
+    lines = render_text(again).splitlines()
+    assert lines[1].split()[:5] == ["stage", "in", "out", "retried", "failed"]
+    assert lines[3].split()[4:6] == ["1,234", "7"]
+    assert [stage["retried"] for stage in report_json(again)["stages"]] == [1234] * 3
 
 
 def test_a_report_of_nothing_can_be_rendered() -> None:

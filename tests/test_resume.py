@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import penstock
 from penstock import ConfigError, Report
@@ -24,6 +17,7 @@ from penstock.engine.cli import main
 from penstock.engine.journal import JobFolder, read_status
 from penstock.errors import JobLockedError
 from penstock.sinks import MilvusSink, row_key
+from penstock.tests.whole_jobs import digest, digest_of, draw, draw_folder, embed, started, stored, wait_for, written
 
 pytestmark = pytest.mark.slow
 
@@ -39,19 +33,10 @@ IN_FLIGHT = WORKERS * 3 * BATCH + (2 + 1) * BATCH + (8 + 2 + 4) * GROUP
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder with small pictures of noise, a text file and a broken picture."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    noise = np.random.default_rng(0)
-    for number in range(PICTURES):
-        draw(folder / f"{number:04}.png", noise)
+    folder = draw_folder(tmp_path / "pictures", PICTURES)
     (folder / "notes.txt").write_text("no picture")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
     return folder
-
-
-def draw(path: Path, noise: np.random.Generator) -> None:
-    """One picture."""
-    Image.fromarray(noise.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
 
 
 def run(pictures: Path, folder: Path, **settings: Any) -> Report:
@@ -62,58 +47,14 @@ def run(pictures: Path, folder: Path, **settings: Any) -> Report:
     )
 
 
-def command(pictures: Path, folder: Path, *more: str) -> list[str]:
-    """The same on the command line."""
-    folder.mkdir(exist_ok=True)
-    own = [str(pictures), "--to", str(folder / "rows.db"), "--job", str(folder / "job"), "--progress", "none"]
-    return [sys.executable, "-m", "penstock.engine.cli", "embed", *own, *FLAGS, *more]
-
-
-@contextmanager
-def started(arguments: list[str]) -> Generator[subprocess.Popen[str]]:
-    """A job in a process of its own; killed at the end if it still runs."""
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    """Until it holds, or the process has ended."""
-    deadline = time.monotonic() + 50
-    while process.poll() is None and not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def written(folder: Path) -> int:
-    """Pictures that the journal calls written by now."""
-    return read_status(folder / "job").counts.written if (folder / "job" / "job.json").is_file() else 0
-
-
-def digest(folder: Path, pictures: Path) -> dict[str, str]:
-    """Every row of the store: key -> digest of its vector; and no row more than once."""
-    keys = [row_key(str(path)) for path in sorted(pictures.glob("*.png"))]
-    with MilvusSink(str(folder / "rows.db"), "images") as sink:
-        rows = sink.get(keys, vectors=True)
-        assert sink.count() == len(rows)
-    return {key: hashlib.sha256(row["vector"].tobytes()).hexdigest() for key, row in rows.items()}
-
-
-def stored(folder: Path) -> int:
-    """Rows in the store."""
-    with MilvusSink(str(folder / "rows.db"), "images") as sink:
-        return sink.count()
-
-
+@pytest.mark.kills
 @pytest.mark.parametrize("kills", [(1, 90, 91, 200), (17, 250, 400, 560)], ids=["early", "late"])
 def test_a_job_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
     pictures: Path, tmp_path: Path, kills: tuple[int, ...]
 ) -> None:
     """SIGKILL of the parent; each run goes on where the books end, and only what was in flight is done again."""
     for threshold in kills:
-        with started(command(pictures, tmp_path / "killed")) as process:
+        with started(embed(pictures, tmp_path / "killed", *FLAGS)) as process:
             wait_for(process, lambda threshold=threshold: written(tmp_path / "killed") >= threshold)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -141,9 +82,10 @@ def test_a_finished_job_run_again_does_nothing(
     assert "finished already: 602 entries: 600 written, 1 filtered, 1 dead, 0 remaining" in capsys.readouterr().out
 
 
+@pytest.mark.kills
 def test_a_job_goes_on_with_other_workers_and_batches(pictures: Path, tmp_path: Path) -> None:
     """How the work is cut is no part of what the job is."""
-    with started(command(pictures, tmp_path / "a")) as process:
+    with started(embed(pictures, tmp_path / "a", *FLAGS)) as process:
         wait_for(process, lambda: written(tmp_path / "a") >= 100)
         process.send_signal(signal.SIGKILL)
     report = run(pictures, tmp_path / "a", workers=1, batch_size=32, insert_batch_size=100)
@@ -173,9 +115,10 @@ def test_another_job_is_refused_with_the_difference(
         )
 
 
+@pytest.mark.kills
 def test_changes_can_be_accepted(pictures: Path, tmp_path: Path) -> None:
     """What is written stays; what remains goes to the new place."""
-    with started(command(pictures, tmp_path / "a")) as process:
+    with started(embed(pictures, tmp_path / "a", *FLAGS)) as process:
         wait_for(process, lambda: written(tmp_path / "a") >= 100)
         process.send_signal(signal.SIGKILL)
     known = written(tmp_path / "a")
@@ -203,13 +146,6 @@ def test_an_update_does_new_and_changed_files(pictures: Path, tmp_path: Path) ->
     assert {key for key in after if after[key] != before.get(key)} == {changed, new}
 
 
-def digest_of(folder: Path, keys: list[str]) -> dict[str, str]:
-    """Digests of the vectors of some rows."""
-    with MilvusSink(str(folder / "rows.db"), "images") as sink:
-        rows = sink.get(keys, vectors=True)
-    return {key: hashlib.sha256(row["vector"].tobytes()).hexdigest() for key, row in rows.items()}
-
-
 def test_a_retry_does_dead_letters_again(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those that were chosen; how often they were tried is counted on."""
     (pictures / "page.png").write_text("<html>404</html>")
@@ -233,9 +169,10 @@ def test_a_job_that_runs_elsewhere_is_left_alone(pictures: Path, tmp_path: Path)
         run(pictures, tmp_path / "a")
 
 
+@pytest.mark.kills
 def test_ctrl_c_says_how_to_go_on(pictures: Path, tmp_path: Path) -> None:
     """The first drains, keeps the books, and names the command; that command does the rest."""
-    with started(command(pictures, tmp_path / "a")) as process:
+    with started(embed(pictures, tmp_path / "a", *FLAGS)) as process:
         wait_for(process, lambda: written(tmp_path / "a") >= 50)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=50)
@@ -246,9 +183,10 @@ def test_ctrl_c_says_how_to_go_on(pictures: Path, tmp_path: Path) -> None:
     assert stored(tmp_path / "a") == written(tmp_path / "a") == PICTURES
 
 
+@pytest.mark.kills
 def test_an_overwriting_job_that_is_resumed_keeps_its_own_rows(pictures: Path, tmp_path: Path) -> None:
     """It clears the collection once, at its beginning."""
-    with started(command(pictures, tmp_path / "a", "--overwrite")) as process:
+    with started(embed(pictures, tmp_path / "a", *FLAGS, "--overwrite")) as process:
         wait_for(process, lambda: written(tmp_path / "a") >= 100)
         process.send_signal(signal.SIGKILL)
     run(pictures, tmp_path / "a", mode="overwrite")

@@ -125,6 +125,7 @@ class Spy:
                 continue
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.parametrize("sandbox", [False, True], ids=["free", "sandbox"])
 def test_a_job_with_a_worker_that_crashes_leaks_nothing(

@@ -136,6 +136,7 @@ def family(guarded: Guarded) -> list[psutil.Process]:
     return [parent, *parent.children()]
 
 
+@pytest.mark.kills
 def test_a_kill_takes_the_children_too(guarded: Guarded) -> None:
     """Also those whose parent is dead already."""
     parent, child = family(guarded)
@@ -146,6 +147,7 @@ def test_a_kill_takes_the_children_too(guarded: Guarded) -> None:
     assert gone(child.pid)
 
 
+@pytest.mark.kills
 def test_a_stopped_server_can_be_killed(guarded: Guarded) -> None:
     """SIGSTOP and SIGCONT reach all of it, and SIGKILL ends it in either state."""
     processes = family(guarded)
@@ -199,6 +201,7 @@ signal.pause()
 """
 
 
+@pytest.mark.kills
 def test_nothing_stays_when_the_starter_is_killed() -> None:
     """SIGKILL of the starter, whose fork lives on: server, folder and shared memory go all the same."""
     prefix = "penstock-test-guard-" + os.urandom(8).hex()

@@ -112,6 +112,7 @@ def task(zygote: Zygote, ring: Ring, generation: int, point: str) -> Generator[C
         yield child
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("point", ["granted", "begun", "half", "copied", "committed", "told"])
 def test_a_worker_may_die_at_any_point_of_the_protocol(zygote: Zygote, tmp_path: Path, point: str) -> None:
     """The slot passes only if it is whole and told; the next worker does the task again on the same ring."""
@@ -164,6 +165,7 @@ def end_of(pid: int, deadline: float) -> bool:
         os.close(pidfd)
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize("fork", ["alone", "forked"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
 def test_nothing_outlives_a_killed_host(worker: str, tmp_path: Path, how: signal.Signals, fork: str) -> None:
@@ -199,6 +201,7 @@ def test_nothing_outlives_a_killed_host(worker: str, tmp_path: Path, how: signal
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_worker_may_die_at_any_time(zygote: Zygote, tmp_path: Path) -> None:
     """A hundred kills, each a little later than the one before: always an end, never a slot that is half and passes."""

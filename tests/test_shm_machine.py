@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.errors import StaleSlotError
 from penstock.shm import Grant, Ring, SlotLayout, SlotState, SlotTable
+from penstock.tests.searching import searching
 
 LAYOUT = SlotLayout(4, (2, 3), "float32", 2)
 FREE, GRANTED, READY, EMBEDDING, QUARANTINED = SlotState
@@ -235,5 +235,5 @@ class Protocol(RuleBasedStateMachine):
                 assert (view.embeddings == -grant.generation).all()
 
 
-Protocol.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Protocol.TestCase.settings = searching(200, stateful_step_count=40)
 TestProtocol = pytest.mark.slow(Protocol.TestCase)

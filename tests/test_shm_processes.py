@@ -174,6 +174,7 @@ def test_a_running_child_is_given_a_ring(zygote: Zygote, tmp_path: Path) -> None
         assert (ring.view(0).pixels == 7).all()
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(
     ("way", "story"),
     [
@@ -203,6 +204,7 @@ def test_every_death_is_an_end_of_file_and_a_sentence(zygote: Zygote, way: str, 
     assert child.describe_exit() == story, "known after it was closed, too"
 
 
+@pytest.mark.kills
 def test_a_killed_child_is_seen_at_once(zygote: Zygote) -> None:
     """SIGKILL from us ends in the middle of whatever it did."""
     with zygote.fork("shm_entries:stay") as child:
@@ -302,6 +304,7 @@ def test_close_wakes_who_waits_for_a_preload(entries: str, tmp_path: Path) -> No
     assert zygote.pid == 0
 
 
+@pytest.mark.kills
 def test_a_killed_fork_server_takes_its_children_and_is_replaced(zygote: Zygote) -> None:
     """Its children die with it, say so, and the next fork has a new one."""
     with zygote.fork("shm_entries:stay") as child:
@@ -315,6 +318,7 @@ def test_a_killed_fork_server_takes_its_children_and_is_replaced(zygote: Zygote)
         assert say(child, b"again") == b"again"
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_closing_ends_children_that_will_not_leave(entries: str) -> None:
     """They have a second's grace; nothing is left, not even a zombie; and one can start anew."""

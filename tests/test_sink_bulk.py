@@ -99,6 +99,15 @@ def test_a_write_is_on_disk_when_it_returns(tmp_path: Path) -> None:
     assert not list((tmp_path / "killed").glob("*.unfinished"))
 
 
+def test_parts_and_manifest_are_on_the_medium_with_their_names(tmp_path: Path, synced: list[str]) -> None:
+    """A power failure takes no row whose write has returned, and leaves no half manifest."""
+    with sink_on(tmp_path) as sink:
+        sink.write(make_rows(range(2)))
+        (part,) = parts(tmp_path)
+        assert synced == [f"{tmp_path / part}.unfinished", str(tmp_path)]
+    assert synced[2:] == [str(tmp_path / "manifest.json.unfinished"), str(tmp_path)]
+
+
 def test_parts_that_were_merged_when_the_job_was_killed_are_leftovers(tmp_path: Path) -> None:
     """Between writing the merged part and deleting the single ones every row is there twice, for nobody to see."""
     folder = tmp_path / "live"

@@ -330,6 +330,7 @@ class TestMilvusServer(MilvusContract):
         return MilvusSink(uri, collection, DIMENSION, rows_per_call=10)
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_server_that_is_killed_is_reported_within_the_deadline(tmp_path: Path) -> None:
     """With Milvus gone, a write ends after `retry_for` with an error that names the server and the knob."""
@@ -343,6 +344,7 @@ def test_a_server_that_is_killed_is_reported_within_the_deadline(tmp_path: Path)
         assert time.monotonic() - start < 10
 
 
+@pytest.mark.kills
 @pytest.mark.slow
 def test_a_write_goes_on_when_the_server_comes_back(tmp_path: Path) -> None:
     """A server that restarts, at the same address, costs time but no row."""

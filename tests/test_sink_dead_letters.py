@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
 import threading
 from datetime import datetime, timedelta
@@ -100,8 +101,46 @@ def test_a_torn_last_line_costs_that_line_only(path: Path, cut: int) -> None:
         letters.write("after", "decode", DecodeError("y"))
     keys = [letter.key for letter in read_dead_letters(path)]
     # a line that lost nothing but its newline is whole
-    expected = [f"before-{number}" for number in range(torn.count(b"\n") + (torn + b"\n" in {whole}))]
+    expected = [f"before-{number}" for number in range(torn.count(b"\n") + whole.startswith(torn + b"\n"))]
     assert keys == [*expected, "after"]
+
+
+@pytest.mark.parametrize("limit", range(1, 400, 57))
+def test_a_letter_that_the_disk_takes_half_of_costs_no_other(path: Path, limit: int) -> None:
+    """Its own write fails, so its item is not called dead; those written before and after it are all read."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with DeadLetters(path) as letters:
+        letters.write("before", "decode", DecodeError("x" * 20))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + limit, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                letters.write("half", "decode", DecodeError("x" * 400))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        letters.write("after", "decode", DecodeError("x"))
+    assert [letter.key for letter in read_dead_letters(path)] == ["before", "after"]
+
+
+def test_letters_are_synced_when_asked_and_at_the_end(path: Path, synced: list[str]) -> None:
+    """With the name of their file; without new ones nothing is done."""
+    with DeadLetters(path) as letters:
+        letters.sync()
+        assert synced == []
+        letters.write("a", "read", ReadError("gone"))
+        letters.sync()
+        letters.sync()
+        assert synced == [str(path), str(path.parent)]
+        letters.write("b", "read", ReadError("gone"))
+    assert synced == [str(path), str(path.parent)] * 2
+
+
+def test_a_file_that_was_taken_away_does_not_keep_its_writer_from_closing(path: Path) -> None:
+    """There is nothing left to sync."""
+    letters = DeadLetters(path)
+    letters.write("a", "read", ReadError("gone"))
+    path.unlink()
+    letters.close()
+    assert not path.exists()
 
 
 def test_lines_that_are_not_letters_are_passed_over(path: Path) -> None:
@@ -165,3 +204,13 @@ def test_a_line_is_json_for_other_tools(path: Path) -> None:
         letters.write("a", "read", ReadError("gone"), shard=3)
     record = json.loads(path.read_text())
     assert list(record) == ["key", "stage", "error", "message", "attempts", "time", "shard"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    """Nothing is counted that was not written."""
+    full = tmp_path / "letters.jsonl"
+    full.symlink_to("/dev/full")
+    letters = DeadLetters(full)
+    with pytest.raises(OSError, match=r"cannot be written \(No space left on device\).*letters\.jsonl"):
+        letters.write("a", "embed", ValueError("no"))
+    assert letters.count == 0

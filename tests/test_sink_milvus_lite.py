@@ -86,6 +86,7 @@ def test_the_file_is_one_that_plain_pymilvus_opens(path: str) -> None:
     assert done.stdout.split()[-1] == "20"
 
 
+@pytest.mark.kills
 def test_a_killed_server_is_started_again(sink: MilvusSink) -> None:
     """kill -9 of the server loses no acknowledged row; writing, counting and searching go on by themselves."""
     sink.write(make_rows(100))
@@ -98,6 +99,7 @@ def test_a_killed_server_is_started_again(sink: MilvusSink) -> None:
     assert len(sink.search(np.ones(DIMENSION, np.float32), 5)) == 5
 
 
+@pytest.mark.kills
 def test_kills_while_writing_lose_and_double_nothing(path: str) -> None:
     """Four writers, a server killed again and again under them: every row is there, once."""
     with MilvusSink(path, dimension=DIMENSION, threads=4, retry_for=120.0) as sink:
@@ -137,6 +139,7 @@ for number in range(10**6):
 """
 
 
+@pytest.mark.kills
 def test_a_killed_job_leaves_no_server_and_loses_no_row(path: str) -> None:
     """kill -9 of the job: its server goes too, and a rerun opens the file at once and finds what was acknowledged."""
     job = subprocess.Popen([sys.executable, "-c", PARENT, path], stdout=subprocess.PIPE, text=True)
@@ -217,6 +220,7 @@ def test_a_server_that_does_not_start_is_reported(path: str, tmp_path: Path, mon
     assert server.pid is None
 
 
+@pytest.mark.kills
 def test_a_server_that_does_not_stop_is_killed(path: str) -> None:
     """A stopped (SIGSTOP) server cannot hold up the end of a job; its rows are in its log."""
     server = LiteServer(path, stop_timeout=0.2)

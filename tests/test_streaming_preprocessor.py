@@ -103,6 +103,7 @@ def test_nothing_in_nothing_out(preprocessor: StreamingMultiprocessPreprocessor)
     assert preprocessor.preprocess_batch_sync([])["preprocessed"].shape == (0, 3, 64, 64)
 
 
+@pytest.mark.kills
 def test_a_killed_worker_costs_no_picture(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
     """SIGKILL in the middle of a stream: every id arrives once, in order."""
     ids: list[int] = []

@@ -164,6 +164,11 @@ class Embedder(ABC):
         """The pixels it likes best."""
         return Wants()
 
+    def memory(self, spec: Pixels, rows: int) -> int | None:
+        """Bytes it takes at most in each process it runs in, for batches of up to `rows`. None: nobody knows."""
+        del spec, rows
+        return None
+
     def check(self, spec: Pixels) -> None:  # noqa: B027  (an embedder that takes any pixels has nothing to check)
         """Refuse pixels that do not fit, before anything is started.
 
@@ -195,6 +200,15 @@ class Embedder(ABC):
             EmbedderError: it does not work at all.
         """
 
+    def attempt(self, view: View, rows: int) -> Refusals:
+        """As `embed`, for a caller who will try again: what is transient is raised, and no row is blamed for it.
+
+        Raises:
+            EmbedError: of something transient, see `policies.is_transient`.
+            EmbedderError: it does not work at all.
+        """
+        return self.embed(view, rows)
+
     def start_in_hub(self) -> None:  # noqa: B027  (most have nothing that lives on a hub)
         """Runs in a greenlet on the engine's hub before the first batch of a run."""
 
@@ -214,11 +228,14 @@ class Embedder(ABC):
         return f"{type(self).__name__}({self.spec!r})"
 
 
-def bisect(run: Callable[[int, int], object], start: int, stop: int) -> Refusals:
+def bisect(
+    run: Callable[[int, int], object], start: int, stop: int, is_theirs: Callable[[EmbedError], bool] = lambda _: True
+) -> Refusals:
     """Run on rows ``[start, stop)``; where that is refused, on halves of them, down to the rows that are to blame.
 
     Args:
         run: raises EmbedError for rows of which at least one is refused. One bad row of n costs about 2 log2(n) runs.
+        is_theirs: whether rows can be to blame for this error; else it is raised.
 
     Returns:
         The rows that were refused alone.
@@ -226,10 +243,12 @@ def bisect(run: Callable[[int, int], object], start: int, stop: int) -> Refusals
     try:
         run(start, stop)
     except EmbedError as error:
+        if not is_theirs(error):
+            raise
         if stop - start == 1:
             return {start: error}
         middle = (start + stop) // 2
-        return {**bisect(run, start, middle), **bisect(run, middle, stop)}
+        return {**bisect(run, start, middle, is_theirs), **bisect(run, middle, stop, is_theirs)}
     return NONE_REFUSED
 
 

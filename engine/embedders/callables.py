@@ -16,6 +16,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from ...errors import ConfigError, EmbedderError, EmbedError, PenstockError
+from ..policies import is_transient
 from .base import (
     NONE_REFUSED,
     Array,
@@ -131,6 +132,12 @@ class PythonEmbedder(_Callable):
         self._rows, self._call = rows, call
 
     def embed(self, view: View, rows: int) -> Refusals:
+        return self._bisected(view, rows, lambda _: True)
+
+    def attempt(self, view: View, rows: int) -> Refusals:
+        return self._bisected(view, rows, lambda error: not is_transient(error))
+
+    def _bisected(self, view: View, rows: int, is_theirs: Callable[[EmbedError], bool]) -> Refusals:
         call = self._opened()
         need_batch(self, view, rows, self._rows)
 
@@ -142,7 +149,7 @@ class PythonEmbedder(_Callable):
                 )
             view.embeddings[start:stop] = vectors
 
-        return bisect(some, 0, rows) if rows else NONE_REFUSED
+        return bisect(some, 0, rows, is_theirs) if rows else NONE_REFUSED
 
     def _vectors(self, call: Function, pixels: Array) -> Array:
         pixels = pixels.view()

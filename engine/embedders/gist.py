@@ -88,6 +88,12 @@ class Gist(Embedder):
     def wants(self) -> Wants:
         return Wants(size=self.size, squash=True, dtype="uint8")
 
+    def memory(self, spec: Pixels, rows: int) -> int:
+        """Spectra and responses of one picture, both complex, and the batch in grey."""
+        del spec
+        padded = self.size + 2 * _PAD
+        return 2 * 8 * SCALES * ORIENTATIONS * padded**2 + 4 * rows * padded**2
+
     def check(self, spec: Pixels) -> None:
         if spec.transform is not None:
             raise ConfigError(f"{self.spec} needs plain pixels: leave out transform={spec.transform!r}")

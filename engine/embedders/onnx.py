@@ -7,6 +7,7 @@ starts. What it cannot say is its normalization: that is the preset's business.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,9 +98,7 @@ class OnnxEmbedder(Embedder):
     def fingerprint(self) -> str:
         """Of the bytes of the file and of weights kept beside it, and of the chosen output."""
         if self._fingerprint is None:
-            files = [_existing(self._path), *(self._path + suffix for suffix in _WEIGHT_SUFFIXES)]
-            sums = [_file_digest(file) for file in files if Path(file).is_file()]
-            self._fingerprint = digest("onnx", self._output or "", *sums)
+            self._fingerprint = digest("onnx", self._output or "", *map(_file_digest, self._files()))
         return self._fingerprint
 
     @property
@@ -112,6 +111,11 @@ class OnnxEmbedder(Embedder):
         """
         model = self._loaded()
         return Wants(size=model.size, dtype=model.dtype, layout=model.layout)
+
+    def memory(self, spec: Pixels, rows: int) -> int:
+        """An estimate: the weights twice, because ONNX Runtime packs them anew, and 32 times a batch of pixels."""
+        pixels = math.prod(spec.pixel_shape()) * spec.pixel_dtype().itemsize
+        return 2 * sum(Path(file).stat().st_size for file in self._files()) + 32 * rows * pixels
 
     def check(self, spec: Pixels) -> None:
         """Hold the pixels against the model's input. Loads the model."""
@@ -140,6 +144,10 @@ class OnnxEmbedder(Embedder):
 
     def close(self) -> None:
         self._model = None  # ends ONNX Runtime's threads
+
+    def _files(self) -> list[str]:
+        files = [_existing(self._path), *(self._path + suffix for suffix in _WEIGHT_SUFFIXES)]
+        return [file for file in files if Path(file).is_file()]
 
     def _loaded(self) -> _Model:
         if self._model is None:

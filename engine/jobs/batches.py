@@ -13,6 +13,7 @@ from ...preprocess import Row, Source, Timings
 from ...sinks import DeadLetters, RowBatch, is_fit_key, row_key
 from .. import ItemFailure
 from ..embedders import View
+from ..wording import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ class Picture:
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     ordinal: int = -1
 
-    def failure(self, error: Exception) -> PictureFailure:
+    def failure(self, error: Exception, attempts: int = 1) -> PictureFailure:
         """It could not be done."""
-        return PictureFailure(self.key, error, ordinal=self.ordinal)
+        return PictureFailure(self.key, error, attempts, self.ordinal, self)
 
     @property
     def row_key(self) -> str:
@@ -52,9 +53,11 @@ class PictureFailure(ItemFailure):
 
     Attributes:
         ordinal: see `Picture`.
+        picture: None for what never was one.
     """
 
     ordinal: int = -1
+    picture: Picture | None = field(default=None, repr=False, compare=False)
 
 
 class Books(Protocol):
@@ -86,10 +89,15 @@ class Slot(Protocol):
 
 @dataclass(slots=True)
 class Batch:
-    """Pictures on their way to the embedder; with a slot once they are preprocessed."""
+    """Pictures on their way to the embedder; with a slot once they are preprocessed.
+
+    Attributes:
+        attempts: how often the embedder was given them.
+    """
 
     pictures: list[Picture]
     slot: Slot | None = None
+    attempts: int = 0
 
 
 @dataclass(slots=True)
@@ -168,9 +176,11 @@ class JobValues:
         for failure in failures:
             if self._books and _is_about_the_job(failure.error):
                 continue  # the next run does them again
-            about = [failure] if failure.key else [picture.failure(failure.error) for picture in self._pictures(value)]
-            for one in about:
-                self._write(stage, one)
+            if failure.key:
+                self._write(stage, failure)
+                continue
+            for picture in self._pictures(value):
+                self._write(stage, picture.failure(failure.error, failure.attempts))
 
     def _write(self, stage: str, failure: ItemFailure) -> None:
         earlier = self._books.attempts(failure.key) if self._books else 0
@@ -189,6 +199,17 @@ class JobValues:
         """A batch that goes no further gives its slot back."""
         if isinstance(value, Batch) and value.slot is not None:
             value.slot.release()
+
+    def part(self, value: Any, failures: Sequence[ItemFailure]) -> Batch | None:
+        """The pictures that could not be read are a batch; those in a slot have given it back by then."""
+        if not isinstance(value, Batch) or value.slot is not None:
+            return None
+        return Batch([one.picture for one in failures if isinstance(one, PictureFailure) and one.picture is not None])
+
+    def describe(self, value: Any) -> str:
+        """The key of its first picture, and how many more there are."""
+        keys = [printable(picture.key) for picture in self._pictures(value)]
+        return f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else "".join(keys)
 
 
 def _is_about_the_job(error: Exception) -> bool:

@@ -6,14 +6,13 @@ face             preprocess                      embed                        in
 ``streaming``    worker processes, into rings    in the worker, a thread or   the sink's threads
                                                  a greenlet
 ``overlapped``   threads of this process         threads of this process      the sink's threads
-``in_turn``      one operation that does the three one after the other: the baseline
+``in_turn``      one thread of this process      the same thread              the same thread
 ===============  ==============================  ===========================  ==========================
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,9 @@ from typing import Any
 from ...preprocess import PreprocessPool, Timings
 from ...sinks import RowBatch, Sink, concat
 from .. import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
+from ..config_types import Stage
 from ..embedders import Embedder
+from ..policies import Policy, Retry
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
 from .local import LocalPreprocessor
 
@@ -36,6 +37,7 @@ class Ends:
         writers: threads that write to the sink.
         values: the books.
         insert_rows: rows of one call to the sink.
+        policies: what a failure leads to, for each stage.
     """
 
     source: Iterable[Any]
@@ -43,6 +45,7 @@ class Ends:
     writers: Executor
     values: JobValues
     insert_rows: int
+    policies: Mapping[Stage, Policy]
 
 
 def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder) -> PipelineBuilder:
@@ -58,14 +61,26 @@ def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder) -> PipelineB
         PipelineBuilder(values=ends.values)
         .add_source(ends.source)
         .add_resource(pool)
-        .pipe(preprocess, concurrency=pool.capacity, parallelism=pool.workers, name="preprocess")
+        .pipe(
+            preprocess,
+            concurrency=pool.capacity,
+            parallelism=pool.workers,
+            name="preprocess",
+            on_failure=ends.policies["preprocess"],
+        )
     )
     if embedder.runs == "worker":
         builder.pipe(_embedded, concurrency=pool.capacity, parallelism=pool.workers, name="embed")
     else:
-        op = _embed_with(embedder)
+        policy = ends.policies["embed"]
+        op = _embed_with(embedder, policy)
         builder.add_resource(embedder)
-        builder.pipe(green(op) if embedder.runs == "green" else op, concurrency=embedder.concurrency, name="embed")
+        builder.pipe(
+            green(op) if embedder.runs == "green" else op,
+            concurrency=embedder.concurrency,
+            name="embed",
+            on_failure=policy,
+        )
     return insert_into(builder, ends)
 
 
@@ -73,34 +88,41 @@ def overlapped(
     ends: Ends, local: LocalPreprocessor, embedder: Embedder, preprocess_workers: int, embedding_workers: int, room: int
 ) -> PipelineBuilder:
     """The stages overlapped in threads of this process; ``room`` batches between any two of them."""
-    builder = (
-        PipelineBuilder(values=ends.values)
-        .add_source(ends.source)
-        .pipe(_preprocess_with(local), concurrency=preprocess_workers, name="preprocess", buffer_size=room)
-        .pipe(_embed_with(embedder), concurrency=embedding_workers, name="embed", buffer_size=room)
-    )
+    builder = _in_process(ends, local, embedder, preprocess_workers, embedding_workers, room)
     return insert_into(builder, ends)
 
 
 def in_turn(ends: Ends, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
-    """Decode, embed and insert one batch after the other: the baseline."""
-    preprocess, embed, insert = _preprocess_with(local), _embed_with(embedder), _insert_with(ends.sink)
+    """Decode, embed and insert batches, to be built with one thread: the baseline."""
+    insert = _insert_with(ends.sink)
+    return (
+        _in_process(ends, local, embedder, 1, 1, 1)
+        .pipe(lambda rows: insert([rows]), name="insert", buffer_size=1, on_failure=ends.policies["insert"])
+        .add_sink(2)
+    )
 
-    def images(batch: Batch) -> Outcome:
-        """All three, and what each took."""
-        begin = time.perf_counter()
-        made = preprocess(batch)
-        if made.value is NOTHING:
-            return made
-        middle = time.perf_counter()
-        rows = embed(made.value)
-        end = time.perf_counter()
-        written = insert([rows.value]) if rows.value is not NOTHING else rows
-        details = {"preprocess": middle - begin, "embed": end - middle, "insert": time.perf_counter() - end}
-        failures = [*made.failures, *rows.failures, *(written.failures if written is not rows else ())]
-        return Outcome(written.value, failures=failures, details=details)
 
-    return PipelineBuilder(values=ends.values).add_source(ends.source).pipe(images, name="images").add_sink(2)
+def _in_process(
+    ends: Ends, local: LocalPreprocessor, embedder: Embedder, preprocess_workers: int, embedding_workers: int, room: int
+) -> PipelineBuilder:
+    return (
+        PipelineBuilder(values=ends.values)
+        .add_source(ends.source)
+        .pipe(
+            _preprocess_with(local),
+            concurrency=preprocess_workers,
+            name="preprocess",
+            buffer_size=room,
+            on_failure=ends.policies["preprocess"],
+        )
+        .pipe(
+            _embed_with(embedder, ends.policies["embed"]),
+            concurrency=embedding_workers,
+            name="embed",
+            buffer_size=room,
+            on_failure=ends.policies["embed"],
+        )
+    )
 
 
 def _outcome(rest: Batch | None, failures: list[ItemFailure], timings: Timings) -> Outcome:
@@ -124,10 +146,14 @@ def _embedded(batch: Batch) -> Outcome:
     return Outcome(take_rows(batch), seconds=seconds)
 
 
-def _embed_with(embedder: Embedder) -> Callable[[Batch], Outcome]:
+def _embed_with(embedder: Embedder, policy: Policy) -> Callable[[Batch], Outcome]:
+    attempts = policy.attempts if isinstance(policy, Retry) else 1
+
     def embed(batch: Batch) -> Outcome:
         assert batch.slot is not None
-        refused = embedder.embed(batch.slot.view, len(batch.pictures))
+        batch.attempts += 1
+        run = embedder.attempt if batch.attempts < attempts else embedder.embed
+        refused = run(batch.slot.view, len(batch.pictures))
         failures = [batch.pictures[row].failure(error) for row, error in refused.items()]
         rows = take_rows(batch, refused)
         return Outcome(rows if rows.pictures else NOTHING, failures=failures)
@@ -138,7 +164,13 @@ def _embed_with(embedder: Embedder) -> Callable[[Batch], Outcome]:
 def insert_into(builder: PipelineBuilder, ends: Ends) -> PipelineBuilder:
     return (
         builder.aggregate(ends.insert_rows)
-        .pipe(_insert_with(ends.sink), concurrency=ends.sink.threads, executor=ends.writers, name="insert")
+        .pipe(
+            _insert_with(ends.sink),
+            concurrency=ends.sink.threads,
+            executor=ends.writers,
+            name="insert",
+            on_failure=ends.policies["insert"],
+        )
         .add_sink(4)
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from ...errors import ConfigError
@@ -17,8 +18,10 @@ from ..render import check_report_path, write_report
 from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Batch, Picture, PictureFailure
 from .books import JobBooks
+from .ceiling import Ceiling
 from .indexing import wait_for_index
 from .inputs import pictures_of
+from .keeping import warn_if_scarce
 from .metadata import Metadata
 from .pipeline import ImageEmbeddingPipeline
 from .places import dead_letters_path, report_paths
@@ -70,39 +73,110 @@ def run_job(
     *,
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
+    begins: Callable[[Ceiling, int | None], None] = lambda *_: None,
 ) -> Report:
     """Run the main job over items of a source (``engine.sources``) or ``Picture``s; see ``embed_images``.
 
-    The report files are written whether the job succeeds or fails. ``seconds`` is the whole time, starting included.
+    The report files are written whether the job succeeds or fails; a job that was finished already leaves those that
+    are there. ``seconds`` is the whole time, starting included.
+
+    Args:
+        config: what to do.
+        things: of the source.
+        watcher: see ``embed_images``; likewise interrupt.
+        interrupt: where it was requested before there are workers, none are started.
+        begins: told, before there are workers, the most memory that will be taken, and how many entries remain, where
+            that is known.
     """
     begin = time.monotonic()
-    extra: dict[str, Any] = {}
-    with ImageEmbeddingPipeline(config) as pipeline, ExitStack() as stack:
-        books = stack.enter_context(JobBooks(config, pipeline.plan, things)) if _keeps_books(things, config) else None
+    with ExitStack() as stack:
+        pipeline = stack.enter_context(ImageEmbeddingPipeline(config))
+        books = None
+        if _keeps_books(things, config):
+            books = stack.enter_context(JobBooks(config, pipeline.plan, things, interrupt))
+        stack.callback(pipeline.close)  # before the books: what a store does when it is closed belongs to the job
         _prepare(config, books)
+        if books:
+            pipeline.fit(books.counts.total, books.counts.dead)
         if books and books.begun:
             pipeline.keep_rows()
+        if interrupt and interrupt.requested:
+            return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
         if books and books.finished:
-            return _nothing_to_do(books, begin)
+            return _finish(pipeline, books, begin, watcher, interrupt)
+        begins(pipeline.ceiling, books.remaining if books else None)
+        warn_if_scarce(pipeline.ceiling)
         metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
-        try:
-            some = books.things() if books else things
-            known = metadata(some) if metadata else some
-            source = batches_of(known, config.batch_size)
-            report = pipeline.stream(source, watcher=watcher, interrupt=interrupt, books=books)
-            if books:
-                books.check(report, interrupted=interrupt is not None and interrupt.requested)
-            if config.wait_index is not None and not (interrupt and interrupt.requested):
-                wait_for_index(pipeline, config.wait_index, report, extra, watcher, interrupt)
-        finally:
-            if metadata:
-                extra["metadata"] = metadata.report()
-            if books:
-                extra["job"] = books.told()
-            report = _whole(pipeline.report or Report(), time.monotonic() - begin, pipeline, extra)
-            for path in report_paths(config):
-                write_report(report, path)
+        return _embed(pipeline, things, books, metadata, begin, watcher, interrupt)
+
+
+def _embed(
+    pipeline: ImageEmbeddingPipeline,
+    things: Iterable[Any],
+    books: JobBooks | None,
+    metadata: Metadata | None,
+    begin: float,
+    watcher: Watcher | None,
+    interrupt: Interrupt | None,
+) -> Report:
+    """Do what there is to do, and report on it however it ends."""
+    extra: dict[str, Any] = {}
+    config = pipeline.config
+    whole = False
+    cause: BaseException | None = None
+    try:
+        some = books.things() if books else things
+        known = metadata(some) if metadata else some
+        report = pipeline.stream(
+            batches_of(known, config.batch_size), watcher=watcher, interrupt=interrupt, books=books
+        )
+        interrupted = interrupt is not None and interrupt.requested
+        whole = not interrupted and (books is None or books.whole)
+        if books:
+            books.check(report, interrupted=interrupted)
+        if config.wait_index is not None and not interrupted:
+            wait_for_index(pipeline, config.wait_index, report, extra, watcher, interrupt)
+    except BaseException as error:
+        cause = error
+        raise
+    finally:
+        if metadata:
+            extra["metadata"] = metadata.report(whole)
+        if books:
+            extra["job"] = books.told()
+        report = _whole(pipeline.report or Report(), time.monotonic() - begin, pipeline, extra)
+        _write_reports(report, report_paths(config), cause)
     return report
+
+
+def _finish(
+    pipeline: ImageEmbeddingPipeline,
+    books: JobBooks,
+    begin: float,
+    watcher: Watcher | None,
+    interrupt: Interrupt | None,
+) -> Report:
+    """Do what an earlier run left undone behind its last row. Nothing is embedded, and no worker started."""
+    config = pipeline.config
+    extra: dict[str, Any] = {"job": books.told()}
+    pipeline.finish_store()
+    if config.wait_index is not None:
+        wait_for_index(pipeline, config.wait_index, Report(), extra, watcher, interrupt)
+    report = Report(seconds=time.monotonic() - begin, extra=extra)
+    if config.report is not None and not config.report.exists():
+        _write_reports(report, [config.report], None)
+    return report
+
+
+def _write_reports(report: Report, paths: Iterable[Path], cause: BaseException | None) -> None:
+    """Write the report files. A disk that takes none must not hide the cause for which the job is failing."""
+    for path in paths:
+        try:
+            write_report(report, path)
+        except (OSError, ConfigError) as error:
+            if cause is None:
+                raise
+            cause.add_note(f"no report: {error}")
 
 
 def _whole(report: Report, seconds: float, pipeline: ImageEmbeddingPipeline, more: dict[str, Any]) -> Report:
@@ -110,6 +184,7 @@ def _whole(report: Report, seconds: float, pipeline: ImageEmbeddingPipeline, mor
     extra = {
         **report.extra,
         **more,
+        "memory_ceiling": pipeline.ceiling.to_dict(),
         "startup_seconds": seconds - report.seconds - more.get("index", {}).get("seconds", 0.0),
         "dead_letters": pipeline.dead_letters if report.accounting.dead else None,
     }
@@ -144,11 +219,6 @@ def _named(source: str | os.PathLike[str]) -> str:
 def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[FileSource]:
     """A job in a folder of its own, about files: it can be resumed."""
     return config.job is not None and isinstance(things, FileSource)
-
-
-def _nothing_to_do(books: JobBooks, begin: float) -> Report:
-    """The report of a job that is finished already. Nothing is started, nothing written."""
-    return Report(seconds=time.monotonic() - begin, extra={"job": books.told()})
 
 
 def _prepare(config: ServiceConfig, books: JobBooks | None) -> None:

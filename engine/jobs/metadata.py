@@ -40,12 +40,14 @@ class Metadata:
         self._path = path
         self._folder = os.path.abspath(path.parent)  # noqa: PTH100  (links stay, as in the keys of pictures)
         self._fields = {field.name: field for field in parse_fields(fields)}
-        self._found = self._missed = 0
+        self._missed = 0
         # An empty name is a file of SQLite's own, deleted when it is closed or the process ends.
         self._rows = sqlite3.connect("", check_same_thread=False)
         try:
-            self._rows.execute("CREATE TABLE row (key TEXT PRIMARY KEY, said TEXT) WITHOUT ROWID")
-            self._rows.executemany("INSERT OR REPLACE INTO row VALUES (?, ?)", self._indexed())
+            self._rows.execute(
+                "CREATE TABLE row (key TEXT PRIMARY KEY, said TEXT, met INTEGER DEFAULT 0) WITHOUT ROWID"
+            )
+            self._rows.executemany("INSERT OR REPLACE INTO row (key, said) VALUES (?, ?)", self._indexed())
         except BaseException:
             self.close()
             raise
@@ -58,22 +60,28 @@ class Metadata:
             else:
                 yield thing
 
-    def report(self) -> dict[str, int]:
-        """Rows of the file, rows for which there was no picture, and pictures for which there was no row."""
-        ((rows,),) = self._rows.execute("SELECT count(*) FROM row")
-        return {"rows": rows, "unmatched_rows": rows - self._found, "pictures_without": self._missed}
+    def report(self, whole: bool) -> dict[str, int]:
+        """Rows of the file, pictures for which there was no row, and rows for which there was no picture.
+
+        Args:
+            whole: whether all pictures have passed; else there is nothing to say of the last.
+        """
+        ((rows, met),) = self._rows.execute("SELECT count(*), coalesce(sum(met), 0) FROM row")
+        return {"rows": rows, "pictures_without": self._missed, **({"unmatched_rows": rows - met} if whole else {})}
 
     def close(self) -> None:
         """Delete the index. Idempotent."""
         self._rows.close()
 
     def _said(self, key: str) -> dict[str, Any]:
-        said = self._rows.execute("SELECT said FROM row WHERE key = ?", (key,)).fetchone()
-        if said is None:
+        row = self._rows.execute("SELECT said, met FROM row WHERE key = ?", (key,)).fetchone()
+        if row is None:
             self._missed += 1
             return {}
-        self._found += 1
-        columns: dict[str, Any] = json.loads(said[0])
+        said, met = row
+        if not met:  # a picture may be listed twice
+            self._rows.execute("UPDATE row SET met = 1 WHERE key = ?", (key,))
+        columns: dict[str, Any] = json.loads(said)
         return columns
 
     def _indexed(self) -> Iterator[tuple[str, str]]:

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from threading import Event
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 
 from ...errors import ConfigError, EmbedderError
 from ...preprocess import PreprocessPool
-from ...shm import SlotState
-from ...sinks import DeadLetters, Hit, IndexState, MilvusSink
+from ...sinks import DeadLetters, Hit, IndexState, MilvusSink, is_finished
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
 from .batches import JobValues, Picture, Written
 from .books import JobBooks
+from .ceiling import Ceiling, ceiling_of
+from .fitting import fitted
 from .graphs import Ends, in_turn, overlapped, streaming
 from .inputs import as_source, batched, pictures_of
+from .keeping import Keeper
 from .local import LocalPreprocessor
-from .places import dead_letters_path
+from .places import bulk_folder, dead_letters_path
 from .plan import Plan, make_plan
-from .recipe import check_recipe, plan_of, recipe_of
+from .recipe import plan_of
 from .run import Interrupt, Watcher, drive
-from .store import BULK_ROWS, Store, check_store, is_bulk, make_store, reader
+from .store import Store, check_store, rows_per_write
+from .stores import Stores
+from .warm import WarmPool
 
 _logger = logging.getLogger(__name__)
 
@@ -61,12 +66,15 @@ class ImageEmbeddingPipeline:
         self.config = config or ServiceConfig(**settings)
         check_store(self.config)  # refused now, not after the workers have been started
         self._plan = make_plan(self.config)
-        self._sinks: dict[str, Store] = {}
-        self._readers: dict[str, MilvusSink] = {}
-        self._pool: PreprocessPool | None = None
+        self._given = self.config
+        self._ceiling: Ceiling | None = None
+        if self.config.memory is not None:
+            self.fit()
+        self._stores = Stores()
+        self._pool = WarmPool()
         self._local: LocalPreprocessor | None = None
         self._local_threads = 0
-        self._opened = False
+        self._opened_for = 0  # pictures in a batch
         self._told_unconfined = False
         self._dead = DeadLetters(dead_letters_path(self.config))
         self.report: Report | None = None
@@ -83,17 +91,13 @@ class ImageEmbeddingPipeline:
 
     def close(self) -> None:
         """Let go of workers, shared memory, connections and models. Idempotent."""
-        pool, self._pool = self._pool, None
-        if pool:
-            pool.close()
-        for sink in (*self._readers.values(), *self._sinks.values()):
-            sink.close()
-        self._readers.clear()
-        self._sinks.clear()
+        with ExitStack() as stack:  # the pool first; what does not close does not keep the others open
+            stack.callback(self._dead.close)
+            stack.callback(self._plan.embedder.close)
+            stack.callback(self._stores.close)
+            stack.callback(self._pool.close)
         self._local = None
-        self._plan.embedder.close()
-        self._opened = False
-        self._dead.close()
+        self._opened_for = 0
 
     @property
     def dead_letters(self) -> str:
@@ -130,8 +134,7 @@ class ImageEmbeddingPipeline:
             CollectionMismatchError: there is no such collection.
             ConfigError: its embedder cannot be had here.
         """
-        name = self.config.collection
-        sink = self._readers[name] = _opened(reader(self.config, name))
+        sink = self._stores.to_read(self.config, None, self.config.collection)
         self._plan = plan_of(sink.note, self._plan)
 
     # -- inserting ----------------------------------------------------------------------------------------------------
@@ -189,17 +192,12 @@ class ImageEmbeddingPipeline:
             insert_batch_size: rows of one insert.
             queue_maxsize: pictures that may wait between two stages.
         """
-        own = self.config.async_pipeline
-        settings = own.model_copy()
-        given = {
-            "preprocess_workers": preprocess_workers,
-            "embedding_workers": embedding_workers,
-            "insert_batch_size": insert_batch_size,
-            "queue_maxsize": queue_maxsize,
-        }
-        for name, value in given.items():
-            if value is not None:
-                setattr(settings, name, value)
+        settings = self.config.async_pipeline.replaced(
+            preprocess_workers=preprocess_workers,
+            embedding_workers=embedding_workers,
+            insert_batch_size=insert_batch_size,
+            queue_maxsize=queue_maxsize,
+        )
         size = max(1, min(self.config.batch_size, settings.queue_maxsize))
         local = self._local_preprocessor(settings.preprocess_workers)
         room = max(1, settings.queue_maxsize // size)
@@ -273,6 +271,27 @@ class ImageEmbeddingPipeline:
         """The embedder, and the pixels it gets."""
         return self._plan
 
+    @property
+    def ceiling(self) -> Ceiling:
+        """The most memory that ``stream`` takes with the configured settings."""
+        if self._ceiling is None:
+            self._ceiling = ceiling_of(self._plan, self.config)
+        return self._ceiling
+
+    def fit(self, entries: int | None = None, letters: int = 0) -> None:
+        """Make what the configuration leaves open fit into its ``memory``; see `fitting.fitted`.
+
+        Raises:
+            ConfigError: it cannot be.
+        """
+        self.config, self._ceiling = fitted(self._plan, self._given, entries, letters)
+
+    def finish_store(self) -> None:
+        """Do what an earlier run left undone in the store after its last row: merge the parts of a bulk folder."""
+        folder = bulk_folder(self.config)
+        if folder is not None and not is_finished(folder):
+            self._sink(None)  # closing it does the rest
+
     def keep_rows(self) -> None:
         """What is in the store stays there, also where the configuration says ``overwrite``: it is this job's."""
         self.config = self.config.model_copy(update={"mode": "append"})
@@ -318,11 +337,18 @@ class ImageEmbeddingPipeline:
         sink = self._sink(collection)
         with ThreadPoolExecutor(sink.threads, "penstock-insert") as writers:
             rows = insert_rows or self.config.insert_batch_size
-            rows = max(rows, BULK_ROWS) if is_bulk(self.config) else rows
-            ends = Ends(source, sink, writers, JobValues(self._dead, books), rows)
-            pipeline = graph(ends).build(num_threads=threads, max_failures=self.config.max_failures, sample_memory=1.0)
+            rows = rows_per_write(self.config, rows)
+            ends = Ends(source, sink, writers, JobValues(self._dead, books), rows, self.config.policies)
+            pipeline = graph(ends).build(
+                num_threads=threads,
+                max_failures=self.config.max_failures,
+                sample_memory=1.0,
+                stall_after=self.config.stall_after or None,
+            )
             try:
-                return drive(pipeline, collect, watcher, interrupt, beat=books.beat if books else None)
+                beat = partial(books.beat, self._dead) if books else None
+                keeper = Keeper(self.ceiling, lambda: self._pool.family)
+                return drive(pipeline, collect, watcher, interrupt, beat, keeper.look)
             finally:
                 report = pipeline.report()
                 self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})
@@ -379,16 +405,18 @@ class ImageEmbeddingPipeline:
 
     # -- parts, made when first needed --------------------------------------------------------------------------------
 
-    def _open_embedder(self) -> None:
-        if not self._opened:
-            self._plan.embedder.open(self._plan.spec, self.config.batch_size)
-            self._opened = True
+    def _open_embedder(self, size: int) -> None:
+        if self._opened_for != size:
+            self._plan.embedder.close()
+            self._opened_for = 0
+            self._plan.embedder.open(self._plan.spec, size)
+            self._opened_for = size
 
     def _local_preprocessor(self, threads: int) -> LocalPreprocessor:
         if self.config.sandbox and not self._told_unconfined:
             self._told_unconfined = True
             _logger.warning("sandbox: only worker processes are confined; this picture is decoded in this process")
-        self._open_embedder()
+        self._open_embedder(self.config.batch_size)
         if self._local is None or self._local_threads < threads:
             self._local = LocalPreprocessor(self._plan.spec, self.config.batch_size, self._plan.embedder, threads)
             self._local_threads = threads
@@ -403,55 +431,22 @@ class ImageEmbeddingPipeline:
             return pool.result()
 
     def _started_pool(self, size: int, workers: int | None) -> PreprocessPool:
-        """The worker pool; a warm one is used again if it has the same shape."""
-        count = workers or self.config.workers or len(os.sched_getaffinity(0))
-        # A slot that a server may still use is out of use for good: a pool that holds one is not used again.
-        unfit = self._pool and self._pool.states[SlotState.QUARANTINED]
-        if self._pool and (unfit or (self._pool.batch_size, self._pool.workers) != (size, count)):
-            self._pool.close()
-            self._pool = None
-        if self._pool is None:
-            changed = self.config.model_copy(update={"batch_size": size, "workers": count})
-            if self._plan.embedder.runs != "worker":
-                self._open_embedder()
-            self._pool = self._plan.pool(changed)
-        self._pool.start()
-        return self._pool
+        changed = self.config.model_copy(update={"batch_size": size, "workers": workers or self.config.workers})
+        if self._plan.embedder.runs != "worker":
+            self._open_embedder(size)
+        return self._pool.started(self._plan, changed)
 
     def _dimension(self) -> int:
         try:
             return self._plan.embedder.dimension
         except EmbedderError:  # known only once it is open, here or in the workers
-            if self._pool and self._plan.embedder.runs == "worker":
-                return self._pool.layout.dimension
-            self._open_embedder()
+            if self._pool.dimension is not None and self._plan.embedder.runs == "worker":
+                return self._pool.dimension
+            self._open_embedder(self._opened_for or self.config.batch_size)
             return self._plan.embedder.dimension
 
     def _sink(self, name: str | None) -> Store:
-        name = name or self.config.collection
-        if name not in self._sinks:
-            sink = make_store(self.config, name, self._dimension(), recipe_of(self._plan))
-            self._sinks[name] = _opened(sink)
-            check_recipe(sink.note, self._plan, name)
-        return self._sinks[name]
+        return self._stores.to_write(self.config, self._plan, name or self.config.collection, self._dimension)
 
     def _existing_sink(self, name: str | None) -> MilvusSink:
-        """A collection that must be there already: asking for one does not make it."""
-        name = name or self.config.collection
-        sink = self._sinks.get(name, self._readers.get(name))
-        if not isinstance(sink, MilvusSink):
-            sink = self._readers[name] = _opened(reader(self.config, name))
-            check_recipe(sink.note, self._plan, name)
-        return sink
-
-
-_AnyStore = TypeVar("_AnyStore", MilvusSink, Store)
-
-
-def _opened(sink: _AnyStore) -> _AnyStore:
-    try:
-        sink.open()
-    except BaseException:
-        sink.close()
-        raise
-    return sink
+        return self._stores.to_read(self.config, self._plan, name or self.config.collection)

@@ -33,16 +33,17 @@ class Plan:
             self.spec,
             workers=workers,
             batch_size=config.batch_size,
-            slots=self._slots(config, workers),
+            slots=self.slots(config, workers),
             threads=config.threads,
             embedder=(_FACTORY, self.embedder.spec) if in_worker else None,
             dimension=0 if in_worker else self.embedder.dimension,
             devices=config.devices,
+            item_timeout=config.item_timeout,
             sandbox=config.sandbox,
             named=self.embedder.runs == "green",
         )
 
-    def _slots(self, config: ServiceConfig, workers: int) -> int:
+    def slots(self, config: ServiceConfig, workers: int) -> int:
         """Slots per worker: as said, else two to work on and the embedder's share of what it works on at once."""
         if "slots" in config.model_fields_set or self.embedder.runs == "worker":
             return config.slots
@@ -64,6 +65,7 @@ def make_plan(config: ServiceConfig) -> Plan:
         "dtype": config.dtype,
         "decoder": config.decoder,
         "max_pixels": config.max_pixels,
+        "max_file_bytes": config.max_file_bytes,
         "background": config.background,
     }
     changes = {name: value for name, value in own.items() if value is not None}

@@ -53,6 +53,7 @@ def drive(
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
     beat: Callable[[], None] | None = None,
+    look: Callable[[Report], None] | None = None,
 ) -> Report:
     """Run a pipeline to its end, and keep checking its books.
 
@@ -62,13 +63,14 @@ def drive(
         watcher: told the figures at its interval.
         interrupt: looked at between values.
         beat: called several times a second.
+        look: shown the figures about once a second.
 
     Returns:
         The final report; its books have been checked.
 
     Raises:
         PipelineFailure: a stage could not go on, or its failure budget is spent.
-        AccountingError: items are missing.
+        AccountingError: items are missing, at a stage or in the whole.
     """
     due = checked = 0.0
     draining = False
@@ -83,7 +85,10 @@ def drive(
             if beat:
                 beat()
             if time.monotonic() >= checked + _CHECK_SECONDS:
-                pipeline.snapshot().accounting.check()
+                report = pipeline.snapshot()
+                report.check()
+                if look:
+                    look(report)
                 checked = time.monotonic()
             if watcher and time.monotonic() >= due:
                 watcher.update(pipeline.snapshot())
@@ -92,5 +97,5 @@ def drive(
                 draining = True
                 pipeline.drain(timeout=DRAIN_SECONDS)
     report = pipeline.report()
-    report.accounting.check()
+    report.check(ended=not draining)
     return report

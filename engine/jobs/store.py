@@ -20,6 +20,11 @@ def is_bulk(config: ServiceConfig) -> bool:
     return bulk_folder(config) is not None
 
 
+def rows_per_write(config: ServiceConfig, rows: int) -> int:
+    """Rows of one write, where the user said `rows`."""
+    return max(rows, BULK_ROWS) if is_bulk(config) else rows
+
+
 def check_store(config: ServiceConfig) -> None:
     """Refuse what can be refused without a connection; before workers are started.
 

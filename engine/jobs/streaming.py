@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import ConfigError, ItemError
 from ...preprocess import PreprocessPool, PreprocessSpec, SlotBatch, Source, preset
+from ..values import PlainValues
 from .inputs import as_source, in_step, reference_to
 
 if TYPE_CHECKING:
@@ -59,16 +60,11 @@ def _told(item: _Input, error: ItemError) -> dict[str, Any]:
     return {"id": item.id, "metadata": item.metadata, "error": type(error).__name__, "message": str(error)}
 
 
-class _Batches:
+class _Batches(PlainValues):
     """Value model of this graph: a batch counts as its pictures, and gives its slot back when it goes no further."""
 
     def units(self, value: Any) -> int:
         return len(value["ids"]) if isinstance(value, PreprocessedBatch) else len(value)
-
-    def nbytes(self, value: Any) -> int:
-        """Its bytes are the ring's."""
-        del value
-        return 0
 
     def failed(self, stage: str, value: Any, failures: Sequence[Any]) -> None:
         """Failures reach the user in their batch, under ``errors``."""

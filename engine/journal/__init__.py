@@ -9,7 +9,7 @@ from ...errors import (
     SourceOrderError,
 )
 from .card import Card, Difference
-from .changes import Change, ChangeKind, Changes, diff
+from .changes import Changes
 from .disk import Disk
 from .entries import Entry, Kind
 from .folder import JobFolder
@@ -20,8 +20,6 @@ from .status import Status, read_status
 
 __all__ = [
     "Card",
-    "Change",
-    "ChangeKind",
     "Changes",
     "Counts",
     "Difference",
@@ -41,6 +39,5 @@ __all__ = [
     "SourceOrderError",
     "States",
     "Status",
-    "diff",
     "read_status",
 ]

@@ -8,36 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from ...errors import SourceOrderError
 from .entries import Entry
 
 Key = tuple[int, bytes]
-
-
-class ChangeKind(StrEnum):
-    """How an entry differs."""
-
-    NEW = "new"
-    CHANGED = "changed"
-    """Anything but its name: size, time, tag, kind."""
-    GONE = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One difference.
-
-    Attributes:
-        kind: how it differs.
-        entry: as it is now; as it was, if it is gone.
-        ordinal: its position in the snapshot; None if it is new.
-    """
-
-    kind: ChangeKind
-    entry: Entry
-    ordinal: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +24,16 @@ class Changes:
     changed: int = 0
     gone: int = 0
 
-    def __bool__(self) -> bool:
-        return bool(self.new or self.changed or self.gone)
 
+def merge(old: Iterable[Entry], fresh: Iterable[Entry]) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """Both listings side by side, in order: entries of the same name together, the others with None.
 
-def diff(old: Iterable[Entry], fresh: Iterable[Entry]) -> Iterator[Change]:
-    """The differences, in order. Both sides are read once; neither is kept.
-
-    Sides in another order than a walk's (a list of paths) can be compared as long as one is the beginning of the other.
+    Both are read once; neither is kept. Those in another order than a walk's (a list of paths) can be compared as long
+    as one is the beginning of the other.
 
     Args:
         old: a snapshot.
         fresh: the source's entries now, their ``part`` counted in the same way.
-
-    Raises:
-        SourceOrderError: they differ in the middle and are not in the order of a walk.
-    """
-    ordinal = 0
-    for before, now in merge(old, fresh):
-        if before is None:
-            if now is not None:
-                yield Change(ChangeKind.NEW, now, None)
-            continue
-        if now is None:
-            yield Change(ChangeKind.GONE, before, ordinal)
-        elif now != before:
-            yield Change(ChangeKind.CHANGED, now, ordinal)
-        ordinal += 1
-
-
-def merge(old: Iterable[Entry], fresh: Iterable[Entry]) -> Iterator[tuple[Entry | None, Entry | None]]:
-    """Both listings side by side: entries of the same name together, the others with None.
 
     Raises:
         SourceOrderError: they differ in the middle and are not in the order of a walk.

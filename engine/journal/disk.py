@@ -17,9 +17,9 @@ class Disk:
     """The operating system's files. Every method raises the OSError it meets."""
 
     def make_folder(self, path: str) -> None:
-        """Make a folder (mode 0700) if it is not there; its parents must be."""
+        """Make a folder (mode 0700) if it is not there, and its parents."""
         with suppress(FileExistsError):
-            os.mkdir(path, 0o700)  # noqa: PTH102  (paths are text here)
+            os.makedirs(path, 0o700)  # noqa: PTH103  (paths are text here)
 
     def names(self, folder: str) -> list[str]:
         """What lies in a folder."""

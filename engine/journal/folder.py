@@ -30,6 +30,7 @@ class JobFolder:
     is on the medium. The owner calls `sync` about once a second, from a thread that may wait for the disk.
 
     Raises:
+        AccountingError: the journal and the listing do not add up.
         JobLockedError: a live process runs this job.
         JournalDamagedError: a file is not what was written, or the folder holds something else.
         JournalVersionError: another version of penstock wrote it.
@@ -152,7 +153,8 @@ class JobFolder:
         with self._ledger.maintenance:
             renewal = Renewal(self.snapshot, self.states)
             snapshot = self._ledger.list_source(renewal.entries(entries))
-            self._ledger.adopt(snapshot, renewal.states(), event_of("renewed", **asdict(renewal.changes)))
+            event = event_of("renewed", **asdict(renewal.changes), written=self.counts.written)
+            self._ledger.adopt(snapshot, renewal.states(), event)
         return renewal.changes
 
     # -- outcomes --
@@ -175,6 +177,12 @@ class JobFolder:
     def remaining(self) -> Iterator[range]:
         """Ranges of ordinals that are not done, in order; lazily, so what is done meanwhile ahead of it is left out."""
         return self._ledger.states.ranges(Outcome.UNDONE)
+
+    def entries(self, outcome: Outcome) -> Iterator[tuple[int, Entry]]:
+        """The entries that came to this, with their ordinals, in order; as lazily as `remaining`."""
+        if not self.has_snapshot:
+            return iter(())
+        return self.snapshot.numbered(self._ledger.states.ranges(outcome))
 
     def written(self, ordinals: Ordinals) -> None:
         """Every sink has acknowledged the rows of these.

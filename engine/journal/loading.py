@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ...errors import JournalDamagedError
+from ...errors import AccountingError, JournalDamagedError
 from .disk import Disk, reading, shut
 from .layout import Layout
 from .reading import Event, Head, Reader, damaged, open_journal
@@ -48,6 +48,7 @@ def load(disk: Disk, layout: Layout, number: int, job: str, flags: int = os.O_RD
     """Read a journal and open its snapshot.
 
     Raises:
+        AccountingError: what it says and what its snapshot holds do not add up.
         JournalDamagedError: one of them is damaged, missing, or of another job.
         JournalVersionError: one has another format.
         JournalDiskError: one cannot be read.
@@ -62,6 +63,7 @@ def load(disk: Disk, layout: Layout, number: int, job: str, flags: int = os.O_RD
             snapshot = _snapshot(disk, layout, reader.head)
             states = States.undone(0 if snapshot is None else len(snapshot))
             events = _replay(reader, states, path)
+            _check_listing(events, snapshot, path)
             return Loaded(number, fd, reader.head, reader.end, reader.torn, events, states, snapshot)
         except BaseException:
             shut(disk, fd)
@@ -72,6 +74,20 @@ def load(disk: Disk, layout: Layout, number: int, job: str, flags: int = os.O_RD
 
 def _snapshot(disk: Disk, layout: Layout, head: Head) -> Snapshot | None:
     return Snapshot(disk, layout.snapshot(head.snapshot)) if head.snapshot else None
+
+
+def _check_listing(events: tuple[Event, ...], snapshot: Snapshot | None, path: str) -> None:
+    """The journal has noted how long its listing is: another one in its place is not counted with."""
+    noted = [event for event in events if event["event"] in ("listed", "renewed")]
+    if snapshot is None or not noted:
+        return
+    last = noted[-1]
+    counted = last["entries"] if last["event"] == "listed" else last["same"] + last["new"] + last["changed"]
+    if counted != len(snapshot):
+        raise AccountingError(
+            f"{path}: was written for a listing of {counted} entries, {snapshot.path} has {len(snapshot)}: "
+            "restore both from one backup, or start a new job folder"
+        )
 
 
 def _replay(reader: Reader, states: States, path: str) -> tuple[Event, ...]:

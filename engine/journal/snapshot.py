@@ -98,6 +98,11 @@ class Snapshot:
             yield from found
             start += len(found)
 
+    def numbered(self, spans: Iterable[range]) -> Iterator[tuple[int, Entry]]:
+        """The entries of these ranges of ordinals, each with its ordinal. Raises as `entries` does."""
+        for span in spans:
+            yield from zip(span, self.entries(span.start, span.stop), strict=True)
+
     def close(self) -> None:
         """Close the file. Idempotent."""
         fd, self._fd = self._fd, -1

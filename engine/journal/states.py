@@ -80,10 +80,7 @@ class States:
         """
         ranges = _joined(ordinals)
         if ranges.size and (ranges[0, 0] < 0 or ranges[-1, 1] > len(self)):
-            raise AccountingError(
-                f"ordinals {ranges[0, 0]} to {ranges[-1, 1] - 1} were recorded as {outcome.name}, "
-                f"the snapshot has {len(self)} entries: they belong to another source"
-            )
+            raise self._beyond(outcome, int(ranges[0, 0]), int(ranges[-1, 1]))
         found = np.empty(len(ranges), RECORD)
         found["code"], found["start"], found["stop"] = outcome, ranges[:, 0], ranges[:, 1]
         return found
@@ -98,10 +95,17 @@ class States:
             codes[:] = code
 
     def load(self, records: NDArray[np.void]) -> bool:
-        """Take over millions of records from a file; `recount` afterwards. False if one of them cannot be."""
+        """Take over millions of records from a file; `recount` afterwards. False if one of them is none.
+
+        Raises:
+            AccountingError: one is about an ordinal that is not in the snapshot.
+        """
         codes, starts, stops = records["code"], records["start"], records["stop"]
-        if np.any((codes >= len(Outcome)) | (starts >= stops) | (stops > len(self))):
+        if np.any((codes >= len(Outcome)) | (starts >= stops)):
             return False
+        if records.size and stops.max() > len(self):
+            code, start, stop = records[stops.argmax()].tolist()
+            raise self._beyond(Outcome(code), start, stop)
         own = self._codes
         for code, start, stop in zip(codes.tolist(), starts.tolist(), stops.tolist(), strict=True):
             own[start:stop] = code
@@ -149,6 +153,12 @@ class States:
                 stop = end
         if start < stop:
             yield range(start, stop)
+
+    def _beyond(self, outcome: Outcome, start: int, stop: int) -> AccountingError:
+        return AccountingError(
+            f"ordinals {start} to {stop - 1} were recorded as {outcome.name}, "
+            f"the snapshot has {len(self)} entries: they belong to another source"
+        )
 
     def _chunks(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for base in range(0, len(self), _CHUNK):

@@ -16,7 +16,7 @@ from .layout import Layout, numbers
 from .loading import load
 from .lock import Owner, owner_of
 from .reading import Event
-from .states import Counts
+from .states import Counts, Outcome
 
 _TRIES: Final = 10
 
@@ -35,6 +35,7 @@ class Status:
         counts: how many entries came to what; all 0 before the source is listed.
         events: what was noted, oldest first.
         owner: who runs it now; None: nobody.
+        dead: names of the entries that are dead, if they were asked for.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Status:
     counts: Counts
     events: Sequence[Event]
     owner: Owner | None
+    dead: Sequence[str] = ()
 
     @property
     def finished(self) -> bool:
@@ -53,8 +55,13 @@ class Status:
         return self.listed and not self.counts.remaining
 
 
-def read_status(path: str | os.PathLike[str], disk: Disk | None = None) -> Status:
+def read_status(path: str | os.PathLike[str], disk: Disk | None = None, *, dead: bool = False) -> Status:
     """How far a job is. Writes nothing. A record that is being written just now may be missing.
+
+    Args:
+        path: of its folder.
+        disk: where it lies.
+        dead: whether to read the names of what is dead, too.
 
     Raises:
         JournalDiskError: there is no job, or it cannot be read.
@@ -65,7 +72,7 @@ def read_status(path: str | os.PathLike[str], disk: Disk | None = None) -> Statu
     layout = Layout(str(Path(path).absolute()))
     for attempt in range(_TRIES):
         try:
-            return _read(disk, layout, attempt)
+            return _read(disk, layout, attempt, dead)
         except JournalDiskError as error:
             # its owner may have replaced a file between our look at the names and at the file, or during the former
             if not isinstance(error.__cause__, FileNotFoundError) or attempt == _TRIES - 1:
@@ -73,7 +80,7 @@ def read_status(path: str | os.PathLike[str], disk: Disk | None = None) -> Statu
     raise AssertionError
 
 
-def _read(disk: Disk, layout: Layout, attempt: int) -> Status:
+def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
     with reading(layout.folder):
         card = read_card(disk, layout.card)
         names = disk.names(layout.folder)
@@ -81,12 +88,25 @@ def _read(disk: Disk, layout: Layout, attempt: int) -> Status:
         if not found and (numbers("snapshot", names) or attempt < _TRIES - 1):
             # a name that is added and one that is removed while names are read may both be missed
             raise FileNotFoundError(errno.ENOENT, "there is no journal", layout.folder)
-    counts, events, listed = Counts(0, 0, 0, 0, 0), tuple[Event, ...](), False
+    counts, events, listed, names_of_dead = Counts(0, 0, 0, 0, 0), tuple[Event, ...](), False, list[str]()
     if found:
         loaded = load(disk, layout, found[-1], card.job)
-        loaded.close(disk)
+        try:
+            if dead and loaded.snapshot is not None:
+                spans = loaded.states.ranges(Outcome.DEAD)
+                names_of_dead = [entry.name for _, entry in loaded.snapshot.numbered(spans)]
+        finally:
+            loaded.close(disk)
         counts, events, listed = loaded.states.counts, loaded.events, loaded.snapshot is not None
-    owner = owner_of(disk, layout.lock)
     return Status(
-        layout.folder, card.job, card.created, card.fingerprints, card.settings, listed, counts, events, owner
+        layout.folder,
+        card.job,
+        card.created,
+        card.fingerprints,
+        card.settings,
+        listed,
+        counts,
+        events,
+        owner_of(disk, layout.lock),
+        names_of_dead,
     )

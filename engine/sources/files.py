@@ -15,7 +15,7 @@ from ...errors import ReadError, SourceError
 from .base import Broken, Entry, Filtered, Item, key_of
 from .kinds import has_picture_name, looks_like_picture, read_head
 from .lists import read_paths
-from .walk import Found, Root, is_pattern
+from .walk import Found, Root, is_pattern, look
 
 STDIN = "-"
 
@@ -42,20 +42,23 @@ class FileSource:
         specs: at least one.
         stdin: what ``-`` reads; standard input by default. It can be read once.
         null: paths in lists end with NUL rather than with a line's end.
+        later: look at the specs when the first entry is asked for, not now: what is wrong with them is raised then.
 
     Raises:
         SourceError: nothing lies at a spec, or a pattern matches nothing, or a list cannot be opened.
     """
 
-    def __init__(self, specs: str | Sequence[str], stdin: BinaryIO | None = None, null: bool = False) -> None:
+    def __init__(
+        self, specs: str | Sequence[str], stdin: BinaryIO | None = None, null: bool = False, *, later: bool = False
+    ) -> None:
         self.specs = (specs,) if isinstance(specs, str) else tuple(specs)
+        self.null = null
         self._stdin = stdin
-        self._null = null
         if not self.specs:
             raise SourceError("no source: give a folder, a file, a glob, @list.txt or -")
         if self.specs.count(STDIN) > 1:
             raise SourceError("standard input (-) can be read once: give - once")
-        self._parts = [_parse(spec) for spec in self.specs]
+        self._parts = None if later else self._parsed()
         self._total: int | None = None
 
     def __iter__(self) -> Iterator[Entry]:
@@ -88,8 +91,12 @@ class FileSource:
             return  # a list went away; whoever iterates is told
         self._total = number
 
+    def _parsed(self) -> list[Root | _List]:
+        return [_parse(spec) for spec in self.specs]
+
     def _found(self) -> Iterator[tuple[int, Found]]:
         earlier: list[Root] = []
+        self._parts = self._parts or self._parsed()
         for number, part in enumerate(self._parts):
             if isinstance(part, Root):
                 yield from ((number, found) for found in part.walk(earlier))
@@ -101,10 +108,23 @@ class FileSource:
 
     def _paths(self, part: _List) -> Iterator[bytes]:
         if part.path is None:
-            yield from read_paths(self._stdin or sys.stdin.buffer, "standard input", self._null)
+            yield from read_paths(self._stdin or sys.stdin.buffer, "standard input", self.null)
             return
         with _open(part.path) as file:
-            yield from read_paths(file, part.path, self._null)
+            yield from read_paths(file, part.path, self.null)
+
+
+def look_again(path: str, why: str) -> Entry:
+    """What lies now where something was broken when it was listed. A folder still is: what it holds is not listed.
+
+    Args:
+        path: where.
+        why: what was said of it then.
+    """
+    found = look(path)
+    if found.linked_folder:
+        return Broken(key_of(path), ReadError(f"{why} (a folder: --update looks into it again)"))
+    return _entry(found)
 
 
 def _parse(spec: str) -> Root | _List:

@@ -105,7 +105,7 @@ class Root:
         if any(root.covers(self.real) for root in earlier):
             return
         if not self.folder:
-            yield _look(self.base)
+            yield look(self.base)
             return
         folders = [self._entries(self.base, self.real, self._begin(), earlier)]
         while folders:
@@ -135,7 +135,7 @@ class Root:
             if _is(entry, os.DirEntry.is_dir):
                 yield entry.path, below, after
             elif len(self.parts) in after:
-                yield Found(entry.path) if _is(entry, os.DirEntry.is_file) else _look(entry.path)
+                yield Found(entry.path) if _is(entry, os.DirEntry.is_file) else look(entry.path)
 
     def _begin(self) -> _States:
         return self._skip({0})
@@ -185,7 +185,7 @@ def _matches(name: str, part: str) -> bool:
     return (part.startswith(".") or not name.startswith(".")) and fnmatchcase(name, part)
 
 
-def _look(path: str) -> Found:
+def look(path: str) -> Found:
     """What lies at a path, links followed. Opens nothing: opening a FIFO waits, opening a device may do things."""
     try:
         mode = Path(path).stat().st_mode

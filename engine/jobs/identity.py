@@ -1,0 +1,134 @@
+"""What a job is, in words: what may not change from run to run, and what another run needs to go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from ...sinks import parse_uri
+from ..config import ServiceConfig
+from ..journal import Difference, Status
+from ..sources import STDIN, FileSource
+from .places import bulk_folder
+from .plan import Plan
+from .recipe import recipe_of
+
+_UNSAID = {"token", "job", "update", "accept_changes"}
+"""Settings that are a secret, or are about one run."""
+
+
+def fingerprints(config: ServiceConfig, plan: Plan, source: FileSource) -> Mapping[str, str]:
+    """What may not change from run to run, in words that people can compare."""
+    recipe = json.loads(recipe_of(plan))
+    specs = [_spec(spec) for spec in source.specs]
+    lists = any(spec == STDIN or spec.startswith("@") for spec in specs)
+    return {
+        "source": " ".join([*specs, *["--null"] * (source.null and lists)]),
+        "preprocess": json.dumps(recipe["pixels"], sort_keys=True),
+        "embedder": f"{plan.embedder.name} {recipe['model']}",
+        "sink": f"{_store(config)} collection {config.collection}"
+        + (f" partition {config.partition}" * bool(config.partition)),
+    }
+
+
+def what_differs(different: Iterable[Difference]) -> str:
+    """What differs, in words."""
+    return "; ".join(map(_change, different))
+
+
+def settings_of(config: ServiceConfig, source: FileSource) -> dict[str, Any]:
+    """What another run needs to go on, in any folder: the sources, and the settings as they were given. No secrets."""
+    given = config.model_dump(mode="json", include=config.model_fields_set - _UNSAID)
+    places = {name: _absolute(given[name]) for name in ("metadata", "report") if given.get(name)}
+    if "embedder" in given:
+        places["embedder"] = _embedder(config.embedder)
+    return {
+        "sources": [_spec(spec) for spec in source.specs],
+        "null": source.null,
+        "token": _has_token(config),
+        "config": {**given, **places, "to": _store(config)},
+    }
+
+
+def begun_with(found: Status, *, update: bool) -> tuple[ServiceConfig, FileSource]:
+    """What `settings_of` was made of, to go on with a job. The source is looked at if it has to be read.
+
+    Args:
+        found: the job.
+        update: whether its source is to be listed again.
+
+    Raises:
+        ConfigError: the job does not know what it was begun with, or it needs what is not kept: a token, or a list that
+            came on standard input.
+        SourceError: the source has to be read and is not there.
+    """
+    settings = found.settings
+    if "config" not in settings:
+        raise ConfigError(f"the job in {found.path} ended before it began: start it again with penstock embed")
+    sources, reads = settings["sources"], update or not found.listed
+    if reads and STDIN in sources:
+        raise ConfigError(
+            f"the job in {found.path} has its list from standard input (-), which cannot be read again: pipe the list"
+            " into the command that it was begun with" + (" and add --update" * update)
+        )
+    config = ServiceConfig(**settings["config"], job=Path(found.path), update=update)
+    if settings["token"] and config.token is None:
+        raise ConfigError(
+            f"the job in {found.path} was begun with a token for {config.to}, and tokens are not kept: set MILVUS_TOKEN"
+            " to it (an API key or user:password) and give the command again"
+        )
+    return config, FileSource(sources, null=settings["null"], later=not reads)
+
+
+def _spec(spec: str) -> str:
+    """A source as it can be named from any folder."""
+    if spec == STDIN:
+        return spec
+    mark = "@" if spec.startswith("@") else ""
+    return mark + _absolute(spec.removeprefix(mark))
+
+
+def _store(config: ServiceConfig) -> str:
+    """Where the rows go, as it can be named from any folder, without credentials."""
+    to = config.to or ""
+    scheme, mark, rest = to.partition("://")
+    if mark:
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+    bulk = "bulk:" if to.startswith("bulk:") else ""
+    return bulk + str(Path(to.removeprefix(bulk)).expanduser().absolute())
+
+
+def _embedder(spec: str) -> str:
+    """One whose model is a file names it from any folder."""
+    scheme, _, rest = spec.partition(":")
+    if scheme != "onnx":
+        return spec
+    path, mark, options = rest.partition("?")
+    return f"onnx:{_absolute(path)}{mark}{options}"
+
+
+def _absolute(path: str) -> str:
+    """One spelling of a path, whether it ends in a slash or not. ``..`` stays: behind a link it means another place."""
+    return str(Path(path).absolute())
+
+
+def _has_token(config: ServiceConfig) -> bool:
+    return bulk_folder(config) is None and bool(parse_uri(config.to or "", _token(config)).token)
+
+
+def _token(config: ServiceConfig) -> str | None:
+    return config.token.get_secret_value() if config.token else None
+
+
+def _change(change: Difference) -> str:
+    """One difference; of pixels only the settings that differ."""
+    there, here = change.there or "nothing", change.here or "nothing"
+    if change.name == "preprocess" and change.there and change.here:
+        before, now = json.loads(there), json.loads(here)
+        names = [name for name in now if before.get(name) != now[name]]
+        there = ", ".join(f"{name} {before.get(name)}" for name in names)
+        here = ", ".join(f"{name} {now[name]}" for name in names)
+    return f"{change.name} was {there}, and is {here} now"

@@ -1,0 +1,63 @@
+"""The stores of a pipeline, by collection: opened when first needed, closed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TypeVar
+
+from ...sinks import MilvusSink
+from ..config import ServiceConfig
+from .plan import Plan
+from .recipe import check_recipe, recipe_of
+from .store import Store, make_store, reader
+
+_AnyStore = TypeVar("_AnyStore", MilvusSink, Store)
+
+
+class Stores:
+    """Those that are written to, and those that are only read."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, Store] = {}
+        self._read: dict[str, MilvusSink] = {}
+
+    def to_write(self, config: ServiceConfig, plan: Plan, name: str, dimension: Callable[[], int]) -> Store:
+        """A collection, made if it is not there.
+
+        Args:
+            config: of the job.
+            plan: what makes the vectors; another recipe is refused.
+            name: of the collection.
+            dimension: floats of a vector; asked when it is needed.
+        """
+        if name not in self._written:
+            sink = make_store(config, name, dimension(), recipe_of(plan))
+            self._written[name] = _opened(sink, plan, name)
+        return self._written[name]
+
+    def to_read(self, config: ServiceConfig, plan: Plan | None, name: str) -> MilvusSink:
+        """A collection that must be there already: asking for one does not make it. Without a plan any recipe goes."""
+        sink = self._written.get(name, self._read.get(name))
+        if not isinstance(sink, MilvusSink):
+            sink = self._read[name] = _opened(reader(config, name), plan, name)
+        return sink
+
+    def close(self) -> None:
+        """Close all; one that does not close does not keep the others open. Idempotent."""
+        with ExitStack() as stack:
+            for sink in (*self._read.values(), *self._written.values()):
+                stack.callback(sink.close)
+        self._read.clear()
+        self._written.clear()
+
+
+def _opened(sink: _AnyStore, plan: Plan | None, name: str) -> _AnyStore:
+    try:
+        sink.open()
+        if plan is not None:
+            check_recipe(sink.note, plan, name)
+    except BaseException:
+        sink.close()
+        raise
+    return sink

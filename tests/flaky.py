@@ -1,0 +1,77 @@
+"""Operations that fail for a while, and pipelines of them: for the tests of failure policies."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from penstock.engine import ItemFailure, Pipeline, PipelineBuilder, PlainValues, Retry, StageReport
+
+DEADLINE = 20.0
+"""Seconds after which a wait in a test has failed."""
+
+SOON = Retry(3, first=0.001)
+NEVER = Retry(3, first=1e8, longest=1e8)
+"""Its first wait is over within a test only if one is unlucky in a million."""
+
+
+@dataclass
+class Flaky:
+    """Fails for each item as often as `plan` says, with `error`; counts its calls."""
+
+    plan: Callable[[Any], float]
+    error: Callable[[], BaseException] = ConnectionResetError
+    calls: Counter[Any] = field(default_factory=Counter[Any])
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, item: Any) -> Any:
+        with self.lock:
+            self.calls[item] += 1
+            if self.calls[item] <= self.plan(item):
+                raise self.error()
+        return item
+
+
+@dataclass
+class Told(PlainValues):
+    """A value model that remembers failures and what was given back."""
+
+    failures: list[tuple[Any, int]] = field(default_factory=list[Any])
+    discarded: list[Any] = field(default_factory=list[Any])
+
+    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> None:
+        self.failures += [(failure.key or value, failure.attempts) for failure in failures]
+
+    def discard(self, value: Any) -> None:
+        self.discarded.append(value)
+
+
+def built(builder: PipelineBuilder, **knobs: Any) -> Pipeline:
+    return builder.add_sink(100).build(**{"num_threads": 2, **knobs})
+
+
+def finish(pipeline: Pipeline) -> list[Any]:
+    """All its values; the books balance at the end."""
+    with pipeline.auto_stop():
+        found = list(pipeline)
+    pipeline.report().check()
+    return found
+
+
+def op_of(pipeline: Pipeline) -> StageReport:
+    """The figures of the stage named op; the books balance at any moment."""
+    report = pipeline.report()
+    report.check()
+    return next(stage for stage in report.stages if stage.name == "op")
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait for something that cannot be waited for otherwise."""
+    pause, deadline = threading.Event(), monotonic() + DEADLINE
+    while not true():
+        assert monotonic() < deadline, "it did not come to pass in time"
+        pause.wait(0.005)

@@ -1,0 +1,358 @@
+"""The memory ceiling: how it is said, what it consists of, what is made to fit, and that what was computed is kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from penstock.engine import Report
+from penstock.engine.config import ServiceConfig
+from penstock.engine.jobs.ceiling import Ceiling, Part, ceiling_of, layout_of
+from penstock.engine.jobs.fitting import fitted
+from penstock.engine.jobs.images import embed_images
+from penstock.engine.jobs.keeping import Keeper
+from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
+from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.store import make_store
+from penstock.engine.machine import memory_total
+from penstock.engine.report import MemoryReport
+from penstock.errors import ConfigError
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+# -- how it is said ------------------------------------------------------------------------------------------
+
+SIZES: list[tuple[Any, int]] = [
+    ("4GiB", 4 * GIB),
+    ("4G", 4 * GIB),
+    ("4Gi", 4 * GIB),
+    ("4 gib", 4 * GIB),
+    ("512MiB", 512 * MIB),
+    ("512m", 512 * MIB),
+    ("1.5GB", 1_500_000_000),
+    ("1.5GiB", 3 * GIB // 2),
+    ("64KB", 64_000),
+    ("2T", 2048 * GIB),
+    ("1000000000", 10**9),
+    ("1000000000B", 10**9),
+    (3 * GIB, 3 * GIB),
+]
+
+
+@pytest.mark.parametrize(("said", "meant"), SIZES)
+def test_a_size_is_said_in_many_ways(said: Any, meant: int) -> None:
+    """The same field from the command line, a file and Python."""
+    assert ServiceConfig(memory=said).memory == meant
+    assert ServiceConfig(max_file_bytes=said).max_file_bytes == meant
+
+
+def test_a_share_is_one_of_what_there_is() -> None:
+    """Of the machine, or of the container."""
+    assert ServiceConfig(memory="50%").memory == memory_total() // 2
+
+
+@pytest.mark.parametrize("said", ["", "much", "4 gigs", "-1", "0", "4iB", "5G%", "1e9", "0.1", "1.2.3G"])
+def test_what_is_no_size_is_refused(said: Any) -> None:
+    """With the field and the ways to say it."""
+    with pytest.raises(ConfigError, match="memory"):
+        ServiceConfig(memory=said)
+
+
+# -- what it consists of -------------------------------------------------------------------------------------
+
+
+def ceiling(**values: Any) -> Ceiling:
+    config = ServiceConfig(**{"to": "http://localhost:19530", **values})
+    return ceiling_of(make_plan(config), config)
+
+
+def part(whole: Ceiling, name: str) -> Part:
+    (found,) = [part for part in whole.parts if part.name == name]
+    return found
+
+
+@pytest.mark.slow
+def test_the_rings_are_what_a_pool_allocates() -> None:
+    """To the byte: the layout that is computed is the one the workers say."""
+    config = ServiceConfig(to="photos.db", workers=2, batch_size=4, slots=3)
+    plan = make_plan(config)
+    before = mapped()
+    with plan.pool(config) as pool:
+        assert pool.layout == layout_of(plan, 4)
+        assert mapped() - before == part(ceiling_of(plan, config), "ring").total
+
+
+def mapped() -> int:
+    """Bytes of shared memory that this process has mapped, as the kernel says."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if "/dev/shm/" in line]
+    return sum(int(end, 16) - int(start, 16) for start, end in ranges)
+
+
+MORE: list[dict[str, Any]] = [
+    {"workers": 3},
+    {"batch_size": 64},
+    {"slots": 5},
+    {"insert_batch_size": 1000},
+    {"image_size": 512},
+    {"max_pixels": 100_000_000},
+    {"max_file_bytes": "1GiB"},
+    {"threads": 2},
+    {"metadata": "albums.csv"},
+    {"report": "report.html"},
+    {"to": "photos.db"},
+    {"to": "bulk:parts"},
+]
+
+
+@pytest.mark.parametrize("change", MORE, ids=lambda change: next(iter(change)))
+def test_what_takes_more_raises_the_ceiling(change: dict[str, Any]) -> None:
+    """Each setting that costs memory is in the figure."""
+    base = {"workers": 2, "embedder": "gist", "threads": 0}
+    assert ceiling(**{**base, **change}).total > ceiling(**base).total
+
+
+def test_the_books_of_a_job_are_in_it() -> None:
+    """A byte an entry while it runs, and what opening takes; a store of the job's own keeps its rows in memory."""
+    config = ServiceConfig(to="photos.db", workers=1)
+    plan = make_plan(config)
+    none, some = ceiling_of(plan, config), ceiling_of(plan, config, 10_000, 100)
+    assert part(some, "books").nbytes >= 10_000
+    assert part(some, "Milvus Lite").nbytes > part(none, "Milvus Lite").nbytes + 10_000 * 4 * 512
+    assert none.uncounted == ("the rows of Milvus Lite",)
+    assert some.uncounted == ()
+
+
+def test_what_nobody_knows_is_named() -> None:
+    """A callable of the user's takes what it takes."""
+    (named,) = ceiling(embedder="python:numpy:mean").uncounted
+    assert "python:numpy:mean" in named
+    assert "parent" in named
+    assert named in str(ceiling(embedder="python:numpy:mean"))
+
+
+@pytest.mark.parametrize("to", ["http://localhost:19530", "bulk:parts"])
+def test_calls_to_the_store_are_as_many_as_it_has_threads(tmp_path: Path, to: str) -> None:
+    """What waits there is counted for so many calls at once."""
+    config = ServiceConfig(to=to, workers=1, batch_size=1, insert_batch_size=4096)
+    threads = make_store(config, "images", 512, "").threads
+    rows = part(ceiling(to=to, workers=1, batch_size=1, insert_batch_size=4096), "rows").nbytes
+    assert rows >= 4 * 512 * 4096 * (2 * threads + 3)
+
+
+# -- made to fit ---------------------------------------------------------------------------------------------
+
+KNOBS = ("workers", "batch_size", "insert_batch_size", "slots")
+
+
+def fit(memory: int, **values: Any) -> tuple[tuple[int, ...], Ceiling]:
+    """The four settings that come out, and what they take."""
+    config = ServiceConfig(**{"to": "http://localhost:19530", "memory": memory, **values})
+    found, whole = fitted(make_plan(config), config)
+    assert whole == replace(ceiling_of(make_plan(found), found), lowered=whole.lowered)
+    return tuple(whole.settings[name] for name in KNOBS), whole
+
+
+memories = st.integers(200 * MIB, 16 * GIB)
+given_settings = st.fixed_dictionaries(
+    {"max_pixels": st.sampled_from([100_000, 8_000_000, 64_000_000]), "max_file_bytes": st.sampled_from([MIB, GIB])},
+    optional={
+        "workers": st.integers(1, 64),
+        "batch_size": st.integers(1, 512),
+        "insert_batch_size": st.integers(1, 4096),
+        "slots": st.integers(1, 16),
+        "image_size": st.sampled_from([64, 512]),
+        "profile": st.sampled_from(["low_memory", "high_throughput"]),
+    },
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(memory=memories, values=given_settings)
+def test_what_comes_out_fits_and_what_was_set_stays(memory: int, values: dict[str, Any]) -> None:
+    """Or it is refused before the start."""
+    try:
+        found, whole = fit(memory, **values)
+    except ConfigError:
+        return
+    assert whole.total <= memory
+    assert all(found[KNOBS.index(name)] == value for name, value in values.items() if name in KNOBS)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(memories=st.tuples(memories, memories), values=given_settings)
+def test_more_memory_never_gives_less(memories: tuple[int, int], values: dict[str, Any]) -> None:
+    """Workers count first, then the size of batches, rows of a call, slots."""
+    small, large = sorted(memories)
+    try:
+        less = fit(small, **values)[0]
+    except ConfigError:
+        return
+    assert fit(large, **values)[0] >= less
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    """Nothing is lowered without need."""
+    found, whole = fit(64 * GIB, workers=2)
+    assert found == (2, 32, 128, 3)
+    assert whole.lowered == ()
+
+
+@pytest.mark.slow
+def test_slots_are_given_up_before_batches_and_those_before_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the memory shrinks from step to step; what was lowered is said."""
+    monkeypatch.setattr("penstock.engine.jobs.fitting.cores", lambda: 4)
+    large = {"image_size": 512, "embedder": "python:numpy:mean", "max_pixels": 1_000_000, "max_file_bytes": "1MiB"}
+    steps = [fit(memory, **large)[0] for memory in range(4 * GIB, 680 * MIB, -8 * MIB)]
+    changed = [
+        next(name for name in KNOBS if a[KNOBS.index(name)] > b[KNOBS.index(name)]) for a, b in pairwise(steps) if a > b
+    ]
+    assert changed.index("slots") < changed.index("batch_size") < changed.index("workers")
+    assert fit(680 * MIB, **large)[1].lowered[0].startswith("workers 1, not 4")
+
+
+def test_a_job_that_cannot_fit_is_refused_with_its_parts() -> None:
+    """The least it takes, what of it was set, and the knobs."""
+    with pytest.raises(ConfigError) as refused:
+        ImageEmbeddingPipeline(to="photos.db", memory="256MiB", batch_size=16)
+    said = str(refused.value)
+    assert re.search(r"256 MiB is too little, this job takes up to [\d.]+ GiB at the least \(with batch_size=16", said)
+    assert all(word in said for word in ("worker", "parent", "ring", "Milvus Lite", "max_pixels", "max_file_bytes"))
+
+
+def test_smaller_pictures_make_a_job_smaller() -> None:
+    """Decoding the largest one is most of a worker."""
+    whole = {"workers": 4, "batch_size": 8, "slots": 2, "insert_batch_size": 32}
+    with pytest.raises(ConfigError, match="too little"):
+        fit(2 * GIB, **whole)
+    assert fit(2 * GIB, **whole, max_pixels=8_000_000, max_file_bytes="16MiB")[1].total <= 2 * GIB
+
+
+# -- kept ----------------------------------------------------------------------------------------------------
+
+
+def sample(**taken: int) -> Report:
+    """A report whose memory was found to be that, by process."""
+    pids = {"parent": os.getpid(), "worker": 1001, "other": 1002}
+    each = {pids[name]: nbytes for name, nbytes in taken.items()}
+    whole = sum(each.values())
+    return Report(memory=MemoryReport(whole, whole, len(each), 1, "pss", each))
+
+
+@pytest.mark.parametrize(("name", "side"), [("parent", "parent"), ("worker", "workers"), ("other", "store")])
+def test_a_sample_above_the_ceiling_names_who_took_it(name: str, side: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Once; nothing is ended for it."""
+    whole = ceiling(workers=1, to="photos.db")
+    keeper = Keeper(whole, lambda: {1001})
+    with caplog.at_level(logging.WARNING):
+        keeper.look(Report())
+        keeper.look(sample(parent=whole.total // 2, worker=whole.total // 2))
+        assert not caplog.messages
+        for _ in range(2):
+            keeper.look(sample(**{name: 20 * GIB}))
+    (said,) = caplog.messages
+    assert f"most of it by the {side}" in said
+
+
+@pytest.mark.slow
+def test_a_job_that_may_take_more_than_there_is_says_so(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a limit too, and goes on."""
+    monkeypatch.setattr("penstock.engine.jobs.keeping.memory_available", lambda: GIB)
+    report = embed_images(photos[:2], to=str(tmp_path / "a.db"), workers=1)
+    assert report.accounting.written == 2
+    assert any("only 1.0 GiB can be had now" in said for said in caplog.messages)
+    assert report.extra["memory_ceiling"]["bytes"] > GIB
+
+
+@pytest.mark.slow
+def test_a_job_goes_on_with_other_memory(photos: list[Path], tmp_path: Path) -> None:
+    """The settings that come out may differ from run to run; what the books hold is part of the figure."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    common = {"to": str(tmp_path / "a.db"), "job": tmp_path / "job", "max_pixels": 1_000_000, "max_file_bytes": "8MiB"}
+    (folder / "first.jpg").write_bytes(photos[0].read_bytes())
+    first = embed_images(folder, config=ServiceConfig(**common, memory="16GiB"))
+    (folder / "second.jpg").write_bytes(photos[1].read_bytes())
+    second = embed_images(folder, config=ServiceConfig(**common, memory="830MiB", update=True))
+    assert (first.accounting.written, second.accounting.written, second.extra["job"]["written"]) == (1, 1, 2)
+    before, after = first.extra["memory_ceiling"], second.extra["memory_ceiling"]
+    assert after["workers"] == 1 <= before["workers"]
+    assert after["bytes"] <= 830 * MIB
+    assert after["parts"]["books"] > before["parts"]["books"] > 0
+
+
+def wide(folder: Path, pixels: int) -> int:
+    """Large pictures of several kinds, all just within a limit of pixels; returns how many."""
+    side = int(pixels**0.5) // 8 * 8
+    small = np.random.default_rng(1).integers(0, 256, (side // 8, side // 8, 4), np.uint8)
+    rgba = Image.fromarray(np.kron(small, np.ones((8, 8, 1), np.uint8)))
+    rgba.save(folder / "alpha.png", compress_level=1)
+    rgba.save(folder / "alpha.webp", lossless=True, method=0, quality=0)
+    rgba.convert("CMYK").save(folder / "press.jpg", progressive=True, subsampling=0)
+    Image.fromarray(np.asarray(rgba)[:, :, 0].astype(np.float32)).save(folder / "depth.tif", compression="tiff_deflate")
+    return 4
+
+
+@pytest.mark.slow
+def test_the_ceiling_is_kept_as_seen_from_outside(photos: list[Path], tmp_path: Path) -> None:
+    """The real command with little memory: every row is there, and no sample of its processes is above the figure."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for photo in photos:
+        (folder / photo.name).write_bytes(photo.read_bytes())
+    count = len(photos) + wide(folder, 12_000_000)
+    limits = ["--max-pixels", "12000000", "--max-file-bytes", "48MiB", "--memory", "1200MiB"]
+    command = [
+        sys.executable,
+        "-m",
+        "penstock.engine.cli",
+        "embed",
+        str(folder),
+        "--to",
+        str(tmp_path / "a.db"),
+        *limits,
+    ]
+    with subprocess.Popen(
+        [*command, "--report", str(tmp_path / "report.json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, taken(process.pid))
+        said = process.stderr.read() if process.stderr else ""
+    assert process.returncode == 0, said
+    report = json.loads((tmp_path / "report.json").read_text())
+    whole = report["extra"]["memory_ceiling"]
+    assert report["accounting"]["written"] == count
+    assert "penstock: memory: at most" in said
+    assert 300 * MIB < peak <= whole["bytes"] <= whole["limit"] == 1200 * MIB
+
+
+def taken(pid: int) -> int:
+    """Bytes of a process and all below it, pages that are shared counted once."""
+    whole = 0
+    try:
+        for process in (parent := psutil.Process(pid), *parent.children(recursive=True)):
+            whole += process.memory_full_info().pss
+    except psutil.Error:
+        pass
+    return whole
