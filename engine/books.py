@@ -69,7 +69,7 @@ def _stage(node: Node, elapsed: float, now: float) -> StageReport:
         created=meter.created,
         merged=meter.merged,
         retried=meter.retried,
-        retrying=sum(job.left for job in node.retrying),
+        retrying=sum(job.left for job in node.retrying.copy()),
         rate_now=meter.rate_now(now),
         rate=meter.rate(now),
         busy=_share(meter.busy.seconds(now), max(elapsed * node.parallelism, 1e-9)),

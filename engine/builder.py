@@ -94,9 +94,9 @@ class PipelineBuilder:
             max_failures: overrides `build(max_failures=)` for this stage.
             on_failure: `Skip` (the default): an item that fails is left out; `Fail`: the first one ends the pipeline;
                 `Retry`: what is transient is tried again first, holding its place. Or their spelling, see
-                `parse_policy`. A generator is started again only if it had not emitted anything. Of an executor of
-                processes only the error itself is known, not its causes. Not together with `max_failures`, where the
-                policy says how many failures there may be.
+                `parse_policy`. A generator is started again only if it raised before it had emitted anything. Of an
+                executor of processes only the error itself is known, not its causes. Not together with `max_failures`,
+                where the policy says how many failures there may be.
             kind: ``"green"`` for an operation that is cooperative by itself and never blocks the hub.
             parallelism: how many operations can really work at once, where that is less than `concurrency` (say, three
                 slots for each of two workers). Only for the busy figure.

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
@@ -52,11 +53,18 @@ def _serve(reader: int) -> None:
                 _print()
 
 
-def _print() -> None:
+def _told() -> str:
     from .dump import dump_process  # the machine, which is not needed before somebody asks for it
 
+    try:
+        return dump_process()
+    except Exception:  # noqa: BLE001  (of what changes meanwhile; the next signal must find somebody here)
+        return f"no dump this time:\n{traceback.format_exc()}"
+
+
+def _print() -> None:
     # Not print: the thread that is stuck may hold the buffer's lock.
-    rest = f"{dump_process()}\n".encode(errors="backslashreplace")
+    rest = f"{_told()}\n".encode(errors="backslashreplace")
     with suppress(BrokenPipeError):  # nobody reads it
         while rest:
             rest = rest[os.write(2, rest) :]

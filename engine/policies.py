@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -43,6 +44,9 @@ _PASSING = frozenset(
     }
 )
 """Errors of the system that may be gone a moment later, on mounts and connections as people have them."""
+
+_CUT_OFF = frozenset({"SSLEOFError", "SSLZeroReturnError"})
+"""What TLS says of a connection that ended."""
 
 _LASTING = (DecodeError, DeadlineError, PoisonItemError)
 """About the item itself: it would fail again, and the last two cost a worker each time."""
@@ -169,6 +173,10 @@ def _verdict(error: BaseException) -> bool | None:
         return False
     if isinstance(error, ConnectionError | TimeoutError):
         return True
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_AGAIN
+    if type(error).__module__ == "ssl":  # by name: importing it would cost each start; and its numbers are OpenSSL's
+        return True if type(error).__name__ in _CUT_OFF else None
     number = error.errno if isinstance(error, OSError) else None
     return None if number is None else number in _PASSING
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
@@ -134,7 +135,11 @@ class Pipe(Emitter):
         value, rest = answer.result, None
         if isinstance(value, Outcome) and value.failures:
             value, rest = self._divided(job, value)
-        self._settle(job, value)
+        try:
+            self._settle(job, value)
+        except BaseException:
+            self._lose(job, rest)
+            raise
         if rest is None:
             return False
         entry = self.entry(rest)
@@ -152,9 +157,7 @@ class Pipe(Emitter):
             answer = self._run(Collect(fn), value, job)
             if answer.error is not None:
                 return self._raised(job, answer.error)
-            self._wait_turn(job)
-            for made in answer.result:
-                self._settle(job, made)
+            self._settle_all(job, deque(answer.result))
             return False
         job.made = iterator = fn(value)
         forward: Callable[[Any], Any] = advance if self._op.is_async else step
@@ -167,9 +170,24 @@ class Pipe(Emitter):
         self._wait_turn(job)
         return False
 
+    def _settle_all(self, job: Job, values: deque[Any]) -> None:
+        """What an operation elsewhere made of one value, at once."""
+        try:
+            self._wait_turn(job)
+            while values:
+                self._settle(job, values.popleft())
+        except BaseException:
+            for value in values:
+                self._lose(job, value)
+            raise
+
     def _settle(self, job: Job, value: Any) -> None:
         """What an operation returned goes where it belongs, in its turn."""
-        self._wait_turn(job)
+        try:
+            self._wait_turn(job)
+        except BaseException:
+            self._lose(job, value)
+            raise
         failures: Sequence[ItemFailure] = ()
         if isinstance(value, Outcome):
             failures = value.failures if self._fails else ()
@@ -266,6 +284,13 @@ class Pipe(Emitter):
             self.retrying.discard(job)
 
     # -- the end of an entry ------------------------------------------------------------------------------------------
+
+    def _lose(self, job: Job, made: Any) -> None:
+        """The stage ends before what was made of an entry could go on; the entry, which became that, is not ours."""
+        value = _plain(made)
+        if value is not None:
+            job.emitted = True
+            self._values.discard(value)
 
     def _give_up(self, job: Job) -> None:
         """The entry stays in the books as in flight; give its value back when nobody can be using it any more."""

@@ -26,7 +26,8 @@ QUEUED = 2
 
 _DEATHS = 16
 """Deaths in a row, without a batch done in between, after which a worker is given up. More than it takes to find the
-one picture of a large batch that kills the kernel: two, and one for each halving. A start that fails counts as one."""
+one picture of a large batch that kills the kernel: two, and one for each halving. A start that fails counts as one; a
+death while a picture was decoded does not: it is that picture's, which is given up after some."""
 
 _PAUSE = 0.25
 """Seconds after a start that failed: what it lacked (memory, mostly) may be there again."""
@@ -246,6 +247,7 @@ class Member:
         try:
             with self._sending:
                 if not result.ready():  # else it died while others were sending: its replacement must not get this
+                    self._tasks[grant] = self._tasks.pop(grant)  # in the order in which they will be done
                     self._seat.process.send(pieces)
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
@@ -352,16 +354,18 @@ class Member:
     def _bury(self, why: str | None) -> None:
         """The process is gone: its granted slots go back, whoever waits for its tasks is told."""
         self._alive = False
-        self._deaths += 1
         ended = self._seat.process.see_off()  # its socket has ended; until the process has, it might write to its slots
         who, how = str(self), why or (self._verdict.value if self._verdict else ended)
         logger.warning("%s %s; its %d unfinished batches are done again", who, how, len(self._tasks))
+        named = False
         for grant in self._table.reclaim():
             task = self._tasks.pop(grant)
             begun, row = self._progress(grant, task)
+            named = named or (begun and row is not None)
             hung = begun and (self._hung or self._verdict is Verdict.HUNG)
             if task.result is not None:
                 task.result.set_exception(Lost(who, how, begun=begun, row=row, hung=hung))
+        self._deaths += not named
         self._hung, self._verdict = False, None
         self._seat.process.close()
         self._idle.set()

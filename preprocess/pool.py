@@ -298,7 +298,9 @@ class PreprocessPool:
             self._serve()
 
     def _grant(self, *, urgent: bool) -> Lease | None:
-        if not urgent and sum([member.used for member in self._members]) >= self._credit.limit:
+        # Nobody works: the slots in use may wait for the turn of whoever asks for one.
+        idle = not any(member.queued for member in self._members)
+        if not (urgent or idle) and sum([member.used for member in self._members]) >= self._credit.limit:
             return None
         for member in sorted(self._members, key=lambda member: member.queued):
             grant = member.grant()

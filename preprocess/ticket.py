@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import DeadlineError, ItemError, PoisonItemError
+from ..errors import DeadlineError, ItemError, PoisonItemError, WorkerError
 from .member import Lost
 
 _DEATHS = 3
@@ -50,7 +50,11 @@ class Ticket:
         return True
 
     def blame(self, lost: Lost) -> None:
-        """Take note that a worker left while it did the part: give up whom that convicts, else try again."""
+        """Take note that a worker left while it did the part: give up whom that convicts, else try again.
+
+        Raises:
+            WorkerError: the batch ends workers only as a whole, which is no picture's fault.
+        """
         if not lost.begun:
             return
         part = list(self.part)
@@ -64,7 +68,10 @@ class Ticket:
         elif self._suspects or not self._halved:
             self._halve(part)
         elif min(self._deaths[position] for position in part) >= _DEATHS:  # each half alone did no harm
-            self._give_up(part, _poison(lost))
+            raise WorkerError(
+                f"a batch of {len(part)} pictures ends its worker each time, and neither half of it alone does; the"
+                f" last {lost.worker} {lost.how}. If memory is short, make --batch-size or --workers smaller"
+            )
 
     def _halve(self, part: list[int]) -> None:
         if min(self._deaths[position] for position in part) < _DEATHS - 1:

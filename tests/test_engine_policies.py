@@ -255,6 +255,44 @@ def test_what_is_still_transient_in_a_drain_stays_in_flight(order: Order) -> Non
     pipeline.stop()
 
 
+def test_what_was_made_and_waits_for_its_turn_is_given_back_at_a_stop() -> None:
+    """It may hold a slot of shared memory; its input is not ours any more, because it became that."""
+    op, model = Flaky(lambda item: 99 * (item == 0)), Told()
+    made: list[int] = []
+
+    def make(item: int) -> str:
+        op(item)
+        made.append(item)
+        return f"made of {item}"
+
+    builder = PipelineBuilder(model).add_source(range(4))
+    builder.pipe(make, kind="green", name="op", concurrency=4, output_order="input", on_failure=NEVER)
+    pipeline = built(builder)
+    pipeline.start()
+    wait_until(lambda: len(made) == 3 and op_of(pipeline).retrying == 1)
+    pipeline.stop()
+    assert sorted(map(str, model.discarded)) == ["0", "made of 1", "made of 2", "made of 3"]
+
+
+def test_values_made_elsewhere_at_once_are_given_back_at_a_stop() -> None:
+    """All of those that did not get out, of a generator in an executor."""
+    model = Told()
+
+    def four(item: int) -> Iterator[str]:
+        for number in range(4):
+            yield f"{number} of {item}"
+
+    with ThreadPoolExecutor(1) as executor:
+        builder = PipelineBuilder(model).add_source([7]).pipe(four, executor=executor, name="op")
+        pipeline = builder.add_sink(1).build(num_threads=1)
+        pipeline.start()
+        wait_until(lambda: op_of(pipeline).items_out >= 1)
+        assert pipeline.get_item(timeout=DEADLINE) == "0 of 7"
+        wait_until(lambda: op_of(pipeline).items_out >= 2)
+        pipeline.stop()
+    assert {"2 of 7", "3 of 7"} >= set(model.discarded) >= {"3 of 7"}
+
+
 def test_a_failure_elsewhere_ends_the_waiting_before_it_and_not_behind_it() -> None:
     """What is past the stage that failed is delivered, however long it takes."""
     before, behind = Flaky(lambda item: 99 * (item == 3)), Flaky(lambda item: 2 * (item == 0))

@@ -224,6 +224,23 @@ def test_a_whole_job_writes_one_dead_letter_for_each_picture_that_kills(
 # -- operations of a WorkerPool ---------------------------------------------------------------------------------------
 
 
+def test_a_batch_of_nothing_but_poison_costs_its_pictures_only(
+    photos: list[Path], saboteur: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More deaths in a row than a worker may die by itself: each of them is a picture's."""
+    monkeypatch.syspath_prepend(str(saboteur))
+    poison = str(planned(photos[0], "decoding:_exit", tmp_path))
+    with PreprocessPool(
+        preset("clip", size=32), workers=1, batch_size=8, slots=2, embedder=("crash_saboteur:make", "")
+    ) as wide:
+        wide.start_in_hub()
+        slot = wide.process([poison] * 7 + [str(photos[1])])
+        slot.release()
+        wide.stop_in_hub()
+    assert [row.position for row in slot.rows] == [7]
+    assert [type(error) for _, error in slot.failures] == [PoisonItemError] * 7
+
+
 @pytest.fixture(scope="module")
 def operations() -> Iterator[WorkerPool]:
     """One worker for its part of the table."""

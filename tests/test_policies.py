@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import socket
+import ssl
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -171,6 +173,9 @@ TRANSIENT: dict[str, BaseException] = {
     "a cause of a cause": caused(ItemError("x"), caused(ValueError("y"), OSError(errno.ESTALE, "stale"))),
     "as HTTP clients do": met(ValueError("x"), caused(RuntimeError("pool"), ConnectionRefusedError())),
     "a store out of reach": SinkUnavailableError("no answer"),
+    "a name server that is busy": socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    "as urllib says it": met(OSError("urlopen error"), socket.gaierror(socket.EAI_AGAIN, "Temporary failure")),
+    "TLS that was cut off": ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
 }
 
 LASTING: dict[str, BaseException] = {
@@ -191,6 +196,8 @@ LASTING: dict[str, BaseException] = {
     "SystemExit over a lost connection": met(SystemExit(), ConnectionError()),
     "a cause that lasts": caused(EmbedError("x"), FileNotFoundError(errno.ENOENT, "gone")),
     "a lasting error over a passing one": met(FileNotFoundError(errno.ENOENT, "gone"), ConnectionError()),
+    "a host that is not known": socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+    "a certificate that is wrong": ssl.SSLCertVerificationError(1, "certificate verify failed"),
     "raised from None": met(ValueError("x"), ConnectionError(), hidden=True),
 }
 

@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 import pytest
 
+from penstock.engine import PipelineBuilder, green
 from penstock.errors import DeadlineError, PoisonItemError, ReadError, UnreadableError, WorkerStartError
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.preprocess.slot import SlotBatch
@@ -328,3 +329,53 @@ def test_a_worker_that_cannot_start_says_why() -> None:
     pool = PreprocessPool(SPEC.replace(transform="no_such_module:function"), workers=1)
     with pytest.raises(WorkerStartError, match="worker 0"):
         pool.start()
+
+
+@pytest.mark.slow
+def test_a_worker_is_watched_in_the_order_in_which_it_works(make_pool: MakePool, photos: list[Path]) -> None:
+    """A slot may be granted to one who sends after another: what the worker is at is the first that was sent."""
+    pool = make_pool(workers=1, slots=2)
+    held = [pool.process([str(photos[0])]) for _ in range(2)]
+    (pid,) = pool.pids
+    os.kill(pid, signal.SIGSTOP)
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        gevent.sleep(0.2)
+        seen.append(pool.state())
+        os.kill(pid, signal.SIGCONT)
+
+    late = gevent.spawn(pool.process, [str(path) for path in photos[:3]])
+    gevent.sleep(0)
+    looking = gevent.spawn(look)
+    for slot in held:
+        slot.release()  # the first one is for whoever waits, who wakes up later
+    early = pool.process([str(path) for path in photos[:2]])
+    looking.join()
+    early.release()
+    late.get(timeout=30).release()
+    ((line,),) = seen
+    assert line.index("batch of 2") < line.index("batch of 3")
+
+
+@pytest.mark.slow
+def test_an_ordered_stage_that_tries_again_gets_a_slot_while_all_others_wait_for_its_turn(photos: list[Path]) -> None:
+    """The others hold what the credit allows; an idle pool does not keep back what is free."""
+    failed: list[bool] = []
+    with PreprocessPool(SPEC, workers=1, batch_size=1, slots=4) as pool:
+
+        @green
+        def once_lost(number: int) -> SlotBatch:
+            slot = pool.process([str(photos[number])])
+            if number == 0 and not failed:
+                failed.append(True)
+                slot.release()
+                raise ConnectionResetError("lost")
+            return slot
+
+        builder = PipelineBuilder().add_source(range(8)).add_resource(pool)
+        builder.pipe(once_lost, concurrency=pool.capacity, output_order="input", on_failure="retry:3")
+        with builder.add_sink(1).build(num_threads=1).auto_stop() as pipeline:
+            for _ in range(8):
+                pipeline.get_item(timeout=30).release()
+    assert failed

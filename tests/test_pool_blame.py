@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.errors import DeadlineError, PoisonItemError
+from penstock.errors import DeadlineError, PoisonItemError, WorkerError
 from penstock.preprocess.member import Lost
 from penstock.preprocess.ticket import Ticket
 from penstock.preprocess.vigil import Verdict, Vigil
@@ -57,18 +57,19 @@ def test_one_picture_is_found_in_a_few_deaths(size: int) -> None:
     )
 
 
-def test_a_batch_that_kills_only_as_a_whole_is_given_up() -> None:
-    """Each half alone does no harm, again and again: that must end."""
+def test_a_batch_that_kills_only_as_a_whole_is_no_pictures_fault() -> None:
+    """Each half alone does no harm, as where memory is short: that ends the job, which says the way out."""
     ticket = Ticket(4)
-    deaths = 0
-    while ticket.live:
-        if len(ticket.part) == 4:
-            ticket.blame(death())
-            deaths += 1
-        else:
-            assert ticket.acquit()
-    assert deaths == 5
-    assert [position for position, _ in ticket.failures] == [0, 1, 2, 3]
+    for _ in range(2):
+        ticket.blame(death())
+    for _ in range(2):
+        assert len(ticket.part) == 2
+        assert ticket.acquit()
+    for _ in range(2):
+        ticket.blame(death())
+    with pytest.raises(WorkerError, match=r"batch of 4 pictures .* --batch-size"):
+        ticket.blame(death())
+    assert (ticket.live, ticket.failures) == ([0, 1, 2, 3], [])
 
 
 def test_deaths_from_outside_convict_nobody() -> None:

@@ -202,9 +202,10 @@ class JobValues:
 
     def part(self, value: Any, failures: Sequence[ItemFailure]) -> Batch | None:
         """The pictures that could not be read are a batch; those in a slot have given it back by then."""
-        if not isinstance(value, Batch) or value.slot is not None:
+        pictures = [one.picture for one in failures if isinstance(one, PictureFailure) and one.picture is not None]
+        if not isinstance(value, Batch) or value.slot is not None or len(pictures) < len(failures):
             return None
-        return Batch([one.picture for one in failures if isinstance(one, PictureFailure) and one.picture is not None])
+        return Batch(pictures)
 
     def describe(self, value: Any) -> str:
         """The key of its first picture, and how many more there are."""
