@@ -37,6 +37,8 @@ Examples:
 How often an item was tried is counted on in its dead letter. What the job has not done yet goes
 on, too."""
 
+_STAGES = ("source", "preprocess", "embed", "insert")
+
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
 
@@ -69,7 +71,7 @@ def resume(folder: Path, update: bool) -> int:
 
 @click.command(epilog=_RETRY_EXAMPLES, short_help="Try again what a job could not do.")
 @_folder
-@click.option("--stage", metavar="S", help="Only what failed there: source, preprocess, embed or insert.")
+@click.option("--stage", type=click.Choice(_STAGES), help="Only what failed there.")
 @click.option("--error", metavar="E", help="Only what failed with this error, e.g. ReadError.")
 def retry(folder: Path, stage: str | None, error: str | None) -> int:
     """Try again what a job could not do: its dead letters, or some of them."""

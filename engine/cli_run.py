@@ -95,6 +95,8 @@ def _what_next(config: ServiceConfig, report: Report) -> None:
         say(_dead_letters(config, report.accounting.dead))
     if config.report is not None:
         say(f"report: {printable(str(config.report))}")
+    if not report.accounting.written:
+        return
     if config.shown_to.startswith("bulk:"):
         folder = config.shown_to.removeprefix("bulk:")
         say(f"import it: {printable(shlex.join(['penstock', 'import', folder, '--to', 'http://HOST:19530']))}")

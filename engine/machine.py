@@ -48,7 +48,19 @@ def memory_available(cgroup: Path = CGROUP) -> int:
 
     available = int(psutil.virtual_memory().available)
     limit = memory_limit(cgroup)
-    return available if limit is None else min(available, limit)
+    return available if limit is None else min(available, max(0, limit - _memory_held(cgroup)))
+
+
+def _memory_held(cgroup: Path) -> int:
+    """Bytes the container has in use, without file pages that the kernel takes back when it needs them."""
+    for folder, used, idle in (
+        (cgroup, "memory.current", "inactive_file"),
+        (cgroup / "memory", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        words, stat = _words(folder / used), _words(folder / "memory.stat")
+        if words:
+            return int(words[0]) - int(dict(zip(stat[::2], stat[1::2], strict=False)).get(idle, 0))
+    return 0
 
 
 def _words(file: Path) -> list[str]:

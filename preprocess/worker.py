@@ -7,7 +7,6 @@ granted.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import select
@@ -21,6 +20,7 @@ from typing import Protocol, Self, cast
 
 from ..errors import ItemError
 from ..shm import Ring, SlotLayout, SlotView, recv_frame, recv_frame_fds, send_frame
+from .failures import kept
 from .preprocessor import Preprocessor
 from .protocol import (
     LAYOUT,
@@ -153,9 +153,7 @@ class Worker:
                     placed = self._preprocessor.load(position, source)
                     rows.append(Row(position, placed.width, placed.height))
                 except ItemError as error:
-                    if isinstance(source, (bytes, memoryview)):
-                        error.sha256 = hashlib.sha256(source).hexdigest()
-                    failures.append((position, error))
+                    failures.append((position, kept(error, source)))
                 end = time.perf_counter()
             read += middle - begin
             decode += end - middle

@@ -93,3 +93,52 @@ def test_decoding_takes_no_more_than_is_counted(tmp_path: Path, kind: str) -> No
     done = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     assert 0 < int(done.stdout) <= decode_bytes(PreprocessSpec(max_pixels=SIDE * SIDE))
+
+
+COUNT = 8
+CUT = """
+import io, sys
+from PIL import Image
+from penstock.engine.embedders import parse_embedder
+from penstock.engine.jobs.local import LocalPreprocessor
+from penstock.errors import TruncatedError
+from penstock.preprocess import PreprocessPool, preset
+
+def most(pid, name):
+    return next(int(line.split()[1]) << 10 for line in open(f"/proc/{pid}/status") if line.startswith(name))
+
+def check(process, pid, data, count):
+    small = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(small, "PNG")
+    process([small.getvalue()]).release()
+    before = most(pid, "VmRSS")
+    failures = process([data] * count).failures
+    assert [type(error) for _, error in failures] == [TruncatedError] * count
+    print(most(pid, "VmHWM") - before)
+
+where, data, count = sys.argv[1], open(sys.argv[2], "rb").read(), int(sys.argv[3])
+spec = preset("imagenet", size=32)
+if where == "a worker":
+    with PreprocessPool(spec, workers=1, batch_size=count) as pool:
+        pool.start_in_hub()
+        check(pool.process, pool.pids[0], data, count)
+        pool.stop_in_hub()
+else:
+    embedder = parse_embedder("gist:32")
+    embedder.open(spec, count)
+    check(LocalPreprocessor(spec, count, embedder).process, "self", data, count)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["a worker", "this process"])
+def test_pictures_that_fail_are_let_go_of(where: str, tmp_path: Path) -> None:
+    """An error is kept until its batch is done; the picture and the file that it met are not."""
+    whole = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(whole, "PNG")
+    path = tmp_path / "cut.png"
+    path.write_bytes(whole.getvalue()[:-100])
+    command = [sys.executable, "-c", CUT, where, str(path), str(COUNT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 3 * 4000 * 4000 * 4

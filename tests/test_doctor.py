@@ -220,6 +220,25 @@ def test_the_limits_of_a_container_are_read(
     assert machine.memory_limit(tmp_path) == limit
 
 
+@pytest.mark.parametrize(
+    ("folder", "limit", "used", "idle"),
+    [
+        (".", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_what_a_container_has_in_use_cannot_be_had(
+    tmp_path: Path, folder: str, limit: str, used: str, idle: str
+) -> None:
+    """But for file pages, which the kernel gives back."""
+    place = tmp_path / folder
+    place.mkdir(exist_ok=True)
+    (place / limit).write_text(f"{100 * 2**20}\n")
+    (place / used).write_text(f"{90 * 2**20}\n")
+    (place / "memory.stat").write_text(f"anon 5\n{idle} {30 * 2**20}\nother 7\n")
+    assert machine.memory_available(tmp_path) == 40 * 2**20
+
+
 def test_a_container_with_less_time_than_cores_is_told_how_many_workers_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Affinity does not show such a limit, and one worker per core would be too many."""
     monkeypatch.setattr(doctor_checks, "usable_cores", lambda: 16)

@@ -55,6 +55,30 @@ def test_every_place_can_be_named_from_another_folder(here: Path, monkeypatch: p
     assert (config.mode, config.workers, config.job) == ("overwrite", 3, here / "job")
 
 
+def test_settings_are_those_of_the_latest_run(here: Path) -> None:
+    """A limit that was too low is not what `penstock resume` comes back with."""
+    begin("pictures", memory="8GiB", workers=1)
+    begin("pictures", memory="12GiB")
+    config, _ = begun_with(read_status(here / "job"), update=False)
+    assert (config.memory, config.workers) == (12 * 2**30, None)
+
+
+def test_a_job_that_is_refused_leaves_no_folder(here: Path) -> None:
+    """There is nothing to go on with."""
+    with pytest.raises(ConfigError, match="no_such_module"):
+        begin("pictures", embedder="python:no_such_module:embed")
+    assert not (here / "job").exists()
+
+
+@pytest.mark.parametrize("option", ["--update", "--accept-changes"])
+def test_what_is_about_the_books_is_refused_where_none_are_kept(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would do nothing."""
+    assert main(["embed", "pictures", "--to", "rows.db", option]) == 2
+    assert "--job" in capsys.readouterr().err
+
+
 def test_the_file_of_a_model_is_named_from_the_root(here: Path) -> None:
     """With its options."""
     config = ServiceConfig(to="rows.db", embedder="onnx:models/clip.onnx?threads=2")

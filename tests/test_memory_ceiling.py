@@ -77,9 +77,9 @@ def test_what_is_no_size_is_refused(said: Any) -> None:
 # -- what it consists of -------------------------------------------------------------------------------------
 
 
-def ceiling(**values: Any) -> Ceiling:
+def ceiling(entries: int | None = None, **values: Any) -> Ceiling:
     config = ServiceConfig(**{"to": "http://localhost:19530", **values})
-    return ceiling_of(make_plan(config), config)
+    return ceiling_of(make_plan(config), config, entries)
 
 
 def part(whole: Ceiling, name: str) -> Part:
@@ -124,7 +124,7 @@ MORE: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", MORE, ids=lambda change: next(iter(change)))
 def test_what_takes_more_raises_the_ceiling(change: dict[str, Any]) -> None:
     """Each setting that costs memory is in the figure."""
-    base = {"workers": 2, "embedder": "gist", "threads": 0}
+    base: dict[str, Any] = {"workers": 2, "embedder": "gist", "threads": 0}
     assert ceiling(**{**base, **change}).total > ceiling(**base).total
 
 
@@ -270,6 +270,25 @@ def test_a_sample_above_the_ceiling_names_who_took_it(name: str, side: str, capl
             keeper.look(sample(**{name: 20 * GIB}))
     (said,) = caplog.messages
     assert f"most of it by the {side}" in said
+
+
+def test_rows_that_are_in_the_store_already_are_said_not_to_be_counted(tmp_path: Path) -> None:
+    """Milvus Lite holds them too, and nobody has counted them."""
+    (tmp_path / "full.db").mkdir()
+    said = "rows of others in the store"
+    assert said in ceiling(entries=7, to=str(tmp_path / "full.db")).uncounted
+    assert said not in ceiling(entries=7, to=str(tmp_path / "new.db")).uncounted
+
+
+@pytest.mark.slow
+def test_a_stream_with_settings_of_its_own_keeps_the_limit(photos: list[Path], tmp_path: Path) -> None:
+    """They win over what was fitted, but not over the memory."""
+    settings: dict[str, Any] = {"to": str(tmp_path / "a.db"), "max_pixels": 1_000_000, "max_file_bytes": "8MiB"}
+    with ImageEmbeddingPipeline(memory="900MiB", **settings) as pipeline:
+        with pytest.raises(ConfigError, match="900 MiB is too little for 9 workers"):
+            pipeline.insert_images_streaming(photos[:2], num_preprocess_workers=9)
+        assert len(pipeline.insert_images_streaming(photos[:2], batch_size=2, num_preprocess_workers=1)) == 2
+        assert pipeline.ceiling.settings["batch_size"] == 2
 
 
 @pytest.mark.slow

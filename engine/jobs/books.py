@@ -8,7 +8,7 @@ writes over itself. Only what was in flight is done twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -50,11 +50,12 @@ class JobBooks:
         self, config: ServiceConfig, plan: Plan, source: FileSource, interrupt: Interrupt | None = None
     ) -> None:
         assert config.job is not None
+        here, settings = fingerprints(config, plan, source), settings_of(config, source)  # may refuse: no folder then
         self._folder = JobFolder.create_or_open(config.job)
         self._synced = time.monotonic()
         try:
             with suppress(ListingInterruptedError):
-                self._begin(config, plan, source, lambda: interrupt is not None and interrupt.requested)
+                self._begin(config, here, settings, source, lambda: interrupt is not None and interrupt.requested)
             self._before = self._folder.counts
             self._attempts = _attempts_in(dead_letters_path(config))
         except BaseException:
@@ -165,9 +166,15 @@ class JobBooks:
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 
-    def _begin(self, config: ServiceConfig, plan: Plan, source: FileSource, stopped: Callable[[], bool]) -> None:
+    def _begin(
+        self,
+        config: ServiceConfig,
+        here: Mapping[str, str],
+        settings: dict[str, Any],
+        source: FileSource,
+        stopped: Callable[[], bool],
+    ) -> None:
         """Refuse to go on with another job's books, and see to the listing."""
-        here, settings = fingerprints(config, plan, source), settings_of(config, source)
         different = self._folder.check(here)
         if different and not config.accept_changes:
             raise ConfigError(
@@ -180,8 +187,8 @@ class JobBooks:
             self._folder.write_snapshot(entries_of(source, stopped))
         elif config.update or any(change.name == "source" for change in different):
             self._folder.renew_snapshot(entries_of(source, stopped))
-        if different:  # behind the listing: a source that is accepted has been listed
-            self._folder.accept(here, settings)
+        if different or settings != self._folder.card.settings:  # those of the latest run are what `resume` takes
+            self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
 
 
 def _attempts_in(path: Path) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from ...preprocess.footprint import ANCESTOR_BYTES, worker_bytes
@@ -17,6 +18,7 @@ from ...sinks import parse_uri
 from ..config import ServiceConfig
 from ..machine import cores
 from ..wording import size
+from .places import bulk_folder
 from .plan import Plan
 from .store import is_bulk, rows_per_write
 
@@ -159,9 +161,17 @@ def ceiling_of(plan: Plan, config: ServiceConfig, entries: int | None = None, le
         uncounted.append(f"what {plan.embedder.name} takes in {where}")
     if store is not None and entries is None:
         uncounted.append(f"the rows of {store.name}")
+    elif store is not None and _is_there(config):
+        uncounted.append("rows of others in the store")
     settings = {"workers": workers, "batch_size": config.batch_size, "insert_batch_size": rows, "slots": slots}
     parts = (*shared, *(part for part in (model, store) if part is not None))
     return Ceiling(parts, tuple(uncounted), config.memory, settings)
+
+
+def _is_there(config: ServiceConfig) -> bool:
+    """Whether there is something already where the rows go, on this machine."""
+    folder = bulk_folder(config)
+    return (Path(parse_uri(config.to or "").address) if folder is None else folder).exists()
 
 
 def layout_of(plan: Plan, rows: int) -> SlotLayout:

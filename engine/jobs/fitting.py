@@ -59,6 +59,21 @@ def fitted(
     raise ConfigError(_too_little(ceiling(least), config, limit))
 
 
+def allowed(plan: Plan, config: ServiceConfig) -> Ceiling:
+    """What a configuration takes at most that is not to be changed any more.
+
+    Raises:
+        ConfigError: more than its ``memory``; the message has the parts.
+    """
+    found = ceiling_of(plan, config)
+    if config.memory is not None and found.total > config.memory:
+        raise ConfigError(
+            f"memory: {size(config.memory)} is too little for {config.workers or cores()} workers and batches of"
+            f" {config.batch_size}, which take up to {size(found.total)}:\n{found.table()}"
+        )
+    return found
+
+
 def _options(plan: Plan, config: ServiceConfig) -> dict[str, list[int]]:
     """What each setting may become, the best first."""
     workers = config.workers or cores()

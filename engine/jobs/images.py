@@ -89,6 +89,11 @@ def run_job(
             that is known.
     """
     begin = time.monotonic()
+    for name in ("update", "accept_changes"):
+        if getattr(config, name) and config.job is None:
+            raise ConfigError(
+                f"{name}: is about the books of a job, and there are none; they are kept with job=DIR (--job)"
+            )
     with ExitStack() as stack:
         pipeline = stack.enter_context(ImageEmbeddingPipeline(config))
         books = None

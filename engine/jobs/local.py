@@ -15,6 +15,7 @@ import numpy as np
 
 from ...errors import ItemError
 from ...preprocess import PreprocessSpec, Row, Source, Timings
+from ...preprocess.failures import kept
 from ..embedders import ArrayView, Embedder
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class LocalPreprocessor:
                 placed = preprocessor.load(position, source)
                 rows.append(Row(position, placed.width, placed.height))
             except ItemError as error:
-                failures.append((position, error))
+                failures.append((position, kept(error, source)))
         middle = time.perf_counter()
         if rows:
             preprocessor.run(view.pixels, [row.position for row in rows])

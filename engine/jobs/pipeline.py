@@ -22,7 +22,7 @@ from ..config import ServiceConfig
 from .batches import JobValues, Picture, Written
 from .books import JobBooks
 from .ceiling import Ceiling, ceiling_of
-from .fitting import fitted
+from .fitting import allowed, fitted
 from .graphs import Ends, in_turn, overlapped, streaming
 from .inputs import as_source, batched, pictures_of
 from .keeping import Keeper
@@ -432,6 +432,8 @@ class ImageEmbeddingPipeline:
 
     def _started_pool(self, size: int, workers: int | None) -> PreprocessPool:
         changed = self.config.model_copy(update={"batch_size": size, "workers": workers or self.config.workers})
+        if changed != self.config:
+            self._ceiling = allowed(self._plan, changed)
         if self._plan.embedder.runs != "worker":
             self._open_embedder(size)
         return self._pool.started(self._plan, changed)

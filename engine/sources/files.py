@@ -1,4 +1,5 @@
-"""Pictures on disk: folders, files, globs and lists of paths, in a fixed order, in constant memory."""
+"""Pictures on disk: folders, files, globs and lists of paths, in a fixed order, in constant memory but for the names
+of one folder, about 270 bytes each while it is listed."""
 
 from __future__ import annotations
 
