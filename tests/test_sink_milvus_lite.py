@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,9 +46,15 @@ def sink(path: str) -> Iterator[MilvusSink]:
 
 
 def server_of(sink: MilvusSink) -> int:
-    """The process of the sink's server."""
-    (pid,) = (child.pid for child in psutil.Process().children() if sink.uri in child.cmdline())
-    return pid
+    """The process of the sink's server; of one that has just been killed, its successor."""
+    pause, deadline = threading.Event(), time.monotonic() + 30.0
+    while True:
+        for child in psutil.Process().children():
+            with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+                if sink.uri in child.cmdline():
+                    return child.pid
+        assert time.monotonic() < deadline, "there is no server"
+        pause.wait(0.02)
 
 
 def wait_for_end(pid: int, seconds: float = 30.0) -> bool:
