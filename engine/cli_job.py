@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ConfigError, SourceError
+from .cli_options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_as_options
 from .cli_outcome import OK, complain, say
 from .cli_run import run_and_tell
 from .config import ServiceConfig
@@ -28,11 +30,20 @@ Examples:
   penstock status photos-job
   penstock status photos-job --json | jq .counts.remaining"""
 
+_RESUME_EXAMPLES = """\b
+Examples:
+  penstock resume photos-job
+  penstock resume photos-job --workers 1 --memory 2GiB
+  penstock resume photos-job --update
+
+Source, store, embedder and pixels are the job's own: they are no options here."""
+
 _RETRY_EXAMPLES = """\b
 Examples:
   penstock retry photos-job
   penstock retry photos-job --stage embed
   penstock retry photos-job --error ReadError
+  penstock retry photos-job --error TooLargeError --max-pixels 150000000
 
 How often an item was tried is counted on in its dead letter. What the job has not done yet goes
 on, too."""
@@ -57,28 +68,31 @@ def status(folder: Path, as_json: bool) -> int:
     return OK
 
 
-@click.command(short_help="Go on with a job where it was.")
+@click.command(cls=JobCommand, epilog=_RESUME_EXAMPLES, short_help="Go on with a job where it was.")
 @_folder
-@click.option("--update", is_flag=True, help="Look at the source again: new and changed files are done too.")
-def resume(folder: Path, update: bool) -> int:
-    """Go on with a job where it was, however it ended. Settings are those it was begun with; a token is not kept: it
-    is read from MILVUS_TOKEN.
+@setting_options(*RUN_FIELDS)
+def resume(folder: Path, **options: Any) -> int:
+    """Go on with a job where it was, however it ended. Settings are those of its last run, unless an option says
+    otherwise; a token is not kept: it is read from MILVUS_TOKEN.
 
-    The command it was begun with, given again, does the same.
+    The command the job was begun with, given again, goes on, too.
     """
-    return run_and_tell(*_begun(folder, update))
+    return run_and_tell(*_begun(folder, options))
 
 
-@click.command(epilog=_RETRY_EXAMPLES, short_help="Try again what a job could not do.")
+@click.command(cls=JobCommand, epilog=_RETRY_EXAMPLES, short_help="Try again what a job could not do.")
 @_folder
 @click.option("--stage", type=click.Choice(_STAGES), help="Only what failed there.")
 @click.option("--error", metavar="E", help="Only what failed with this error, e.g. ReadError.")
-def retry(folder: Path, stage: str | None, error: str | None) -> int:
-    """Try again what a job could not do: its dead letters, or some of them."""
+@setting_options(*(field for field in RUN_FIELDS if field != "update"))
+def retry(folder: Path, stage: str | None, error: str | None, **options: Any) -> int:
+    """Try again what a job could not do: its dead letters, or some of them. Settings are those of its last run, unless
+    an option says otherwise.
+    """
     from .jobs.letters import latest_letters, undo_dead
     from .journal import JobFolder
 
-    config, source = _begun(folder, update=False)
+    config, source = _begun(folder, options)
     chosen = None
     if stage is not None or error is not None:
         chosen = {
@@ -98,20 +112,27 @@ def retry(folder: Path, stage: str | None, error: str | None) -> int:
     return run_and_tell(config, source)
 
 
-def _begun(folder: Path, update: bool) -> tuple[ServiceConfig, FileSource]:
-    """What a job was begun with, to go on with it. Its sources are looked at where they will be read.
+def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, FileSource]:
+    """What a job was begun with, to go on with it, under the options. Its sources are looked at where they will be
+    read.
 
     Raises:
-        ConfigError: there is no job, it died before it knew, or something that is not kept is needed.
+        ConfigError: there is no job, it died before it knew, something that is not kept is needed, or a value is not
+            allowed.
     """
     from .jobs.identity import begun_with
     from .journal import read_status
+    from .render import check_report_path
 
     _need_job(folder)
     try:
-        return begun_with(read_status(folder), update=update)
+        with spelled_as_options():
+            config, source = begun_with(read_status(folder), **given_of(options))
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
+    if config.report is not None:
+        check_report_path(config.report)
+    return config, source
 
 
 def _resume(folder: Path) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
-from .config import ServiceConfig
+from .config import PER_RUN, ServiceConfig
 from .config_errors import spelled
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -20,6 +21,8 @@ SECTIONS = frozenset({"async_pipeline"})
 FIELDS = tuple(name for name in ServiceConfig.model_fields if name not in SECTIONS)
 """Every field that is an option of ``embed``."""
 
+RUN_FIELDS = tuple(name for name in FIELDS if name in PER_RUN)
+"""Every field that is an option of ``resume`` and ``retry``."""
 
 _FLAGS = {
     "append": "Keep the rows that are there; a picture that is among them is written over. This is the default.",
@@ -50,14 +53,46 @@ def setting_options(*fields: str) -> Callable[[_Command], _Command]:
     return add
 
 
+class JobCommand(click.Command):
+    """A command that goes on with a job: what its first command chose is no option, and is said to be none."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click.
+
+        Raises:
+            click.UsageError: an option that the job was begun with; the message says why it is none here.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            named = error.option_name
+            if not any(named in option_name(field).split("|") for field in FIELDS if field not in PER_RUN):
+                raise
+            raise click.UsageError(
+                f"{named}: belongs to what the job was begun with, which a later run may not change (penstock status"
+                " shows it). Take another --job folder for another job, or the first command with --accept-changes",
+                ctx,
+            ) from error
+
+
+def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were given on the command line, with their values."""
+    return {field: value for field, value in _joined(options).items() if value is not None}
+
+
+def spelled_as_options() -> AbstractContextManager[None]:
+    """While the block runs, fields are called by their options, also later by a configuration that is made in it."""
+    return spelled({field: option_name(field) for field in FIELDS})
+
+
 def configured(file: str | None, options: Mapping[str, Any]) -> ServiceConfig:
     """The configuration of a file and of what was given on the command line, which wins.
 
     Raises:
         ConfigError: a value is not allowed; it is called as the user spelled it.
     """
-    given = {field: value for field, value in _joined(options).items() if value is not None}
-    with spelled({field: option_name(field) for field in given}):
+    given = given_of(options)
+    with spelled_as_options():
         return ServiceConfig.from_yaml(file, **given) if file else ServiceConfig(**given)
 
 

@@ -50,6 +50,16 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Values laid under what the user sets."""
 
+PER_RUN: Final = frozenset(
+    {
+        *("workers", "batch_size", "slots", "insert_batch_size", "memory", "threads", "devices", "decoder", "sandbox"),
+        *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_file_bytes"),
+        *("progress", "report", "wait_index", "token", "update", "accept_changes"),
+    }
+)
+"""Fields that may differ from run to run of one job: how it is done and shown, not what. The fingerprints of a job (see
+``jobs.identity``) depend on none of them; they are the options of ``penstock resume`` and ``retry``."""
+
 _POLICIES: Final[Mapping[Stage, Policy]] = {"preprocess": Retry(), "embed": Retry(), "insert": Skip()}
 """For failures of which the user says nothing. A sink tries again by itself."""
 

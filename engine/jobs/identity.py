@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...sinks import parse_uri
-from ..config import ServiceConfig
+from ..config import PER_RUN, ServiceConfig
 from ..journal import Difference, Status
 from ..sources import STDIN, FileSource
 from .places import bulk_folder
@@ -53,28 +53,30 @@ def settings_of(config: ServiceConfig, source: FileSource) -> dict[str, Any]:
     }
 
 
-def begun_with(found: Status, *, update: bool) -> tuple[ServiceConfig, FileSource]:
+def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, FileSource]:
     """What `settings_of` was made of, to go on with a job. The source is looked at if it has to be read.
 
     Args:
         found: the job.
-        update: whether its source is to be listed again.
+        **given: settings for this run (`PER_RUN`), which win over those of the run before.
 
     Raises:
-        ConfigError: the job does not know what it was begun with, or it needs what is not kept: a token, or a list that
-            came on standard input.
+        ConfigError: the job does not know what it was begun with, a setting is not allowed, or the job needs what is
+            not kept: a token, or a list that came on standard input.
         SourceError: the source has to be read and is not there.
     """
+    if fixed := sorted(given.keys() - PER_RUN):
+        raise ConfigError(f"{fixed[0]}: belongs to what the job was begun with, and a later run may not change it")
     settings = found.settings
     if "config" not in settings:
         raise ConfigError(f"the job in {found.path} ended before it began: start it again with penstock embed")
-    sources, reads = settings["sources"], update or not found.listed
+    sources, reads = settings["sources"], bool(given.get("update")) or not found.listed
     if reads and STDIN in sources:
         raise ConfigError(
             f"the job in {found.path} has its list from standard input (-), which cannot be read again: pipe the list"
-            " into the command that it was begun with" + (" and add --update" * update)
+            " into the command that it was begun with" + (" and add --update" * bool(given.get("update")))
         )
-    config = ServiceConfig(**settings["config"], job=Path(found.path), update=update)
+    config = ServiceConfig(**{**settings["config"], **given}, job=Path(found.path))
     if settings["token"] and config.token is None:
         raise ConfigError(
             f"the job in {found.path} was begun with a token for {config.to}, and tokens are not kept: set MILVUS_TOKEN"
