@@ -80,8 +80,13 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def draining(interrupt: Interruptible) -> Generator[None]:
-    """While the block runs, the first SIGINT or SIGTERM asks to finish what is in flight, the second leaves at once."""
+def draining(interrupt: Interruptible, announce: Callable[[str], None]) -> Generator[None]:
+    """While the block runs, the first SIGINT or SIGTERM asks to finish what is in flight, the second leaves at once.
+
+    Args:
+        interrupt: what is asked.
+        announce: says so to the user; called in the signal handler.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -94,8 +99,7 @@ def draining(interrupt: Interruptible) -> Generator[None]:
             _leave()
         asked = True
         interrupt.request()
-        # Not print: the signal may have come in the middle of one, whose buffer is not to be entered again.
-        os.write(2, b"\npenstock: finishing what is in flight; once more (Ctrl-C) to leave at once\n")
+        announce("penstock: finishing what is in flight; once more (Ctrl-C) to leave at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -108,7 +112,7 @@ def draining(interrupt: Interruptible) -> Generator[None]:
 def _leave() -> None:
     """At once: workers see the end of their sockets and go, the next start sweeps what is left of shared memory."""
     if os.isatty(2):
-        os.write(2, b"\x1b[?25h")  # the live table hides the cursor
+        os.write(2, b"\x1b[?25h\n")  # the live table hides the cursor, and has it at the end of its last line
     os._exit(INTERRUPTED)
 
 

@@ -39,7 +39,7 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     progress = make_progress(config.progress, lambda: source.total() if config.job is None else remaining)
     if config.progress != "none" and config.job is None:  # the books of a job have counted
         source.count()
-    with draining(interrupt):
+    with draining(interrupt, progress.announce):
         try:
             report = run_job(config, source, watcher=progress, interrupt=interrupt, begins=begins)
         except PipelineFailure as failure:
@@ -62,8 +62,8 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
         if books:
             say(f"job: {_told(books)}")
     if interrupt.requested:
-        again = _resume(config) if books else "the same command does the rest (what is written is written over)"
-        complain(f"interrupted; to go on: {again}" if books else f"interrupted: {again}")
+        again = "the same command does all of it again (rows are written over); add --job DIR to go on where it was"
+        complain(f"interrupted; to go on: {_resume(config)}" if books else f"interrupted: {again}")
         return INTERRUPTED
     return OK
 

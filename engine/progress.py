@@ -6,8 +6,10 @@ Standard output is left to the result, so ``penstock embed ... --progress json >
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TextIO
 
 from .render import report_json
@@ -33,6 +35,10 @@ class Progress(Protocol):
 
     def update(self, report: Report) -> None:
         """Show how things are."""
+        ...
+
+    def announce(self, text: str) -> None:
+        """Say something that stays, now. May be called by a signal handler in the middle of ``update``."""
         ...
 
     def close(self, report: Report | None = None) -> None:
@@ -75,7 +81,15 @@ def eta(report: Report, total: int | None) -> float | None:
     return max(0, total - finished) * (report.accounting.written / finished) / last.rate
 
 
-class Quiet:
+class _Unpainted:
+    """Progress that holds no part of the screen: whatever else is said can be written beside it."""
+
+    def announce(self, text: str) -> None:
+        """A line of its own, past every buffer: the signal may have come in the middle of a ``print``."""
+        os.write(2, f"\n{text}\n".encode())
+
+
+class Quiet(_Unpainted):
     """Nothing."""
 
     interval: float = 60.0
@@ -87,7 +101,7 @@ class Quiet:
         """Show nothing."""
 
 
-class PlainLines:
+class PlainLines(_Unpainted):
     """One line every few seconds, for logs."""
 
     interval: float = 5.0
@@ -114,7 +128,7 @@ class PlainLines:
         return f"[{duration(report.seconds)}] {summary(report, self._total())} | {' | '.join(stages)}"
 
 
-class JsonLines:
+class JsonLines(_Unpainted):
     """One JSON object a second, for machines: the report so far, with ``event``, ``total`` and ``eta_seconds``."""
 
     interval: float = 1.0
@@ -133,8 +147,8 @@ class JsonLines:
         """The report is the last object, on standard output."""
 
 
-class LiveTable:
-    """A table that is painted over, and gone at the end."""
+class LiveTable(_Unpainted):
+    """A table that is painted over, and gone at the end. What is announced stands above it, and stays."""
 
     interval: float = 0.25
     _COLUMNS: ClassVar = ("stage", "done", "now", "mean", "busy", "waiting", "failed")
@@ -143,23 +157,56 @@ class LiveTable:
         self._stream = stream
         self._total = total
         self._live: Live | None = None
+        self._painting = False
+        self._announced: list[str] = []
 
     def update(self, report: Report) -> None:
         """Paint."""
-        from rich.console import Console
-        from rich.live import Live
+        with self._paints():
+            if self._live is None:
+                from rich.console import Console
+                from rich.live import Live
 
-        if self._live is None:
-            self._live = Live(console=Console(file=self._stream), auto_refresh=False, transient=True)
-            self._live.start()
-        self._live.update(self._picture(report), refresh=True)
+                self._live = Live(console=Console(file=self._stream), auto_refresh=False, transient=True)
+                self._live.start()
+            self._live.update(self._picture(report), refresh=True)
+
+    def announce(self, text: str) -> None:
+        """Above the table: at once, or when what is being painted just now is there."""
+        if self._painting:
+            self._announced.append(text)
+        elif self._live is None:
+            super().announce(text)
+        else:
+            with self._paints():
+                self._announced.append(text)
 
     def close(self, report: Report | None = None) -> None:
         """Wipe."""
         del report  # it is printed by whoever asked for the job
+        with self._paints():
+            pass  # what could not be said before
         live, self._live = self._live, None
         if live is not None:
             live.stop()
+
+    @contextmanager
+    def _paints(self) -> Generator[None]:
+        """The terminal is ours while the block runs; behind it, what was announced is said."""
+        self._painting = True
+        try:
+            yield
+            # A signal amid another print on this terminal: rich keeps its text for the next one.
+            with suppress(RuntimeError):
+                self._say()
+        finally:
+            self._painting = False
+
+    def _say(self) -> None:
+        while self._announced and self._live is not None:
+            from rich.text import Text
+
+            self._live.console.print(Text(self._announced.pop(0)))
 
     def _picture(self, report: Report) -> RenderableType:
         from rich.console import Group

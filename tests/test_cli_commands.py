@@ -405,7 +405,7 @@ def test_the_first_interrupt_lets_the_job_finish_what_it_holds(pictures: Path, f
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 130
     assert "finishing what is in flight" in done.stderr
-    assert "the same command does the rest" in done.stderr
+    assert "the same command does all of it again" in done.stderr
     assert "read 2 = written 2" in done.stdout
 
 
