@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -40,10 +41,11 @@ class Outlet:
         self._mailbox = mailbox
         self._items: deque[Entry] = deque()
         self._lock = threading.RLock()
-        self._readers: list[threading.Lock] = []  # each is released to wake the reader that waits for it
+        self._readers: set[threading.Lock] = set()  # each is released to wake the reader that waits for it
         self._putters: deque[Seat] = deque()
         self._ended = False
         self._accepted = 0
+        self._discarded = 0
         self.full = Stopwatch()
         self._full_since: float | None = None
         self._area = 0.0
@@ -91,6 +93,25 @@ class Outlet:
             self._ended = True
             self._wake_readers()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will come any more."""
+        return self._ended
+
+    def discard(self, give_back: Callable[[Any], object]) -> None:
+        """Nobody will read what is here: give it back. In the books it stays in flight. From any thread."""
+        while (entry := self._next_unread()) is not None:
+            give_back(entry.value)
+
+    def _next_unread(self) -> Entry | None:
+        with self._lock:
+            if not self._items:
+                return None
+            self._tick()
+            entry = self._items.popleft()
+            self._discarded += entry.units
+            return entry
+
     def _room(self) -> None:
         if self._putters:
             self._putters[0].call()
@@ -115,16 +136,20 @@ class Outlet:
                     return self._pop().value
                 if self._ended:
                     return ENDED
+                remaining = _LOOK_UP if deadline is None else deadline - monotonic()
+                if remaining <= 0:
+                    raise TimeoutError(f"no item arrived within {timeout} s; it is not lost: read again")
                 bell = threading.Lock()
                 bell.acquire()
-                self._readers.append(bell)
-            remaining = _LOOK_UP if deadline is None else deadline - monotonic()
-            if remaining <= 0:
-                raise TimeoutError(f"no item arrived within {timeout} s; it is not lost: read again")
-            bell.acquire(timeout=min(remaining, _LOOK_UP))
+                self._readers.add(bell)
+            try:
+                bell.acquire(timeout=min(remaining, _LOOK_UP))
+            finally:
+                with self._lock:
+                    self._readers.discard(bell)
 
     def _wake_readers(self) -> None:
-        # All of them: one may have left meanwhile, and its news must not be lost with it.
+        # All of them: one may be leaving, and its news must not be lost with it.
         while self._readers:
             self._readers.pop().release()
 
@@ -148,9 +173,9 @@ class Outlet:
         self._since = now
 
     def books(self) -> tuple[int, int, int, int, float]:
-        """Units accepted, delivered and waiting; items waiting; mean fill (0..1). One consistent view, any thread."""
+        """Units accepted, delivered and in flight; items waiting; mean fill (0..1). One consistent view, any thread."""
         with self._lock:
-            waiting = sum(entry.units for entry in self._items)
+            waiting = sum(entry.units for entry in self._items) + self._discarded
             now = perf_counter()
             area = self._area + len(self._items) * (now - self._since)
             fill = min(area / max(now - self._began, 1e-9) / self.size, 1.0)

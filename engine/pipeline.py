@@ -69,12 +69,14 @@ class Pipeline:
             self._started = True
             self._runtime.start()
 
-    def stop(self, *, timeout: float | None = None) -> None:
+    def stop(self, *, timeout: float | None = None, discard: bool = False) -> None:
         """End it, early if need be. Idempotent. What is in the sink stays readable; no thread remains.
 
         Args:
             timeout: seconds that running operations get to end (default 1). Threads of operations that take longer are
                 abandoned with a warning that names the stage.
+            discard: nobody will read what is in the sink: it is given to `ValueModel.discard`, as is all else that is
+                left over. For values that own resources.
 
         Raises:
             PipelineFailure: it has failed and nobody has seen that yet. Raised once.
@@ -85,7 +87,7 @@ class Pipeline:
         if not self._started:
             self._runtime.outlet.end()
             return
-        self._runtime.request_stop(grace)
+        self._runtime.request_stop(grace, discard=discard)
         if not self._runtime.join(grace + _MARGIN):
             _logger.warning("%s did not end within %.0f s: a green operation blocks its hub", self, grace + _MARGIN)
         failure = self._runtime.failure()
@@ -94,11 +96,12 @@ class Pipeline:
             raise failure
 
     @contextmanager
-    def auto_stop(self, *, timeout: float | None = None) -> Generator[Self]:
+    def auto_stop(self, *, timeout: float | None = None, discard: bool = False) -> Generator[Self]:
         """Start it, and stop it at the end of the ``with`` block.
 
         Args:
             timeout: as for `stop`.
+            discard: as for `stop`.
 
         Raises:
             RuntimeError: as `start`.
@@ -109,12 +112,12 @@ class Pipeline:
             yield self
         except BaseException as error:
             try:
-                self.stop(timeout=timeout)
+                self.stop(timeout=timeout, discard=discard)
             except PipelineFailure as failure:
                 told = "; ".join(f"{type(cause).__name__}: {cause}" for cause in failure.exceptions)
                 error.add_note(f"the pipeline had failed, too: {told}")
             raise
-        self.stop(timeout=timeout)
+        self.stop(timeout=timeout, discard=discard)
 
     def drain(self, *, timeout: float | None = None) -> None:
         """Stop reading the source and let what is in flight finish. Returns at once: go on reading until the end.
@@ -208,6 +211,6 @@ class _Items:
 
 
 def _forget(runtime: Runtime, pid: int) -> None:
-    """Stop what nobody holds any more. Runs wherever the garbage collector does, so it does not wait."""
+    """Stop what nobody holds, and so nobody can read. Runs wherever the garbage collector does, so it does not wait."""
     if os.getpid() == pid and not sys.is_finalizing():
-        runtime.request_stop(0.0)
+        runtime.request_stop(0.0, discard=True)

@@ -66,7 +66,7 @@ class Runtime:
         self._message = ""
         self._failed: list[Node] = []
         self._over, self._quiet = Event(self.hub), Event(self.hub)
-        self._stop_wish = False
+        self._stop_wish = self._discards = False
         self._drain_wish: tuple[float | None] | None = None
         self._grace = GRACE
         self._alive = 0
@@ -94,12 +94,15 @@ class Runtime:
         # A forgotten pipeline must not keep working while the interpreter goes down around it.
         atexit.register(self._at_exit)
 
-    def request_stop(self, grace: float | None = None) -> None:
-        """Ask the thread to end early; running operations get `grace` seconds."""
+    def request_stop(self, grace: float | None = None, *, discard: bool = False) -> None:
+        """Ask the thread to end early; operations get `grace` seconds. `discard`: see `Pipeline.stop`."""
         if grace is not None:
             self._grace = grace
         self._stop_wish = True
+        self._discards = self._discards or discard
         self.mailbox.post(self._halt)
+        if self.outlet.has_ended:  # else the thread sees the wish when it ends
+            self._discard_unread()
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait for the engine's thread to end; says whether it has. At once when called from that thread."""
@@ -156,6 +159,7 @@ class Runtime:
             self.outlet.end()
             running.pop(self.label, None)
             atexit.unregister(self._at_exit)
+            self._discard_unread()
 
     def _conduct(self) -> None:
         self.mailbox.open(self.hub)
@@ -300,6 +304,11 @@ class Runtime:
             if late:
                 _logger.warning("stage source: did not end within %.1f s; abandoned thread %s", self._grace, late[0])
         self.graph.discard_leftovers(self.values)
+        self._discard_unread()
+
+    def _discard_unread(self) -> None:
+        if self._discards:
+            self.outlet.discard(self.values.discard)
 
     def _end_threads(self, deadline: float) -> None:
         late = [*self.watch.end(), *self._places.close(max(deadline - monotonic(), 0.1))]

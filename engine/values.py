@@ -81,8 +81,9 @@ class ValueModel(Protocol):
 
     Each value the engine holds ends in exactly one way: it is emitted (delivered, or turned into what its operation
     returned), its `part` takes its place, or it is given to `discard`. Two exceptions, both after an early stop: what
-    waits in the sink stays readable, and what an abandoned operation still works on is never given back, for it may
-    still be written to.
+    waits in the sink stays readable, unless it is stopped with ``discard=True`` or forgotten (then it is discarded, by
+    the thread that stops it where the engine's own has ended), and what an abandoned operation still works on is never
+    given back, for it may still be written to.
     Lists made by `aggregate` are values like others: all methods see them.
     """
 
