@@ -198,7 +198,8 @@ class ServiceConfig(_Settings):
     """Look at the source again: new files join the job in --job, changed ones are done again."""
 
     accept_changes: bool = False
-    """Go on with the job in --job although source, pixels, embedder or store are not what it was begun with."""
+    """Go on with the job in --job although source, pixels, embedder or store are not what it was begun with; add to a
+    collection although its vectors are of another version of the pixels."""
 
     report: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE.json|FILE.html"})
     """Also write the report to this file."""

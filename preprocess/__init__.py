@@ -9,12 +9,13 @@ from .pool import PreprocessPool
 from .presets import PRESETS, preset
 from .protocol import Row, Source, Timings
 from .slot import SlotBatch
-from .spec import PreprocessSpec
+from .spec import PIXELS_VERSION, PreprocessSpec
 
 if TYPE_CHECKING:
     from .preprocessor import Preprocessor
 
 __all__ = [
+    "PIXELS_VERSION",
     "PRESETS",
     "PreprocessPool",
     "PreprocessSpec",

@@ -31,8 +31,9 @@ MAX_SIZE: Final = 1024
 PILLOW_HARD_LIMIT: Final = 178_956_970
 """Pixels; Pillow itself refuses more than twice its `MAX_IMAGE_PIXELS`, whatever we would allow."""
 
-# Goes into the fingerprint: raise it when the same settings begin to make other pixels.
-_PIXELS_VERSION: Final = 1
+PIXELS_VERSION: Final = 1
+"""Kept with jobs and collections: raise it when the same settings begin to make other pixels (docs/usage.md, "Versions
+of the pixels")."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class PreprocessSpec:
 
     def fingerprint(self) -> str:
         """16 hex digits that change when the settings do: kept with a job, which refuses to resume with another."""
-        text = json.dumps({"pixels": _PIXELS_VERSION, **self.to_json()}, sort_keys=True, separators=(",", ":"))
+        text = json.dumps({"pixels": PIXELS_VERSION, **self.to_json()}, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

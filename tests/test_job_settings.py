@@ -70,12 +70,9 @@ def test_a_job_that_is_refused_leaves_no_folder(here: Path) -> None:
     assert not (here / "job").exists()
 
 
-@pytest.mark.parametrize("option", ["--update", "--accept-changes"])
-def test_what_is_about_the_books_is_refused_where_none_are_kept(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_about_the_books_is_refused_where_none_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """It would do nothing."""
-    assert main(["embed", "pictures", "--to", "rows.db", option]) == 2
+    assert main(["embed", "pictures", "--to", "rows.db", "--update"]) == 2
     assert "--job" in capsys.readouterr().err
 
 

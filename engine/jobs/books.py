@@ -84,6 +84,12 @@ class JobBooks:
         renewed = (event.get("written", 0) for event in self._folder.events if event["event"] == "renewed")
         return self._before.written > 0 or any(renewed)
 
+    @property
+    def accepted_pixels(self) -> bool:
+        """Whether this run or an earlier one has accepted other pixels than the job was begun with."""
+        accepted = (event["changes"] for event in self._folder.events if event["event"] == "accepted")
+        return any(change["name"] == "preprocess" for changes in accepted for change in changes)
+
     def things(self) -> Iterator[Item | Filtered | Broken]:
         """What remains, in the order of the listing. What is no picture is recorded as it passes."""
         for ordinal, entry in self._folder.entries(Outcome.UNDONE):

@@ -14,7 +14,10 @@ from ..journal import Difference, Status
 from ..sources import STDIN, FileSource
 from .places import bulk_folder
 from .plan import Plan
-from .recipe import recipe_of
+from .recipe import recipe_of, version_of
+
+_VERSION = "version"
+"""Of the pixels, among their settings."""
 
 _UNSAID = {"token", "job", "update", "accept_changes"}
 """Settings that are a secret, or are about one run."""
@@ -27,7 +30,7 @@ def fingerprints(config: ServiceConfig, plan: Plan, source: FileSource) -> Mappi
     lists = any(spec == STDIN or spec.startswith("@") for spec in specs)
     return {
         "source": " ".join([*specs, *["--null"] * (source.null and lists)]),
-        "preprocess": json.dumps(recipe["pixels"], sort_keys=True),
+        "preprocess": json.dumps({**recipe["pixels"], _VERSION: version_of(recipe)}, sort_keys=True),
         "embedder": f"{plan.embedder.name} {recipe['model']}",
         "sink": f"{_store(config)} collection {config.collection}"
         + (f" partition {config.partition}" * bool(config.partition)),
@@ -129,7 +132,7 @@ def _change(change: Difference) -> str:
     """One difference; of pixels only the settings that differ."""
     there, here = change.there or "nothing", change.here or "nothing"
     if change.name == "preprocess" and change.there and change.here:
-        before, now = json.loads(there), json.loads(here)
+        before, now = ({_VERSION: version_of({}), **json.loads(said)} for said in (there, here))
         names = [name for name in now if before.get(name) != now[name]]
         there = ", ".join(f"{name} {before.get(name)}" for name in names)
         here = ", ".join(f"{name} {now[name]}" for name in names)

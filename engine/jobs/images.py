@@ -89,11 +89,8 @@ def run_job(
             that is known.
     """
     begin = time.monotonic()
-    for name in ("update", "accept_changes"):
-        if getattr(config, name) and config.job is None:
-            raise ConfigError(
-                f"{name}: is about the books of a job, and there are none; they are kept with job=DIR (--job)"
-            )
+    if config.update and config.job is None:
+        raise ConfigError("update: is about the books of a job, and there are none; they are kept with job=DIR (--job)")
     with ExitStack() as stack:
         pipeline = stack.enter_context(ImageEmbeddingPipeline(config))
         books = None
@@ -105,6 +102,8 @@ def run_job(
             pipeline.fit(books.counts.total, books.counts.dead)
         if books and books.begun:
             pipeline.keep_rows()
+        if books and books.accepted_pixels:
+            pipeline.accept_pixels()
         if interrupt and interrupt.requested:
             return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
         if books and books.finished:

@@ -296,6 +296,10 @@ class ImageEmbeddingPipeline:
         """What is in the store stays there, also where the configuration says ``overwrite``: it is this job's."""
         self.config = self.config.model_copy(update={"mode": "append"})
 
+    def accept_pixels(self) -> None:
+        """Add to a collection of another version of the pixels: that was accepted for the job."""
+        self.config = self.config.model_copy(update={"accept_changes": True})
+
     def stream(
         self,
         source: Iterable[Any],

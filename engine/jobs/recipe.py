@@ -6,10 +6,11 @@ Vectors of another model, or of pixels made otherwise, have distances that mean 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ...errors import CollectionMismatchError
-from ...preprocess import PreprocessSpec
+from ...preprocess import PIXELS_VERSION, PreprocessSpec
 from ..embedders import parse_embedder
 from .plan import Plan
 
@@ -30,13 +31,14 @@ _PIXELS = (
 
 
 def recipe_of(plan: Plan) -> str:
-    """JSON text: the embedder, its fingerprint, and the pixels it gets."""
+    """JSON text: the embedder, its fingerprint, the pixels it gets and the version of what makes them."""
     spec = plan.spec.to_json()
     return json.dumps(
         {
             "embedder": plan.embedder.spec,
             "model": plan.embedder.fingerprint,
             "pixels": {name: spec[name] for name in _PIXELS},
+            "pixels_version": PIXELS_VERSION,
         }
     )
 
@@ -55,7 +57,7 @@ def plan_of(recipe: str, plan: Plan) -> Plan:
 
 
 def check_recipe(recipe: str, plan: Plan, collection: str) -> None:
-    """Refuse to mix vectors. A collection that does not say how it was made is taken as it is.
+    """Refuse vectors made by other settings. A collection that does not say how it was made is taken as it is.
 
     Raises:
         CollectionMismatchError: the collection was made by another recipe; the message says what differs.
@@ -70,6 +72,34 @@ def check_recipe(recipe: str, plan: Plan, collection: str) -> None:
         f"collection {collection!r} holds vectors made otherwise: {'; '.join(wrong)}. Vectors of different making "
         "cannot be compared: choose another collection (--collection), or the settings it was made with"
     )
+
+
+def check_version(recipe: str, collection: str, *, accepted: bool) -> None:
+    """Refuse to add to vectors of another version of the pixels, unless that is accepted.
+
+    Raises:
+        CollectionMismatchError: it is not; the message says the ways on.
+    """
+    other = other_version(recipe)
+    if other and not accepted:
+        raise CollectionMismatchError(
+            f"collection {collection!r} holds {other}: some pictures would get other vectors than those there. Take a"
+            " new collection (--collection), make this one anew (--overwrite), or add to it with --accept-changes:"
+            " what is written stays as it is"
+        )
+
+
+def other_version(recipe: str) -> str | None:
+    """In words, that the vectors of a collection are of another version of the pixels; None if they are not."""
+    there = version_of(json.loads(recipe)) if recipe else PIXELS_VERSION
+    if there == PIXELS_VERSION:
+        return None
+    return f"version {there} of the pixels, and version {PIXELS_VERSION} is made now (docs/usage.md says what differs)"
+
+
+def version_of(recipe: Mapping[str, Any]) -> int:
+    """The version of the pixels. A recipe that says none is of the time before there was a second one."""
+    return int(recipe.get("pixels_version", 1))
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar
 
 from ...sinks import MilvusSink
 from ..config import ServiceConfig
 from .plan import Plan
-from .recipe import check_recipe, recipe_of
+from .recipe import check_recipe, check_version, other_version, recipe_of
 from .store import Store, make_store, reader
+
+_logger = logging.getLogger(__name__)
 
 _AnyStore = TypeVar("_AnyStore", MilvusSink, Store)
 
@@ -27,20 +31,21 @@ class Stores:
 
         Args:
             config: of the job.
-            plan: what makes the vectors; another recipe is refused.
+            plan: what makes the vectors; another recipe is refused, another version of the pixels unless accepted.
             name: of the collection.
             dimension: floats of a vector; asked when it is needed.
         """
         if name not in self._written:
             sink = make_store(config, name, dimension(), recipe_of(plan))
-            self._written[name] = _opened(sink, plan, name)
+            check = partial(check_version, collection=name, accepted=config.accept_changes)
+            self._written[name] = _opened(sink, plan, name, check)
         return self._written[name]
 
     def to_read(self, config: ServiceConfig, plan: Plan | None, name: str) -> MilvusSink:
         """A collection that must be there already: asking for one does not make it. Without a plan any recipe goes."""
         sink = self._written.get(name, self._read.get(name))
         if not isinstance(sink, MilvusSink):
-            sink = self._read[name] = _opened(reader(config, name), plan, name)
+            sink = self._read[name] = _opened(reader(config, name), plan, name, partial(_warn, name))
         return sink
 
     def close(self) -> None:
@@ -52,12 +57,19 @@ class Stores:
         self._written.clear()
 
 
-def _opened(sink: _AnyStore, plan: Plan | None, name: str) -> _AnyStore:
+def _opened(sink: _AnyStore, plan: Plan | None, name: str, check_version: Callable[[str], None]) -> _AnyStore:
     try:
         sink.open()
         if plan is not None:
             check_recipe(sink.note, plan, name)
+        check_version(sink.note)
     except BaseException:
         sink.close()
         raise
     return sink
+
+
+def _warn(name: str, recipe: str) -> None:
+    """Searching is possible all the same: most pictures have the same pixels in all versions."""
+    if other := other_version(recipe):
+        _logger.warning("collection %r holds %s: some pictures may be found worse, or not at all", name, other)
