@@ -113,7 +113,8 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     if config.to is None:
         raise click.UsageError("--to is missing: where do the vectors go? For example --to photos.db")
     if config.report is not None:
-        check_report_path(config.report)
+        with config.spelled():
+            check_report_path(config.report)
     try:
         source = FileSource(sources, null=null)
     except SourceError as error:

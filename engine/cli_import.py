@@ -56,20 +56,21 @@ def import_(folder: str, to: str, server_path: str | None, timeout: float, **opt
     from ..sinks import bulk_import
 
     begin = time.monotonic()
-    done = bulk_import(
-        folder,
-        to,
-        collection=config.collection if "collection" in config.model_fields_set else None,
-        token=config.token.get_secret_value() if config.token else None,
-        mode=config.mode,
-        partition=config.partition,
-        metric=config.metric,
-        index=config.index,
-        index_params=config.index_params,
-        server_path=server_path,
-        timeout=timeout,
-        told=_Teller(),
-    )
+    with config.spelled():
+        done = bulk_import(
+            folder,
+            to,
+            collection=config.collection if "collection" in config.model_fields_set else None,
+            token=config.token.get_secret_value() if config.token else None,
+            mode=config.mode,
+            partition=config.partition,
+            metric=config.metric,
+            index=config.index,
+            index_params=config.index_params,
+            server_path=server_path,
+            timeout=timeout,
+            told=_Teller(),
+        )
     seconds = time.monotonic() - begin
     say(
         f"{plural(done.rows, 'row')} from {plural(done.parts_done, 'part')} imported and indexed in {duration(seconds)}"

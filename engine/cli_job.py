@@ -131,7 +131,8 @@ def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, Fil
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
     if config.report is not None:
-        check_report_path(config.report)
+        with config.spelled():
+            check_report_path(config.report)
     return config, source
 
 

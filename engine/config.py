@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -20,13 +21,14 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     SecretStr,
     ValidationError,
 )
 
 from ..errors import ConfigError
 from .budget import parse_budget
-from .config_errors import explain, spelled
+from .config_errors import Spelling, explain, spelled
 from .config_types import Declarations, Parameters, Policies, Size, Stage
 from .config_yaml import read_yaml
 from .policies import Policy, Retry, Skip
@@ -270,6 +272,8 @@ class ServiceConfig(_Settings):
     async_pipeline: AsyncPipelineConfig = AsyncPipelineConfig()  # pydantic copies it for each configuration
     """How ``insert_images_async`` overlaps its stages."""
 
+    _spelling: Spelling = PrivateAttr(default_factory=Spelling.current)
+
     def __init__(self, **values: Any) -> None:
         super().__init__(**_over_profile(values))
 
@@ -282,6 +286,10 @@ class ServiceConfig(_Settings):
     def shown_to(self) -> str:
         """``to`` without credentials."""
         return _CREDENTIALS.sub("***@", self.to or "")
+
+    def spelled(self) -> AbstractContextManager[None]:
+        """While the block runs, errors about a setting call it as the user did who said it: see `config_errors`."""
+        return spelled(self._spelling.names)
 
     @property
     def policies(self) -> Mapping[Stage, Policy]:

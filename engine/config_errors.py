@@ -6,26 +6,73 @@ import difflib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from ..errors import ConfigError
+from ..errors import ConfigError, PenstockError, SourceError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _spelling: ContextVar[Mapping[str, str]] = ContextVar("spelling")
 
+_ABOVE: Final[Mapping[str, str]] = {"uri": "to", "field": "fields", "size": "image_size"}
+"""What the floors below call a setting -> its field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How the user spelled the fields of a configuration. All are equal: how a value was said does not change it.
+
+    Attributes:
+        names: dotted name -> ``--batch-size``, or ``photos.yaml, line 3: batch_size``; what is missing was said in
+            Python, or not at all.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
+
+    @classmethod
+    def current(cls) -> Self:
+        """That of the `spelled` blocks around the caller."""
+        return cls(_spelling.get({}))
+
 
 @contextmanager
 def spelled(names: Mapping[str, str]) -> Generator[None]:
-    """While the block runs, a field is called by what ``names`` has for its dotted name."""
-    token = _spelling.set({**_spelling.get({}), **names})
+    """While the block runs, a field is called by what ``names`` has for its dotted name.
+
+    That holds for every error that leaves the block and begins with the name of a field, wherever it comes from.
+    """
+    both = {**_spelling.get({}), **names}
+    token = _spelling.set(both)
     try:
         yield
+    except (PenstockError, BaseExceptionGroup) as error:
+        _respell(error, both)
+        raise
     finally:
         _spelling.reset(token)
+
+
+def _respell(error: BaseException, names: Mapping[str, str]) -> None:
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            _respell(member, names)
+    elif isinstance(error, (ConfigError, SourceError)):
+        before = str(error)
+        after = "\n".join(_respelled(line, names) for line in before.split("\n"))
+        if after != before:
+            error.args = (after,)
+
+
+def _respelled(line: str, names: Mapping[str, str]) -> str:
+    name, colon, text = line.partition(": ")
+    if not colon:
+        return line
+    above = _ABOVE.get(name, name)
+    return f"{names.get(above, above)}: {text}"
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -41,27 +88,22 @@ def no_such(name: str, known: list[str]) -> str:
 
 
 def _lines(details: ErrorDetails, model: type[BaseModel]) -> list[str]:
-    field = str(details["loc"][0]) if details["loc"] else ""
+    name = str(details["loc"][0]) if details["loc"] else ""
     inner = details.get("ctx", {}).get("error")
     if isinstance(inner, ConfigError):  # a section that explained itself already
         return [
-            _said(f"{field}.{name}", text)
-            for name, _, text in (line.partition(": ") for line in str(inner).split("\n"))
+            f"{name}.{below}: {text}" for below, _, text in (line.partition(": ") for line in str(inner).split("\n"))
         ]
     kind = details["type"]
     if kind in ("extra_forbidden", "no_such_attribute"):
-        return [_said(field, no_such(field, list(model.model_fields)))]
+        return [f"{name}: {no_such(name, list(model.model_fields))}"]
     if kind == "frozen_field":
-        return [_said(field, "is chosen when the configuration is made: make a new ServiceConfig")]
+        return [f"{name}: is chosen when the configuration is made: make a new ServiceConfig"]
     text = details["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-    value = "this value" if _is_secret(model, field) else f"{details['input']!r:.200}"
-    return [_said(field, f"{value} is not allowed: {text}")]
+    value = "this value" if _is_secret(model, name) else f"{details['input']!r:.200}"
+    return [f"{name}: {value} is not allowed: {text}"]
 
 
-def _said(dotted: str, text: str) -> str:
-    return f"{_spelling.get({}).get(dotted, dotted)}: {text}"
-
-
-def _is_secret(model: type[BaseModel], field: str) -> bool:
-    known = model.model_fields.get(field)
+def _is_secret(model: type[BaseModel], name: str) -> bool:
+    known = model.model_fields.get(name)
     return known is not None and SecretStr.__name__ in str(known.annotation)

@@ -53,7 +53,7 @@ def check_decoder(spec: PreprocessSpec) -> None:
         ConfigError: simplejpeg was asked for and is not there.
     """
     if spec.decoder == "simplejpeg" and _simplejpeg() is None:
-        raise ConfigError("preprocess: decoder='simplejpeg' is not installed: pip install 'penstock[jpeg]'")
+        raise ConfigError("decoder: simplejpeg is not installed: pip install 'penstock[jpeg]'")
 
 
 def fast_jpeg(image: Image.Image, data: bytes, factor: int) -> UInt32 | None:

@@ -143,7 +143,7 @@ class PreprocessSpec:
         """
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(data) - known):
-            raise ConfigError(f"preprocess: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise ConfigError(f"no such field: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         return cls(**data)
 
     def replace(self, **changes: Any) -> Self:
@@ -186,22 +186,22 @@ def _check(spec: PreprocessSpec) -> None:
 
 def _integer(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"preprocess: {name}={value!r} must be an integer of {low}..{high}")
+        raise ConfigError(f"{name}: {value!r} must be an integer of {low}..{high}")
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ConfigError(f"preprocess: {name}={value!r} must be one of {', '.join(allowed)}")
+        raise ConfigError(f"{name}: {value!r} must be one of {', '.join(allowed)}")
 
 
 def _check_normalization(spec: PreprocessSpec) -> None:
     if (spec.mean is None) != (spec.std is None):
-        raise ConfigError("preprocess: mean and std go together: give both or neither")
+        raise ConfigError("mean: mean and std go together: give both or neither")
     for name, values in (("mean", spec.mean), ("std", spec.std)):
         if values is not None and not _triple(values):
-            raise ConfigError(f"preprocess: {name}={values!r} must be three finite numbers on the scale of 0..1")
+            raise ConfigError(f"{name}: {values!r} must be three finite numbers on the scale of 0..1")
     if spec.std is not None and min(spec.std) <= 0:
-        raise ConfigError(f"preprocess: std={spec.std!r} must be above 0")
+        raise ConfigError(f"std: {spec.std!r} must be above 0")
 
 
 def _triple(values: object) -> bool:
@@ -214,12 +214,12 @@ def _triple(values: object) -> bool:
 
 def _check_background(background: object) -> None:
     if not (_triple(background) and all(isinstance(v, int) and 0 <= v <= 255 for v in background)):  # type: ignore[attr-defined]
-        raise ConfigError(f"preprocess: background={background!r} must be three integers of 0..255 (red, green, blue)")
+        raise ConfigError(f"background: {background!r} must be three integers of 0..255 (red, green, blue)")
 
 
 def _check_formats(formats: object) -> None:
     if not isinstance(formats, tuple) or not formats or not set(formats) <= set(FORMATS):
-        raise ConfigError(f"preprocess: formats={formats!r} must be some of {', '.join(FORMATS)}")
+        raise ConfigError(f"formats: {formats!r} must be some of {', '.join(FORMATS)}")
 
 
 def _check_transform(transform: object) -> None:
@@ -227,4 +227,4 @@ def _check_transform(transform: object) -> None:
         return
     module, colon, name = transform.partition(":") if isinstance(transform, str) else ("", "", "")
     if not (colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))):
-        raise ConfigError(f"preprocess: transform={transform!r} must be 'module:function'")
+        raise ConfigError(f"transform: {transform!r} must be 'module:function'")

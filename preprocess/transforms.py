@@ -26,11 +26,9 @@ def find_transform(name: str) -> Transform:
     try:
         found = operator.attrgetter(attribute)(importlib.import_module(module))
     except Exception as error:
-        raise ConfigError(
-            f"preprocess: transform={name!r} cannot be imported ({type(error).__name__}: {error})"
-        ) from error
+        raise ConfigError(f"transform: {name!r} cannot be imported ({type(error).__name__}: {error})") from error
     if not callable(found):
-        raise ConfigError(f"preprocess: transform={name!r} is not a function")
+        raise ConfigError(f"transform: {name!r} is not a function")
     return found  # type: ignore[no-any-return]
 
 
@@ -48,9 +46,7 @@ def output_of(name: str, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
         picture: Any = cast("Any", jax).ShapeDtypeStruct((size, size, 3), np.float32)
         out = jax.eval_shape(transform, picture)
     except Exception as error:
-        raise ConfigError(
-            f"preprocess: transform={name!r} cannot be traced ({type(error).__name__}: {error})"
-        ) from error
+        raise ConfigError(f"transform: {name!r} cannot be traced ({type(error).__name__}: {error})") from error
     if not hasattr(out, "shape"):
-        raise ConfigError(f"preprocess: transform={name!r} must return one array, not {type(out).__name__}")
+        raise ConfigError(f"transform: {name!r} must return one array, not {type(out).__name__}")
     return tuple(out.shape), np.dtype(out.dtype)

@@ -58,9 +58,9 @@ def parse_embedder(spec: str, **options: str | int) -> Embedder:
     if factory is None:
         near = difflib.get_close_matches(scheme, SCHEMES, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"embedder {spec!r}: there is no {scheme!r}, there are {', '.join(sorted(SCHEMES))}{hint}")
+        raise ConfigError(f"embedder: {spec!r}: there is no {scheme!r}, there are {', '.join(sorted(SCHEMES))}{hint}")
     try:
         given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     except ValueError as error:
-        raise ConfigError(f"embedder {spec!r}: options are written ?name=value&name=value") from error
+        raise ConfigError(f"embedder: {spec!r}: options are written ?name=value&name=value") from error
     return factory(rest, given | {name: str(value) for name, value in options.items()})

@@ -89,9 +89,11 @@ def run_job(
             that is known.
     """
     begin = time.monotonic()
-    if config.update and config.job is None:
-        raise ConfigError("update: is about the books of a job, and there are none; they are kept with job=DIR (--job)")
-    with ExitStack() as stack:
+    with config.spelled(), ExitStack() as stack:
+        if config.update and config.job is None:
+            raise ConfigError(
+                "update: is about the books of a job, and there are none; they are kept with job=DIR (--job)"
+            )
         pipeline = stack.enter_context(ImageEmbeddingPipeline(config))
         books = None
         if _keeps_books(things, config):
@@ -201,7 +203,7 @@ def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
 
     The query is embedded as the collection was, unless the configuration says how.
     """
-    with ImageEmbeddingPipeline(config) as pipeline:
+    with config.spelled(), ImageEmbeddingPipeline(config) as pipeline:
         if not config.model_fields_set & {"embedder", "preset", "image_size", "dtype"}:
             pipeline.adopt()
         return pipeline.search(image, k)

@@ -64,8 +64,9 @@ class ImageEmbeddingPipeline:
         if config is not None and settings:
             raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
         self.config = config or ServiceConfig(**settings)
-        check_store(self.config)  # refused now, not after the workers have been started
-        self._plan = make_plan(self.config)
+        with self.config.spelled():
+            check_store(self.config)  # refused now, not after the workers have been started
+            self._plan = make_plan(self.config)
         self._given = self.config
         self._ceiling: Ceiling | None = None
         if self.config.memory is not None:
