@@ -6,14 +6,19 @@ IMAGES ?= examples/photos
 OUT    ?= out
 STAMP  := $(VENV)/.ready
 
+# How many times slower than usual this machine is: what tests wait for may take so many times longer.
+SLOWNESS ?= $(or $(PENSTOCK_SLOWNESS),1)
+PYTEST := PENSTOCK_SLOWNESS=$(SLOWNESS) $(BIN)/python -m pytest -n 2 --dist worksteal -o faulthandler_timeout=$$((300 * $(SLOWNESS)))
+
 SEEDS  ?= 10
 SEARCH ?= 10000
 
-.PHONY: help demo test fast lint types storm bench clean
+.PHONY: help demo test fast nightly lint types storm bench clean
 
 help:
 	@echo "make demo [IMAGES=folder]   embed a folder of pictures, search it, write a contact sheet"
-	@echo "make test                   checkers and all tests (make fast: only the fast tests)"
+	@echo "make test [SLOWNESS=4]      checkers and all tests, on a machine so many times slower than usual"
+	@echo "make fast, make nightly     only the fast tests; only those that take minutes or gigabytes"
 	@echo "make lint types             ruff; mypy and pyright"
 	@echo "make storm [SEEDS=200]      jobs under random faults, and long searches for orders that break something"
 	@echo "make bench                  every figure of the README, as ratios against its peer"
@@ -29,10 +34,13 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py "$(IMAGES)" --out "$(OUT)"
 
 test: lint types
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 fast: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow and not nightly"
+
+nightly: $(STAMP)
+	$(PYTEST) -m nightly
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -206,6 +206,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 prepare()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: what is broken should be seen in seconds."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fast tests first: what is broken should be seen in seconds. Nightly ones only where they are asked for."""
+    if "nightly" not in config.option.markexpr:
+        nightly = [item for item in items if item.get_closest_marker("nightly")]
+        items[:] = [item for item in items if item not in nightly]
+        config.hook.pytest_deselected(items=nightly)
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

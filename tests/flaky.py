@@ -6,13 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any
 
 from penstock.engine import ItemFailure, Pipeline, PipelineBuilder, PlainValues, Retry, StageReport
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
 
 SOON = Retry(3, first=0.001)
 NEVER = Retry(3, first=1e8, longest=1e8)
@@ -67,11 +63,3 @@ def op_of(pipeline: Pipeline) -> StageReport:
     report = pipeline.report()
     report.check()
     return next(stage for stage in report.stages if stage.name == "op")
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something that cannot be waited for otherwise."""
-    pause, deadline = threading.Event(), monotonic() + DEADLINE
-    while not true():
-        assert monotonic() < deadline, "it did not come to pass in time"
-        pause.wait(0.005)

@@ -6,6 +6,7 @@ import threading
 import time
 
 from penstock.shm import orphans
+from penstock.tests.waiting import patient
 
 
 def abandoned() -> set[str]:
@@ -13,7 +14,7 @@ def abandoned() -> set[str]:
     return {orphan.path for orphan in orphans()}
 
 
-def left_since(before: set[str], seconds: float = 5.0) -> set[str]:
+def left_since(before: set[str], seconds: float = patient(5.0)) -> set[str]:
     """Those that came later and are not swept within that time: tests beside this one kill owners, too."""
     pause, deadline = threading.Event(), time.monotonic() + seconds
     while (new := abandoned() - before) and time.monotonic() < deadline:

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from time import monotonic
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
 
 from penstock.engine import Pipeline, Stall, green
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE, wait_until
 
 SOON = 0.1
 """Seconds after which a stage counts as standing still here."""
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something that cannot be waited for otherwise."""
-    pause, deadline = threading.Event(), monotonic() + DEADLINE
-    while not true():
-        assert monotonic() < deadline, "it did not come to pass in time"
-        pause.wait(0.005)
 
 
 def stalls_of(pipeline: Pipeline) -> list[Stall]:

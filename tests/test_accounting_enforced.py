@@ -29,9 +29,9 @@ from penstock.engine.journal.log import of_records
 from penstock.engine.journal.states import RECORD
 from penstock.engine.nodes import Emitter, Job
 from penstock.errors import AccountingError
+from penstock.tests.waiting import DEADLINE
 
 PICTURES = 24
-DEADLINE = 30.0
 
 
 def lose_one(monkeypatch: pytest.MonkeyPatch, stage: str, after: int = 0) -> threading.Event:
@@ -101,7 +101,7 @@ def test_a_loss_between_two_stages_names_both(monkeypatch: pytest.MonkeyPatch) -
     put, passed = Channel.put, itertools.count()
 
     def forgetful(channel: Channel, entry: Passing, lane: str | None = None) -> None:
-        if entry.value != 6 or next(passed):
+        if entry.value != 7 or next(passed):
             put(channel, entry, lane)
 
     monkeypatch.setattr(Channel, "put", forgetful)

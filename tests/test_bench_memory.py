@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.bench.memory import Watch, held
+from penstock.tests.waiting import DEADLINE
 
 _SIZE = 64 << 20
 
@@ -44,6 +45,6 @@ def test_a_process_that_is_gone_is_an_os_error() -> None:
 def test_the_watch_keeps_the_peak_of_a_process_that_is_there() -> None:
     """At least one sample is taken, and what is held now is not more than the peak by much."""
     with Watch(os.getpid()) as watch:
-        watch.sampled.wait(10)
+        watch.sampled.wait(DEADLINE)
     assert watch.own > 0
     assert watch.whole >= watch.own

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from penstock.bench.__main__ import BENCHMARKS
+from penstock.tests.waiting import DEADLINE
 
 VARIANTS = {
     "chain": {"pillow+numpy", "penstock"},
@@ -44,7 +45,10 @@ def test_a_benchmark_runs_in_a_tiny_form(name: str, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     command = [sys.executable, "-m", "penstock.bench", name, "--n", "8", "--rounds", "1"]
     done = subprocess.run(
-        [*command, "--data", str(tmp_path / "data"), "--json", str(file)], capture_output=True, text=True, timeout=50
+        [*command, "--data", str(tmp_path / "data"), "--json", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(file.read_text())

@@ -28,6 +28,7 @@ from penstock.errors import (
     UnreadableError,
 )
 from penstock.sinks import DeadLetters, Hit
+from penstock.tests.waiting import DEADLINE
 
 JPEG = b"\xff\xd8\xff\xe0"
 
@@ -402,7 +403,7 @@ sys.exit(main(["embed", {folder!r}, "--to", "a.db", "--progress", "none"]))
 def test_the_first_interrupt_lets_the_job_finish_what_it_holds(pictures: Path, first: str) -> None:
     """The report is printed, and the status says that it was interrupted."""
     code = _PRELUDE.format(first=first, then="pass", folder=str(pictures))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 130
     assert "finishing what is in flight" in done.stderr
     assert "the same command does all of it again" in done.stderr
@@ -414,7 +415,7 @@ def test_the_second_interrupt_leaves_at_once(pictures: Path) -> None:
     """Also while something does not come to its end."""
     then = "os.kill(os.getpid(), signal.SIGINT); threading.Event().wait()"
     code = _PRELUDE.format(first="SIGINT", then=then, folder=str(pictures))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 130
     assert done.stdout == ""
 
@@ -431,7 +432,7 @@ def test_a_reader_that_goes_away_is_no_failure(pictures: Path) -> None:
             stdout=out,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
     assert (done.returncode, done.stderr) == (0, "")
@@ -441,6 +442,6 @@ def test_a_reader_that_goes_away_is_no_failure(pictures: Path) -> None:
 def test_the_module_can_be_run(pictures: Path) -> None:
     """``python -m penstock.engine.cli`` is the command, where none is installed."""
     line = [sys.executable, "-m", "penstock.engine.cli", "embed", str(pictures)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 2
     assert "--to is missing" in done.stderr

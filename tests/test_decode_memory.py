@@ -14,6 +14,7 @@ from PIL import Image
 
 from penstock.preprocess import PreprocessSpec
 from penstock.preprocess.footprint import decode_bytes
+from penstock.tests.waiting import DEADLINE
 
 SIDE = 2304
 PEAK = """
@@ -90,7 +91,7 @@ def test_decoding_takes_no_more_than_is_counted(tmp_path: Path, kind: str) -> No
     """Its peak in a process of its own, for a picture of the most pixels that are allowed."""
     file = tmp_path / "picture"
     file.write_bytes(picture(kind))
-    done = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done.stderr
     assert 0 < int(done.stdout) <= decode_bytes(PreprocessSpec(max_pixels=SIDE * SIDE))
 
@@ -139,6 +140,6 @@ def test_pictures_that_fail_are_let_go_of(where: str, tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     path.write_bytes(whole.getvalue()[:-100])
     command = [sys.executable, "-c", CUT, where, str(path), str(COUNT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 3 * 4000 * 4000 * 4

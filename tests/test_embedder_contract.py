@@ -17,6 +17,7 @@ from penstock.engine.embedders import ArrayView, Embedder, Pixels, nonfinite_row
 from penstock.engine.servers import TritonServer
 from penstock.errors import ConfigError, EmbedderError
 from penstock.preprocess.spec import PreprocessSpec
+from penstock.tests.waiting import DEADLINE
 
 ROWS = 5
 Triple = tuple[float, float, float]
@@ -330,4 +331,4 @@ def test_parsing_imports_neither_jax_nor_onnxruntime() -> None:
         "found = {'jax', 'onnxruntime', 'onnx'} & set(sys.modules)\n"
         "assert not found, found"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE)

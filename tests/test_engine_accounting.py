@@ -28,9 +28,7 @@ from penstock.engine import (
     StageReport,
 )
 from penstock.errors import AccountingError, PipelineFailure
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE
 
 
 def check_stages(report: Report) -> None:

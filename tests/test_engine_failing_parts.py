@@ -6,11 +6,9 @@ import asyncio
 import itertools
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
-from time import monotonic
 from typing import Any, Literal
 
 import gevent
@@ -19,9 +17,7 @@ import pytest
 from penstock.engine import ItemFailure, Outcome, Pipeline, PipelineBuilder
 from penstock.engine.workers import WorkerPool
 from penstock.errors import PenstockError, PipelineFailure, WorkerDiedError
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE, wait_until
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -169,13 +165,10 @@ def test_a_sources_own_failures_have_the_builds_budget() -> None:
 def test_a_failure_beside_the_blocks_own_error_is_a_note_on_that() -> None:
     """Neither is lost, and one is raised: the block's."""
     pipeline = build(PipelineBuilder().add_source([1]).pipe(fail_below(9), max_failures=0))
-    pause, deadline = threading.Event(), monotonic() + DEADLINE
 
     def fail_once_it_has_failed() -> None:
         with pipeline.auto_stop():
-            while not pipeline.report().accounting.failed:
-                assert monotonic() < deadline
-                pause.wait(0.001)
+            wait_until(lambda: pipeline.report().accounting.failed)
             raise KeyError("mine")
 
     with pytest.raises(KeyError) as caught:

@@ -17,9 +17,7 @@ import pytest
 from penstock.engine import Feedback, Lane, Pipeline, PipelineBuilder
 from penstock.engine.workers import WorkerPool
 from penstock.errors import ConfigError, EmbedderError, EmbedError, PipelineFailure
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.filterwarnings("error")
 

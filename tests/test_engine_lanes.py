@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from penstock.engine import Feedback, Lane, Outcome, Pipeline, PipelineBuilder, 
 from penstock.engine.channel import Channel, Closed, Entry
 from penstock.engine.hub import Hub
 from penstock.engine.metrics import Stopwatch
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE, wait_until
 
 
 def run(builder: PipelineBuilder, **knobs: Any) -> tuple[list[Any], Pipeline]:
@@ -29,14 +26,6 @@ def run(builder: PipelineBuilder, **knobs: Any) -> tuple[list[Any], Pipeline]:
     report.accounting.check()
     assert report.accounting.in_flight == 0
     return items, pipeline
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something that cannot be waited for otherwise."""
-    pause, deadline = threading.Event(), monotonic() + DEADLINE
-    while not true():
-        assert monotonic() < deadline, "it did not come to pass in time"
-        pause.wait(0.005)
 
 
 # -- bounds -----------------------------------------------------------------------------------------------------------

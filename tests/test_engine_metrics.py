@@ -21,9 +21,7 @@ from hypothesis import strategies as st
 from penstock.engine import Outcome, PipelineBuilder, Report, StageReport, green
 from penstock.engine.books import find_bottleneck
 from penstock.engine.metrics import Histogram, Meter, Stopwatch
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE
 
 
 @settings(max_examples=100, deadline=None)

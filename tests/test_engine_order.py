@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from time import monotonic
 from typing import Any, Literal
 
 import gevent
@@ -16,9 +15,7 @@ import pytest
 
 from penstock.engine import Pipeline, PipelineBuilder
 from penstock.engine.workers import WorkerPool
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE, wait_until
 
 KINDS = ["blocking", "async", "green", "executor"]
 Order = Literal["completion", "input"]
@@ -96,14 +93,6 @@ def gated(gate: Gate, kind: str, stack: ExitStack, **settings: Any) -> dict[str,
 
 def pipe(builder: PipelineBuilder, op: Any, **settings: Any) -> PipelineBuilder:
     return builder.pipe(op, **settings)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something that cannot be waited for otherwise."""
-    pause, deadline = threading.Event(), monotonic() + DEADLINE
-    while not true():
-        assert monotonic() < deadline, "it did not come to pass in time"
-        pause.wait(0.005)
 
 
 # -- order and concurrency --------------------------------------------------------------------------------------------

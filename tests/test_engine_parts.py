@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from penstock.engine import NOTHING, Fail, ItemFailure, Outcome, PipelineBuilder, Retry
 from penstock.engine.defs import Order
 from penstock.errors import PipelineFailure
-from penstock.tests.flaky import DEADLINE, NEVER, SOON, Flaky, Told, built, finish, op_of
+from penstock.tests.flaky import NEVER, SOON, Flaky, Told, built, finish, op_of
+from penstock.tests.waiting import DEADLINE
 
 
 class Lists(Told):

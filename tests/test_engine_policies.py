@@ -18,7 +18,8 @@ from penstock.engine import Fail, Feedback, Pipeline, PipelineBuilder, PlainValu
 from penstock.engine.defs import Order
 from penstock.engine.workers import WorkerPool
 from penstock.errors import ConfigError, PipelineFailure, SinkUnavailableError
-from penstock.tests.flaky import DEADLINE, NEVER, SOON, Flaky, Told, built, finish, op_of, wait_until
+from penstock.tests.flaky import NEVER, SOON, Flaky, Told, built, finish, op_of
+from penstock.tests.waiting import DEADLINE, wait_until
 
 KINDS = ["blocking", "async", "green", "executor", "generator", "async generator", "executor generator"]
 ORDERS: list[Order] = ["completion", "input"]
@@ -224,8 +225,8 @@ def test_a_stop_ends_the_waiting_at_once(order: Order) -> None:
     op, model = Flaky(lambda item: 99 * (item == 1)), Told()
     pipeline = waiting(order, op, model)
     began = monotonic()
-    pipeline.stop()
-    assert monotonic() - began < 1.0
+    pipeline.stop(timeout=DEADLINE)
+    assert monotonic() - began < DEADLINE / 2
     assert (op.calls[1], model.discarded.count(1), model.failures) == (1, 1, [])
     assert (op_of(pipeline).retrying, op_of(pipeline).failed) == (0, 0)
 

@@ -10,7 +10,6 @@ import gc
 import itertools
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -26,9 +25,7 @@ from penstock.engine import Pipeline, PipelineBuilder, Report
 from penstock.errors import AccountingError, PipelineFailure
 from penstock.tests.graphs import Step, check_delivered, figures, graphs, leaves, model
 from penstock.tests.searching import searching
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -129,10 +126,7 @@ def own_threads() -> set[str]:
 
 def check_no_thread_is_left() -> None:
     """At once after a stop, soon after a pipeline was forgotten."""
-    pause, deadline = threading.Event(), time.monotonic() + DEADLINE
-    while own_threads() and time.monotonic() < deadline:
-        pause.wait(0.001)
-    assert not own_threads()
+    wait_until(lambda: not own_threads(), "the end of all threads")
 
 
 # -- one example ------------------------------------------------------------------------------------------------------

@@ -26,9 +26,7 @@ from penstock.engine.workers import WorkerPool
 from penstock.preprocess import PreprocessPool, preset
 from penstock.tests.graphs import Step, check_delivered, figures, fitted, graphs, model
 from penstock.tests.searching import searching
-
-DEADLINE = 30.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE
 
 DEATHS = 2
 

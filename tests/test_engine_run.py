@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from time import monotonic
+from collections.abc import AsyncIterator, Iterator
 
 import gevent
 import pytest
 
 from penstock.engine import Pipeline, PipelineBuilder
-
-DEADLINE = 20.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE, wait_until
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
@@ -104,14 +101,6 @@ def test_items_in_the_sink_stay_readable_after_a_stop() -> None:
     for _ in range(2):
         with pytest.raises(EOFError):
             pipeline.get_item()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something that cannot be waited for otherwise."""
-    pause, deadline = threading.Event(), monotonic() + DEADLINE
-    while not true():
-        assert monotonic() < deadline, "it did not come to pass in time"
-        pause.wait(0.005)
 
 
 def test_several_threads_may_read() -> None:

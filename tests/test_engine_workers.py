@@ -25,9 +25,7 @@ import pytest
 from penstock.engine import PipelineBuilder
 from penstock.engine.workers import WorkerPool
 from penstock.errors import ConfigError, ItemError, PoisonItemError, WorkerStartError
-
-DEADLINE = 30.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE
 
 
 @pytest.fixture(scope="module")

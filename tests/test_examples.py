@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.tests.waiting import DEADLINE
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 pytestmark = pytest.mark.slow
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.slow
 def run(*arguments: str, cwd: Path) -> str:
     """Run an example; its output."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=55, check=False
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -31,6 +31,7 @@ from penstock.errors import DeadlineError, DecodeError, ItemError, PoisonItemErr
 from penstock.preprocess import PreprocessPool, preset
 from penstock.shm import SlotState
 from penstock.sinks import read_dead_letters
+from penstock.tests.waiting import DEADLINE
 from penstock.tests.whole_jobs import penstock
 
 pytestmark = [pytest.mark.slow, pytest.mark.kills]
@@ -183,7 +184,7 @@ def test_a_worker_that_somebody_stops_costs_nothing(pool: PreprocessPool, photos
     gevent.sleep(0)
     os.kill(pool.pids[0], signal.SIGSTOP)
     for job in jobs:
-        slot = job.get(timeout=30)
+        slot = job.get(timeout=DEADLINE)
         slot.release()
         assert (len(slot), slot.failures) == (4, [])
 
@@ -212,7 +213,7 @@ def test_a_whole_job_writes_one_dead_letter_for_each_picture_that_kills(
     more = ["--embedder", "jax:crash_saboteur:Embedder", "--preset", "clip", "--image-size", "32", "--workers", "1"]
     command = penstock("embed", str(folder), "--to", str(tmp_path / "a.db"), *more, "--progress", "none")
     environment = {**os.environ, "PYTHONPATH": str(saboteur)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 0, done.stderr
     assert "read 12 = written 10 + filtered 0 + dead 2 + in flight 0" in done.stdout
     letters = list(read_dead_letters(tmp_path / "a.dead-letters.jsonl"))

@@ -25,6 +25,7 @@ from penstock.errors import PenstockError
 from penstock.sinks import ParquetBulkSink, is_finished, read_manifest
 from penstock.tests import whole_jobs as jobs
 from penstock.tests.mounts import Mounts, mounts
+from penstock.tests.waiting import DEADLINE
 from penstock.tests.whole_jobs import digest, draw_folder, embed, started, stored, wait_for, written
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,7 @@ def test_shared_memory_that_shrinks_under_a_job_does_it_no_harm(space: Mounts, p
         assert os.statvfs(space.see("/dev/shm")).f_bfree == 0
         (worker,) = jobs.children(process, "penstock-worker")
         worker.kill()
-        _, said = process.communicate(timeout=50)
+        _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, said
     assert stored(folder) == written(folder) == PICTURES
 
@@ -118,7 +119,7 @@ def test_a_job_folder_that_cannot_be_written_ends_the_job_and_it_goes_on_later(
     with started(space.inside(embed(pictures, folder, *FLAGS))) as process:
         wait_for(process, lambda: (seen / "job.json").is_file() and read_status(seen).counts.written >= 20)
         ballast = fill(seen)
-        _, said = process.communicate(timeout=50)
+        _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 1, said
     assert f"{job}/journal-2: cannot be written: No space left on device" in said
     assert "run the job again and it resumes" in said
@@ -191,7 +192,7 @@ def test_a_full_disk_under_the_store_is_waited_for(
             assert not jobs.ends_within(process, 1.0)
         assert now < PICTURES
         ballast.unlink()
-        _, said = process.communicate(timeout=50)
+        _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, said
     shutil.copytree(space.see(store) / "rows.db", tmp_path / "rows.db")
     assert digest(tmp_path, pictures) == truth

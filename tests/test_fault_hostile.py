@@ -17,6 +17,7 @@ from PIL import Image
 
 from penstock.errors import DecodeError
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
+from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +124,7 @@ def test_two_thousand_hostile_files_through_one_worker(pool: PreprocessPool, pho
     ends: Counter[str] = Counter()
     warm = 0
     for start in range(0, FILES, BATCH):
-        with gevent.Timeout(20):
+        with gevent.Timeout(DEADLINE):
             slot = pool.process(files[start : start + BATCH])
         ends["row"] += len(slot.rows)
         for _, error in slot.failures:

@@ -26,6 +26,7 @@ from penstock.engine.journal import read_status
 from penstock.preprocess import PreprocessPool, preset
 from penstock.shm import SlotState
 from penstock.tests.segments import abandoned, left_since
+from penstock.tests.waiting import DEADLINE, patient
 from penstock.tests.whole_jobs import (
     children,
     digest,
@@ -90,10 +91,10 @@ def test_a_worker_killed_at_a_random_moment_changes_nothing_of_the_result(
         jobs = [gevent.spawn(pixels_of, pool, batch) for batch in batches]
         gevent.sleep(moment.uniform(0, 0.12))
         victims.add(victim := kill_one(pool, moment))
-        found = sum((job.get(timeout=30) for job in jobs), Counter[tuple[str, str]]())
+        found = sum((job.get(timeout=DEADLINE) for job in jobs), Counter[tuple[str, str]]())
         assert found == truth, f"seed {seed}"
         assert pool.states[SlotState.FREE] == pool.capacity, f"seed {seed}"
-        with gevent.Timeout(30):
+        with gevent.Timeout(DEADLINE):
             while victim in pool.pids or any("not running" in state for state in pool.state()):
                 gevent.sleep(0.005)  # a worker that dies at each of its starts is another matter
     assert len(victims) == 20
@@ -124,7 +125,7 @@ def test_strangers_that_map_a_ring_and_exit_leave_it(pool: PreprocessPool, photo
     path = Path("/dev/shm", place.segment)
     for _ in range(20):
         command = [sys.executable, "-S", "-E", "-c", STRANGER, str(path), str(place.nbytes)]
-        subprocess.run(command, check=True, timeout=20)
+        subprocess.run(command, check=True, timeout=DEADLINE)
     assert path.stat().st_nlink == 1
     slot.check()
     slot.release()
@@ -144,7 +145,7 @@ def test_nothing_outlives_a_job_that_is_killed(pictures: Path, tmp_path: Path) -
         assert {"penstock-zygote", "penstock-worker"} <= {child.name() for child in family}
         with watching_ends(family) as left:
             process.kill()
-            assert left(1.0) == []
+            assert left(patient(1.0)) == []
     assert not left_since(before)
 
 
@@ -169,12 +170,12 @@ def test_a_job_that_is_interrupted_ends_in_time_and_goes_on_later(
         for number, pause in signals:
             with_pause(process, pause)
             process.send_signal(number)
-        _, said = process.communicate(timeout=40)
+        _, said = process.communicate(timeout=DEADLINE)
     seconds = time.monotonic() - began
     told = f"seed {seed}: {said}"
     killed = signals[-1][0] is signal.SIGKILL
     assert process.returncode == (-signal.SIGKILL if killed else 130), told
-    assert seconds < (30 if len(signals) == 1 else 2), told
+    assert seconds < patient(30 if len(signals) == 1 else 2), told
     if len(signals) == 1:
         assert f"to go on: penstock resume {folder / 'job'}" in said, told
     assert least <= written(folder) < PICTURES, told
@@ -199,7 +200,7 @@ def test_a_finished_job_run_again_writes_nothing(tmp_path: Path) -> None:
 
     def run() -> str:
         with started(embed(pictures, folder, *FLAGS)) as process:
-            said, _ = process.communicate(timeout=50)
+            said, _ = process.communicate(timeout=DEADLINE)
             assert process.returncode == 0
         return said
 

@@ -23,6 +23,7 @@ import pytest
 
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.shm import SlotState
+from penstock.tests.waiting import DEADLINE
 
 pytestmark = [pytest.mark.slow, pytest.mark.kills]
 
@@ -118,7 +119,7 @@ def test_a_worker_killed_at_any_step_costs_nothing(
         jobs = [gevent.spawn(_pixels, pool, names) for _ in range(8)]
         try:
             for job in jobs:
-                np.testing.assert_allclose(job.get(timeout=40), truth, atol=1e-5)
+                np.testing.assert_allclose(job.get(timeout=DEADLINE), truth, atol=1e-5)
             assert mark.exists(), "nobody was killed: the test has tested nothing"
             assert pool.states[SlotState.FREE] == WORKERS * SLOTS
         finally:

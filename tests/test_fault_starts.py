@@ -18,8 +18,7 @@ from penstock.errors import SinkUnavailableError, WorkerStartError
 from penstock.preprocess import PreprocessPool, preset
 from penstock.shm import Zygote
 from penstock.sinks import milvus_lite as lite
-
-DEADLINE = 30.0
+from penstock.tests.waiting import DEADLINE
 
 pytestmark = [pytest.mark.slow, pytest.mark.kills]
 

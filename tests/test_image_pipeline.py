@@ -19,6 +19,7 @@ from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, Servi
 from penstock.engine.jobs.images import search_images
 from penstock.errors import CollectionMismatchError, UnreadableError
 from penstock.tests.segments import abandoned, left_since
+from penstock.tests.waiting import DEADLINE
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,7 +41,7 @@ def _nothing_stays_behind() -> Iterator[None]:
     segments = abandoned()
     yield
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-    assert not psutil.wait_procs(left, timeout=5)[1]
+    assert not psutil.wait_procs(left, timeout=DEADLINE)[1]
     assert not left_since(segments)
 
 

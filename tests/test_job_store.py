@@ -14,6 +14,7 @@ from penstock.engine.jobs.places import dead_letters_path
 from penstock.engine.servers import MilvusServer
 from penstock.errors import CollectionMismatchError, ConfigError, SourceError
 from penstock.sinks import bulk_import, read_manifest
+from penstock.tests.waiting import DEADLINE
 
 SMALL: dict[str, Any] = {"workers": 1, "batch_size": 4}
 
@@ -130,7 +131,7 @@ def test_a_bulk_folder_is_searched_once_it_is_imported(
 ) -> None:
     """By the recipe that came with it: a search needs no settings, another recipe is refused."""
     embed_images(photos[:10], to=f"bulk:{tmp_path}", collection="imported", **SMALL)
-    bulk_import(tmp_path, milvus.uri, mode="overwrite", timeout=120)
+    bulk_import(tmp_path, milvus.uri, mode="overwrite", timeout=DEADLINE)
     store: dict[str, Any] = {"to": milvus.uri, "collection": "imported", **SMALL}
     with ImageEmbeddingPipeline(**store) as pipeline:
         (hit,) = pipeline.search(photos[3], 1)

@@ -30,6 +30,7 @@ from penstock.engine.journal import (
 )
 from penstock.engine.journal import ledger as ledger_module
 from penstock.errors import AccountingError, ConfigError
+from penstock.tests.waiting import DEADLINE
 
 FINGERPRINTS = {"source": "s1", "preprocess": "p1", "embedder": "e1", "sink": "k1"}
 
@@ -215,7 +216,7 @@ def test_threads_may_record_beside_a_sync(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(DEADLINE)
         assert job.finished
     with JobFolder.create_or_open(tmp_path / "job") as job:
         assert job.finished

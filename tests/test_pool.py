@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.preprocess.slot import SlotBatch
 from penstock.shm import SlotState
 from penstock.tests.segments import abandoned, left_since
+from penstock.tests.waiting import DEADLINE, wait_until
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -102,7 +102,7 @@ def test_a_batch_comes_back_as_the_pixels_this_process_would_make(make_pool: Mak
     batches = [photos[start : start + 4] for start in range(0, 12, 4)]
     jobs = [gevent.spawn(pool.process, [str(path) for path in batch]) for batch in batches]
     for batch, job in zip(batches, jobs, strict=True):
-        slot = job.get(timeout=30)
+        slot = job.get(timeout=DEADLINE)
         assert [row.position for row in slot.rows] == [0, 1, 2, 3]
         np.testing.assert_allclose(slot.pixels, expected(batch), atol=1e-5)
         slot.check()
@@ -148,7 +148,7 @@ def test_a_killed_worker_costs_nothing(make_pool: MakePool, photos: list[Path]) 
         gevent.sleep(0.02)
         os.kill(pid, signal.SIGKILL)
     for job in jobs:
-        for pixels in job.get(timeout=50):
+        for pixels in job.get(timeout=DEADLINE):
             np.testing.assert_allclose(pixels, truth, atol=1e-5)
     assert not first & set(pool.pids)
 
@@ -209,13 +209,13 @@ def test_a_pool_says_which_picture_each_worker_is_at_and_who_waits_for_a_slot(
     assert pool.state() == [f"worker 0 (pid {pid}): idle"]
     first = gevent.spawn(pool.process, [str(photos[0]), photos[1].read_bytes()])
     second = gevent.spawn(pool.process, [str(photos[2])])
-    with gevent.Timeout(20):
+    with gevent.Timeout(DEADLINE):
         while pool.state() != [f"worker 0 (pid {pid}): picture 2 of 2: one from memory"]:
             gevent.sleep(0.01)
     assert (pool.keeps_waiting(first), pool.keeps_waiting(second)) == (False, True)
     go.touch()
-    first.get(timeout=20).release()
-    second.get(timeout=20).release()
+    first.get(timeout=DEADLINE).release()
+    second.get(timeout=DEADLINE).release()
     assert not pool.keeps_waiting(second)
     pool.close()
     assert pool.state() == [f"worker 0 (pid {pid}): not running"]
@@ -231,7 +231,7 @@ def test_slots_bound_what_is_made_ahead(make_pool: MakePool, photos: list[Path])
     gevent.sleep(0)
     assert not third.ready()
     held[0].release()
-    slot: SlotBatch = third.get(timeout=20)
+    slot: SlotBatch = third.get(timeout=DEADLINE)
     assert len(slot) == 1
     for one in (held[1], slot):
         one.release()
@@ -253,7 +253,7 @@ def test_a_slot_that_another_process_may_still_use_is_in_quarantine(make_pool: M
     assert pool.states[SlotState.QUARANTINED] == 1
     assert not waiting.ready()
     second()
-    waiting.get(timeout=20).release()
+    waiting.get(timeout=DEADLINE).release()
     assert pool.states[SlotState.FREE] == 1
 
 
@@ -305,10 +305,8 @@ def test_a_named_segment_does_not_outlive_a_parent_that_was_killed(tmp_path: Pat
         assert Path("/dev/shm", one).exists()
         parent.kill()
     workers = [psutil.Process(int(pid)) for pid in pids if psutil.pid_exists(int(pid))]
-    assert not psutil.wait_procs(workers, timeout=20)[1]
-    deadline = time.monotonic() + 20
-    while any(Path("/dev/shm", name).exists() for name in (one, two)):
-        assert time.monotonic() < deadline
+    assert not psutil.wait_procs(workers, timeout=DEADLINE)[1]
+    wait_until(lambda: not any(Path("/dev/shm", name).exists() for name in (one, two)))
 
 
 @pytest.mark.slow
@@ -353,7 +351,7 @@ def test_a_worker_is_watched_in_the_order_in_which_it_works(make_pool: MakePool,
     early = pool.process([str(path) for path in photos[:2]])
     looking.join()
     early.release()
-    late.get(timeout=30).release()
+    late.get(timeout=DEADLINE).release()
     ((line,),) = seen
     assert line.index("batch of 2") < line.index("batch of 3")
 
@@ -377,5 +375,5 @@ def test_an_ordered_stage_that_tries_again_gets_a_slot_while_all_others_wait_for
         builder.pipe(once_lost, concurrency=pool.capacity, output_order="input", on_failure="retry:3")
         with builder.add_sink(1).build(num_threads=1).auto_stop() as pipeline:
             for _ in range(8):
-                pipeline.get_item(timeout=30).release()
+                pipeline.get_item(timeout=DEADLINE).release()
     assert failed

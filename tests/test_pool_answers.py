@@ -19,8 +19,7 @@ from penstock.errors import PoisonItemError, ReadError, WorkerError
 from penstock.preprocess import PreprocessPool, preset
 from penstock.preprocess.protocol import DONE, Done, Row, Task, Timings, decode_answer, decode_layout, encode_done
 from penstock.shm import SlotState
-
-DEADLINE = 30.0
+from penstock.tests.waiting import DEADLINE
 
 LIAR = """
     import os, signal

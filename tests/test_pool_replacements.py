@@ -20,9 +20,7 @@ from penstock.errors import WorkerError, WorkerStartError
 from penstock.preprocess import PreprocessPool, preset
 from penstock.preprocess.ancestor import warm_start
 from penstock.shm import Ring, SlotLayout, SlotState, Zygote
-from penstock.tests.stuck import wait_until
-
-DEADLINE = 30.0
+from penstock.tests.waiting import DEADLINE, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.kills]
 
@@ -194,7 +192,7 @@ def test_a_stop_does_not_wait_for_a_replacement_that_never_speaks(
         pool.start_in_hub()
         os.kill(pool.pids[0], signal.SIGKILL)
         wait_for_the_second_start(tmp_path)
-        with gevent.Timeout(5):
+        with gevent.Timeout(DEADLINE):
             pool.stop_in_hub()
         pool.start_in_hub()
         assert made(pool, photos) == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.preprocess.runtime import compilation_cache, worker_environment
+from penstock.tests.waiting import DEADLINE
 
 PATHS = f"import sys; sys.path[:0] = {[str(p) for p in sys.path if p]!r}\n"
 
@@ -15,7 +16,9 @@ PATHS = f"import sys; sys.path[:0] = {[str(p) for p in sys.path if p]!r}\n"
 def python(code: str, **env: str) -> str:
     """What a fresh process prints."""
     command = [sys.executable, "-W", "error", "-c", PATHS + code]
-    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=DEADLINE
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from penstock.errors import ReadError
 from penstock.preprocess.reader import Reader
 from penstock.preprocess.reading import read_file
+from penstock.tests.waiting import wait_until
 
 SLOW = 0.001
 """Seconds a read takes; far above what is worth a thread."""
@@ -42,13 +41,6 @@ class Storage:
     def taken(self, data: bytes) -> None:
         with self._lock:
             self.read_ahead = max(0, self.read_ahead - len(data))
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10.0
-    while not true():
-        assert time.monotonic() < end
-        threading.Event().wait(0.002)
 
 
 def reader_of(storage: Storage, threads: int, room: int) -> Reader:

@@ -17,6 +17,7 @@ from penstock.engine.cli import main
 from penstock.engine.journal import JobFolder, read_status
 from penstock.errors import JobLockedError
 from penstock.sinks import MilvusSink, row_key
+from penstock.tests.waiting import DEADLINE
 from penstock.tests.whole_jobs import digest, digest_of, draw, draw_folder, embed, started, stored, wait_for, written
 
 pytestmark = pytest.mark.slow
@@ -175,7 +176,7 @@ def test_ctrl_c_says_how_to_go_on(pictures: Path, tmp_path: Path) -> None:
     with started(embed(pictures, tmp_path / "a", *FLAGS)) as process:
         wait_for(process, lambda: written(tmp_path / "a") >= 50)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=50)
+        _, said = process.communicate(timeout=DEADLINE)
         assert process.returncode == 130, said
     assert f"to go on: penstock resume {tmp_path / 'a' / 'job'}" in said
     assert stored(tmp_path / "a") == written(tmp_path / "a") < PICTURES

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from penstock.preprocess import landlock, sandbox, seccomp
+from penstock.tests.waiting import DEADLINE
 
 
 def verdict(program: bytes, number: int, *arguments: int, machine: int) -> int:
@@ -159,7 +160,7 @@ def test_landlock_of_every_version_keeps_files(number: int, tmp_path: Path) -> N
                 print(error.errno)
     """
     told = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=DEADLINE, check=True
     )
     assert len(told.stdout.split()) == 5, told
     assert set(told.stdout.split()) <= {str(errno.EACCES), str(errno.EXDEV)}

@@ -21,6 +21,7 @@ from penstock import ImageEmbeddingPipeline, embed_images
 from penstock.engine.sources.base import key_of
 from penstock.engine.wording import printable
 from penstock.sinks import MilvusSink, is_fit_key, row_key
+from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +68,7 @@ def rows_of(store: Path, *columns: str) -> list[dict[str, Any]]:
 def penstock(folder: Path, *arguments: str | bytes) -> subprocess.CompletedProcess[bytes]:
     """The command line, with nothing but pipes around it."""
     command = [sys.executable, "-c", "import sys; from penstock.engine.cli import main; sys.exit(main())", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, timeout=DEADLINE, check=False)
 
 
 def is_harmless(text: bytes) -> bool:

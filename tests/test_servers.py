@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,16 +31,7 @@ from penstock.engine.servers.models import add_gist, add_onnx
 from penstock.engine.servers.ports import free_ports
 from penstock.engine.servers.repository import Tensor
 from penstock.errors import ConfigError
-
-DEADLINE = 30.0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE:g} s"
-        select.select([], [], [], 0.01)
+from penstock.tests.waiting import DEADLINE, wait_until
 
 
 def gone(pid: int) -> bool:

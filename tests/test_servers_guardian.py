@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,17 +17,9 @@ import pytest
 from penstock.engine.servers import ServerError, ServerUnavailableError, server_venv
 from penstock.engine.servers import venvs as venvs_module
 from penstock.engine.servers.guarded import Command, Guarded
+from penstock.tests.waiting import DEADLINE, wait_until
 
-DEADLINE = 30.0
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE:g} s"
-        select.select([], [], [], 0.01)
 
 
 def gone(pid: int) -> bool:

@@ -32,6 +32,7 @@ from penstock.shm import (
     send_frame_fds,
     sweep,
 )
+from penstock.tests.waiting import DEADLINE, patient
 
 LAYOUT = SlotLayout(4, (3, 32, 32), "uint8", 0)
 
@@ -186,15 +187,15 @@ def test_nothing_outlives_a_killed_host(worker: str, tmp_path: Path, how: signal
             assert len(pids) == 3
             assert orphans(str(place)) == []
             host.send_signal(how)
-            host.wait(10)
-            deadline = time.monotonic() + 1.0
+            host.wait(DEADLINE)
+            deadline = time.monotonic() + patient(1.0)
             assert [end_of(pid, deadline) for pid in pids] == [True] * 3
             if bystander:  # it holds a copy of the ring's descriptor, and so of the lock
                 assert orphans(str(place)) == []
         finally:
             if bystander:
                 os.kill(bystander, signal.SIGKILL)
-                end_of(bystander, time.monotonic() + 10)
+                end_of(bystander, time.monotonic() + DEADLINE)
     (orphan,) = orphans(str(place))
     assert orphan.nbytes >= LAYOUT.ring_bytes(2)
     assert sweep(str(place)) == [orphan.path]

@@ -18,6 +18,7 @@ import pytest
 
 from penstock.errors import WorkerStartError
 from penstock.shm import Child, Ring, SlotLayout, Zygote, recv_frame, send_frame, send_frame_fds
+from penstock.tests.waiting import DEADLINE
 
 ENTRIES = """
 import ctypes, json, os, signal, sys
@@ -114,7 +115,7 @@ def run(script: str, *arguments: str, cwd: str | None = None) -> str:
         [sys.executable, "-c", textwrap.dedent(script), *arguments],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=DEADLINE,
         check=False,
         cwd=cwd,
     )
@@ -155,7 +156,7 @@ def test_descriptors_are_handed_over(zygote: Zygote) -> None:
     read, write = os.pipe()
     with zygote.fork("shm_entries:write", b"through the pipe", [write]) as child:
         os.close(write)
-        assert child.wait(10) == 0
+        assert child.wait(DEADLINE) == 0
     assert os.read(read, 99) == b"through the pipe"
     os.close(read)
 
@@ -343,7 +344,7 @@ def test_threads_may_fork_at_once(zygote: Zygote) -> None:
     gate = threading.Barrier(4)
 
     def one(number: int) -> tuple[int, bytes | None]:
-        gate.wait(10)
+        gate.wait(DEADLINE)
         with zygote.fork("shm_entries:echo", b"%d" % number) as child:
             return child.pid, say(child)
 
@@ -359,7 +360,7 @@ def test_a_hundred_children_leave_nothing_behind(entries: str) -> None:
 
         def cycle() -> None:
             with zygote.fork("shm_entries:die", b"return") as child:
-                assert child.wait(10) == 0
+                assert child.wait(DEADLINE) == 0
 
         def descriptors() -> tuple[int, int]:
             with pytest.raises(WorkerStartError):

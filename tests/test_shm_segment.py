@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from penstock.errors import SharedMemoryError, SharedMemoryFullError
 from penstock.shm import Orphan, Segment, orphans, require_room, sweep
+from penstock.tests.waiting import DEADLINE
 
 SIZE = 3 * 4096
 
@@ -47,7 +48,7 @@ def leave_behind(directory: Path) -> Path:
 def python(script: str, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run a program in a process of its own, perhaps in other namespaces."""
     command = [*before, sys.executable, "-c", textwrap.dedent(script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
 
 
 def unshare(*flags: str) -> tuple[str, ...]:

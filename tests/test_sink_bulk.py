@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.errors import CollectionMismatchError, ConfigError, SinkError
 from penstock.sinks import ImportProgress, MilvusSink, ParquetBulkSink, RowBatch, bulk_import, read_manifest
+from penstock.tests.waiting import DEADLINE
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -249,7 +250,7 @@ def test_a_full_server_imports_every_row(folder: Path, milvus: MilvusServer) -> 
     """Visible, indexed, searchable, with typed fields, metadata and the note; a second import is refused."""
     name = f"b{uuid.uuid4().hex}"
     seen: list[ImportProgress] = []
-    done = bulk_import(folder, milvus.uri, collection=name, told=seen.append, timeout=120)
+    done = bulk_import(folder, milvus.uri, collection=name, told=seen.append, timeout=DEADLINE)
     assert (done.rows, done.parts_done, done.rows_visible) == (500, 2, 500)
     assert done.index is not None
     assert done.index.indexed >= 500
@@ -275,7 +276,7 @@ def test_overwriting_imports_into_an_empty_partition(folder: Path, milvus: Milvu
         whole.write(make_rows(range(3)))
         with MilvusSink(milvus.uri, name, DIMENSION, partition="old", **shape) as part:
             part.write(make_rows(range(10, 13)))
-        done = bulk_import(folder, milvus.uri, collection=name, partition="old", mode="overwrite", timeout=120)
+        done = bulk_import(folder, milvus.uri, collection=name, partition="old", mode="overwrite", timeout=DEADLINE)
         assert (done.rows_visible, whole.count()) == (500, 503)
         whole.drop()
 
@@ -285,7 +286,7 @@ def test_a_file_that_the_server_cannot_read_is_explained(folder: Path, milvus: M
     """It reads the files itself: that is the first thing that goes wrong."""
     name = f"b{uuid.uuid4().hex}"
     with pytest.raises(SinkError, match=r"could not load /elsewhere/part-.*--server-path"):
-        bulk_import(folder, milvus.uri, collection=name, server_path="/elsewhere/", timeout=60)
+        bulk_import(folder, milvus.uri, collection=name, server_path="/elsewhere/", timeout=DEADLINE)
 
 
 @pytest.mark.slow

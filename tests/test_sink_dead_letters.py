@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, DecodeError, ReadError, TruncatedError
 from penstock.sinks import DeadLetters, read_dead_letters
+from penstock.tests.waiting import DEADLINE
 
 HOSTILE = [
     "-x",
@@ -161,7 +162,7 @@ def test_several_threads_write_whole_lines(path: Path) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(DEADLINE)
         assert letters.count == 400
     assert len({letter.key for letter in read_dead_letters(path)}) == 400
 

@@ -24,6 +24,7 @@ from penstock.sinks import MilvusSink, RowBatch, milvus_upsert
 from penstock.sinks import milvus_lite as lite
 from penstock.sinks.milvus_collection import Collection
 from penstock.sinks.milvus_lite import LiteServer
+from penstock.tests.waiting import DEADLINE
 
 DIMENSION = 4
 pytestmark = pytest.mark.slow
@@ -47,7 +48,7 @@ def sink(path: str) -> Iterator[MilvusSink]:
 
 def server_of(sink: MilvusSink) -> int:
     """The process of the sink's server; of one that has just been killed, its successor."""
-    pause, deadline = threading.Event(), time.monotonic() + 30.0
+    pause, deadline = threading.Event(), time.monotonic() + DEADLINE
     while True:
         for child in psutil.Process().children():
             with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
@@ -90,7 +91,9 @@ def test_the_file_is_one_that_plain_pymilvus_opens(path: str) -> None:
         "client.load_collection('images');"
         "print(client.query('images', filter='', output_fields=['count(*)'])[0]['count(*)'])"
     )
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, timeout=DEADLINE, check=True
+    )
     assert done.stdout.split()[-1] == "20"
 
 
@@ -124,10 +127,10 @@ def test_kills_while_writing_lose_and_double_nothing(path: str) -> None:
             writer.start()
         for _ in range(3):
             for _ in range(10):
-                assert some_written.acquire(timeout=60)
+                assert some_written.acquire(timeout=DEADLINE)
             os.kill(server_of(sink), signal.SIGKILL)
         for writer in writers:
-            writer.join(120)
+            writer.join(DEADLINE)
         assert written == [1000] * 4
         assert sink.count() == 4000
 
@@ -171,7 +174,7 @@ def test_a_sink_opened_in_a_thread_outlives_the_thread(path: str) -> None:
     sink = MilvusSink(path, dimension=DIMENSION)
     thread = threading.Thread(target=sink.open)
     thread.start()
-    thread.join(60)
+    thread.join(DEADLINE)
     pid = server_of(sink)
     assert not wait_for_end(pid, 0.3)
     assert sink.write(make_rows(5)).written == 5

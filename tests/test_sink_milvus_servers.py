@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,11 +20,11 @@ from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.errors import CollectionMismatchError, SinkError, SinkUnavailableError
 from penstock.sinks import MilvusSink, RowBatch, WriteResult, milvus_rows, row_key
 from penstock.sinks.milvus_upsert import upsert
+from penstock.tests.waiting import DEADLINE, wait_until
 
 pytestmark = pytest.mark.slow
 
 DIMENSION = 8
-DEADLINE = 60.0
 
 Own = Callable[[Any], Any]
 
@@ -35,15 +34,6 @@ def make_rows(count: int, first: int = 0, dimension: int = DIMENSION, **columns:
     vectors = np.random.default_rng(first).standard_normal((count, dimension), np.float32)
     extra = [{"path": f"/photos/{number}.jpg", "width": number, **columns} for number in numbers]
     return RowBatch([row_key(str(number)) for number in numbers], vectors, extra)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds; fails after a minute."""
-    end = time.monotonic() + DEADLINE
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end
-        pause.wait(0.05)
 
 
 class Relay:
@@ -221,7 +211,7 @@ class Behaviours(ABC):
                 for number in range(1, 4):
                     relay.deafen()
                     pending = pool.submit(sink.write, make_rows(40, first=40 * number))
-                    wait_for(lambda number=number: witness.count() == 10 + 40 * number)  # type: ignore[misc]
+                    wait_until(lambda number=number: witness.count() == 10 + 40 * number)  # type: ignore[misc]
                     assert not pending.done()
                     relay.cut()
                     assert pending.result(DEADLINE) == WriteResult(40, [])
@@ -263,7 +253,7 @@ class TestMilvusLiteServer(Behaviours):
             sink.write(make_rows(10))
             server.pause()
             pending = pool.submit(sink.write, make_rows(40))
-            wait_for(lambda: sink.stats()["retries"] >= 2)
+            wait_until(lambda: sink.stats()["retries"] >= 2)
             server.resume()
             assert pending.result(DEADLINE) == WriteResult(40, [])
             assert sink.count() == 40
@@ -352,10 +342,10 @@ def write_while(sink: MilvusSink, server: Any, kills: int) -> int:
         try:
             for _ in range(kills):
                 before = list(acknowledged)
-                wait_for(lambda before=before: all(a > b + 2 for a, b in zip(acknowledged, before, strict=True)))  # type: ignore[misc]
+                wait_until(lambda before=before: all(a > b + 2 for a, b in zip(acknowledged, before, strict=True)))  # type: ignore[misc]
                 server.restart()
             before = list(acknowledged)
-            wait_for(lambda: all(a > b for a, b in zip(acknowledged, before, strict=True)))
+            wait_until(lambda: all(a > b for a, b in zip(acknowledged, before, strict=True)))
         finally:
             enough.set()
         for lane in pending:

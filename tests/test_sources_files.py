@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from penstock.engine.sources import Broken, Entry, FileSource, Filtered, Item, Source, key_of
 from penstock.engine.sources.kinds import looks_like_picture
 from penstock.errors import ReadError, SourceError
+from penstock.tests.waiting import DEADLINE
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01"
 
@@ -366,7 +367,7 @@ def test_entries_are_counted_in_the_background(tree: Path) -> None:
     source.count()
     for thread in threading.enumerate():
         if thread.name == "penstock-count":
-            thread.join(10)
+            thread.join(DEADLINE)
     assert source.total() == len(list(source)) == 7
     blind = FileSource("-", stdin=io.BytesIO())
     blind.count()

@@ -21,6 +21,7 @@ from penstock.errors import ConfigError, EmbedderError
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.shm import Ring, SlotLayout
 from penstock.tests.triton_slots import SlotOfRing, in_hub, regions, relay, slots
+from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +107,7 @@ def test_a_thread_without_a_hub_embeds_and_gets_none(triton: TritonServer, trito
 
         thread = threading.Thread(target=work)
         thread.start()
-        thread.join(30)
+        thread.join(DEADLINE)
     assert found == [{}, None]
     np.testing.assert_array_equal(view.embeddings, triton_answer("mean_u8", view.pixels))
 
@@ -201,12 +202,12 @@ def test_a_connection_that_is_cut_leaves_no_slot_held(
             embedder.embed(views[1], 2)
             assert embedder.embed(views[0], 2) == {}
             most.append(views[0].held_ever)
-            with gevent.Timeout(20):
+            with gevent.Timeout(DEADLINE):
                 while views[0].holds:
                     embedder.embed(views[1], 2)
 
         def cutter() -> None:
-            with gevent.Timeout(20):
+            with gevent.Timeout(DEADLINE):
                 while not views[0].holds:
                     gevent.sleep(0.005)
             gevent.sleep(0.1)  # the server has begun

@@ -14,6 +14,7 @@ from penstock.engine.embedders.triton.transport import ServerSaid
 from penstock.engine.embedders.triton.waiting import InHub
 from penstock.errors import EmbedderError
 from penstock.tests.triton_fakes import PLACE, Scripted, fleet, on_a_hub
+from penstock.tests.waiting import DEADLINE
 
 CRASH = ServerSaid(500, "Stub process 'm_0_0' is not healthy.")
 
@@ -75,18 +76,18 @@ def test_who_waits_for_a_full_server_gets_it_when_it_is_free() -> None:
 
     def first(_: Endpoint) -> None:
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(DEADLINE)
 
     threads = [threading.Thread(target=servers.run, args=(first,))]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(DEADLINE)
     threads.append(threading.Thread(target=servers.run, args=(lambda _: done.set(),)))
     threads[1].start()
     assert not done.is_set()
     leave.set()
-    assert done.wait(10)
+    assert done.wait(DEADLINE)
     for thread in threads:
-        thread.join(10)
+        thread.join(DEADLINE)
 
 
 def test_another_server_is_asked_when_one_does_not_answer() -> None:
@@ -191,7 +192,7 @@ def test_patience_is_kept_though_a_neighbour_is_answered_late() -> None:
         out = waits.signal()
 
         def late(_: Endpoint) -> str:
-            assert out.wait(10)
+            assert out.wait(DEADLINE)
             return "late"
 
         def silent(_: Endpoint) -> None:
@@ -202,9 +203,9 @@ def test_patience_is_kept_though_a_neighbour_is_answered_late() -> None:
         while endpoint.healthy:
             waits.pause(0.01)
         out.set()
-        assert neighbour.get(timeout=10) == "late"
+        assert neighbour.get(timeout=DEADLINE) == "late"
         with pytest.raises(EmbedderError, match="no answer from h:1"):
-            asker.get(timeout=10)
+            asker.get(timeout=DEADLINE)
 
     on_a_hub(work)
 
@@ -246,7 +247,7 @@ def test_threads_do_not_wait_for_the_probe_of_a_silent_server() -> None:
 
     def check(_: Endpoint) -> bool:
         probing.set()
-        assert end.wait(10)
+        assert end.wait(DEADLINE)
         return True
 
     servers = fleet(2, well=check)
@@ -261,20 +262,20 @@ def test_threads_do_not_wait_for_the_probe_of_a_silent_server() -> None:
 
     def slow(endpoint: Endpoint) -> None:
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(DEADLINE)
         ports.append(endpoint.server.port)
 
     threads = [threading.Thread(target=servers.run, args=(slow,))]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(DEADLINE)
     threads.append(threading.Thread(target=servers.run, args=(lambda e: ports.append(e.server.port),)))
     threads[1].start()
-    assert probing.wait(10)  # the other server is full
+    assert probing.wait(DEADLINE)  # the other server is full
     leave.set()
-    threads[0].join(10)
+    threads[0].join(DEADLINE)
     assert servers.run(lambda endpoint: endpoint.server.port) == 2  # though the probe is not over
     end.set()
-    threads[1].join(10)
+    threads[1].join(DEADLINE)
     assert ports[0] == 2
     assert len(ports) == 2
     assert well.healthy
@@ -294,7 +295,7 @@ def test_all_servers_are_left_at_once() -> None:
                 arrived[0] += 1
                 if arrived[0] == 3:
                     all_here.set()
-                assert all_here.wait(10), "one after the other"
+                assert all_here.wait(DEADLINE), "one after the other"
 
             assert isinstance(endpoint.transport, Scripted)
             endpoint.transport.unregister = unregister  # type: ignore[method-assign]

@@ -32,7 +32,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -53,6 +52,7 @@ from penstock.errors import EmbedderError, EmbedError
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.shm import Ring, SlotLayout
 from penstock.tests.triton_slots import SlotOfRing, in_hub, regions, slots, transport
+from penstock.tests.waiting import DEADLINE, wait_until
 
 Answers = Callable[[str, NDArray[Any]], NDArray[np.float32]]
 MakeTriton = Callable[..., TritonServer]
@@ -76,7 +76,7 @@ def served(
 
 
 def post(server: TritonServer, path: str) -> None:
-    connection = http.client.HTTPConnection(server.http, timeout=20)
+    connection = http.client.HTTPConnection(server.http, timeout=DEADLINE)
     connection.request("POST", path, body=b"{}")
     response = connection.getresponse()
     answer = response.read()
@@ -87,15 +87,6 @@ def post(server: TritonServer, path: str) -> None:
 def url(server: TritonServer, model: str, protocol: str = "http", **options: object) -> str:
     host = server.http if protocol == "http" else server.grpc
     return f"triton+{protocol}://{host}/{model}?" + "&".join(f"{name}={value}" for name, value in options.items())
-
-
-def until(what: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for something that another thread or a server does."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not what():
-        assert time.monotonic() < deadline, "waited too long"
-        pause.wait(0.01)
 
 
 @pytest.mark.kills
@@ -117,8 +108,8 @@ def test_a_server_killed_in_the_middle_and_back_again_loses_nothing(
                 begun.set()
 
         def kill() -> None:
-            begun.wait(20)
-            until(lambda: any(view.holds for view in views))
+            begun.wait(DEADLINE)
+            wait_until(lambda: any(view.holds for view in views))
             server.kill()
             threading.Event().wait(away)
             server.restart()
@@ -142,19 +133,19 @@ def test_a_stopped_server_keeps_its_slots_held_until_it_is_done_with_them(
             embedder.embed(view, 8)
             view.embeddings[:] = -1
             server.pause()
-            with gevent.Timeout(20):
+            with gevent.Timeout(DEADLINE):
                 # A signal is not taken at once: a server that still answers would spoil the test.
                 while "T (stopped)" not in Path(f"/proc/{server.pid}/status").read_text():
                     gevent.sleep(0.01)
             gevent.sleep(0.1)
             stopped.set()
             assert embedder.embed(view, 8) == {}
-            with gevent.Timeout(20):
+            with gevent.Timeout(DEADLINE):
                 while view.holds:
                     gevent.sleep(0.01)
 
         def beside() -> None:
-            assert stopped.wait(30)
+            assert stopped.wait(DEADLINE)
             threading.Event().wait(20)
             held.append(view.holds)
             server.resume()
@@ -180,7 +171,7 @@ def test_the_deadline_of_a_request_leaves_its_slot_held_until_the_late_answer(
             with pytest.raises(EmbedderError, match=r"patience="):
                 embedder.embed(view, 8)
             holds.append(view.holds)
-            with gevent.Timeout(30):
+            with gevent.Timeout(DEADLINE):
                 while view.holds:
                     gevent.sleep(0.02)
 
@@ -289,7 +280,7 @@ def test_an_unloaded_model_is_waited_for(protocol: str, make_triton: MakeTriton,
                 embedder.embed(view, 8)
 
         def load_again() -> None:
-            assert gone.wait(20)
+            assert gone.wait(DEADLINE)
             threading.Event().wait(0.3)
             post(server, "/v2/repository/models/mean_u8/load")
 
@@ -374,7 +365,7 @@ def test_regions_of_a_killed_client_are_given_back_by_the_next_start(protocol: s
                 "def work(): e.embed(v[0], 8); os.kill(os.getpid(), signal.SIGKILL)\n"
                 "with t.served(sys.argv[1]) as (e, v): t.in_hub(e, work)\n"
             )
-            ended = subprocess.run([sys.executable, "-c", program, spec], timeout=60, check=False)
+            ended = subprocess.run([sys.executable, "-c", program, spec], timeout=DEADLINE, check=False)
             assert ended.returncode == -signal.SIGKILL
             (orphan,) = set(regions(server)) - {mine}
             assert abandoned([mine, orphan, "penstock", "somebody's"]) == [orphan]
@@ -406,12 +397,12 @@ def test_held_slots_come_back_though_nobody_asks_for_a_server(make_triton: MakeT
         def work(view: SlotOfRing) -> None:
             embedder.embed(view, 2)
             assert embedder.embed(view, 2) == {}
-            with gevent.Timeout(30):
+            with gevent.Timeout(DEADLINE):
                 while view.holds:
                     gevent.sleep(0.01)
 
         def kill() -> None:
-            until(lambda: all(view.holds for view in views))
+            wait_until(lambda: all(view.holds for view in views))
             server.kill()
 
         in_hub(embedder, *(partial(work, view) for view in views), beside=kill)

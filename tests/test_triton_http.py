@@ -12,25 +12,25 @@ from penstock.engine.embedders.triton import over_http
 from penstock.engine.embedders.triton.address import HostPort
 from penstock.engine.embedders.triton.over_http import HttpTransport
 from penstock.engine.embedders.triton.waiting import InThread
+from penstock.tests.waiting import DEADLINE
 
-SECONDS = 30.0
 _NO_REGIONS = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
 
 
 def test_a_request_that_outlives_its_transport_closes_its_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(SECONDS)
+        listener.settimeout(DEADLINE)
         host, port = listener.getsockname()
         transport = HttpTransport(HostPort(host, port), InThread())
         asking = threading.Thread(target=transport.regions, daemon=True)
         asking.start()
         server, _ = listener.accept()
         with server:
-            server.settimeout(SECONDS)
+            server.settimeout(DEADLINE)
             assert b"systemsharedmemory" in server.recv(65536)
             transport.close()
             server.sendall(_NO_REGIONS)
-            asking.join(SECONDS)
+            asking.join(DEADLINE)
             assert not asking.is_alive()
             assert server.recv(1) == b"", "the other end is still open"
 
@@ -41,7 +41,7 @@ def test_a_server_that_drips_its_answer_does_not_outlive_the_deadline(monkeypatc
     for dripped in (b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"x" * 400, _NO_REGIONS.replace(b": 2", b": 400")):
         stop = threading.Event()
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(SECONDS)
+            listener.settimeout(DEADLINE)
             host, port = listener.getsockname()
             transport = HttpTransport(HostPort(host, port), InThread())
 
@@ -59,7 +59,7 @@ def test_a_server_that_drips_its_answer_does_not_outlive_the_deadline(monkeypatc
             with pytest.raises(TimeoutError):
                 transport.regions()
             stop.set()
-            dripping.join(SECONDS)
+            dripping.join(DEADLINE)
             transport.close()
 
 
@@ -72,7 +72,7 @@ def test_a_connection_serves_one_request_after_another() -> None:
         b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[]",
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(SECONDS)
+        listener.settimeout(DEADLINE)
         host, port = listener.getsockname()
 
         def serve() -> None:
@@ -86,5 +86,5 @@ def test_a_connection_serves_one_request_after_another() -> None:
         serving.start()
         transport = HttpTransport(HostPort(host, port), InThread())
         assert [transport.regions() for _ in answers] == [[], [], [], []]
-        serving.join(SECONDS)
+        serving.join(DEADLINE)
         transport.close()

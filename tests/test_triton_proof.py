@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +22,7 @@ from penstock.errors import EmbedderError
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.shm import Ring, SlotLayout
 from penstock.tests.triton_slots import SlotOfRing, in_hub, relay, slots
+from penstock.tests.waiting import DEADLINE, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -32,18 +32,9 @@ LARGE = PreprocessSpec(size=224, dtype="uint8", mean=None, std=None)
 SMALL = PreprocessSpec(size=16, resize=16, dtype="uint8", mean=None, std=None)
 
 
-def until(what: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for something that another thread or a server does."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not what():
-        assert time.monotonic() < deadline, "waited too long"
-        pause.wait(0.01)
-
-
 def until_free(view: SlotOfRing) -> None:
     """Wait in a greenlet until nobody holds a slot."""
-    with gevent.Timeout(40):
+    with gevent.Timeout(DEADLINE):
         while view.holds:
             gevent.sleep(0.01)
 
@@ -66,11 +57,11 @@ def test_a_proxy_that_refuses_proves_nothing_and_the_end_of_the_process_does(mak
                 until_free(view)
 
             def beside() -> None:
-                until(lambda: view.holds)
+                wait_until(lambda: view.holds)
                 threading.Event().wait(0.5)  # the server has begun
                 assert (view.embeddings == -1).all()
                 closing.close()
-                until(lambda: (view.embeddings != -1).any())
+                wait_until(lambda: (view.embeddings != -1).any())
                 assert view.holds == 1
                 server.kill()
 
@@ -100,7 +91,7 @@ def test_a_slot_comes_back_though_its_server_was_found_well_before_it_was_done(m
                 assert second.held_ever == 1  # shared memory again
 
             def cutter() -> None:
-                with gevent.Timeout(20):
+                with gevent.Timeout(DEADLINE):
                     while not first.holds:
                         gevent.sleep(0.005)
                 gevent.sleep(0.3)

@@ -14,6 +14,7 @@ from penstock.engine.embedders.triton.processes import started
 from penstock.engine.embedders.triton.transport import ServerSaid
 from penstock.engine.embedders.triton.waiting import InHub, Signal
 from penstock.tests.triton_fakes import PLACE, Scripted, fleet, on_a_hub, regions_with
+from penstock.tests.waiting import DEADLINE
 
 BUSY = ServerSaid(500, "Cannot unregister shared memory region 'r', it is currently in use.")
 
@@ -35,7 +36,7 @@ def test_concurrent_first_users_wait_for_one_registration() -> None:
     plain = transport.register
 
     def slow(region: str, key: str, nbytes: int) -> None:
-        assert gate.wait(10)
+        assert gate.wait(DEADLINE)
         plain(region, key, nbytes)
 
     transport.register = slow  # type: ignore[method-assign]
@@ -45,7 +46,7 @@ def test_concurrent_first_users_wait_for_one_registration() -> None:
         thread.start()
     gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(DEADLINE)
     assert len(names) == 8
     assert len(set(names)) == 1
     assert len(transport.asked) == 1
@@ -211,7 +212,7 @@ def test_a_server_that_is_well_is_looked_after_until_it_has_let_go(mapping: set[
             waits.pause(0.01)
         assert endpoint.regions.kept == 1
         mapping.clear()
-        assert released.wait(10)
+        assert released.wait(DEADLINE)
 
     on_a_hub(work)
 
@@ -227,13 +228,13 @@ def test_a_registration_refused_meanwhile_does_not_disturb_a_drop() -> None:
         def register(region: str, key: str, nbytes: int) -> None:
             del region, key, nbytes
             asked.set()
-            answer.wait(10)
+            answer.wait(DEADLINE)
             raise ServerSaid(500, "Unable to open shared memory region")
 
         transport.register = register  # type: ignore[method-assign]
         waits.start(lambda: names.append(known.name(PLACE)))
         names: list[str | None] = []
-        assert asked.wait(10)
+        assert asked.wait(DEADLINE)
         dropped = waits.signal()
 
         def drop() -> None:
@@ -243,7 +244,7 @@ def test_a_registration_refused_meanwhile_does_not_disturb_a_drop() -> None:
         waits.start(drop)
         waits.pause(0.01)
         answer.set()
-        assert dropped.wait(10)
+        assert dropped.wait(DEADLINE)
         assert names == [None]
         assert known.settled
 

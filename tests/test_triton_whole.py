@@ -41,7 +41,6 @@ def pictures(tmp_path: Path, photos: list[Path]) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_5000_pictures_through_triton_into_milvus_are_the_rows_of_the_built_in_embedder(
     pictures: Path, tmp_path: Path, milvus: MilvusServer, own_server: Callable[[TritonServer], TritonServer]
 ) -> None:

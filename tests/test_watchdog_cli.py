@@ -9,9 +9,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 
 import psutil
 import pytest
@@ -20,9 +19,7 @@ from penstock.engine.cli_dump import dumping
 from penstock.engine.cli_options import configured
 from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
 from penstock.preprocess import PreprocessPool, PreprocessSpec
-
-DEADLINE = 50.0
-"""Seconds after which a wait in a test has failed."""
+from penstock.tests.waiting import DEADLINE, wait_until
 
 EMBEDDER = """
     import numpy as np
@@ -36,14 +33,6 @@ EMBEDDER = """
             pass
         return np.ones((len(pixels), 8), np.float32)
 """
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for something that cannot be waited for otherwise."""
-    pause, deadline = threading.Event(), monotonic() + DEADLINE
-    while not true():
-        assert monotonic() < deadline, "it did not come to pass in time"
-        pause.wait(0.01)
 
 
 class Job:
@@ -122,7 +111,7 @@ def test_a_job_that_stands_still_says_where_and_goes_on(job: Job, photos: list[P
     assert job.process.stdout is not None
     report = job.process.stdout.read().decode()
     assert f"{len(photos)} dead" not in report
-    assert "stood still: embed for" in report
+    assert "stood still: embed for" in report, report + job.said
     assert "stage embed went on after" in job.said
 
 

@@ -15,6 +15,7 @@ from penstock.engine.embedders.triton.regions import Regions
 from penstock.engine.embedders.triton.transport import Answer, Query, Transport
 from penstock.engine.embedders.triton.waiting import InHub, InThread, Waits
 from penstock.shm import Place
+from penstock.tests.waiting import DEADLINE
 
 PLACE = Place("penstock-" + "0" * 32, 4096, 64, 128)
 
@@ -90,7 +91,7 @@ def on_a_hub(work: Callable[[InHub], object]) -> None:
     def thread() -> None:
         waits = InHub(threads=2)
         try:
-            gevent.spawn(work, waits).get(timeout=20)
+            gevent.spawn(work, waits).get(timeout=DEADLINE)
         except BaseException as error:
             errors.append(error)
         finally:
@@ -99,7 +100,7 @@ def on_a_hub(work: Callable[[InHub], object]) -> None:
 
     runner = threading.Thread(target=thread)
     runner.start()
-    runner.join(30)
+    runner.join(DEADLINE)
     assert not runner.is_alive()
     if errors:
         raise errors[0]

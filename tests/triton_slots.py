@@ -18,6 +18,7 @@ from penstock.engine.embedders.triton.over_http import HttpTransport
 from penstock.engine.embedders.triton.waiting import InThread
 from penstock.engine.servers import TritonServer
 from penstock.shm import Place, Ring
+from penstock.tests.waiting import DEADLINE
 
 
 class SlotOfRing:
@@ -66,7 +67,7 @@ def in_hub(embedder: Embedder, *works: Callable[[], object], beside: Callable[[]
         try:
             embedder.start_in_hub()
             try:
-                gevent.joinall([gevent.spawn(work) for work in works], raise_error=True, timeout=100)
+                gevent.joinall([gevent.spawn(work) for work in works], raise_error=True, timeout=DEADLINE)
             finally:
                 embedder.stop_in_hub()
         except BaseException as error:
@@ -80,7 +81,7 @@ def in_hub(embedder: Embedder, *works: Callable[[], object], beside: Callable[[]
         if beside is not None:
             beside()
     finally:
-        runner.join(120)
+        runner.join(DEADLINE)
         assert not runner.is_alive()
     if errors:
         raise errors[0]
@@ -143,9 +144,9 @@ def relay(target: str) -> Generator[tuple[str, list[int], Callable[[], None]]]:
             yield f"127.0.0.1:{listener.getsockname()[1]}", counts, cut
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            threads[0].join(10)
+            threads[0].join(DEADLINE)
             cut()
             for thread in threads[1:]:
-                thread.join(10)
+                thread.join(DEADLINE)
             for end in sockets:
                 end.close()

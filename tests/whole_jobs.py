@@ -18,9 +18,7 @@ from PIL import Image
 
 from penstock.engine.journal import read_status
 from penstock.sinks import MilvusSink, row_key
-
-DEADLINE = 50.0
-"""Seconds after which a wait has failed."""
+from penstock.tests.waiting import DEADLINE
 
 
 def draw(path: Path, noise: np.random.Generator) -> None:

@@ -17,9 +17,7 @@ import psutil
 from penstock.engine.journal import JournalError, read_status
 from penstock.tests.storm.pictures import SHY, replaced
 from penstock.tests.storm.seeds import OUTSIDE, Seed
-
-DEADLINE = 90.0
-"""Seconds after which a run hangs: then it is told to print its stacks, and ended."""
+from penstock.tests.waiting import DEADLINE, patient
 
 _SLICES = 24
 """Passes while the pictures are done; some more while it begins and ends."""
@@ -98,7 +96,7 @@ class Run:
         if hung:
             self._process.send_signal(signal.SIGUSR1)
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(5)
+                self._process.wait(DEADLINE)
             self._process.kill()
         self._wake(None)
         status = self._process.wait()
@@ -143,7 +141,7 @@ class Run:
 
     def _left(self) -> list[str]:
         """Processes of this storm that are still there a while after its parent has gone."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patient(10)
         while (alive := _marked(self._mark)) and time.monotonic() < deadline:
             psutil.wait_procs(alive, timeout=0.05)
         told = [f"pid {process.pid}: {_command(process)}" for process in alive]

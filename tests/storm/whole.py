@@ -15,13 +15,14 @@ from penstock.tests.segments import abandoned, left_since
 from penstock.tests.storm.drive import EARLY, Ended, Run
 from penstock.tests.storm.pictures import Leavings, check_leavings, draw_pictures, leavings
 from penstock.tests.storm.seeds import DISTURBED_RUNS, INSIDE, Seed
+from penstock.tests.waiting import patient
 
 _RUNS = DISTURBED_RUNS + 2
 """After so many a storm must be over."""
 
 _DRAINS = "finishing what is in flight"
 
-_SWEPT = 20.0
+_SWEPT = patient(20.0)
 """Seconds after which a segment without an owner is nobody else's business any more."""
 
 _TAIL = 2_000
