@@ -1,4 +1,4 @@
-"""``faces``: the three ways to insert the same pictures with the same embedder into a fresh Milvus Lite file."""
+"""``faces``: the three ways to insert the same pictures with the same embedder into a fresh Milvus Lite store."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import click
 from .. import __version__
 from ..errors import ItemError, SourceError
 from .cli_dump import dumping
+from .cli_help import GroupedCommand
 from .cli_import import import_
 from .cli_job import resume, retry, status
 from .cli_options import FIELDS, configured, setting_options
@@ -88,13 +89,18 @@ _config_option = click.option(
 
 @click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="penstock")
-@click.option("--debug", is_flag=True, help="Show tracebacks (also: PENSTOCK_DEBUG=1).")
+@click.option("--debug", is_flag=True, help="Show tracebacks; anywhere on the line, or PENSTOCK_DEBUG=1.")
 def cli(debug: bool) -> None:
     """Millions of pictures into a vector store, and back out by search."""
-    del debug  # main looks for it itself: it is needed where errors end, outside of click
+    del debug  # main takes it out itself: it is needed where errors end, outside of click
 
 
-@cli.command(epilog=_EMBED_EXAMPLES, short_help="Embed pictures and keep their vectors.")
+@cli.command(
+    cls=GroupedCommand,
+    epilog=_EMBED_EXAMPLES,
+    short_help="Embed pictures and keep their vectors.",
+    options_metavar="--to URI [OPTIONS]",
+)
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option("-0", "--null", is_flag=True, help="Paths in lists end with NUL (find -print0) instead of with the line.")
 @_config_option
@@ -123,7 +129,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     return run_and_tell(config, source)
 
 
-@cli.command(epilog=_SEARCH_EXAMPLES, short_help="Find the pictures nearest to one.")
+@cli.command(cls=GroupedCommand, epilog=_SEARCH_EXAMPLES, short_help="Find the pictures nearest to one.")
 @click.argument("uri", metavar="URI")
 @click.argument("image", metavar="IMAGE")
 @click.option(
@@ -185,7 +191,9 @@ for _command in (status, resume, retry):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given[:1] or bool(os.environ.get("PENSTOCK_DEBUG"))
+    options = given[: given.index("--")] if "--" in given else given
+    debug = "--debug" in options or bool(os.environ.get("PENSTOCK_DEBUG"))
+    given = [word for word in options if word != "--debug"] + given[len(options) :]
     with dumping():
         return run_command(lambda: cli.main(given, prog_name="penstock", standalone_mode=False), debug)
 

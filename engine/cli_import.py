@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
+from .cli_help import GroupedCommand
 from .cli_options import configured, setting_options
 from .cli_outcome import OK, complain, say
 from .wording import count, duration, plural
@@ -31,7 +32,7 @@ Exit status: 0 every row is there and indexed, 1 the import failed, 2 wrong usag
 _FIELDS = ("collection", "mode", "partition", "metric", "index", "index_params", "token")
 
 
-@click.command("import", epilog=_EXAMPLES, short_help="Load a bulk folder into a Milvus server.")
+@click.command("import", cls=GroupedCommand, epilog=_EXAMPLES, short_help="Load a bulk folder into a Milvus server.")
 @click.argument("folder", metavar="DIR")
 @click.option("--to", required=True, metavar="URI", help="The Milvus server, as http://host:19530.")
 @click.option("--server-path", metavar="PATH", help="DIR as the server knows it. [default: its absolute path here]")

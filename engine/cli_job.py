@@ -70,7 +70,7 @@ def status(folder: Path, as_json: bool) -> int:
 
 @click.command(cls=JobCommand, epilog=_RESUME_EXAMPLES, short_help="Go on with a job where it was.")
 @_folder
-@setting_options(*RUN_FIELDS)
+@setting_options(*RUN_FIELDS, defaults=False)
 def resume(folder: Path, **options: Any) -> int:
     """Go on with a job where it was, however it ended. Settings are those of its last run, unless an option says
     otherwise; a token is not kept: it is read from MILVUS_TOKEN.
@@ -84,7 +84,7 @@ def resume(folder: Path, **options: Any) -> int:
 @_folder
 @click.option("--stage", type=click.Choice(_STAGES), help="Only what failed there.")
 @click.option("--error", metavar="E", help="Only what failed with this error, e.g. ReadError.")
-@setting_options(*(field for field in RUN_FIELDS if field != "update"))
+@setting_options(*(field for field in RUN_FIELDS if field != "update"), defaults=False)
 def retry(folder: Path, stage: str | None, error: str | None, **options: Any) -> int:
     """Try again what a job could not do: its dead letters, or some of them. Settings are those of its last run, unless
     an option says otherwise.

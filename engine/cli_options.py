@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -10,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
+from .cli_help import GroupedCommand
 from .config import PER_RUN, ServiceConfig
 from .config_errors import spelled
 
@@ -39,21 +41,26 @@ def option_name(field: str) -> str:
     return str(_extra(field).get("option", "--" + field.replace("_", "-")))
 
 
-def setting_options(*fields: str) -> Callable[[_Command], _Command]:
-    """Add an option for each of these fields, in this order. An option that is not given is None."""
+def setting_options(*fields: str, defaults: bool = True) -> Callable[[_Command], _Command]:
+    """Add an option for each of these fields, in this order. An option that is not given is None.
+
+    Args:
+        fields: of `ServiceConfig`.
+        defaults: whether the help tells them: no, where what is not given is as in an earlier run.
+    """
 
     def add(command: _Command) -> _Command:
         for field in reversed(fields):
             for value in reversed(_flags(field)):
                 command = click.option(f"--{value}", _flag(field, value), is_flag=True, help=_FLAGS[value])(command)
             if not _flags(field):
-                command = _option(field, ServiceConfig.model_fields[field])(command)
+                command = _option(field, ServiceConfig.model_fields[field], defaults)(command)
         return command
 
     return add
 
 
-class JobCommand(click.Command):
+class JobCommand(GroupedCommand):
     """A command that goes on with a job: what its first command chose is no option, and is said to be none."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -122,9 +129,9 @@ def _extra(field: str) -> Mapping[str, Any]:
     return extra if isinstance(extra, dict) else {}
 
 
-def _option(field: str, info: FieldInfo) -> Callable[[_Command], _Command]:
+def _option(field: str, info: FieldInfo, defaults: bool) -> Callable[[_Command], _Command]:
     if info.annotation is bool:  # None where it is not given: a file may say it then
-        return click.option(option_name(field), field, is_flag=True, default=None, help=_help(info))
+        return click.option(option_name(field), field, is_flag=True, default=None, help=_help(info, defaults))
     extra = _extra(field)
     metavar = extra.get("metavar")
     return click.option(
@@ -134,12 +141,14 @@ def _option(field: str, info: FieldInfo) -> Callable[[_Command], _Command]:
         type=_choice(info.annotation) or str,
         metavar=metavar if isinstance(metavar, str) else None,
         multiple="option" in extra,
-        help=_help(info),
+        help=_help(info, defaults),
     )
 
 
-def _help(info: FieldInfo) -> str:
+def _help(info: FieldInfo, defaults: bool) -> str:
     text = " ".join((info.description or "").split())
+    if not defaults:
+        return re.sub(r" \[default: [^]]*\]", "", text)
     # Named before anything of the environment is read: a secret must not become a default in a help text.
     default = None if info.default_factory else info.default
     return text if default is None or default is False or default == {} else f"{text} [default: {default}]"

@@ -145,8 +145,9 @@ class ServiceConfig(_Settings):
     """
 
     to: str | None = Field(default=None, json_schema_extra={"metavar": "URI"})
-    """Where the vectors go: photos.db (a Milvus Lite file), http://host:19530 (a Milvus server), or bulk:DIR (Parquet
-    files for penstock import)."""
+    """Where the vectors go: photos.db (a Milvus Lite store: a folder, made on first use), http://host:19530 (a Milvus
+    server, or Zilliz Cloud as https://...), or bulk:DIR (a folder of Parquet files, to read as they are or for
+    penstock import)."""
 
     collection: str = Field(default="images", min_length=1, max_length=255, json_schema_extra={"metavar": "NAME"})
     """Collection in the store, made on first use."""
@@ -228,7 +229,7 @@ class ServiceConfig(_Settings):
     """How the store compares vectors."""
 
     index: str | None = Field(default=None, min_length=1, json_schema_extra={"metavar": "TYPE"})
-    """Kind of index the store builds. [default: FLAT in a Milvus Lite file, AUTOINDEX on a server]"""
+    """Kind of index the store builds. [default: FLAT in a Milvus Lite store, AUTOINDEX on a server]"""
 
     index_params: Parameters = Field(default={}, json_schema_extra={"metavar": "NAME=VALUE,..."})
     """What to build the index with, e.g. M=16,efConstruction=200 for HNSW. [default: the store's]"""

@@ -1,4 +1,4 @@
-"""Rows into Milvus: a Milvus Lite file, a Milvus server or Zilliz Cloud, by the same URI argument."""
+"""Rows into Milvus: a Milvus Lite store, a Milvus server or Zilliz Cloud, by the same URI argument."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class MilvusSink(Sink):
         Raises:
             SinkUnavailableError: Milvus does not answer.
             CollectionMismatchError: the collection does not fit, or there is none and no `dimension` to make one with.
-            SinkError: access denied, or the Milvus Lite file is open in another process.
+            SinkError: access denied, or the Milvus Lite store is open in another process.
         """
         _warn_if_patched()
         try:

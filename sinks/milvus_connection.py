@@ -85,7 +85,7 @@ class Connection:
             pause = min(_LONGEST_PAUSE, 2 * pause)
 
     def close(self) -> None:
-        """Disconnect; the last sink of a Milvus Lite file ends its server. Idempotent. Waiting retries end at once."""
+        """Disconnect; the last sink of a Milvus Lite store ends its server. Idempotent. Waiting retries end at once."""
         self._closed.set()
         with self._mutex:
             self._disconnect()

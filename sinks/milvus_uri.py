@@ -1,4 +1,4 @@
-"""Where a Milvus URI points to: a Milvus Lite file, or a server."""
+"""Where a Milvus URI points to: a Milvus Lite store, or a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from ..errors import ConfigError
 from .base import redact
 
-_FORMS = "photos.db (a Milvus Lite file), http://host:19530 or https://host (a Milvus server or Zilliz Cloud)"
+_FORMS = (
+    "photos.db (a Milvus Lite store: a folder), http://host:19530 or https://host (a Milvus server or Zilliz Cloud)"
+)
 _DEFAULT_PORT = {"http": 19530, "https": 443}
 
 

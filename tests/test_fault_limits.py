@@ -65,7 +65,7 @@ class Stall:
 
 
 def store_process() -> psutil.Process:
-    """The process that serves the Milvus Lite file."""
+    """The process that serves the Milvus Lite store."""
     (found,) = [
         child
         for child in psutil.Process().children(recursive=True)

@@ -30,7 +30,7 @@ WAYS = ("insert_images", "insert_images_async", "insert_images_streaming")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One Milvus Lite file for the module; each test has its own collection."""
+    """One Milvus Lite store for the module; each test has its own collection."""
     return str(tmp_path_factory.mktemp("store") / "photos.db")
 
 

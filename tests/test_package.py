@@ -139,7 +139,7 @@ def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     expected = {
         f"penstock/{name}"
         for name in listed
-        if name in {"__init__.py", "errors.py", "py.typed"}
+        if name in {"__init__.py", "__main__.py", "errors.py", "py.typed"}
         or (name.startswith(tuple(f"{floor}/" for floor in FLOORS)) and name.endswith((".py", ".html")))
     }
     assert shipped == expected

@@ -28,7 +28,7 @@ def bulk_folder(config: ServiceConfig) -> Path | None:
 def dead_letters_path(config: ServiceConfig) -> Path:
     """The file that lists what could not be done.
 
-    In the job's folder; without one beside the Milvus Lite file (``photos.dead-letters.jsonl`` for ``photos.db``) or
+    In the job's folder; without one beside the Milvus Lite store (``photos.dead-letters.jsonl`` for ``photos.db``) or
     the bulk folder, or in the current folder where the store is a server.
     """
     if config.job is not None:

@@ -1,0 +1,53 @@
+"""The help of commands with many options: in groups, in the order in which people need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Source": ("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
+    "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "decoder"),
+    "Store": (
+        *("to", "collection", "mode", "server_path", "timeout", "token", "retry_for", "metric", "index"),
+        *("index_params", "wait_index", "partition", "partition_key"),
+    ),
+    "A job that goes on where it was": ("job", "update", "redo", "accept_store", "accept_changes"),
+    "Speed and memory": (
+        *("workers", "memory", "batch_size", "insert_batch_size", "slots", "threads", "devices", "profile"),
+    ),
+    "Failures": (
+        *("stage", "error", "max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels"),
+        *("max_file_bytes", "sandbox"),
+    ),
+    "Output": ("k", "html", "report", "progress"),
+    "More": ("config_file", "debug", "help"),
+}
+"""Title -> names of options, those of the configuration's fields among them. What is in none comes with the last."""
+
+_PLACES: Final = {name: (title, place) for title, names in GROUPS.items() for place, name in enumerate(names)}
+_LAST: Final = ("More", -1)
+
+
+class GroupedCommand(click.Command):
+    """A command that lists its options by `GROUPS`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click."""
+        options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, click.Option)]
+        for title in GROUPS:
+            mine = sorted(
+                (place, n) for n, option in enumerate(options) for at, place in [_place(option)] if at == title
+            )
+            records = [record for _, n in mine if (record := options[n].get_help_record(ctx))]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _place(option: click.Option) -> tuple[str, int]:
+    name = option.name or ""
+    # A choice among flags is one field: mode_append and mode_overwrite are mode.
+    return _PLACES.get(name) or _PLACES.get(name.rpartition("_")[0], _LAST)
