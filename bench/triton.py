@@ -292,7 +292,7 @@ def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Genera
                 cost = Cost()
 
                 def job() -> int:
-                    source = batched(pictures_of(paths, None, None), BATCH)
+                    source = batched(pictures_of(paths, None, None, "bench"), BATCH)
                     return pipeline.run(source, graph, None, 2, collect=cost.note).accounting.written
 
                 figures = _watched(server, len(paths), job)

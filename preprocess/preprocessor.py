@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ItemError
 from .canvas import Placement, make_canvas, make_params
 from .decode import Source, check_pillow, decode_into
 from .jpeg import check_decoder
@@ -40,17 +41,19 @@ class Preprocessor:
         self._params = make_params(spec, rows)
         self._idle = self._params[0].copy()
 
-    def load(self, row: int, source: Source) -> Placement:
+    def load(self, row: int, source: Source | ItemError) -> Placement:
         """Decode one picture into its row. Distinct rows may be loaded by several threads at once.
 
         Args:
             row: 0..rows-1.
-            source: See `decode.Source`.
+            source: See `decode.Source`; an error is raised.
 
         Raises:
             ItemError: The picture cannot be had; the row is then harmless, and its pixels mean nothing.
         """
         self._params[row] = self._idle
+        if isinstance(source, ItemError):
+            raise source
         placement = decode_into(source, self.spec, self._canvas[row])
         self._params[row] = placement.params
         return placement

@@ -35,10 +35,14 @@ _DONE = struct.Struct("<BxxxIQII4d")  # frame kind, slot, generation, rows, n, t
 _ROW = struct.Struct("<III")  # position in the task, width, height
 _HUNG = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, row
 
-_PATH, _BYTES, _ARRAY = range(3)
+_PATH, _BYTES, _ARRAY, _ERROR = range(4)
 
-Source = str | bytes | memoryview | np.ndarray[Any, np.dtype[Any]]
-"""What a task's item may be: a path, the bytes of a picture file, or pixels ``(H, W[, C])``."""
+Source = str | bytes | memoryview | np.ndarray[Any, np.dtype[Any]] | errors.ItemError
+"""What a task's item may be: a path, the bytes of a picture file, or pixels ``(H, W[, C])``; or why it is none of
+these, which is then its outcome."""
+
+_NUMBERS = "biuf"
+"""Kinds of dtypes that samples may be of."""
 
 _ITEM_ERRORS = {
     name: value
@@ -153,27 +157,42 @@ def decode_answer(frame: bytes) -> Done | Hung:
 
 
 def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> list[bytes | memoryview]:
-    """A TASK frame as the pieces to send, so that payloads are not copied together."""
+    """A TASK frame as the pieces to send, so that payloads are not copied together.
+
+    What cannot be sent travels as the error that the worker then answers for it: it costs its neighbours nothing.
+    """
     records: list[bytes] = [_TASK.pack(TASK, slot, generation, len(sources))]
     payloads: list[bytes | memoryview] = []
     for source in sources:
-        if isinstance(source, str):  # by far the most, and this runs on the hub
-            path = source.encode("utf-8", "surrogateescape")
-            records.append(_ITEM.pack(_PATH, len(path)))
-            payloads.append(path)
-            continue
-        kind, pieces = _encode_data(source)
-        records.append(_ITEM.pack(kind, sum(len(piece) for piece in pieces)))
+        try:
+            kind, pieces = _encode(source)
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is about this item)
+            kind, pieces = _ERROR, [_encode_error(_unfit(source, error))]
+        records.append(_ITEM.pack(kind, sum([len(piece) for piece in pieces])))
         payloads.extend(pieces)
     return [b"".join(records), *payloads]
 
 
-def _encode_data(source: bytes | memoryview | np.ndarray[Any, Any]) -> tuple[int, list[bytes | memoryview]]:
+def _encode(source: Source) -> tuple[int, list[bytes | memoryview]]:
+    if isinstance(source, str):  # by far the most, and this runs on the hub
+        return _PATH, [source.encode("utf-8", "surrogateescape")]
     if isinstance(source, (bytes, memoryview)):
         return _BYTES, [memoryview(source).cast("B")]
+    if isinstance(source, errors.ItemError):
+        return _ERROR, [_encode_error(source)]
+    if source.dtype.kind not in _NUMBERS:  # objects have no bytes, and some others no size
+        raise TypeError("give uint8, uint16 or float")
     pixels = np.ascontiguousarray(source)
     head = json.dumps([pixels.dtype.str, pixels.shape]).encode()
     return _ARRAY, [struct.pack("<H", len(head)), head, pixels.reshape(-1).view(np.uint8).data]
+
+
+def _unfit(source: Source, error: Exception) -> errors.ItemError:
+    """What is wrong with an item that has no bytes to send."""
+    if isinstance(source, str):
+        return errors.ReadError(f"{source!r} is not a possible file name: {error}")
+    what = f"array of dtype {source.dtype}" if isinstance(source, np.ndarray) else type(source).__name__
+    return errors.DecodeError(f"{what} is not a picture; {error}")
 
 
 def decode_task(frame: bytes | memoryview) -> Task:
@@ -193,6 +212,8 @@ def _decode_source(kind: int, payload: memoryview) -> Source:
         return bytes(payload).decode("utf-8", "surrogateescape")
     if kind == _BYTES:
         return payload
+    if kind == _ERROR:
+        return _failure(json.loads(bytes(payload)))[1]
     (head,) = struct.unpack_from("<H", payload)
     dtype, shape = json.loads(bytes(payload[2 : 2 + head]))
     return np.frombuffer(payload[2 + head :], np.dtype(dtype)).reshape(shape)
@@ -203,7 +224,7 @@ def encode_done(
 ) -> bytes:
     """A DONE frame."""
     records = b"".join(_ROW.pack(row.position, row.width, row.height) for row in rows)
-    told = [(position, type(error).__name__, str(error), error.sha256, _errno(error)) for position, error in failures]
+    told = [_told(position, error) for position, error in failures]
     seconds = (timings.read, timings.decode, timings.kernel, timings.embed)
     head = _DONE.pack(DONE, task.slot, task.generation, len(records) // _ROW.size, len(task.sources), *seconds)
     # ASCII with escapes: a message may quote a file name that is not UTF-8.
@@ -227,8 +248,13 @@ def decode_done(frame: bytes | memoryview) -> Done:
     )
 
 
-def _errno(error: errors.ItemError) -> int | None:
-    return error.errno if isinstance(error, OSError) else None
+def _encode_error(error: errors.ItemError) -> bytes:
+    return json.dumps(_told(0, error)).encode()
+
+
+def _told(position: int, error: errors.ItemError) -> tuple[int, str, str, str | None, int | None]:
+    errno = error.errno if isinstance(error, OSError) else None
+    return position, type(error).__name__, str(error), error.sha256, errno
 
 
 def _failure(told: object) -> tuple[int, errors.ItemError]:

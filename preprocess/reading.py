@@ -8,7 +8,7 @@ import stat
 from ..errors import ItemError, ReadError, TooLargeError
 
 _KINDS = (
-    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISDIR, "a directory; whole folders are for embed_images, or penstock embed"),
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a character device"),

@@ -79,7 +79,12 @@ def row_key(item: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
     Bytes and the text that `os.fsdecode` makes of them give the same key, whatever the locale.
     """
     name = os.fspath(item)
-    return hashlib.blake2b(name if isinstance(name, bytes) else _encoded(name), digest_size=16).hexdigest()
+    return row_hash(name if isinstance(name, bytes) else _encoded(name)).hexdigest()
+
+
+def row_hash(begin: bytes) -> hashlib.blake2b:
+    """The hash behind `row_key`, for what comes in parts."""
+    return hashlib.blake2b(begin, digest_size=16)
 
 
 def _encoded(name: str) -> bytes:

@@ -105,11 +105,11 @@ def test_ids_and_metadata_are_the_users_own(store: str, photos: list[Path], way:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_cannot_be_used_is_left_out_and_told(tmp_path: Path, photos: list[Path], way: str) -> None:
-    """The ids of the others come back in order; each failure is a dead letter with key, stage, error and message."""
+def test_what_cannot_be_used_is_none_among_the_ids_and_told(tmp_path: Path, photos: list[Path], way: str) -> None:
+    """There is an id or None for each input; each failure is a dead letter with key, stage, error and message."""
     inputs = [photos[0], "/nowhere/at-all.jpg", photos[1], b"<html>no</html>", photos[2]]
     with pipeline(str(tmp_path / "p.db")) as job:
-        assert getattr(job, way)(inputs, ids=list("abcde")) == ["a", "c", "e"]
+        assert getattr(job, way)(inputs, ids=list("abcde")) == ["a", None, "c", None, "e"]
         letters = [json.loads(line) for line in Path(job.dead_letters).read_text().splitlines()]
         assert job.report is not None
         assert (job.report.accounting.read, job.report.accounting.written, job.report.accounting.dead) == (5, 3, 2)
@@ -277,7 +277,7 @@ def test_a_picture_with_an_empty_id_fails_alone(tmp_path: Path, photos: list[Pat
     with ImageEmbeddingPipeline(to=str(tmp_path / "x.db"), workers=1, job=tmp_path / "job") as pipeline:
         (tmp_path / "job").mkdir()
         ids = pipeline.insert_images([str(photos[0]), b"no picture", str(photos[1])], ids=["a", "", "b"])
-        assert ids == ["a", "b"]
+        assert ids == ["a", None, "b"]
         assert pipeline.report is not None
         assert pipeline.report.accounting.dead == 1
     (line,) = (tmp_path / "job" / "dead-letters.jsonl").read_text().splitlines()

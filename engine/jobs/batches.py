@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,10 +23,10 @@ class Picture:
     Attributes:
         key: what people know it by, in dead letters: its path, or its id.
         id: what the caller gets back for it.
-        source: where its pixels come from.
+        source: where its pixels come from; nothing once they lie in a slot.
         path: its path, if it has one.
         metadata: the user's, stored with its row.
-        ordinal: its position in the listing of a job that keeps books; -1 in others.
+        ordinal: its position in the listing of a job that keeps books, or among the inputs of a call; -1 in others.
     """
 
     key: str
@@ -39,6 +39,10 @@ class Picture:
     def failure(self, error: Exception, attempts: int = 1) -> PictureFailure:
         """It could not be done."""
         return PictureFailure(self.key, error, attempts, self.ordinal, self)
+
+    def decoded(self) -> Picture:
+        """Itself without what was decoded, which may be megabytes that somebody waits to have back."""
+        return self if isinstance(self.source, str) else replace(self, source=b"")
 
     @property
     def row_key(self) -> str:
@@ -69,6 +73,14 @@ class Books(Protocol):
 
     def dead(self, ordinals: list[int]) -> None:
         """The dead letters of these are written."""
+        ...
+
+
+class Listener(Protocol):
+    """Who wants to hear of each picture that could not be done."""
+
+    def failed(self, stage: str, failure: PictureFailure) -> None:
+        """Its dead letter is written."""
         ...
 
 
@@ -110,9 +122,9 @@ class Rows:
 
 @dataclass(slots=True)
 class Written:
-    """Pictures whose rows the sink has acknowledged."""
+    """The ordinals of pictures whose rows the sink has acknowledged. It keeps none of them alive."""
 
-    pictures: list[Picture]
+    ordinals: list[int]
 
 
 def preprocessed(batch: Batch, slot: Slot) -> tuple[Batch | None, list[ItemFailure]]:
@@ -121,7 +133,7 @@ def preprocessed(batch: Batch, slot: Slot) -> tuple[Batch | None, list[ItemFailu
     if not slot.rows:
         slot.release()
         return None, failures
-    return Batch([batch.pictures[row.position] for row in slot.rows], slot), failures
+    return Batch([batch.pictures[row.position].decoded() for row in slot.rows], slot), failures
 
 
 def take_rows(batch: Batch, refused: Container[int] = ()) -> Rows:
@@ -157,15 +169,17 @@ class JobValues:
     Args:
         dead: where the letters go.
         books: told of each, after its letter; None for a job that cannot be resumed.
+        listener: told of each, too.
     """
 
-    def __init__(self, dead: DeadLetters, books: Books | None = None) -> None:
+    def __init__(self, dead: DeadLetters, books: Books | None = None, listener: Listener | None = None) -> None:
         self._dead = dead
         self._books = books
+        self._listener = listener
 
     def units(self, value: Any) -> int:
         """Pictures in a value."""
-        return len(self._pictures(value))
+        return len(value.ordinals if isinstance(value, Written) else self._pictures(value))
 
     def nbytes(self, value: Any) -> int:
         """Bytes a value keeps alive besides its slot."""
@@ -187,8 +201,11 @@ class JobValues:
         sha256 = failure.error.sha256 if isinstance(failure.error, ItemError) else None
         known = {"sha256": sha256} if sha256 else {}
         self._dead.write(failure.key, stage, failure.error, attempts=earlier + failure.attempts, **known)
-        if self._books and isinstance(failure, PictureFailure):
-            self._books.dead([failure.ordinal])
+        if isinstance(failure, PictureFailure):
+            if self._books:
+                self._books.dead([failure.ordinal])
+            if self._listener:
+                self._listener.failed(stage, failure)
 
     def _pictures(self, value: Any) -> list[Picture]:
         if isinstance(value, list):

@@ -112,7 +112,7 @@ class JobBooks:
 
     def written(self, value: Written) -> None:
         """The store has acknowledged these rows."""
-        self._folder.written([picture.ordinal for picture in value.pictures])
+        self._folder.written(value.ordinals)
 
     def dead(self, ordinals: list[int]) -> None:
         """The dead letters of these are written."""

@@ -180,7 +180,7 @@ def _insert_with(sink: Sink) -> Callable[[list[Rows]], Outcome]:
         pictures: list[Picture] = [picture for rows in group for picture in rows.pictures]
         batch: RowBatch = concat([rows.rows for rows in group])
         refused = dict(sink.write(batch).refused)
-        written = [picture for index, picture in enumerate(pictures) if index not in refused]
+        written = [picture.ordinal for index, picture in enumerate(pictures) if index not in refused]
         failures = [pictures[index].failure(error) for index, error in refused.items()]
         return Outcome(Written(written) if written else NOTHING, failures=failures)
 

@@ -214,7 +214,7 @@ def _things(source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
         return FileSource([_named(source)])
     if isinstance(source, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in source):
         return FileSource([_named(part) for part in source])
-    return pictures_of(source, None, None)
+    return pictures_of(source, None, None, "embed_images")
 
 
 def _named(source: str | os.PathLike[str]) -> str:

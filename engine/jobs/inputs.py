@@ -7,16 +7,23 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from PIL import Image
 
-from ...errors import ConfigError
+from ...errors import ConfigError, DecodeError
 from ...preprocess import Source
 from ...sinks import row_key
+from ...sinks.base import row_hash
 from ..sources import key_of
 from .batches import Batch, Picture
+
+_STACKED: Final = 4
+"""Axes of an array that is surely several pictures."""
+
+_LONG: Final = 200
+"""A text of so many characters is not repeated in a message."""
 
 
 def as_source(value: Any) -> Source:
@@ -52,16 +59,63 @@ def _image_source(image: Image.Image) -> Source:
     return file.getvalue()
 
 
+def source_of(value: Any) -> Source:
+    """As `as_source`, for one of many: what cannot be a picture is the error that its row comes to."""
+    try:
+        return as_source(value)
+    except ConfigError as error:
+        return DecodeError(str(error))
+    except Exception as error:  # noqa: BLE001  (a Pillow picture reads its file only now; a PathLike may do anything)
+        return DecodeError(f"{type(value).__name__} that cannot be read: {error}")
+
+
+def check_inputs(inputs: object, call: str) -> None:
+    """Refuse what is no collection of pictures, and would be taken apart: a string into letters, an array into rows.
+
+    Args:
+        inputs: what was given.
+        call: the function that it was given to.
+
+    Raises:
+        ConfigError: it is one picture, or nothing that can be iterated over; says what to write instead.
+    """
+    if isinstance(inputs, (str, os.PathLike)):
+        example = repr(os.fspath(cast("str", inputs)))
+        raise ConfigError(
+            f"{call} takes a list of pictures, not one {'string' if isinstance(inputs, str) else 'path'}:"
+            f" {call}([{example if len(example) < _LONG else 'path'}]), or embed_images for a folder"
+        )
+    if isinstance(inputs, (bytes, bytearray, memoryview, Image.Image)):
+        raise ConfigError(
+            f"{call} takes a list of pictures, not one {type(inputs).__name__}: {call}([picture]) for a single one"
+        )
+    if isinstance(inputs, np.ndarray) and inputs.ndim < _STACKED:  # [n, h, w] and [h, w, c] look the same
+        raise ConfigError(
+            f"{call} takes a list of pictures, not one array of shape {inputs.shape}: {call}([array]) for a single"
+            f" picture, {call}(list(array)) for several"
+        )
+    if not isinstance(inputs, Iterable):
+        raise ConfigError(
+            f"{call} takes a list of pictures (paths, bytes of picture files, PIL images, arrays), not {inputs!r:.100}"
+        )
+
+
 def in_step(
-    inputs: Iterable[Any], ids: Iterable[Any] | None, metadata: Iterable[Any] | None
+    inputs: Iterable[Any], ids: Iterable[Any] | None, metadata: Iterable[Any] | None, call: str
 ) -> Iterator[tuple[int, Any, Any, Any]]:
     """``(position, input, id, metadata)`` of each input; id and metadata are None where none are given.
 
     Raises:
-        ConfigError: ids or metadata are not as many as the inputs (at once where the numbers are known before).
+        ConfigError: the inputs are no collection of pictures; ids or metadata are not as many (at once where the
+            numbers are known before).
     """
+    check_inputs(inputs, call)
     given = {"inputs": inputs, "ids": ids, "metadata": metadata}
     columns = {name: column for name, column in given.items() if column is not None}
+    said: dict[str, object] = {**columns}
+    for name, column in said.items():
+        if not isinstance(column, Iterable):
+            raise ConfigError(f"{name}: {call} takes a list with one for each picture, not {column!r:.100}")
     lengths = {name: len(column) for name, column in columns.items() if isinstance(column, Sized)}
     if len(set(lengths.values())) > 1:
         raise ConfigError(f"there must be one of each per picture, but there are {_counts(lengths)}")
@@ -87,33 +141,40 @@ def _counts(lengths: dict[str, int]) -> str:
     return ", ".join(f"{length} {name}" for name, length in lengths.items())
 
 
-def pictures_of(inputs: Iterable[Any], ids: Iterable[Any] | None, metadata: Iterable[Any] | None) -> Iterator[Picture]:
-    """The pictures of a call of ``insert_images*``, in order.
+def pictures_of(
+    inputs: Iterable[Any], ids: Iterable[Any] | None, metadata: Iterable[Any] | None, call: str
+) -> Iterator[Picture]:
+    """The pictures of a call of ``insert_images*``, in order; their ordinals are their positions.
 
     Raises:
-        ConfigError: ids or metadata are not as many as the inputs, or an input is no picture.
+        ConfigError: as `in_step`.
     """
-    return (_picture(*row) for row in in_step(inputs, ids, metadata))
+    return (_picture(*row) for row in in_step(inputs, ids, metadata, call))
 
 
 def _picture(position: int, value: Any, given: Any, metadata: Any) -> Picture:
     if metadata is not None and not isinstance(metadata, dict):
         raise ConfigError(f"metadata of picture {position} must be a dict, not {type(metadata).__name__}")
-    source = as_source(value)
+    source = source_of(value)
     if isinstance(source, str):
         source = os.path.abspath(source)  # noqa: PTH100  (links stay: the key is the name the user knows)
     path = key_of(source) if isinstance(source, str) else None
     # Never empty: a failure without a key is about the whole batch.
-    key = str(given) if given not in (None, "") else path or f"content:{_content_key(source)}"
+    key = str(given) if given not in (None, "") else path or _content_key(position, source)
     # The same hash as for an item of a folder: a picture is the same row however it was named.
     id_ = given if given is not None else row_key(source if isinstance(source, str) else key)
-    return Picture(key, id_, source, path, cast("dict[str, Any]", metadata) or {})
+    return Picture(key, id_, source, path, cast("dict[str, Any]", metadata) or {}, position)
 
 
-def _content_key(source: Source) -> str:
-    if isinstance(source, np.ndarray):
-        return row_key(repr((source.dtype.str, source.shape)).encode() + source.tobytes())
-    return row_key(bytes(cast("bytes", source)))
+def _content_key(position: int, source: Source) -> str:
+    """The same for the same content; what has none is known by its position."""
+    if isinstance(source, np.ndarray) and not source.dtype.hasobject:
+        digest = row_hash(repr((source.dtype.str, source.shape)).encode())
+        digest.update(np.ascontiguousarray(source).reshape(-1).view(np.uint8).data)  # no copy of maybe gigabytes
+        return f"content:{digest.hexdigest()}"
+    if isinstance(source, bytes):
+        return f"content:{row_key(source)}"
+    return f"input:{position}"
 
 
 def batched(pictures: Iterable[Picture], size: int) -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,7 +19,7 @@ from ...preprocess import PreprocessPool
 from ...sinks import DeadLetters, Hit, IndexState, MilvusSink, is_finished
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
-from .batches import JobValues, Picture, Written
+from .batches import JobValues, Listener, Picture
 from .books import JobBooks
 from .ceiling import Ceiling, ceiling_of
 from .fitting import allowed, fitted
@@ -27,6 +27,7 @@ from .graphs import Ends, in_turn, overlapped, streaming
 from .inputs import as_source, batched, pictures_of
 from .keeping import Keeper
 from .local import LocalPreprocessor
+from .outcomes import Failure, Outcomes
 from .places import bulk_folder, dead_letters_path
 from .plan import Plan, make_plan
 from .recipe import plan_of
@@ -41,8 +42,9 @@ _logger = logging.getLogger(__name__)
 class ImageEmbeddingPipeline:
     """Embeds pictures and keeps their vectors in Milvus. A context manager; workers and connections stay open inside.
 
-    The three ``insert_images*`` methods return the same ids, in input order, and leave the same rows. A picture that
-    cannot be used is left out of the ids and becomes a dead letter (``dead_letters``); ``report`` has the last figures.
+    The three ``insert_images*`` methods return the same ids, one for each input, and leave the same rows. A picture
+    that cannot be used is None among the ids, says why in ``failures``, and is a dead letter (``dead_letters``);
+    ``report`` has the last figures.
 
     =========================== =============================================== =============================
     method                      how                                             for
@@ -78,6 +80,7 @@ class ImageEmbeddingPipeline:
         self._opened_for = 0  # pictures in a batch
         self._told_unconfined = False
         self._dead = DeadLetters(dead_letters_path(self.config))
+        self._outcomes = Outcomes()
         self.report: Report | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -104,6 +107,15 @@ class ImageEmbeddingPipeline:
     def dead_letters(self) -> str:
         """Path of the file that lists what could not be done; there is none while everything could."""
         return str(self._dead.path)
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Why inputs of the last ``insert_images*`` call are not in the store, in input order.
+
+        Each has ``position`` (of the input, from 0), ``key``, ``stage``, ``error`` (class name) and ``message``. Of
+        more than 1,000 only the first that failed are here; ``dead_letters`` has all.
+        """
+        return self._outcomes.failures
 
     # -- collections --------------------------------------------------------------------------------------------------
 
@@ -150,24 +162,26 @@ class ImageEmbeddingPipeline:
         """Embed and insert in turn, in this process.
 
         Args:
-            inputs: paths, bytes of picture files, PIL images or pixel arrays.
+            inputs: paths, bytes of picture files, PIL images or pixel arrays; read lazily, and kept no longer than it
+                takes to decode them. One that is none of these fails alone.
             ids: one per input; default: a hash of the path, or of the content where there is no path.
             metadata: one dict per input, stored with the row.
             collection_name: default: the configured one.
 
         Returns:
-            The ids of the pictures that are in the store now, in input order.
+            For each input, in order: its id if it is in the store now, else None; then ``failures`` says why.
 
         Raises:
-            ConfigError: ids or metadata are not as many as the inputs.
+            ConfigError: inputs is one picture, or nothing that holds pictures; ids or metadata are not as many.
             PipelineFailure: the job could not go on.
         """
+        pictures = pictures_of(inputs, ids, metadata, "insert_images")
         local = self._local_preprocessor(1)
 
         def graph(ends: Ends) -> PipelineBuilder:
             return in_turn(ends, local, self._plan.embedder)
 
-        return self._insert(inputs, ids, metadata, collection_name, graph, self.config.batch_size, 1)
+        return self._insert(pictures, collection_name, graph, self.config.batch_size, 1)
 
     def insert_images_async(
         self,
@@ -193,6 +207,7 @@ class ImageEmbeddingPipeline:
             insert_batch_size: rows of one insert.
             queue_maxsize: pictures that may wait between two stages.
         """
+        pictures = pictures_of(inputs, ids, metadata, "insert_images_async")
         settings = self.config.async_pipeline.replaced(
             preprocess_workers=preprocess_workers,
             embedding_workers=embedding_workers,
@@ -209,9 +224,7 @@ class ImageEmbeddingPipeline:
             )
 
         threads = settings.preprocess_workers + settings.embedding_workers
-        return self._insert(
-            inputs, ids, metadata, collection_name, graph, size, threads, insert_rows=settings.insert_batch_size
-        )
+        return self._insert(pictures, collection_name, graph, size, threads, settings.insert_batch_size)
 
     def insert_images_streaming(
         self,
@@ -226,46 +239,36 @@ class ImageEmbeddingPipeline:
         """Embed and insert with worker processes and shared memory. Arguments, result and errors as ``insert_images``.
 
         Args:
-            inputs: see ``insert_images``; likewise ids, metadata and collection_name. Read lazily.
+            inputs: see ``insert_images``; likewise ids, metadata and collection_name.
             ids: one per input.
             metadata: one dict per input.
             collection_name: default: the configured one.
             batch_size: pictures in a slot; default: ``config.batch_size``.
             num_preprocess_workers: worker processes; default: ``config.workers``, or the cores there are.
         """
+        pictures = pictures_of(inputs, ids, metadata, "insert_images_streaming")
         size = batch_size or self.config.batch_size
         pool = self._started(size, num_preprocess_workers, collection_name)
 
         def graph(ends: Ends) -> PipelineBuilder:
             return streaming(ends, pool, self._plan.embedder)
 
-        return self._insert(inputs, ids, metadata, collection_name, graph, size, 2)
+        return self._insert(pictures, collection_name, graph, size, 2)
 
     def _insert(
         self,
-        inputs: Iterable[Any],
-        ids: Iterable[Any] | None,
-        metadata: Iterable[dict[str, Any]] | None,
+        pictures: Iterable[Picture],
         collection: str | None,
         graph: Any,
         size: int,
         threads: int,
         insert_rows: int | None = None,
     ) -> list[Any]:
-        order: list[Any] = []
-        written: set[int] = set()
-
-        def remembered(pictures: Iterable[Picture]) -> Iterator[Picture]:
-            for picture in pictures:
-                order.append(picture)
-                yield picture
-
-        def collect(value: Written) -> None:
-            written.update(map(id, value.pictures))
-
-        source = batched(remembered(pictures_of(inputs, ids, metadata)), size)
-        self.run(source, graph, collection, threads, collect=collect, insert_rows=insert_rows)
-        return [picture.id for picture in order if id(picture) in written]
+        self._outcomes = outcomes = Outcomes()
+        source = batched(outcomes.noting(pictures), size)
+        collect = outcomes.written
+        self.run(source, graph, collection, threads, collect=collect, insert_rows=insert_rows, listener=outcomes)
+        return outcomes.ids
 
     @property
     def plan(self) -> Plan:
@@ -335,6 +338,7 @@ class ImageEmbeddingPipeline:
         watcher: Watcher | None = None,
         interrupt: Interrupt | None = None,
         books: JobBooks | None = None,
+        listener: Listener | None = None,
     ) -> Report:
         """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
         if books:
@@ -343,7 +347,7 @@ class ImageEmbeddingPipeline:
         with ThreadPoolExecutor(sink.threads, "penstock-insert") as writers:
             rows = insert_rows or self.config.insert_batch_size
             rows = rows_per_write(self.config, rows)
-            ends = Ends(source, sink, writers, JobValues(self._dead, books), rows, self.config.policies)
+            ends = Ends(source, sink, writers, JobValues(self._dead, books, listener), rows, self.config.policies)
             pipeline = graph(ends).build(
                 num_threads=threads,
                 max_failures=self.config.max_failures,

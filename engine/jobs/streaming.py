@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import ConfigError, ItemError
 from ...preprocess import PreprocessPool, PreprocessSpec, SlotBatch, Source, preset
 from ..values import PlainValues
-from .inputs import as_source, in_step, reference_to
+from .inputs import in_step, reference_to, source_of
 
 if TYPE_CHECKING:
     from .. import Outcome, Pipeline, Report
@@ -203,7 +203,7 @@ class StreamingMultiprocessPreprocessor:
         self._pool.prepare()
         from .. import Outcome, PipelineBuilder, green
 
-        rows = in_step(inputs, ids, metadata)
+        rows = in_step(inputs, ids, metadata, "preprocess_stream")
         self.start()
         empty = np.empty((0, *self._pool.layout.pixel_shape), self._pool.layout.pixel_dtype)
 
@@ -275,6 +275,6 @@ def _side(size: int | tuple[int, int] | None) -> int | None:
 
 def _batches(rows: Iterable[tuple[int, Any, Any, Any]], size: int, numbered: bool) -> Iterator[list[_Input]]:
     """Lists of up to ``size`` inputs."""
-    made = (_Input(as_source(value), position if numbered else id_, extra) for position, value, id_, extra in rows)
+    made = (_Input(source_of(value), position if numbered else id_, extra) for position, value, id_, extra in rows)
     while batch := list(islice(made, size)):
         yield batch

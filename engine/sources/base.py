@@ -83,8 +83,16 @@ def key_of(path: str) -> str:
     try:
         path.encode()
     except UnicodeEncodeError:
-        return repr(os.fsencode(path))
+        return repr(_name_of(path))
     return path
+
+
+def _name_of(path: str) -> bytes:
+    """The bytes of a name that is not valid Unicode."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:  # a lone surrogate that never was a byte, from a JSON manifest for example
+        return path.encode("utf-8", "surrogatepass")
 
 
 def path_of(key: str) -> str:
