@@ -83,7 +83,11 @@ _SEARCH_FIELDS = (
 )
 
 _config_option = click.option(
-    "--config", "config_file", metavar="FILE.yaml", help="Settings from a file; its keys are the options' names."
+    "--config",
+    "config_file",
+    metavar="FILE.yaml",
+    help="Settings from a file, one a line: batch_size: 64 for --batch-size 64, mode: overwrite for --overwrite, and"
+    " a mapping fields: {year: int64} for --field. What is given on the line wins.",
 )
 
 

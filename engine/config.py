@@ -29,7 +29,7 @@ from pydantic import (
 from ..errors import ConfigError
 from .budget import parse_budget
 from .config_errors import Spelling, explain, spelled
-from .config_types import Declarations, Parameters, Policies, Size, Stage
+from .config_types import Colour, Declarations, EmbedderSpec, Parameters, Policies, PresetName, Size, Stage
 from .config_yaml import read_yaml
 from .policies import Policy, Retry, Skip
 
@@ -82,8 +82,6 @@ Budget = Annotated[
     int | Fraction, PlainValidator(parse_budget), PlainSerializer(lambda b: b if isinstance(b, int) else str(b))
 ]
 Devices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
-Byte = Annotated[int, Field(ge=0, le=255)]
-Colour = Annotated[tuple[Byte, Byte, Byte], BeforeValidator(_numbers)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -152,12 +150,12 @@ class ServiceConfig(_Settings):
     collection: str = Field(default="images", min_length=1, max_length=255, json_schema_extra={"metavar": "NAME"})
     """Collection in the store, made on first use."""
 
-    embedder: str = Field(default="gist", min_length=1, json_schema_extra={"metavar": "SPEC"})
+    embedder: EmbedderSpec = Field(default="gist", json_schema_extra={"metavar": "SPEC"})
     """What makes the vectors: gist, triton+http://host:8000/model, onnx:FILE.onnx, python:module:callable or
     jax:module:callable."""
 
-    preset: str | None = Field(default=None, json_schema_extra={"metavar": "NAME"})
-    """Preprocessing of a known model: imagenet, clip, siglip or dinov2. [default: what the embedder likes]"""
+    preset: PresetName | None = None
+    """Preprocessing of a known model; the model itself is the embedder. [default: what the embedder likes]"""
 
     image_size: int | None = Field(default=None, ge=16, le=1024, json_schema_extra={"metavar": "N"})
     """Side in pixels of the square the embedder gets. [default: the embedder's or the preset's]"""
@@ -264,7 +262,7 @@ class ServiceConfig(_Settings):
     """Larger files are refused unread. [default: 512MiB]"""
 
     background: Colour | None = Field(default=None, json_schema_extra={"metavar": "R,G,B"})
-    """Colour under transparent pixels. [default: 255,255,255]"""
+    """Colour under transparent pixels, each 0..255. [default: 255,255,255]"""
 
     sandbox: bool = False
     """Confine the preprocessing processes before they decode anything: no network, no programs, no writing. Not

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
@@ -71,7 +71,7 @@ def _respelled(line: str, names: Mapping[str, str]) -> str:
     name, colon, text = line.partition(": ")
     if not colon:
         return line
-    above = _ABOVE.get(name, name)
+    above = name if name in names else _ABOVE.get(name, name)
     return f"{names.get(above, above)}: {text}"
 
 
@@ -87,6 +87,15 @@ def no_such(name: str, known: list[str]) -> str:
     return f"no such setting; did you mean {near[0]}?" if near else f"no such setting; there are {', '.join(known)}"
 
 
+def _value_of(name: str, model: type[BaseModel]) -> str | None:
+    """That a name is no setting but the value of one, which is a flag on the command line."""
+    for known, info in model.model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("flags") and name in get_args(info.annotation):
+            return f"no such setting; did you mean {known}: {name}?"
+    return None
+
+
 def _lines(details: ErrorDetails, model: type[BaseModel]) -> list[str]:
     name = str(details["loc"][0]) if details["loc"] else ""
     inner = details.get("ctx", {}).get("error")
@@ -96,7 +105,7 @@ def _lines(details: ErrorDetails, model: type[BaseModel]) -> list[str]:
         ]
     kind = details["type"]
     if kind in ("extra_forbidden", "no_such_attribute"):
-        return [f"{name}: {no_such(name, list(model.model_fields))}"]
+        return [f"{name}: {_value_of(name, model) or no_such(name, list(model.model_fields))}"]
     if kind == "frozen_field":
         return [f"{name}: is chosen when the configuration is made: make a new ServiceConfig"]
     text = details["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from .machine import memory_total
 from .policies import Policy, parse_policy
@@ -66,6 +67,45 @@ def _parameters(value: object) -> object:
         found[name] = int(said) if re.fullmatch(r"-?\d+", said) else said
     return found
 
+
+def _colour(value: object) -> tuple[int, ...]:
+    """``255,128,0``, or three numbers."""
+    parts = value.split(",") if isinstance(value, str) else value
+    found: list[int] = []
+    if isinstance(parts, list | tuple):
+        for part in cast("list[object]", parts):
+            text = str(part).strip()
+            found += [int(text)] if text.isdecimal() and int(text) <= 255 else []
+        if len(found) == len(cast("list[object]", parts)) == 3:
+            return tuple(found)
+    raise ValueError("must be R,G,B, each 0..255, as in 255,255,255")
+
+
+def _embedder(value: str) -> str:
+    """One whose kind there is; the rest is seen to when it is made."""
+    from .embedders.registry import SCHEMES  # numpy and all: only where somebody names one
+
+    kind = value.partition("?")[0].partition(":")[0]
+    if kind in SCHEMES:
+        return value
+    if kind in get_args(PresetName):
+        raise ValueError(
+            f"{kind} is a preset, the preprocessing of such a model; the model itself is said as onnx:FILE.onnx, "
+            "triton+http://host:8000/model, python:module:callable or jax:module:callable"
+        )
+    near = difflib.get_close_matches(kind, SCHEMES, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ValueError(f"must begin with one of {', '.join(sorted(SCHEMES))}{hint}")
+
+
+PresetName = Literal["imagenet", "clip", "siglip", "dinov2"]
+"""The presets of `penstock.preprocess`; named here, because the help must not wait for the import of their floor."""
+
+EmbedderSpec = Annotated[str, Field(min_length=1), AfterValidator(_embedder)]
+"""``gist``, ``onnx:FILE.onnx``..."""
+
+Colour = Annotated[tuple[int, int, int], BeforeValidator(_colour)]
+"""Red, green, blue, 0..255."""
 
 Declarations = Annotated[dict[str, str], BeforeValidator(_declarations)]
 """Name -> type."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from penstock.engine.cli import cli
 from penstock.engine.cli_options import FIELDS, configured, option_name
 from penstock.engine.config import PROFILES, AsyncPipelineConfig, ServiceConfig
+from penstock.engine.config_types import PresetName
 from penstock.errors import ConfigError
+from penstock.preprocess.presets import PRESETS as PRESETS_THERE_ARE
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +62,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("max_failures", "-2", "count"),
     ("on_failure", "embed=again", "must be skip, skip:BUDGET, fail"),
     ("devices", "a", "valid integer"),
-    ("background", "1,2", "required"),
-    ("background", "1,2,300", "less than or equal to 255"),
+    ("background", "red", "R,G,B, each 0..255"),
+    ("background", "1,2", "R,G,B, each 0..255"),
+    ("background", "1,2,300", "R,G,B, each 0..255"),
+    ("preset", "clipp", "'imagenet', 'clip', 'siglip' or 'dinov2'"),
+    ("embedder", "gits", r"one of gist, jax, onnx, .*; did you mean gist\?"),
+    ("embedder", "clip", "clip is a preset, .* the model itself is said as onnx:FILE.onnx"),
     ("collection", "", "at least 1 character"),
     ("mode", "replace", "'append' or 'overwrite'"),
     ("fields", "year", "NAME:TYPE"),
@@ -91,6 +97,35 @@ def test_a_wrong_name_is_refused_in_all_three_spellings(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["embed", "--bach-size", "1"])
     assert result.exit_code == 2
     assert "--batch-size" in result.output
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("overwrite", "mode: overwrite"),
+        ("append", "mode: append"),
+        ("max-failures", "max_failures"),
+        ("field", "fields"),
+    ],
+)
+def test_an_option_that_is_spelled_otherwise_in_a_file_is_named(tmp_path: Path, key: str, meant: str) -> None:
+    """The keys of a file are the fields' names: the message says which."""
+    with pytest.raises(ConfigError, match=rf"job\.yaml, line 1: {key}: no such setting; did you mean {meant}\?"):
+        ServiceConfig.from_yaml(yaml_file(tmp_path, f"{key}: true\n"))
+
+
+def test_the_presets_of_the_configuration_are_those_there_are() -> None:
+    """They are listed twice, because the help imports nothing heavy."""
+    assert set(get_args(PresetName)) == set(PRESETS_THERE_ARE)
+
+
+def test_a_colour_is_three_numbers_in_any_spelling() -> None:
+    """Of text, a list, or numbers that are none."""
+    for said in ("1, 2,3", [1, 2, 3], (1, 2, 3), ["1", "2", "3"]):
+        assert ServiceConfig(background=said).background == (1, 2, 3)  # pyright: ignore[reportArgumentType]
+    for wrong in ((1, 2, True), (1, 2, 3.0), "1,2,3,4", 5, "1,2,-3", "1,2,0x3"):
+        with pytest.raises(ConfigError, match="R,G,B"):
+            ServiceConfig(background=wrong)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_wrong_name_in_a_section_is_refused(tmp_path: Path) -> None:
