@@ -116,8 +116,8 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     list of paths on standard input. Every file ends as a row, as a dead letter with a reason, or is counted as no
     picture.
     """
+    from .jobs.files import files_of
     from .render import check_report_path
-    from .sources import FileSource
 
     config = configured(config_file, options)
     if config.to is None:
@@ -126,7 +126,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
         with config.spelled():
             check_report_path(config.report)
     try:
-        source = FileSource(sources, null=null)
+        source = files_of(config, sources, null=null)
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
 

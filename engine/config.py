@@ -29,7 +29,7 @@ from pydantic import (
 from ..errors import ConfigError
 from .budget import parse_budget
 from .config_errors import Spelling, explain, spelled
-from .config_types import Colour, Declarations, EmbedderSpec, Parameters, Policies, PresetName, Size, Stage
+from .config_types import Colour, Declarations, EmbedderSpec, Globs, Parameters, Policies, PresetName, Size, Stage
 from .config_yaml import read_yaml
 from .policies import Policy, Retry, Skip
 
@@ -263,6 +263,16 @@ class ServiceConfig(_Settings):
 
     background: Colour | None = Field(default=None, json_schema_extra={"metavar": "R,G,B"})
     """Colour under transparent pixels, each 0..255. [default: 255,255,255]"""
+
+    include: Globs = Field(default=(), json_schema_extra={"metavar": "GLOB", "option": "--include"})
+    """Of folders take only files that match, e.g. '*.jpg' or 'raw/**'; may be given again. A glob without a slash is
+    about the name, one with a slash about the path below the source; a folder that matches is taken whole."""
+
+    exclude: Globs = Field(default=(), json_schema_extra={"metavar": "GLOB", "option": "--exclude"})
+    """Of folders leave out files and folders that match, e.g. 'thumbs/' or '*_small.jpg'; may be given again."""
+
+    follow_links: bool = False
+    """Walk into links to folders. Loops end, and what is reached in two ways is read once."""
 
     sandbox: bool = False
     """Confine the preprocessing processes before they decode anything: no network, no programs, no writing. Not

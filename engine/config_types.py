@@ -110,6 +110,15 @@ Colour = Annotated[tuple[int, int, int], BeforeValidator(_colour)]
 Declarations = Annotated[dict[str, str], BeforeValidator(_declarations)]
 """Name -> type."""
 
+
+def _globs(value: object) -> object:
+    """One is as good as a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_globs)]
+"""Patterns of file names."""
+
 Parameters = Annotated[dict[str, int | float | str], BeforeValidator(_parameters)]
 """Name -> value."""
 

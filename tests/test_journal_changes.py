@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.engine.journal import Entry, SourceOrderError
 from penstock.engine.journal.changes import merge, order_of
+from penstock.engine.sources.earlier import Earlier
 from penstock.engine.sources.walk import Root
 
 NAMES = st.sampled_from(["a", "a.b", "a-", "ab", "B", "é", "a b", "\udcff", "z\n", "0"])
@@ -38,7 +39,7 @@ def walk(*roots: str) -> list[Entry]:
     return [
         Entry(found.path, size=Path(found.path).stat().st_size, part=part)
         for part, root in enumerate(roots)
-        for found in Root.of(root).walk()
+        for found in Root.of(root).walk(Earlier())
     ]
 
 

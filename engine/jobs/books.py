@@ -20,7 +20,8 @@ from ..config import ServiceConfig
 from ..journal import Counts, JobFolder, Outcome
 from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Written
-from .identity import fingerprints, settings_of, what_differs
+from .identity import fingerprints, settings_of, specs_of, what_differs
+from .kept_sources import MANY, keep_sources
 from .letters import letter_key
 from .listing import ListingInterruptedError, entries_of, thing_of
 from .places import dead_letters_path
@@ -187,6 +188,8 @@ class JobBooks:
                 f"the job in {self._folder.path} was begun otherwise: {what_differs(different)}. Take another folder"
                 " for another job, or go on with --accept-changes: what is written stays as it is"
             )
+        if len(source.specs) > MANY and (different or not self._folder.fingerprints):
+            keep_sources(self._folder.path, specs_of(source))
         if not self._folder.fingerprints:
             self._folder.accept(here, settings)
         if not self._folder.has_snapshot:

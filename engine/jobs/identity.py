@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from ...errors import ConfigError
 from ...sinks import parse_uri
 from ..config import PER_RUN, ServiceConfig
 from ..journal import Difference, Status
-from ..sources import STDIN, FileSource
+from ..sources import STDIN, FileSource, is_plain
+from .files import files_of
+from .kept_sources import MANY, kept_sources
 from .places import bulk_folder
 from .plan import Plan
 from .recipe import recipe_of, version_of
@@ -26,15 +29,19 @@ _UNSAID = {"token", "job", "update", "accept_changes"}
 def fingerprints(config: ServiceConfig, plan: Plan, source: FileSource) -> Mapping[str, str]:
     """What may not change from run to run, in words that people can compare."""
     recipe = json.loads(recipe_of(plan))
-    specs = [_spec(spec) for spec in source.specs]
-    lists = any(spec == STDIN or spec.startswith("@") for spec in specs)
+    lists = any(spec == STDIN or spec.startswith("@") for spec in source.specs)
     return {
-        "source": " ".join([*specs, *["--null"] * (source.null and lists)]),
+        "source": " ".join([*_told(source.specs), *["--null"] * (source.null and lists), *_selection(config)]),
         "preprocess": json.dumps({**recipe["pixels"], _VERSION: version_of(recipe)}, sort_keys=True),
         "embedder": f"{plan.embedder.name} {recipe['model']}",
         "sink": f"{_store(config)} collection {config.collection}"
         + (f" partition {config.partition}" * bool(config.partition)),
     }
+
+
+def specs_of(source: FileSource) -> Iterator[str]:
+    """What the source was given, as it can be named from any folder."""
+    return map(_spec, source.specs)
 
 
 def what_differs(different: Iterable[Difference]) -> str:
@@ -49,7 +56,7 @@ def settings_of(config: ServiceConfig, source: FileSource) -> dict[str, Any]:
     if "embedder" in given:
         places["embedder"] = _embedder(config.embedder)
     return {
-        "sources": [_spec(spec) for spec in source.specs],
+        "sources": [_spec(spec) for spec in source.specs] if len(source.specs) <= MANY else [],
         "null": source.null,
         "token": _has_token(config),
         "config": {**given, **places, "to": _store(config)},
@@ -73,7 +80,7 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, FileSource]:
     settings = found.settings
     if "config" not in settings:
         raise ConfigError(f"the job in {found.path} ended before it began: start it again with penstock embed")
-    sources, reads = settings["sources"], bool(given.get("update")) or not found.listed
+    sources, reads = settings["sources"] or kept_sources(found.path), bool(given.get("update")) or not found.listed
     if reads and STDIN in sources:
         raise ConfigError(
             f"the job in {found.path} has its list from standard input (-), which cannot be read again: pipe the list"
@@ -85,7 +92,23 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, FileSource]:
             f"the job in {found.path} was begun with a token for {config.to}, and tokens are not kept: set MILVUS_TOKEN"
             " to it (an API key or user:password) and give the command again"
         )
-    return config, FileSource(sources, null=settings["null"], later=not reads)
+    return config, files_of(config, sources, null=settings["null"], later=not reads)
+
+
+def _told(specs: Sequence[str]) -> list[str]:
+    """Sources for people, and to be told from others: all of them, or of many the ends and a digest."""
+    if len(specs) <= MANY:
+        return list(map(_spec, specs))
+    digest = blake2b(digest_size=16)
+    for spec in map(_spec, specs):
+        digest.update(spec.encode("utf-8", "surrogatepass") + b"\0")
+    return [_spec(specs[0]), "...", _spec(specs[-1]), f"({len(specs):,} in all, digest {digest.hexdigest()})"]
+
+
+def _selection(config: ServiceConfig) -> list[str]:
+    """What is wanted of folders, where it is not everything."""
+    globs = [f"--{name} {glob}" for name in ("include", "exclude") for glob in getattr(config, name)]
+    return [*["--follow-links"] * config.follow_links, *globs]
 
 
 def _spec(spec: str) -> str:
@@ -117,7 +140,7 @@ def _embedder(spec: str) -> str:
 
 def _absolute(path: str) -> str:
     """One spelling of a path, whether it ends in a slash or not. ``..`` stays: behind a link it means another place."""
-    return str(Path(path).absolute())
+    return path if is_plain(path) else str(Path(path).absolute())
 
 
 def _has_token(config: ServiceConfig) -> bool:

@@ -19,6 +19,7 @@ from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Batch, Picture, PictureFailure
 from .books import JobBooks
 from .ceiling import Ceiling
+from .files import files_of
 from .indexing import wait_for_index
 from .inputs import pictures_of
 from .keeping import warn_if_scarce
@@ -64,7 +65,7 @@ def embed_images(
     chosen = config or ServiceConfig(**settings)
     if to is not None:
         chosen = chosen.model_copy(update={"to": to})
-    return run_job(chosen, _things(source), watcher=watcher, interrupt=interrupt)
+    return run_job(chosen, _things(chosen, source), watcher=watcher, interrupt=interrupt)
 
 
 def run_job(
@@ -209,17 +210,24 @@ def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
         return pipeline.search(image, k)
 
 
-def _things(source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
+def _things(config: ServiceConfig, source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
+    """Files where paths are named, one or a sequence of them; of anything else the pictures, as they come."""
     if isinstance(source, (str, os.PathLike)):
-        return FileSource([_named(source)])
+        return files_of(config, [_named(source)])
     if isinstance(source, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in source):
-        return FileSource([_named(part) for part in source])
-    return pictures_of(source, None, None, "embed_images")
+        return files_of(config, [_named(part) for part in source])
+    pictures = pictures_of(source, None, None, "embed_images")
+    if config.job is not None:
+        raise ConfigError(
+            "job: keeps the books of files, and pictures that come from an iterator or as bytes or arrays have nothing "
+            "that tells them apart from run to run: give a folder or a list of paths, or leave job out"
+        )
+    return pictures
 
 
 def _named(source: str | os.PathLike[str]) -> str:
     """A source as the command line would get it: there the shell has replaced a leading ``~``."""
-    return os.path.expanduser(os.fspath(source))  # noqa: PTH111  (a glob or @list is no Path)
+    return os.fsdecode(os.path.expanduser(os.fspath(source)))  # noqa: PTH111  (a glob or @list is no Path)
 
 
 def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[FileSource]:

@@ -31,7 +31,7 @@ def entries_of(source: FileSource, stopped: Callable[[], bool]) -> Iterator[Entr
             raise ListingInterruptedError
         match thing:
             case Item(path=str(path)):
-                size, mtime = _look(path)
+                size, mtime = thing.looked or _look(path)
                 yield Entry(path, Kind.ITEM, size, mtime, "", part)
             case Filtered():
                 yield Entry(path_of(thing.key), Kind.FILTERED, tag=thing.why, part=part)

@@ -21,6 +21,7 @@ class Item:
         data: its bytes, where it has no path.
         metadata: stored with its row.
         ordinal: its position in the listing of a job that keeps books; -1 in others. Also of the entries below.
+        looked: size in bytes and time of the last change in ns since 1970, where the source has looked already.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Item:
     data: bytes | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     ordinal: int = -1
+    looked: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
-"""Pictures on disk: folders, files, globs and lists of paths, in a fixed order, in constant memory but for the names
-of one folder, about 270 bytes each while it is listed."""
+"""Pictures on disk: folders, files, globs and lists of paths, in a fixed order.
+
+In constant memory, but for the names of one folder (about 270 bytes each while it is listed) and a place in a set for
+each file that was named on its own (see ``Earlier``).
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import nullcontext
 from typing import BinaryIO
 
 from ...errors import ReadError, SourceError
 from .base import Broken, Entry, Filtered, Item, key_of
-from .kinds import has_picture_name, looks_like_picture, read_head
-from .lists import read_paths
-from .walk import Found, Root, is_pattern, look
-
-STDIN = "-"
-
-
-@dataclass(frozen=True, slots=True)
-class _List:
-    """A list of paths: a file, or None for standard input."""
-
-    path: str | None
+from .earlier import Earlier
+from .kinds import has_picture_name, looks_like_picture, read_head, what_else
+from .lists import broken_line, open_list, read_paths
+from .paths import Found, look, look_for, reason
+from .selection import ALL, Selection
+from .specs import STDIN, as_pattern, check, is_list, list_of
+from .walk import Root
 
 
 class FileSource:
@@ -33,33 +30,45 @@ class FileSource:
 
     Each spec is a folder (walked to its end), a file, a glob (``*``, ``?``, ``[...]``, ``**``), ``@list.txt`` (a file
     of paths, one a line) or ``-`` (such a list on standard input). A name that exists is taken literally; a file whose
-    name begins with ``@`` is ``./@name``. Roots that overlap are read once; lists are taken as they are.
+    name begins with ``@`` is ``./@name``. Roots that overlap are read once, and so is a file that is named twice, in
+    time and memory that do not depend on how many there are; lines of lists are taken as they are.
 
     A file with the name of a picture is a candidate, also in formats that are not decoded: those end as dead letters.
     Of other files the first 16 bytes are looked at: a picture is a candidate, the rest is filtered. What is listed and
     missing, folders that cannot be listed, and what is no regular file are ``Broken``; the latter are never opened.
+    So is a picture that was named and is not there, as long as anything else that was named is.
 
     Args:
-        specs: at least one.
+        specs: at least one. Of many nothing is kept but the texts as they are given.
         stdin: what ``-`` reads; standard input by default. It can be read once.
         null: paths in lists end with NUL rather than with a line's end.
         later: look at the specs when the first entry is asked for, not now: what is wrong with them is raised then.
+        selection: what is wanted of folders.
 
     Raises:
-        SourceError: nothing lies at a spec, or a pattern matches nothing, or a list cannot be opened.
+        SourceError: nothing lies at a spec, or a pattern matches nothing, or a list cannot be opened or is none.
     """
 
     def __init__(
-        self, specs: str | Sequence[str], stdin: BinaryIO | None = None, null: bool = False, *, later: bool = False
+        self,
+        specs: str | Sequence[str],
+        stdin: BinaryIO | None = None,
+        null: bool = False,
+        *,
+        later: bool = False,
+        selection: Selection = ALL,
     ) -> None:
         self.specs = (specs,) if isinstance(specs, str) else tuple(specs)
         self.null = null
+        self.selection = selection
         self._stdin = stdin
         if not self.specs:
             raise SourceError("no source: give a folder, a file, a glob, @list.txt or -")
         if self.specs.count(STDIN) > 1:
             raise SourceError("standard input (-) can be read once: give - once")
-        self._parts = None if later else self._parsed()
+        self._checked = not later
+        if not later:
+            check(self.specs, null)
         self._total: int | None = None
 
     def __iter__(self) -> Iterator[Entry]:
@@ -74,11 +83,11 @@ class FileSource:
         return self._total
 
     def count(self, seconds: float = 10.0) -> None:
-        """Begin to count entries in a thread, for the time left. Gives up after so many seconds, or at standard input.
+        """Begin to count entries in a thread, for the time left. Gives up after so many seconds.
 
-        Nothing is opened but lists: the names are counted.
+        Nothing is opened but lists: the names are counted. Does nothing where a list can be read only once.
         """
-        if STDIN not in self.specs:
+        if all(_can_be_read_again(spec) for spec in self.specs):
             threading.Thread(target=self._count, args=(seconds,), name="penstock-count", daemon=True).start()
 
     def _count(self, seconds: float) -> None:
@@ -92,68 +101,61 @@ class FileSource:
             return  # a list went away; whoever iterates is told
         self._total = number
 
-    def _parsed(self) -> list[Root | _List]:
-        return [_parse(spec) for spec in self.specs]
-
     def _found(self) -> Iterator[tuple[int, Found]]:
-        earlier: list[Root] = []
-        self._parts = self._parts or self._parsed()
-        for number, part in enumerate(self._parts):
-            if isinstance(part, Root):
-                yield from ((number, found) for found in part.walk(earlier))
-                earlier.append(part)
-            else:
-                for path in self._paths(part):
-                    listed = Root.of(os.fsdecode(path)).walk() if b"\0" not in path else _with_nul(path)
-                    yield from ((number, found) for found in listed)
+        if not self._checked:
+            check(self.specs, self.null)
+            self._checked = True
+        earlier = Earlier()
+        for number, spec in enumerate(self.specs):
+            for found in self._lines(spec) if is_list(spec) else self._named(spec, earlier):
+                yield number, found
 
-    def _paths(self, part: _List) -> Iterator[bytes]:
-        if part.path is None:
-            yield from read_paths(self._stdin or sys.stdin.buffer, "standard input", self.null)
-            return
-        with _open(part.path) as file:
-            yield from read_paths(file, part.path, self.null)
+    def _named(self, spec: str, earlier: Earlier) -> Iterator[Found]:
+        found = look_for(spec)
+        pattern = found.problem is not None and as_pattern(spec)
+        if pattern or found.folder:
+            root = Root.of_pattern(spec, self.selection) if pattern else Root.of(found.path, self.selection)
+            yield from root.walk(earlier)
+            earlier.add(root)
+        elif earlier.take(found.path):
+            yield found
+
+    def _lines(self, spec: str) -> Iterator[Found]:
+        """What the lines of a list name. None can end the job: what is wrong with one is its own problem."""
+        path = list_of(spec)
+        name = "standard input" if path is None else spec
+        with nullcontext(self._stdin or sys.stdin.buffer) if path is None else open_list(path) as file:
+            for number, line in read_paths(file, name, self.null):
+                where = f"{'path' if self.null else 'line'} {number} of {name}"
+                found = broken_line(line, where) or look_for(os.fsdecode(line))
+                if found.folder:
+                    yield from Root.of(found.path, self.selection).walk(Earlier())
+                else:
+                    yield (
+                        found
+                        if found.problem is None
+                        else found._replace(problem=ReadError(f"{where}: {found.problem}"))
+                    )
 
 
 def look_again(path: str, why: str) -> Entry:
     """What lies now where something was broken when it was listed. A folder still is: what it holds is not listed.
 
     Args:
-        path: where.
+        path: where; or the text of what is no path, which stays broken.
         why: what was said of it then.
     """
-    found = look(path)
-    if found.linked_folder:
+    found = look(path) if path.startswith("/") else Found(path, ReadError(why))
+    if found.folder:
         return Broken(key_of(path), ReadError(f"{why} (a folder: --update looks into it again)"))
+    if found.problem is not None and why.endswith(str(found.problem)):  # it may say more: the line of a list
+        return Broken(key_of(path), ReadError(why))
     return _entry(found)
 
 
-def _parse(spec: str) -> Root | _List:
-    if spec == STDIN:
-        return _List(None)
-    if spec.startswith("@") and len(spec) > 1:
-        _open(spec[1:]).close()
-        return _List(spec[1:])
-    if spec and os.path.lexists(spec):
-        return Root.of(spec)
-    if is_pattern(spec):
-        root = Root.of_pattern(spec)
-        if not Path(root.base).is_dir() or next(root.walk(), None) is None:
-            raise SourceError(f"{spec!r} matches nothing")
-        return root
-    raise SourceError(f"{spec!r}: there is no such file or folder")
-
-
-def _open(path: str) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise SourceError(f"the list {path!r} cannot be opened: {error.strerror}") from error
-
-
-def _with_nul(path: bytes) -> Iterator[Found]:
-    reason = "no path holds a NUL byte; is the list ended by NUL? add --null"
-    yield Found(os.fsdecode(path), ReadError(reason))
+def _can_be_read_again(spec: str) -> bool:
+    path = list_of(spec) if is_list(spec) else None
+    return spec != STDIN and (path is None or os.path.isfile(path))  # noqa: PTH113
 
 
 def _entry(found: Found) -> Entry:
@@ -161,12 +163,14 @@ def _entry(found: Found) -> Entry:
     path, key = found.path, key_of(found.path)
     if found.problem is not None:
         return Broken(key, found.problem)
-    if found.linked_folder:
-        return Filtered(key, "link to a folder: give it as a source of its own")
-    if has_picture_name(os.path.basename(path)):
-        return Item(key, path)
+    if found.aside:
+        return Filtered(key, found.aside)
+    if has_picture_name(path):
+        return Item(key, path, looked=found.looked)
     try:
         head = read_head(path)
     except OSError as error:
-        return Broken(key, ReadError(f"cannot be read: {error.strerror}"))
-    return Item(key, path) if looks_like_picture(head) else Filtered(key, "not a picture")
+        return Broken(key, ReadError(f"cannot be read: {reason(error)}"))
+    if looks_like_picture(head):
+        return Item(key, path, looked=found.looked)
+    return Filtered(key, what_else(path, head) if found.named else "not a picture")

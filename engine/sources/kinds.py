@@ -17,10 +17,14 @@ reason, not disappear among the text files."""
 
 SNIFFED_BYTES = 16
 
+_ARCHIVES = frozenset(["tar", "tgz", "gz", "bz2", "xz", "zst", "zip", "7z", "rar"])
+_TABLES = frozenset(["parquet", "csv", "tsv", "json", "jsonl", "ndjson", "arrow", "feather", "orc", "xlsx"])
 
-def has_picture_name(name: str) -> bool:
+
+def has_picture_name(path: str) -> bool:
     """Whether the extension is that of a picture."""
-    return name.rpartition(".")[2].lower() in KNOWN if "." in name else False
+    _, dot, extension = path.rpartition(".")
+    return bool(dot) and extension.lower() in KNOWN
 
 
 def looks_like_picture(head: bytes) -> bool:
@@ -35,6 +39,24 @@ def looks_like_picture(head: bytes) -> bool:
         # Two letters are little evidence: a bitmap's reserved fields are zero too.
         or (head[:2] == b"BM" and head[6:10] == bytes(4))
     )
+
+
+def what_else(path: str, head: bytes) -> str:
+    """What a file that somebody named as a source may be, as it is no picture; and what was probably meant.
+
+    Args:
+        path: its name says most.
+        head: its first bytes.
+    """
+    name = os.path.basename(path)
+    extension = name.rpartition(".")[2].lower()
+    if extension in _ARCHIVES:
+        return "not a picture but an archive: unpack it, and give the folder"
+    if extension in _TABLES:
+        return "not a picture but a table: write its paths to a text file, one a line, and give that as @FILE"
+    if head and not any(byte < 32 and byte not in b"\t\n\r" for byte in head):
+        return f"not a picture; if it is a list of paths, give it as @{name}"
+    return "not a picture"
 
 
 def read_head(path: str) -> bytes:

@@ -8,137 +8,172 @@ The same matcher walks, and tells later roots what has been read already.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
-from ...errors import ItemError, ReadError
+from ...errors import ReadError
+from .earlier import Earlier
+from .paths import Found, absolute, look, reason
+from .selection import ALL, Selection
 
 _MAGIC: Final = frozenset("*?[")
+_LINK: Final = "link to a folder: --follow-links follows it"
+_READ_ANYWAY: Final = "link to a folder that is read where it lies"
 
 _States = frozenset[int]
 """How many parts of the pattern the path so far may have used up."""
 
-_KINDS: Final = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
 
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Something on disk.
-
-    Attributes:
-        path: absolute.
-        problem: why it cannot be read at all; None for a regular file.
-        linked_folder: it is a link to a folder, which is not followed.
-    """
+class _Folder(NamedTuple):
+    """A folder to be read: its path, its real path, where the pattern is, and its path below the root with a slash."""
 
     path: str
-    problem: ItemError | None = None
-    linked_folder: bool = False
+    real: str
+    states: _States
+    below: str
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A file, or a folder and what is wanted below it.
+    """A folder, and what is wanted below it.
 
     Attributes:
         base: absolute path, as the user wrote it; keys begin with it.
         real: the same with links to folders resolved; by it two roots are seen to overlap.
         parts: the pattern, one part per level; empty for all.
-        folder: False for a single file (or whatever else lies there).
+        begun: where the pattern is at the base, if that is a link which a walk has come to.
+        below: path of the base, with a slash, below the root that the user named; likewise.
+        selection: what is wanted of it besides.
     """
 
     base: str
     real: str
     parts: tuple[str, ...] = ()
-    folder: bool = True
+    begun: _States = frozenset({0})
+    below: str = ""
+    selection: Selection = ALL
 
     @classmethod
-    def of(cls, path: str) -> Self:
-        """The root for what lies at a path. A name that exists is no pattern, whatever signs it holds."""
-        whole = _absolute(path)
-        if Path(whole).is_dir():
-            return cls(whole, os.path.realpath(whole))
-        parent, name = os.path.split(whole)
-        return cls(whole, os.path.join(os.path.realpath(parent), name), folder=False)
+    def of(cls, path: str, selection: Selection = ALL) -> Self:
+        """The root for an absolute path of a folder. A name that exists is no pattern, whatever signs it holds."""
+        return cls(path, os.path.realpath(path), selection=selection)
 
     @classmethod
-    def of_pattern(cls, pattern: str) -> Self:
-        """The root for a glob: ``*``, ``?``, ``[...]`` within a name, ``**`` for any number of folders."""
+    def of_pattern(cls, pattern: str, selection: Selection = ALL) -> Self:
+        """The root for a glob: ``*``, ``?``, ``[...]`` within a name, ``**`` for any number of folders.
+
+        Raises:
+            OSError: it is relative and the current folder is gone.
+        """
         base, parts = Path.cwd(), Path(pattern).parts
-        while parts and (not is_pattern(parts[0]) or (base / parts[0]).exists()):
+        while parts and (not is_pattern(parts[0]) or os.path.exists(base / parts[0])):  # noqa: PTH110  (Path's raises)
             base, parts = base / parts[0], parts[1:]
-        whole = _absolute(str(base))
-        return cls(whole, os.path.realpath(whole), parts)
+        whole = absolute(str(base))
+        return cls(whole, os.path.realpath(whole), parts, selection=selection)
 
     def covers(self, real: str) -> bool:
         """Whether this root yields (or walks) what lies at this real path."""
-        if real == self.real:
-            return len(self.parts) in self._begin()
-        below = real.removeprefix(self.real.rstrip("/") + "/")
-        if below == real or not self.folder:
-            return False
-        states = self._begin()
-        for name in below.split("/"):
-            if len(self.parts) in states:
-                return True
-            states = self._step(states, name)
-        return len(self.parts) in states
+        return any(len(self.parts) in states for states in self._states_along(real)) and not self.selection.leaves_out(
+            self.below + self._inside(real)
+        )
 
-    def walk(self, earlier: Sequence[Self] = ()) -> Iterator[Found]:
+    def enters(self, real: str) -> bool:
+        """Whether this root looks into a folder of this real path, if there is one."""
+        return all(self._states_along(real))
+
+    def walk(self, earlier: Earlier, trail: tuple[tuple[Root, str], ...] = ()) -> Iterator[Found]:
         """What the root holds, folder by folder, each in the order of its names' bytes.
 
-        Constant memory but for the names of one folder per level. Links to folders are not followed.
+        Constant memory but for the names of one folder per level.
 
         Args:
-            earlier: roots whose share is left out.
+            earlier: what is left out, as it has been read. Links to folders that have been walked join it.
+            trail: roots whose walk has led here by a link to a folder, and the real path of the folder it lies in.
         """
-        if any(root.covers(self.real) for root in earlier):
+        if earlier.covers(self.real):
             return
-        if not self.folder:
-            yield look(self.base)
-            return
-        folders = [self._entries(self.base, self.real, self._begin(), earlier)]
+        folders = [self._entries(_Folder(self.base, self.real, self._begin(), self.below), earlier, trail)]
         while folders:
             found = next(folders[-1], None)
             if found is None:
                 folders.pop()
             elif isinstance(found, Found):
                 yield found
+            elif isinstance(found, _Folder):
+                folders.append(self._entries(found, earlier, trail))
             else:
-                folders.append(self._entries(*found, earlier))
+                root, real = found
+                yield from root.walk(earlier, (*trail, (self, real)))
+                earlier.add(root)
 
     def _entries(
-        self, path: str, real: str, states: _States, earlier: Sequence[Self]
-    ) -> Iterator[Found | tuple[str, str, _States]]:
-        """The files of a folder, and its sub-folders as they are to be walked."""
+        self, folder: _Folder, earlier: Earlier, trail: tuple[tuple[Root, str], ...]
+    ) -> Iterator[Found | _Folder | tuple[Root, str]]:
+        """The files of a folder, its sub-folders as they are to be walked, and roots for links to follow."""
         try:
-            with os.scandir(path) as listing:
+            with os.scandir(folder.path) as listing:
                 entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
-            yield Found(path, ReadError(f"the folder cannot be listed: {error.strerror}"))
+            yield Found(folder.path, ReadError(f"the folder cannot be listed: {reason(error)}"))
             return
+        is_read = earlier.within(folder.real)
         for entry in entries:
-            after = self._step(states, entry.name)
-            below = os.path.join(real, entry.name)
-            if not after or any(root.covers(below) for root in earlier):
+            after = self._step(folder.states, entry.name)
+            real = os.path.join(folder.real, entry.name)
+            if not after or is_read(real) or any(root.covers(real) for root, _ in trail):
                 continue
+            below = folder.below + entry.name
             if _is(entry, os.DirEntry.is_dir):
-                yield entry.path, below, after
-            elif len(self.parts) in after:
-                yield Found(entry.path) if _is(entry, os.DirEntry.is_file) else look(entry.path)
+                aside = self.selection.leaves_out_folder(below)
+                yield Found(entry.path, aside=aside) if aside else _Folder(entry.path, real, after, below + "/")
+            elif _is(entry, os.DirEntry.is_file):
+                if len(self.parts) in after:
+                    yield Found(entry.path, aside=self.selection.leaves_out(below))
+            else:
+                found = look(entry.path)
+                if found.folder and self.selection.follow_links:
+                    yield self._followed(_Folder(entry.path, folder.real, after, below), earlier, trail)
+                elif len(self.parts) in after:
+                    yield found._replace(aside=_LINK if found.folder else self.selection.leaves_out(below))
+
+    def _followed(
+        self, link: _Folder, earlier: Earlier, trail: tuple[tuple[Root, str], ...]
+    ) -> Found | tuple[Root, str]:
+        """A link to a folder as a root of its own, and where it lies; or why it is not followed."""
+        aside = self.selection.leaves_out_folder(link.below)
+        root = Root(link.path, os.path.realpath(link.path), self.parts, link.states, link.below + "/", self.selection)
+        if aside or root._is_read(earlier, (*trail, (self, link.real))):
+            return Found(link.path, folder=True, aside=aside or _READ_ANYWAY)
+        return root, link.real
+
+    def _is_read(self, earlier: Earlier, trail: tuple[tuple[Root, str], ...]) -> bool:
+        """Whether a link's target has been read, will be, or leads back to where it lies."""
+        inside = self.real.rstrip("/") + "/"
+        return earlier.covers(self.real) or any(
+            root.enters(self.real) or (real + "/").startswith(inside) for root, real in trail
+        )
+
+    def _states_along(self, real: str) -> Iterator[_States]:
+        """Where the pattern is at the base and at each name from there to a real path; no place at all outside."""
+        below = self._inside(real)
+        if below == real:
+            yield frozenset()
+            return
+        states = self._begin()
+        yield states
+        for name in below.split("/") if below else ():
+            states = self._step(states, name)
+            yield states
+
+    def _inside(self, real: str) -> str:
+        """The path from here to a real path: empty if it is this, all of it if it lies elsewhere."""
+        return "" if real == self.real else real.removeprefix(self.real.rstrip("/") + "/")
 
     def _begin(self) -> _States:
-        return self._skip({0})
+        return self._skip(set(self.begun))
 
     def _skip(self, states: set[int]) -> _States:
         """``**`` may stand for no folder at all."""
@@ -163,11 +198,6 @@ class Root:
         return self._skip(after)
 
 
-def _absolute(path: str) -> str:
-    """The path from the root on, as the user knows it: links stay, unless ``..`` makes their target matter."""
-    return os.path.realpath(path) if ".." in Path(path).parts else str(Path(path).absolute())
-
-
 def is_pattern(text: str) -> bool:
     """Whether it holds a sign of a glob."""
     return not _MAGIC.isdisjoint(text)
@@ -183,17 +213,3 @@ def _is(entry: os.DirEntry[str], kind: Callable[..., bool]) -> bool:
 def _matches(name: str, part: str) -> bool:
     """As a shell does: hidden names only where the pattern says the dot."""
     return (part.startswith(".") or not name.startswith(".")) and fnmatchcase(name, part)
-
-
-def look(path: str) -> Found:
-    """What lies at a path, links followed. Opens nothing: opening a FIFO waits, opening a device may do things."""
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return Found(path, ReadError(f"cannot be read: {reason}"))
-    if stat.S_ISREG(mode):
-        return Found(path)
-    if stat.S_ISDIR(mode):
-        return Found(path, linked_folder=True)
-    return Found(path, ReadError(f"is {_KINDS.get(stat.S_IFMT(mode), 'something special')}, not a regular file"))

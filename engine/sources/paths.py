@@ -1,0 +1,95 @@
+"""What lies at a path, and what it is called. No path can make this raise, whatever is in it or under it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ...errors import ItemError, ReadError
+
+_KINDS: Final = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+_UNUSUAL: Final = re.compile(r"/\.{0,2}(/|$)")
+"""An empty part, ``.`` or ``..``; a slash at the end."""
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+NOT_READ: Final = "URLs are not read yet: download the pictures, and give the folder"
+
+
+class Found(NamedTuple):
+    """Something on disk. A named tuple, as there are millions.
+
+    Attributes:
+        path: absolute; of what is no path at all, its text.
+        problem: why it cannot be read at all; None for a regular file and for a folder.
+        folder: it is a folder, or a link to one.
+        aside: why it is left out, in a phrase; empty where it is not.
+        named: somebody gave this very path.
+        looked: size in bytes and time of the last change in ns, where it was looked at.
+    """
+
+    path: str
+    problem: ItemError | None = None
+    folder: bool = False
+    aside: str = ""
+    named: bool = False
+    looked: tuple[int, int] | None = None
+
+
+def look(path: str, named: bool = False) -> Found:
+    """What lies at a path, links followed. Opens nothing: opening a FIFO waits, opening a device may do things."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  (as text, once a picture)
+    except (OSError, ValueError) as error:
+        return Found(path, ReadError(f"cannot be read: {reason(error)}"))
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return Found(path, None, False, "", named, (status.st_size, status.st_mtime_ns))
+    if stat.S_ISDIR(mode):
+        return Found(path, folder=True)
+    return Found(path, ReadError(f"is {_KINDS.get(stat.S_IFMT(mode), 'something special')}, not a regular file"))
+
+
+def look_for(name: str) -> Found:
+    """What lies under a name that somebody gave: relative, a URL, too long, no path at all."""
+    if is_url(name):
+        return Found(name, ReadError(NOT_READ))
+    try:
+        return look(absolute(name), named=True)
+    except OSError as error:  # the current folder is gone
+        return Found(name, ReadError(f"cannot be read: {reason(error)}"))
+
+
+def absolute(path: str) -> str:
+    """The path from the root on, as the user knows it: links stay, unless ``..`` makes their target matter.
+
+    Raises:
+        OSError: the path is relative and the current folder is gone.
+    """
+    if is_plain(path):
+        return path
+    return os.path.realpath(path) if ".." in Path(path).parts else str(Path(path).absolute())
+
+
+def is_plain(path: str) -> bool:
+    """Whether it is absolute and spelled in the one usual way."""
+    return path.startswith("/") and not _UNUSUAL.search(path)
+
+
+def is_url(name: str) -> bool:
+    """Whether it is one, and no file has this odd name."""
+    return "://" in name and _URL.match(name) is not None and not os.path.lexists(name)
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a path cannot be read, in the system's words."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
