@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ..engine.machine import usable_cores
 from ..errors import ConfigError
 
 _PACKAGES = (
@@ -30,7 +30,7 @@ _PACKAGES = (
 def machine() -> dict[str, Any]:
     """Where this runs: cores it may use, CPU model, system, versions."""
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "cpu": _cpu_model(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

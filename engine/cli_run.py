@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import PipelineFailure
 from .cli_outcome import INTERRUPTED, OK, complain, draining, say
 from .config import ServiceConfig
+from .machine import limited_by
 from .wording import count, plural, printable
 
 if TYPE_CHECKING:
@@ -73,7 +74,13 @@ def _tell_ceiling(config: ServiceConfig, ceiling: Ceiling) -> None:
     if config.progress == "json":
         print(json.dumps({"event": "memory_ceiling", **ceiling.to_dict()}), file=sys.stderr, flush=True)
     elif config.progress != "none":
-        complain(f"memory: {ceiling}")
+        complain(f"memory: {ceiling if config.memory is not None else _brief(config, ceiling)}")
+
+
+def _brief(config: ServiceConfig, ceiling: Ceiling) -> str:
+    """The figure, why there are so few workers where that is not the user's wish, and the knob."""
+    why = limited_by() if config.workers is None else ""
+    return f"{ceiling.brief()}{f' ({why})' if why else ''}; --memory makes it less"
 
 
 def _resume(config: ServiceConfig) -> str:

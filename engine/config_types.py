@@ -51,6 +51,8 @@ def _size(value: object) -> object:
         raise ValueError("must be a size, as 4GiB, 512M, 1.5GB, a share as 50%, or a number of bytes")
     number, power, unit = Fraction(match[1]), " KMGT".index(match[2].upper() or " "), match[3].lower()
     if unit == "%":
+        if number > 100:
+            raise ValueError("must be at most 100% of the memory there is")
         return int(number * memory_total() / 100)
     return int(number * (1000 if power and unit == "b" else 1024) ** power)
 

@@ -7,16 +7,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from ..errors import SharedMemoryFullError
 from .config import ServiceConfig
-from .doctor import Finding
-from .machine import core_quota, memory_available, memory_limit
-from .machine import cores as usable_cores
+from .doctor import Finding, Status
+from .machine import SHARED_MEMORY, core_limits, memory_available, memory_limit, shared_memory_room
 from .wording import plural, size
 
 EXTRAS: Final = {
@@ -27,59 +28,75 @@ EXTRAS: Final = {
 }
 """Extra -> module it brings, and what it is for."""
 
-_MIB: Final = 2**20
-_WORKER_BYTES: Final = 250 * _MIB
-"""About what a worker process takes besides its ring (measured: 180-230 MiB of PSS with JAX loaded)."""
-
 _JAX_PROBE: Final = "import jax, json; print(json.dumps([jax.__version__, [str(d) for d in jax.devices()]]))"
 
 
 def cores() -> Finding:
-    """Cores, as affinity and container allow."""
-    usable, quota = usable_cores(), core_quota()
-    if quota is not None and quota < usable:
-        workers = max(1, int(quota))
-        advice = f"give --workers {workers}: more would take each other's time"
-        return Finding("cores", "warn", f"{usable} usable, but the container is given the time of {quota:g}", advice)
-    machine = os.cpu_count() or usable
-    rest = f" of {machine} (affinity)" if usable < machine else ""
+    """Cores, as affinity, container and environment allow."""
+    limits, machine = core_limits(), os.cpu_count() or 1
+    usable = min(limits.values())
+    reasons = [name for name, limit in limits.items() if limit == usable < machine]
+    what = f"{usable}{f' of {machine} ({reasons[0]})' if reasons else ''}"
     if usable == 1:
-        return Finding("cores", "warn", f"1{rest}", "preprocessing grows with cores: use a machine with more")
-    return Finding("cores", "ok", f"{usable}{rest}, one worker process for each")
+        return Finding("cores", "warn", what, "preprocessing grows with cores: use a machine with more")
+    return Finding("cores", "ok", f"{what}, one worker process for each")
 
 
 def memory() -> Finding:
-    """Memory, as the container allows, against what the default job takes."""
-    from .jobs.ceiling import ceiling_of
+    """Memory, as the container allows, against what the default job takes at most."""
+    from .jobs.fitting import fitted
     from .jobs.plan import make_plan
 
-    limit, room = memory_limit(), memory_available()
+    limit, available = memory_limit(), memory_available()
     config = ServiceConfig(to="photos.db")
-    most = ceiling_of(make_plan(config), config).total
-    need = usable_cores() * _WORKER_BYTES + _rings_bytes()
-    what = f"{size(room)} to be had{' (the container allows no more)' if room == limit else ''}"
-    if room < need:
-        advice = f"the default job takes about {size(need)}: lower --workers, or --profile low_memory"
-        return Finding("memory", "warn", what, advice)
-    text = f"{what}, the default job takes about {size(need)}, and {size(most)} at most (--memory makes it less)"
+    _, most = fitted(make_plan(config), config, room=shared_memory_room())
+    what = f"{size(available)} to be had{' (the container allows no more)' if available == limit else ''}"
+    text = f"{what}; the default job takes {most.brief()} (--memory makes it less)"
+    if available < most.total:
+        return Finding("memory", "warn", text, "--memory 75%, or lower --max-pixels or --max-file-bytes")
     return Finding("memory", "ok", text)
 
 
-def shared_memory(directory: str = "/dev/shm") -> Finding:  # noqa: S108  (POSIX shared memory lives there)
-    """Room for the rings of the default job."""
+def shared_memory(directory: str = SHARED_MEMORY) -> Finding:
+    """Room for the rings of the default job, and of one at 224 pixels of float32: the largest of the usual ones."""
+    name = "shared memory"
     if not Path(directory).is_dir():
-        return Finding("shared memory", "fail", f"there is no {directory}", "mount a tmpfs there")
+        return Finding(name, "fail", f"there is no {directory}", "mount a tmpfs there")
     if not os.access(directory, os.W_OK):
-        return Finding("shared memory", "fail", f"{directory} is not writable for this user", "chmod 1777 it")
-    stat = os.statvfs(directory)
-    free, whole, need = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize, _rings_bytes()
-    what = f"{size(free)} free of {size(whole)} in {directory}; the default job needs {size(need)}"
-    if free >= need:
-        return Finding("shared memory", "ok", what)
-    advice = (
-        f"docker run --shm-size={-(-need // _MIB) + 64}m, or lower --workers, --slots, --batch-size or --image-size"
-    )
-    return Finding("shared memory", "fail", what, advice)
+        return Finding(name, "fail", f"{directory} is not writable for this user", "chmod 1777 it")
+    room = shared_memory_room(directory)
+    default, clip = (_rings(room, preset) for preset in (None, "clip"))
+    what = f"{size(room)} free in {directory}; the default job {default.said}, with --preset clip it {clip.said}"
+    advice = next((rings.advice for rings in (default, clip) if rings.advice), "")
+    less: Status = "warn" if advice else "ok"
+    return Finding(name, "fail" if default.status == "fail" else less, what, advice)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rings:
+    """What a job does about shared memory: whether it can run (`Finding.status`), in words, and what to change."""
+
+    status: Status
+    said: str
+    advice: str = ""
+
+
+def _rings(room: int, preset: str | None) -> _Rings:
+    from .jobs.ceiling import ceiling_of
+    from .jobs.fitting import fitted, roomier
+    from .jobs.plan import make_plan
+
+    config = ServiceConfig(to="photos.db", preset=preset)
+    plan = make_plan(config)
+    wanted = ceiling_of(plan, config).rings
+    try:
+        _, job = fitted(plan, config, room=room)
+    except SharedMemoryFullError:
+        return _Rings("fail", f"needs {size(wanted)}", f"{roomier(wanted)}, or lower --workers or --image-size")
+    if job.cramped:
+        less = f"takes {size(job.rings)} instead of {size(wanted)} ({', '.join(job.lowered)})"
+        return _Rings("warn", less, f"{roomier(wanted)} gives it more")
+    return _Rings("ok", f"takes {size(wanted)}")
 
 
 def orphaned_segments() -> Finding:
@@ -190,15 +207,6 @@ def _health(url: str) -> tuple[str, int]:
         return parts.hostname, connection.getresponse().status
     finally:
         connection.close()
-
-
-def _rings_bytes() -> int:
-    """Shared memory of the main job at 224 pixels of float32: the largest of the usual ones."""
-    from ..shm import SlotLayout
-
-    config = ServiceConfig()
-    layout = SlotLayout(config.batch_size, (3, 224, 224), "float32", 512)
-    return usable_cores() * layout.ring_bytes(config.slots)
 
 
 def _imports(name: str, module: str, purpose: str) -> Finding:

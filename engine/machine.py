@@ -1,70 +1,95 @@
-"""What this process may use of its machine: cores and memory, as containers limit them."""
+"""What this process may use of its machine: cores, memory and shared memory, as containers limit them.
+
+The only place that asks. Everything that needs a default for workers, threads or sizes takes it from here.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Final
 
-CGROUP: Final = Path("/sys/fs/cgroup")
+from ..errors import ConfigError
+from . import cgroups
+
+CORES_VARIABLE: Final = "PENSTOCK_CORES"
+"""Environment variable: the most cores to use, where neither affinity nor a control group says it (Ray, some batch
+systems)."""
+
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108  (POSIX shared memory lives there)
+
+_ROOT: Final = Path("/")
 
 
-def cores() -> int:
-    """Cores this process may run on (affinity)."""
-    return len(os.sched_getaffinity(0))
+def usable_cores(root: Path = _ROOT) -> int:
+    """Cores' worth of work this process may do at once: the least of `core_limits`.
+
+    Args:
+        root: where ``/proc`` and ``/sys`` are looked for.
+
+    Raises:
+        ConfigError: ``PENSTOCK_CORES`` is no number of cores.
+    """
+    return min(core_limits(root).values())
 
 
-def core_quota(cgroup: Path = CGROUP) -> float | None:
-    """Cores' worth of time a container is given; None without a limit."""
-    quota, period = _words(cgroup / "cpu.max") or ("max", "100000")
-    if quota == "max":  # not version 2, or no limit there
-        quota = " ".join(_words(cgroup / "cpu" / "cpu.cfs_quota_us"))
-        period = " ".join(_words(cgroup / "cpu" / "cpu.cfs_period_us"))
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+def core_limits(root: Path = _ROOT) -> dict[str, int]:
+    """What limits the cores, and to how many: ``affinity``, ``cgroup quota``, ``PENSTOCK_CORES``.
+
+    A quota of 1.5 cores is counted as 2: one worker would leave half a core idle.
+
+    Raises:
+        ConfigError: ``PENSTOCK_CORES`` is no number of cores.
+    """
+    limits = {"affinity": len(os.sched_getaffinity(0))}
+    quota = cgroups.cpu_quota(root)
+    if quota is not None:
+        limits["cgroup quota"] = max(1, math.ceil(quota))
+    said = os.environ.get(CORES_VARIABLE, "").strip()
+    if said:
+        if not said.isdecimal() or int(said) < 1:
+            raise ConfigError(f"the variable {CORES_VARIABLE}={said!r} must be a whole number of cores, at least 1")
+        limits[CORES_VARIABLE] = int(said)
+    return limits
 
 
-def memory_limit(cgroup: Path = CGROUP) -> int | None:
+def limited_by() -> str:
+    """What leaves this process fewer cores than its affinity does, e.g. ``cgroup quota``; empty where nothing does."""
+    limits = core_limits()
+    name = min(limits, key=limits.__getitem__)
+    return "" if name == "affinity" else name
+
+
+def memory_limit(root: Path = _ROOT) -> int | None:
     """Bytes a container may use; None without a limit."""
-    for file in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
-        words = _words(file)
-        # Version 1 says "no limit" with a number near 2**63.
-        if words and words[0].isdigit() and int(words[0]) < 2**60:
-            return int(words[0])
-    return None
+    return cgroups.memory_limit(root)
 
 
-def memory_total(cgroup: Path = CGROUP) -> int:
+def memory_total(root: Path = _ROOT) -> int:
     """Bytes there are, for the machine or for the container."""
     import psutil
 
     total = int(psutil.virtual_memory().total)
-    limit = memory_limit(cgroup)
+    limit = memory_limit(root)
     return total if limit is None else min(total, limit)
 
 
-def memory_available(cgroup: Path = CGROUP) -> int:
-    """Bytes that can be had now, as far as the machine and the container's limit say."""
+def memory_available(root: Path = _ROOT) -> int:
+    """Bytes that can be had now, as far as the machine and the container's limits say."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
-    limit = memory_limit(cgroup)
-    return available if limit is None else min(available, max(0, limit - _memory_held(cgroup)))
+    left = cgroups.memory_left(root)
+    return available if left is None else min(available, left)
 
 
-def _memory_held(cgroup: Path) -> int:
-    """Bytes the container has in use, without file pages that the kernel takes back when it needs them."""
-    for folder, used, idle in (
-        (cgroup, "memory.current", "inactive_file"),
-        (cgroup / "memory", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        words, stat = _words(folder / used), _words(folder / "memory.stat")
-        if words:
-            return int(words[0]) - int(dict(zip(stat[::2], stat[1::2], strict=False)).get(idle, 0))
-    return 0
+def shared_memory_room(directory: str = SHARED_MEMORY) -> int:
+    """Bytes that a job can have in ``/dev/shm``: what is free, and what dead owners left, which its start removes.
 
+    Raises:
+        SharedMemoryError: there is no such directory.
+    """
+    from ..shm import free_bytes, orphans  # NumPy comes with it: `penstock --help` does without
 
-def _words(file: Path) -> list[str]:
-    try:
-        return file.read_text().split()
-    except OSError:
-        return []
+    return free_bytes(directory) + sum(orphan.nbytes for orphan in orphans(directory))

@@ -8,7 +8,6 @@ processes.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +39,7 @@ class PreprocessPool:
 
     Args:
         spec: what to do with each picture.
-        workers: processes; default: the cores this process may use.
+        workers: processes.
         batch_size: the most pictures in a batch (rows of a slot).
         slots: slots per worker. Two keep a worker busy (one written, one read); each more hides jitter of the embedder.
             Shared memory in all: ``workers * slots * (batch_size * bytes per picture + header)``.
@@ -61,7 +60,7 @@ class PreprocessPool:
         self,
         spec: PreprocessSpec,
         *,
-        workers: int | None = None,
+        workers: int,
         batch_size: int = 32,
         slots: int = 3,
         threads: int = 2,
@@ -79,7 +78,6 @@ class PreprocessPool:
         self.spec = spec
         self.batch_size = batch_size
         self.slots = slots
-        count = workers or len(os.sched_getaffinity(0))
         self._zygote: Zygote | None = None
         self._members = [
             Member(
@@ -97,9 +95,9 @@ class PreprocessPool:
                 slots,
                 named,
             )
-            for index in range(count)
+            for index in range(workers)
         ]
-        self._credit = Credit(count, count * slots)
+        self._credit = Credit(workers, workers * slots)
         self._waiting: deque[AsyncResult[Lease]] = deque()
         self._urgent: deque[AsyncResult[Lease]] = deque()
         self._queued: set[Any] = set()

@@ -8,7 +8,7 @@ from .frames import FRAME_LIMIT, FrameReader, frame_pieces, recv_frame, recv_fra
 from .janitor import Orphan, orphans, sweep
 from .layout import Place, SlotLayout, SlotView
 from .ring import Ring
-from .segment import Segment, require_room
+from .segment import Segment, free_bytes, no_room, require_room
 from .slots import Grant, SlotState, SlotTable
 from .zygote import Zygote
 
@@ -27,6 +27,8 @@ __all__ = [
     "SlotView",
     "Zygote",
     "frame_pieces",
+    "free_bytes",
+    "no_room",
     "orphans",
     "recv_frame",
     "recv_frame_fds",

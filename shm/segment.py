@@ -63,7 +63,7 @@ class Segment:
             raise
         except OSError as error:
             if error.errno == errno.ENOSPC:  # somebody was faster since we looked
-                raise SharedMemoryFullError(_no_room(nbytes, directory)) from error
+                raise SharedMemoryFullError(no_room(nbytes, directory)) from error
             raise SharedMemoryError(f"cannot make a segment of {nbytes:,} bytes in {directory}: {error}") from error
         try:
             return cls(fd, nbytes, path)
@@ -145,11 +145,16 @@ def require_room(nbytes: int, directory: str = DIRECTORY) -> None:
         SharedMemoryError: there is no such directory.
     """
     sweep(directory)
-    if nbytes > _free(directory):
-        raise SharedMemoryFullError(_no_room(nbytes, directory))
+    if nbytes > free_bytes(directory):
+        raise SharedMemoryFullError(no_room(nbytes, directory))
 
 
-def _free(directory: str) -> int:
+def free_bytes(directory: str = DIRECTORY) -> int:
+    """Bytes that are free in a directory now.
+
+    Raises:
+        SharedMemoryError: there is no such directory.
+    """
     try:
         status = os.statvfs(directory)
     except OSError as error:
@@ -157,9 +162,10 @@ def _free(directory: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _no_room(nbytes: int, directory: str) -> str:
+def no_room(nbytes: int, directory: str = DIRECTORY) -> str:
+    """That a directory has no room for so many bytes: needed, free, and what to set."""
     return (
-        f"{directory} has no room: {nbytes / 2**20:,.1f} MiB needed, {_free(directory) / 2**20:,.1f} MiB free. "
+        f"{directory} has no room: {nbytes / 2**20:,.1f} MiB needed, {free_bytes(directory) / 2**20:,.1f} MiB free. "
         f"Lower workers, slots, batch_size or image_size, or choose a smaller dtype; or make {directory} larger "
         f"(mount -o remount,size=..., docker run --shm-size=..., a memory-backed emptyDir in Kubernetes)"
     )

@@ -87,6 +87,43 @@ def test_too_little_shared_memory_is_refused_before_the_start(
     assert not list(space.see("/dev/shm").iterdir())
 
 
+def test_defaults_fit_the_shared_memory_of_a_container(
+    space: Mounts, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker's 64 MiB are too few for 224 pixels of float32 as usual: batches are smaller, in one line, and it runs."""
+    space.tmpfs("/dev/shm", "64m")
+    monkeypatch.setenv("PENSTOCK_CORES", "2")
+    command = ["embed", str(photos[0].parent), "--to", str(tmp_path / "a.db"), "--preset", "clip"]
+    done = space.run(*jobs.penstock(*command, "--progress", "none"))
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("shared memory: /dev/shm has 64.0 MiB")
+    assert "batch_size 16, not 32" in line
+    assert "--shm-size=" in line
+    assert f"written {len(photos)}" in done.stdout
+
+
+def test_a_stream_of_pixels_fits_the_shared_memory_of_a_container(
+    space: Mounts, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for pixels alone: what is said stays, what is not is made smaller."""
+    space.tmpfs("/dev/shm", "64m")
+    monkeypatch.setenv("PENSTOCK_CORES", "2")
+    code = """
+import sys, penstock
+with penstock.StreamingMultiprocessPreprocessor(preset="clip") as stream:
+    print(stream.batch_size, sum(len(batch["ids"]) for batch in stream.preprocess_stream(sys.argv[1:])))
+try:
+    with penstock.StreamingMultiprocessPreprocessor(preset="clip", batch_size=100, queue_maxsize=10): pass
+except OSError as error:
+    print(type(error).__name__)
+"""
+    done = space.run(sys.executable, "-c", code, *map(str, photos))
+    assert done.stdout.split() == ["16", str(len(photos)), "SharedMemoryFullError"], done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "shared memory: /dev/shm has 64.0 MiB" in line
+
+
 @pytest.mark.kills
 def test_shared_memory_that_shrinks_under_a_job_does_it_no_harm(space: Mounts, pictures: Path, tmp_path: Path) -> None:
     """Its pages were reserved at the start: not even a worker that is replaced needs more."""

@@ -23,7 +23,7 @@ from PIL import Image
 from penstock.engine import Report
 from penstock.engine.config import ServiceConfig
 from penstock.engine.jobs.ceiling import Ceiling, Part, ceiling_of, layout_of
-from penstock.engine.jobs.fitting import fitted
+from penstock.engine.jobs.fitting import fitted, tell_workers
 from penstock.engine.jobs.images import embed_images
 from penstock.engine.jobs.keeping import Keeper
 from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
@@ -31,7 +31,7 @@ from penstock.engine.jobs.plan import make_plan
 from penstock.engine.jobs.store import make_store
 from penstock.engine.machine import memory_total
 from penstock.engine.report import MemoryReport
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, SharedMemoryFullError
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -67,7 +67,9 @@ def test_a_share_is_one_of_what_there_is() -> None:
     assert ServiceConfig(memory="50%").memory == memory_total() // 2
 
 
-@pytest.mark.parametrize("said", ["", "much", "4 gigs", "-1", "0", "4iB", "5G%", "1e9", "0.1", "1.2.3G"])
+@pytest.mark.parametrize(
+    "said", ["", "much", "4 gigs", "-1", "0", "4iB", "5G%", "1e9", "0.1", "1.2.3G", "150%", "100.1%"]
+)
 def test_what_is_no_size_is_refused(said: Any) -> None:
     """With the field and the ways to say it."""
     with pytest.raises(ConfigError, match="memory"):
@@ -219,7 +221,7 @@ def test_what_fits_is_left_as_it_is() -> None:
 @pytest.mark.slow
 def test_slots_are_given_up_before_batches_and_those_before_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the memory shrinks from step to step; what was lowered is said."""
-    monkeypatch.setattr("penstock.engine.jobs.fitting.cores", lambda: 4)
+    monkeypatch.setattr("penstock.engine.jobs.fitting.usable_cores", lambda: 4)
     large = {"image_size": 512, "embedder": "python:numpy:mean", "max_pixels": 1_000_000, "max_file_bytes": "1MiB"}
     steps = [fit(memory, **large)[0] for memory in range(4 * GIB, 680 * MIB, -8 * MIB)]
     changed = [
@@ -244,6 +246,55 @@ def test_smaller_pictures_make_a_job_smaller() -> None:
     with pytest.raises(ConfigError, match="too little"):
         fit(2 * GIB, **whole)
     assert fit(2 * GIB, **whole, max_pixels=8_000_000, max_file_bytes="16MiB")[1].total <= 2 * GIB
+
+
+def test_many_more_workers_than_cores_are_remarked_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line; a few more may be worth having where storage is slow."""
+    monkeypatch.setattr("penstock.engine.jobs.fitting.usable_cores", lambda: 2)
+    with caplog.at_level(logging.WARNING):
+        tell_workers(4)
+        assert not caplog.messages
+        tell_workers(64)
+    (said,) = caplog.messages
+    assert said.startswith("workers: 64 on 2 usable cores")
+
+
+# -- in shared memory ----------------------------------------------------------------------------------------
+
+
+def shared(room: int, **values: Any) -> tuple[tuple[int, ...], Ceiling]:
+    """The four settings that come out for so much room in ``/dev/shm``, and what they take."""
+    config = ServiceConfig(**{"to": "photos.db", "preset": "clip", "workers": 2, **values})
+    found, whole = fitted(make_plan(config), config, room=room)
+    return tuple(getattr(found, name) for name in KNOBS), whole
+
+
+def test_what_is_left_open_is_made_to_fit_into_shared_memory() -> None:
+    """Batches are made smaller before slots are, as for ``memory``; it is said with the size that would do."""
+    found, whole = shared(64 * MIB)
+    assert found == (2, 16, 128, 3)
+    assert whole.rings <= 64 * MIB
+    assert re.search(
+        r"/dev/shm has 64.0 MiB, not 11\d MiB: batch_size 16, not 32 \(docker run --shm-size=", whole.cramped
+    )
+    found, whole = shared(GIB)
+    assert (found, whole.cramped, whole.lowered) == ((2, 32, 128, 3), "", ())
+
+
+def test_what_was_set_is_refused_rather_than_changed_for_want_of_shared_memory() -> None:
+    """With what was set, and the figures."""
+    with pytest.raises(SharedMemoryFullError, match=r"MiB needed.*\(with workers=2, batch_size=256, as set\)"):
+        shared(64 * MIB, batch_size=256)
+    assert shared(64 * MIB, batch_size=32, slots=1)[0] == (2, 32, 128, 1)
+
+
+def test_memory_and_shared_memory_are_both_kept() -> None:
+    """The tighter one decides."""
+    _, whole = shared(4 * MIB, memory="6GiB")
+    assert whole.rings <= 4 * MIB
+    assert whole.total <= 6 * GIB
 
 
 # -- kept ----------------------------------------------------------------------------------------------------
@@ -285,7 +336,7 @@ def test_a_stream_with_settings_of_its_own_keeps_the_limit(photos: list[Path], t
     """They win over what was fitted, but not over the memory."""
     settings: dict[str, Any] = {"to": str(tmp_path / "a.db"), "max_pixels": 1_000_000, "max_file_bytes": "8MiB"}
     with ImageEmbeddingPipeline(memory="900MiB", **settings) as pipeline:
-        with pytest.raises(ConfigError, match="900 MiB is too little for 9 workers"):
+        with pytest.raises(ConfigError, match=r"900 MiB is too little.*\(with workers=9, as set\)"):
             pipeline.insert_images_streaming(photos[:2], num_preprocess_workers=9)
         assert len(pipeline.insert_images_streaming(photos[:2], batch_size=2, num_preprocess_workers=1)) == 2
         assert pipeline.ceiling.settings["batch_size"] == 2

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy as np
 
 from ...errors import ConfigError, EmbedderError
+from ..machine import usable_cores
 from .base import (
     NONE_REFUSED,
     Array,
@@ -151,7 +152,7 @@ class OnnxEmbedder(Embedder):
 
     def _loaded(self) -> _Model:
         if self._model is None:
-            session = _start(_existing(self._path), self._threads or len(os.sched_getaffinity(0)))
+            session = _start(_existing(self._path), self._threads or usable_cores())
             self._model = _read(self.name, session, self._output)
         return self._model
 

@@ -16,8 +16,8 @@ from ...preprocess.footprint import ANCESTOR_BYTES, worker_bytes
 from ...shm import SlotLayout
 from ...sinks import parse_uri
 from ..config import ServiceConfig
-from ..machine import cores
-from ..wording import size
+from ..machine import usable_cores
+from ..wording import plural, size
 from .places import bulk_folder
 from .plan import Plan
 from .store import is_bulk, rows_per_write
@@ -93,6 +93,7 @@ class Ceiling:
         limit: what ``memory`` allows, in bytes; None: nothing was said.
         settings: what the figure was computed for: workers, batch_size, insert_batch_size, slots.
         lowered: of these, what was made smaller to fit, in words.
+        cramped: where ``/dev/shm`` is why, a sentence that says so; else empty.
     """
 
     parts: tuple[Part, ...]
@@ -100,6 +101,7 @@ class Ceiling:
     limit: int | None
     settings: Mapping[str, int]
     lowered: tuple[str, ...] = ()
+    cramped: str = ""
 
     @property
     def total(self) -> int:
@@ -109,6 +111,15 @@ class Ceiling:
     def of(self, side: Side) -> int:
         """Bytes that these processes may take."""
         return sum(part.total for part in self.parts if part.side == side)
+
+    @property
+    def rings(self) -> int:
+        """Bytes of them that are shared memory."""
+        return sum(part.total for part in self.parts if part.name == "ring")
+
+    def brief(self) -> str:
+        """The figure alone: ``at most 1.9 GiB with 2 workers``."""
+        return f"at most {size(self.total)} with {plural(self.settings['workers'], 'worker')}"
 
     def __str__(self) -> str:
         """In a line: ``at most 1.9 GiB (of 4.0 GiB): parent 200 MiB, 2 workers x 310 MiB, ...``."""
@@ -142,7 +153,7 @@ def ceiling_of(plan: Plan, config: ServiceConfig, entries: int | None = None, le
         entries: how many its books have; None where it keeps none.
         letters: dead letters in them.
     """
-    workers = config.workers or cores()
+    workers = config.workers or usable_cores()
     slots = plan.slots(config, workers)
     layout = layout_of(plan, config.batch_size)
     rows = rows_per_write(config, config.insert_batch_size)

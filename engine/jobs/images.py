@@ -14,12 +14,14 @@ from ...errors import ConfigError
 from ...sinks import Hit, row_key
 from .. import NOTHING, ItemFailure, Outcome, Report
 from ..config import ServiceConfig
+from ..machine import shared_memory_room
 from ..render import check_report_path, write_report
 from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Batch, Picture, PictureFailure
 from .books import JobBooks
 from .ceiling import Ceiling
 from .files import files_of
+from .fitting import tell_cramped
 from .indexing import wait_for_index
 from .inputs import pictures_of
 from .keeping import warn_if_scarce
@@ -101,8 +103,9 @@ def run_job(
             books = stack.enter_context(JobBooks(config, pipeline.plan, things, interrupt))
         stack.callback(pipeline.close)  # before the books: what a store does when it is closed belongs to the job
         _prepare(config, books)
-        if books:
-            pipeline.fit(books.counts.total, books.counts.dead)
+        if not (books and books.finished):
+            entries, letters = (books.counts.total, books.counts.dead) if books else (None, 0)
+            pipeline.fit(entries, letters, shared_memory_room())
         if books and books.begun:
             pipeline.keep_rows()
         if books and books.accepted_pixels:
@@ -112,6 +115,7 @@ def run_job(
         if books and books.finished:
             return _finish(pipeline, books, begin, watcher, interrupt)
         begins(pipeline.ceiling, books.remaining if books else None)
+        tell_cramped(pipeline.ceiling.cramped)
         warn_if_scarce(pipeline.ceiling)
         metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
         return _embed(pipeline, things, books, metadata, begin, watcher, interrupt)

@@ -22,7 +22,7 @@ from ..config import ServiceConfig
 from .batches import JobValues, Listener, Picture
 from .books import JobBooks
 from .ceiling import Ceiling, ceiling_of
-from .fitting import allowed, fitted
+from .fitting import fitted
 from .graphs import Ends, in_turn, overlapped, streaming
 from .inputs import as_source, batched, pictures_of
 from .keeping import Keeper
@@ -247,13 +247,15 @@ class ImageEmbeddingPipeline:
             num_preprocess_workers: worker processes; default: ``config.workers``, or the cores there are.
         """
         pictures = pictures_of(inputs, ids, metadata, "insert_images_streaming")
-        size = batch_size or self.config.batch_size
-        pool = self._started(size, num_preprocess_workers, collection_name)
+        said = {"batch_size": batch_size, "workers": num_preprocess_workers}
+        asked = self._given.model_copy(update={name: value for name, value in said.items() if value is not None})
+        pool = self._started(asked, collection_name)
+        self._ceiling = self._pool.ceiling
 
         def graph(ends: Ends) -> PipelineBuilder:
             return streaming(ends, pool, self._plan.embedder)
 
-        return self._insert(pictures, collection_name, graph, size, 2)
+        return self._insert(pictures, collection_name, graph, pool.batch_size, 2)
 
     def _insert(
         self,
@@ -282,13 +284,13 @@ class ImageEmbeddingPipeline:
             self._ceiling = ceiling_of(self._plan, self.config)
         return self._ceiling
 
-    def fit(self, entries: int | None = None, letters: int = 0) -> None:
-        """Make what the configuration leaves open fit into its ``memory``; see `fitting.fitted`.
+    def fit(self, entries: int | None = None, letters: int = 0, room: int | None = None) -> None:
+        """Make what the configuration leaves open fit into its ``memory`` and ``/dev/shm``; see `fitting.fitted`.
 
         Raises:
-            ConfigError: it cannot be.
+            ConfigError: it cannot be; of ``/dev/shm`` a SharedMemoryFullError.
         """
-        self.config, self._ceiling = fitted(self._plan, self._given, entries, letters)
+        self.config, self._ceiling = fitted(self._plan, self._given, entries, letters, room)
 
     def finish_store(self) -> None:
         """Do what an earlier run left undone in the store after its last row: merge the parts of a bulk folder."""
@@ -319,7 +321,7 @@ class ImageEmbeddingPipeline:
         Raises:
             PipelineFailure: the job could not go on, or its failure budget is spent.
         """
-        pool = self._started(self.config.batch_size, None, None)
+        pool = self._started(self.config, None)
 
         def graph(ends: Ends) -> PipelineBuilder:
             return streaming(ends, pool, self._plan.embedder)
@@ -431,21 +433,18 @@ class ImageEmbeddingPipeline:
             self._local_threads = threads
         return self._local
 
-    def _started(self, size: int, workers: int | None, collection: str | None) -> PreprocessPool:
+    def _started(self, config: ServiceConfig, collection: str | None) -> PreprocessPool:
         """The workers and the sink, started side by side where the sink need not wait to hear how long vectors are."""
         with ThreadPoolExecutor(1, "penstock-start") as helper:
-            pool = helper.submit(self._started_pool, size, workers)
+            pool = helper.submit(self._started_pool, config)
             if self._plan.embedder.knows_dimension:
                 self._sink(collection)
             return pool.result()
 
-    def _started_pool(self, size: int, workers: int | None) -> PreprocessPool:
-        changed = self.config.model_copy(update={"batch_size": size, "workers": workers or self.config.workers})
-        if changed != self.config:
-            self._ceiling = allowed(self._plan, changed)
+    def _started_pool(self, config: ServiceConfig) -> PreprocessPool:
         if self._plan.embedder.runs != "worker":
-            self._open_embedder(size)
-        return self._pool.started(self._plan, changed)
+            self._open_embedder(config.batch_size)
+        return self._pool.started(self._plan, config)
 
     def _dimension(self) -> int:
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from ...preprocess import PreprocessPool, PreprocessSpec, preset
 from ..config import ServiceConfig
 from ..embedders import Embedder, parse_embedder
+from ..machine import usable_cores
 
 _FACTORY = "penstock.engine.embedders:parse_embedder"
 
@@ -28,7 +28,7 @@ class Plan:
     def pool(self, config: ServiceConfig) -> PreprocessPool:
         """The worker processes for it, not started. An embedder that runs elsewhere must be open, for its dimension."""
         in_worker = self.embedder.runs == "worker"
-        workers = config.workers or len(os.sched_getaffinity(0))
+        workers = config.workers or usable_cores()
         return PreprocessPool(
             self.spec,
             workers=workers,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -13,11 +12,17 @@ import numpy as np
 
 from ...errors import ConfigError, ItemError
 from ...preprocess import PreprocessPool, PreprocessSpec, SlotBatch, Source, preset
+from ...shm import SlotLayout
+from ..machine import shared_memory_room, usable_cores
 from ..values import PlainValues
+from .fitting import cramped, halves, largest, tell_cramped, tell_workers
 from .inputs import in_step, reference_to, source_of
 
 if TYPE_CHECKING:
     from .. import Outcome, Pipeline, Report
+
+_BATCH_SIZE, _QUEUE_MAXSIZE = 32, 10
+"""Where nothing is said, and ``/dev/shm`` has room."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -82,10 +87,10 @@ class StreamingMultiprocessPreprocessor:
 
     Args:
         num_workers: worker processes; default: the cores this process may use.
-        batch_size: the most pictures in a batch.
+        batch_size: the most pictures in a batch; default: 32, or fewer where ``/dev/shm`` has less room.
         image_size: side of the output in pixels, or the pair ``(side, side)``.
-        queue_maxsize: batches that may be finished or in the making at once. Shared memory in all: about
-            ``queue_maxsize * batch_size * bytes per picture``.
+        queue_maxsize: batches that may be finished or in the making at once; default: 10, or fewer likewise. Shared
+            memory in all: about ``queue_maxsize * batch_size * bytes per picture``.
         preset: ``imagenet``, ``clip``, ``siglip`` or ``dinov2``.
         dtype: ``float32``, ``float16`` or ``uint8``.
         layout: ``NCHW`` or ``NHWC``.
@@ -103,9 +108,9 @@ class StreamingMultiprocessPreprocessor:
     def __init__(
         self,
         num_workers: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         image_size: int | tuple[int, int] | None = None,
-        queue_maxsize: int = 10,
+        queue_maxsize: int | None = None,
         *,
         preset: str | None = None,
         dtype: str | None = None,
@@ -116,17 +121,17 @@ class StreamingMultiprocessPreprocessor:
         devices: Sequence[int] | None = None,
         item_timeout: float = 30.0,
     ) -> None:
-        workers = num_workers or len(os.sched_getaffinity(0))
-        for name, value in (("num_workers", workers), ("batch_size", batch_size), ("queue_maxsize", queue_maxsize)):
-            if value < 1:
+        for name, value in (("num_workers", num_workers), ("batch_size", batch_size), ("queue_maxsize", queue_maxsize)):
+            if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} must be at least 1")
         self.spec = spec or _spec(image_size, preset, dtype, layout, transform)
-        self.batch_size = batch_size
+        workers, self.batch_size, slots = _fitted(self.spec, num_workers, batch_size, queue_maxsize)
+        tell_workers(workers)
         self._pool = PreprocessPool(
             self.spec,
             workers=workers,
-            batch_size=batch_size,
-            slots=max(2, -(-queue_maxsize // workers)),
+            batch_size=self.batch_size,
+            slots=slots,
             threads=threads,
             devices=devices,
             item_timeout=item_timeout,
@@ -250,6 +255,32 @@ class StreamingMultiprocessPreprocessor:
         layout = self._pool.layout
         parts = whole["preprocessed"] or [np.empty((0, *layout.pixel_shape), layout.pixel_dtype)]
         return {**whole, "preprocessed": np.concatenate(parts)}
+
+
+def _fitted(
+    spec: PreprocessSpec, workers: int | None, batch_size: int | None, queued: int | None
+) -> tuple[int, int, int]:
+    """Workers, batch size and slots that ``/dev/shm`` has room for; what is given stays as it is."""
+    shape = spec.replace(transform=None)  # what a transform makes is known in a worker: float32 is a good guess
+
+    def rings(settings: Mapping[str, int]) -> int:
+        layout = SlotLayout(settings["batch_size"], shape.pixel_shape(), shape.pixel_dtype().name)
+        return settings["workers"] * layout.ring_bytes(settings["slots"])
+
+    count, size = workers or usable_cores(), batch_size or _BATCH_SIZE
+    slots = max(2, -(-(queued or _QUEUE_MAXSIZE) // count))
+    options = {
+        "workers": [count] if workers else list(range(count, 0, -1)),
+        "batch_size": [size] if batch_size else halves(size, 1),
+        "slots": [slots] if queued else list(range(slots, 0, -1)),
+    }
+    wanted = {name: values[0] for name, values in options.items()}
+    room = shared_memory_room()
+    chosen = largest(options, lambda settings: rings(settings) <= room) or wanted  # refused when it starts
+    lowered = [f"{name} {value}, not {wanted[name]}" for name, value in chosen.items() if value < wanted[name]]
+    if lowered:
+        tell_cramped(cramped(rings(wanted), room, tuple(lowered)))
+    return chosen["workers"], chosen["batch_size"], chosen["slots"]
 
 
 def _spec(

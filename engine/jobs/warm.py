@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from ...preprocess import PreprocessPool
 from ...shm import SlotState
 from ..config import ServiceConfig
+from ..machine import shared_memory_room, usable_cores
+from .ceiling import Ceiling
+from .fitting import fitted, tell_cramped, tell_workers
 from .plan import Plan
 
 
@@ -15,6 +16,13 @@ class WarmPool:
 
     def __init__(self) -> None:
         self._pool: PreprocessPool | None = None
+        self._asked: tuple[int, int] | None = None
+        self._ceiling: Ceiling | None = None
+
+    @property
+    def ceiling(self) -> Ceiling | None:
+        """The most memory that a job with this pool takes; None while there has been none."""
+        return self._ceiling
 
     @property
     def family(self) -> frozenset[int]:
@@ -27,17 +35,26 @@ class WarmPool:
         return self._pool.layout.dimension if self._pool else None
 
     def started(self, plan: Plan, config: ServiceConfig) -> PreprocessPool:
-        """A started pool for the workers and the batch size of the configuration; the warm one, if it has the same.
+        """A started pool for the workers and the batch size of the configuration; the warm one, if made for them.
 
-        An embedder that does not run in the workers must be open.
+        What the configuration leaves open is made to fit into its memory and into ``/dev/shm``: the pool's
+        ``batch_size`` may be smaller. An embedder that does not run in the workers must be open.
+
+        Raises:
+            ConfigError: it cannot be made to fit into ``memory``.
+            SharedMemoryFullError: nor into ``/dev/shm``.
+            WorkerStartError: a worker cannot start.
         """
-        count = config.workers or len(os.sched_getaffinity(0))
+        asked = (config.batch_size, config.workers or usable_cores())
         # A slot that a server may still use is out of use for good: a pool that holds one is not used again.
         unfit = self._pool and (self._pool.is_broken or self._pool.states[SlotState.QUARANTINED])
-        if self._pool and (unfit or (self._pool.batch_size, self._pool.workers) != (config.batch_size, count)):
+        if unfit or self._asked != asked:
             self.close()
         if self._pool is None:
-            self._pool = plan.pool(config)
+            possible, self._ceiling = fitted(plan, config, room=shared_memory_room())
+            tell_cramped(self._ceiling.cramped)
+            self._pool, self._asked = plan.pool(possible), asked
+            tell_workers(self._pool.workers)
         self._pool.start()
         return self._pool
 
