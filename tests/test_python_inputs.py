@@ -149,13 +149,13 @@ def test_a_stream_goes_on_past_odd_inputs() -> None:
 @pytest.mark.slow
 def test_the_failures_are_those_of_the_last_call(to: Callable[..., ImageEmbeddingPipeline]) -> None:
     with to() as pipeline:
-        assert pipeline.failures == ()
+        assert not pipeline.failures
         assert pipeline.insert_images(["/nowhere/a.jpg"], ids=[7]) == [None]
         assert [(one.position, one.key, one.stage, one.error) for one in pipeline.failures] == [
             (0, "7", "preprocess", "ReadError")
         ]
         assert pipeline.insert_images([GOOD], ids=[8]) == [8]
-        assert pipeline.failures == ()
+        assert not pipeline.failures
 
 
 def test_failures_are_kept_in_bounded_memory() -> None:
