@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -73,11 +73,17 @@ def _numbers(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _text_of_path(value: object) -> object:
+    """A path may stand where an address is text; kept is the text."""
+    return os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
+
+
 def _token_of_environment() -> SecretStr | None:
     token = os.environ.get("MILVUS_TOKEN")
     return SecretStr(token) if token else None
 
 
+Address = Annotated[str, BeforeValidator(_text_of_path)]
 Budget = Annotated[
     int | Fraction, PlainValidator(parse_budget), PlainSerializer(lambda b: b if isinstance(b, int) else str(b))
 ]
@@ -142,7 +148,7 @@ class ServiceConfig(_Settings):
         ConfigError: a value is not allowed, or a name is no field; the message names it.
     """
 
-    to: str | None = Field(default=None, json_schema_extra={"metavar": "URI"})
+    to: Address | None = Field(default=None, json_schema_extra={"metavar": "URI"})
     """Where the vectors go: photos.db (a Milvus Lite store: a folder, made on first use), http://host:19530 (a Milvus
     server, or Zilliz Cloud as https://...), or bulk:DIR (a folder of Parquet files, to read as they are or for
     penstock import)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import warnings
@@ -60,7 +61,7 @@ class MilvusSink(Sink):
 
     def __init__(
         self,
-        uri: str,
+        uri: str | os.PathLike[str],
         collection: str = "images",
         dimension: int | None = None,
         *,

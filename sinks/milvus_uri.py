@@ -33,7 +33,7 @@ class Target:
         return f"{self.address}/{self.database}" if self.database else self.address
 
 
-def parse_uri(uri: str, token: str | None = None) -> Target:
+def parse_uri(uri: str | os.PathLike[str], token: str | None = None) -> Target:
     """Parse a URI of one of the forms above; credentials in it (``user:password@``) become the token.
 
     Args:
@@ -44,6 +44,7 @@ def parse_uri(uri: str, token: str | None = None) -> Target:
     Raises:
         ConfigError: none of these forms. The message does not repeat credentials.
     """
+    uri = os.fspath(uri)
     scheme, separator, _ = uri.partition("://")
     if separator and scheme.lower() in _DEFAULT_PORT:
         return _server(uri, token)

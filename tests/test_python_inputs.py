@@ -16,6 +16,7 @@ from penstock import ConfigError, ImageEmbeddingPipeline, ServiceConfig, Streami
 from penstock.engine.jobs.batches import Picture, Written
 from penstock.engine.jobs.outcomes import FAILURES_KEPT, Outcomes
 from penstock.errors import ReadError
+from penstock.sinks import MilvusSink
 
 WAYS = ("insert_images", "insert_images_async", "insert_images_streaming")
 
@@ -74,6 +75,31 @@ def test_a_stream_of_nothing_is_refused() -> None:
 def test_ids_that_are_no_list_are_refused(to: Callable[..., ImageEmbeddingPipeline]) -> None:
     with to() as pipeline, pytest.raises(ConfigError, match=r"ids: insert_images takes a list.*not 7"):
         pipeline.insert_images([GOOD], ids=7)  # type: ignore[arg-type]
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_may_be_named_by_a_path(tmp_path: Path) -> None:
+    """Given at first, or assigned; it is kept as text, so that everything that reads it finds text."""
+    config = ServiceConfig(to=tmp_path / "a.db")
+    assert config.to == str(tmp_path / "a.db")
+    assert str(tmp_path / "a.db") in repr(config)
+    config.to = tmp_path / "b.db"  # type: ignore[assignment]
+    assert config.to == str(tmp_path / "b.db")
+    with ImageEmbeddingPipeline(to=tmp_path / "c.db") as pipeline:
+        assert pipeline.dead_letters == str(tmp_path / "c.dead-letters.jsonl")
+    assert MilvusSink(tmp_path / "a.db").uri == str(tmp_path / "a.db")
+    with pytest.raises(ConfigError, match=r"^to: 4 is not allowed"):
+        embed_images([GOOD], to=4)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_job_may_be_told_its_store_by_a_path(tmp_path: Path) -> None:
+    Image.fromarray(GOOD).save(tmp_path / "a.png")
+    report = embed_images(tmp_path / "a.png", to=tmp_path / "rows.db", workers=1, embedder="gist:32")
+    assert report.accounting.written == 1
+    assert (tmp_path / "rows.db").is_dir()
 
 
 # -- one odd input among good ones ------------------------------------------------------------------------------------

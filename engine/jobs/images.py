@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 from ...errors import ConfigError
 from ...sinks import Hit, row_key
@@ -37,7 +37,7 @@ _AHEAD = 1024
 def embed_images(
     source: str | os.PathLike[str] | Iterable[Any],
     *,
-    to: str | None = None,
+    to: str | os.PathLike[str] | None = None,
     config: ServiceConfig | None = None,
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
@@ -48,7 +48,7 @@ def embed_images(
     Args:
         source: a folder, a file, a glob, ``@list.txt``, or several of these; or an iterable of pictures (paths, bytes,
             PIL images, arrays).
-        to: where the vectors go, e.g. ``photos.db`` or ``http://host:19530``.
+        to: where the vectors go, e.g. ``photos.db`` (also as a Path) or ``http://host:19530``.
         config: a configuration, instead of settings.
         watcher: told how it goes; see ``penstock.engine.progress``.
         interrupt: lets another thread, or a signal handler, end the job early.
@@ -66,7 +66,8 @@ def embed_images(
         raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
     chosen = config or ServiceConfig(**settings)
     if to is not None:
-        chosen = chosen.model_copy(update={"to": to})
+        chosen = chosen.model_copy()
+        chosen.to = cast("str", to)  # checked there, and a path becomes text
     return run_job(chosen, _things(chosen, source), watcher=watcher, interrupt=interrupt)
 
 
