@@ -122,9 +122,9 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     config = configured(config_file, options)
     if config.to is None:
         raise click.UsageError("--to is missing: where do the vectors go? For example --to photos.db")
-    if config.report is not None:
-        with config.spelled():
-            check_report_path(config.report)
+    with config.spelled():
+        for path in config.report:
+            check_report_path(path)
     try:
         source = files_of(config, sources, null=null)
     except SourceError as error:

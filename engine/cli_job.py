@@ -130,9 +130,9 @@ def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, Fil
             config, source = begun_with(read_status(folder), **given_of(options))
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
-    if config.report is not None:
-        with config.spelled():
-            check_report_path(config.report)
+    with config.spelled():
+        for path in config.report:
+            check_report_path(path)
     return config, source
 
 

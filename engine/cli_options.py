@@ -151,7 +151,7 @@ def _help(info: FieldInfo, defaults: bool) -> str:
         return re.sub(r" \[default: [^]]*\]", "", text)
     # Named before anything of the environment is read: a secret must not become a default in a help text.
     default = None if info.default_factory else info.default
-    return text if default is None or default is False or default == {} else f"{text} [default: {default}]"
+    return text if default is None or default is False or default in ({}, ()) else f"{text} [default: {default}]"
 
 
 def _choice(annotation: Any) -> click.Choice[str] | None:

@@ -100,8 +100,8 @@ def _what_next(config: ServiceConfig, report: Report) -> None:
         return
     if report.accounting.dead:
         say(_dead_letters(config, report.accounting.dead))
-    if config.report is not None:
-        say(f"report: {printable(str(config.report))}")
+    for path in config.report:
+        say(f"report: {printable(str(path))}")
     if not report.accounting.written:
         return
     if config.shown_to.startswith("bulk:"):

@@ -29,7 +29,18 @@ from pydantic import (
 from ..errors import ConfigError
 from .budget import parse_budget
 from .config_errors import Spelling, explain, spelled
-from .config_types import Colour, Declarations, EmbedderSpec, Globs, Parameters, Policies, PresetName, Size, Stage
+from .config_types import (
+    Colour,
+    Declarations,
+    EmbedderSpec,
+    Files,
+    Globs,
+    Parameters,
+    Policies,
+    PresetName,
+    Size,
+    Stage,
+)
 from .config_yaml import read_yaml
 from .policies import Policy, Retry, Skip
 
@@ -208,8 +219,8 @@ class ServiceConfig(_Settings):
     """Go on with the job in --job although source, pixels, embedder or store are not what it was begun with; add to a
     collection although its vectors are of another version of the pixels."""
 
-    report: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE.json|FILE.html"})
-    """Also write the report to this file."""
+    report: Files = Field(default=(), json_schema_extra={"metavar": "FILE.json|FILE.html", "option": "--report"})
+    """Also write the report to this file, as JSON or as a page; give it once for each."""
 
     max_failures: Budget = Field(default=-1, json_schema_extra={"metavar": "N|RATE"})
     """Items of a stage that may fail before the job does: a count, or a rate such as 5%. -1 is no limit."""

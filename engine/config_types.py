@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
@@ -83,6 +84,15 @@ def _colour(value: object) -> tuple[int, ...]:
     raise ValueError("must be R,G,B, each 0..255, as in 255,255,255")
 
 
+def _several(value: object) -> object:
+    """One path, or several; each once, nothing for none."""
+    if value is None:
+        return ()
+    if isinstance(value, str | Path):
+        return (value,)
+    return tuple(dict.fromkeys(cast("Iterable[Any]", value))) if isinstance(value, list | tuple) else value
+
+
 def _embedder(value: str) -> str:
     """One whose kind there is; the rest is seen to when it is made."""
     from .embedders.registry import SCHEMES  # numpy and all: only where somebody names one
@@ -108,6 +118,9 @@ EmbedderSpec = Annotated[str, Field(min_length=1), AfterValidator(_embedder)]
 
 Colour = Annotated[tuple[int, int, int], BeforeValidator(_colour)]
 """Red, green, blue, 0..255."""
+
+Files = Annotated[tuple[Path, ...], BeforeValidator(_several)]
+"""Paths of files: one, several, or none."""
 
 Declarations = Annotated[dict[str, str], BeforeValidator(_declarations)]
 """Name -> type."""

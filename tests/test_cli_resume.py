@@ -111,7 +111,7 @@ def test_an_option_wins_over_the_run_before_and_the_rest_is_as_it_was(runs: list
     assert main(["resume", "job", "--workers", "1", "--memory", "2GiB", "--report", "r.json"]) == 0
     (config,) = runs
     assert (config.workers, config.batch_size, config.memory) == (1, 8, 2 << 30)
-    assert (config.report, config.progress) == (Path("r.json"), "none")
+    assert (config.report, config.progress) == ((Path("r.json"),), "none")
     assert config.job == Path("job").absolute()
 
 
@@ -166,4 +166,4 @@ def test_a_job_goes_on_with_other_workers_and_batches(tmp_path: Path) -> None:
     assert read_status("job").counts.written == 2
     assert (tmp_path / "r.json").is_file()
     config, _ = begun_with(read_status("job"))
-    assert (config.workers, config.batch_size, config.report) == (1, 1, tmp_path / "r.json")
+    assert (config.workers, config.batch_size, config.report) == (1, 1, (tmp_path / "r.json",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
@@ -126,6 +127,19 @@ def test_a_colour_is_three_numbers_in_any_spelling() -> None:
     for wrong in ((1, 2, True), (1, 2, 3.0), "1,2,3,4", 5, "1,2,-3", "1,2,0x3"):
         with pytest.raises(ConfigError, match="R,G,B"):
             ServiceConfig(background=wrong)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("r.json", ["r.json"]), (Path("r.json"), ["r.json"]), (["a.json", "b.html", "a.json"], ["a.json", "b.html"])],
+)
+def test_reports_may_be_several(tmp_path: Path, said: Any, meant: list[str]) -> None:
+    """One path is enough to say where there is one; each is written once."""
+    assert ServiceConfig(report=said).report == tuple(map(Path, meant))
+    assert ServiceConfig(report=None).report == ()  # pyright: ignore[reportArgumentType]
+    assert ServiceConfig.from_yaml(yaml_file(tmp_path, f"report: {json.dumps(said, default=str)}\n")).report == tuple(
+        map(Path, meant)
+    )
 
 
 def test_a_wrong_name_in_a_section_is_refused(tmp_path: Path) -> None:

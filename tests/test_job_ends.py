@@ -87,7 +87,8 @@ def test_a_finished_job_writes_a_report_that_is_not_there_and_leaves_one_that_is
     before = (tmp_path / "one.json").read_bytes()
     run(pictures, tmp_path, report=tmp_path / "one.json")
     assert (tmp_path / "one.json").read_bytes() == before
-    run(pictures, tmp_path, report=tmp_path / "two.json")
+    run(pictures, tmp_path, report=[tmp_path / "two.json", tmp_path / "one.json"])
+    assert (tmp_path / "one.json").read_bytes() == before
     assert json.loads((tmp_path / "two.json").read_text())["extra"]["job"]["written"] == 8
 
 

@@ -51,7 +51,7 @@ def test_every_place_can_be_named_from_another_folder(here: Path, monkeypatch: p
     monkeypatch.chdir("/")
     config, source = begun_with(read_status(here / "job"), update=False)
     assert source.specs == (str(here / "pictures"), f"@{here / 'list.txt'}")
-    assert (config.to, config.metadata, config.report) == (str(here / "rows.db"), here / "m.csv", here / "r.json")
+    assert (config.to, config.metadata, config.report) == (str(here / "rows.db"), here / "m.csv", (here / "r.json",))
     assert (config.mode, config.workers, config.job) == ("overwrite", 3, here / "job")
 
 

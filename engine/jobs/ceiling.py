@@ -193,7 +193,7 @@ def layout_of(plan: Plan, rows: int) -> SlotLayout:
 
 
 def _parent_bytes(config: ServiceConfig) -> int:
-    return _PARENT_BYTES + (_PAGE_BYTES if config.report is not None and config.report.suffix == ".html" else 0)
+    return _PARENT_BYTES + (_PAGE_BYTES if any(path.suffix == ".html" for path in config.report) else 0)
 
 
 def _waiting_bytes(plan: Plan, config: ServiceConfig, slots: int, rows: int) -> int:

@@ -175,8 +175,7 @@ def _finish(
     if config.wait_index is not None:
         wait_for_index(pipeline, config.wait_index, Report(), extra, watcher, interrupt)
     report = Report(seconds=time.monotonic() - begin, extra=extra)
-    if config.report is not None and not config.report.exists():
-        _write_reports(report, [config.report], None)
+    _write_reports(report, [path for path in config.report if not path.exists()], None)
     return report
 
 
@@ -242,8 +241,8 @@ def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[File
 
 def _prepare(config: ServiceConfig, books: JobBooks | None) -> None:
     """Places to write to. The last run's dead letters step aside where this run says anew what cannot be done."""
-    if config.report is not None:
-        check_report_path(config.report)
+    for path in config.report:
+        check_report_path(path)
     if config.job is not None:
         config.job.mkdir(parents=True, exist_ok=True)
     path = dead_letters_path(config)

@@ -10,9 +10,9 @@ from ..config import ServiceConfig
 
 
 def report_paths(config: ServiceConfig) -> list[Path]:
-    """Where the report goes: the asked-for file, and the job's folder."""
+    """Where the report goes: the files that were asked for, and the job's folder."""
     own = [config.job / "report.json"] if config.job is not None else []
-    return own + ([config.report] if config.report is not None else [])
+    return [*own, *config.report]
 
 
 def bulk_folder(config: ServiceConfig) -> Path | None:
