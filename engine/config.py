@@ -40,6 +40,7 @@ from .config_types import (
     PresetName,
     Size,
     Stage,
+    ValueRange,
 )
 from .config_yaml import read_yaml
 from .policies import Policy, Retry, Skip
@@ -290,6 +291,10 @@ class ServiceConfig(_Settings):
 
     follow_links: bool = False
     """Walk into links to folders. Loops end, and what is reached in two ways is read once."""
+
+    value_range: ValueRange | None = Field(default=None, json_schema_extra={"metavar": "BLACK,WHITE"})
+    """Samples that become black and white in pictures of more than 8 bits a sample, e.g. 0,4095. [default: by the type:
+    0,1 for floats, 0,65535 for 16-bit, 0,255 for other integers]"""
 
     sandbox: bool = False
     """Confine the preprocessing processes before they decode anything: no network, no programs, no writing. Not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -93,6 +94,17 @@ def _several(value: object) -> object:
     return tuple(dict.fromkeys(cast("Iterable[Any]", value))) if isinstance(value, list | tuple) else value
 
 
+def _value_range(value: object) -> tuple[float, ...]:
+    """``0,4095``, or two numbers."""
+    try:
+        found = tuple(map(float, value.split(",") if isinstance(value, str) else cast("list[float]", value)))
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) == 2 and -math.inf < found[0] < found[1] < math.inf:
+        return found
+    raise ValueError("must be BLACK,WHITE, two numbers of which the first is smaller, as in 0,4095")
+
+
 def _embedder(value: str) -> str:
     """One whose kind there is; the rest is seen to when it is made."""
     from .embedders.registry import SCHEMES  # numpy and all: only where somebody names one
@@ -121,6 +133,10 @@ Colour = Annotated[tuple[int, int, int], BeforeValidator(_colour)]
 
 Files = Annotated[tuple[Path, ...], BeforeValidator(_several)]
 """Paths of files: one, several, or none."""
+
+
+ValueRange = Annotated[tuple[float, float], BeforeValidator(_value_range)]
+"""The samples that are black and white."""
 
 Declarations = Annotated[dict[str, str], BeforeValidator(_declarations)]
 """Name -> type."""

@@ -22,8 +22,9 @@ from .color import to_rgb
 from .geometry import grid_for, reduction
 from .headers import check_format, refusal, webp_size
 from .jpeg import draft_factor, fast_jpeg, load
-from .modes import Range, bands, flatten, range_of, to_uint8
+from .modes import bands, flatten, sample_range, without_unused_alpha
 from .packed import UInt32, pack, pack_array, unpack
+from .ranges import Range, to_uint8
 from .reading import read_file
 from .spec import PreprocessSpec
 from .upright import View, orientation
@@ -117,7 +118,7 @@ def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) 
         raise DecodeError(f"array of shape {array.shape} is not a picture; give [h, w] or [h, w, 1 | 3 | 4]")
     height, width = array.shape[:2]
     _check_size(width, height, spec)
-    pixels = to_uint8(array)
+    pixels = to_uint8(array, spec.value_range)
     grid = grid_for(width, height, spec)
     has_alpha = pixels.ndim == 3 and pixels.shape[2] == 4
     if has_alpha or reduction(max(grid.sx, grid.sy), spec.size) > 1:
@@ -142,14 +143,14 @@ def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UI
 
 def _shrunk(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec) -> UInt32:
     """The whole picture reduced, as packed pixels. Band by band: what is on the way is much larger than what comes."""
-    wide = range_of(image)
-    pieces = [_piece(band, fx, fy, spec, wide) for band in bands(image, fy)]
+    span, image = sample_range(image, spec), without_unused_alpha(image)
+    pieces = [_piece(band, fx, fy, spec, span) for band in bands(image, fy)]
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
-def _piece(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec, wide: Range | None) -> UInt32:
+def _piece(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec, span: Range | None) -> UInt32:
     profile = image.info.get("icc_profile")
-    image, converted = flatten(image, spec, wide)
+    image, converted = flatten(image, spec, span)
     if fx * fy > 1:
         image = image.reduce((fx, fy))
     # Colours come last because they are the dearest per pixel; the means were taken in the source's own space.

@@ -31,7 +31,7 @@ MAX_SIZE: Final = 1024
 PILLOW_HARD_LIMIT: Final = 178_956_970
 """Pixels; Pillow itself refuses more than twice its `MAX_IMAGE_PIXELS`, whatever we would allow."""
 
-PIXELS_VERSION: Final = 1
+PIXELS_VERSION: Final = 2
 """Kept with jobs and collections: raise it when the same settings begin to make other pixels (docs/usage.md, "Versions
 of the pixels")."""
 
@@ -59,6 +59,10 @@ class PreprocessSpec:
         dtype: What comes out. uint8 is rounded to nearest and never normalized (leave that to the model's server).
         layout: "NCHW" gives rows of ``(3, size, size)``, "NHWC" of ``(size, size, 3)``.
         background: Red, green, blue of 0..255 under transparent pixels.
+        value_range: The samples that become 0 and 255, where samples are not of 8 bits: grey files of 16 or 32 bits and
+            of floats, arrays of any type but uint8 and bool. What lies beyond is clipped. None: by the type. 0..1 for
+            floats, 0..65535 for uint16 (fewer where a TIFF says so), 0..255 for other integers; samples a little
+            beyond are clipped, and a picture with samples far beyond is refused.
         cmyk: "profile" converts by the embedded ICC profile (naively where there is none), "naive" always by
             ``(255 - c) * (255 - k) / 255``.
         max_pixels: A picture whose header promises more is refused before anything is decoded.
@@ -83,6 +87,7 @@ class PreprocessSpec:
     dtype: Dtype = "float32"
     layout: Layout = "NCHW"
     background: tuple[int, int, int] = (255, 255, 255)
+    value_range: tuple[float, float] | None = None
     cmyk: Cmyk = "profile"
     max_pixels: int = 64_000_000
     max_side: int = 32_768
@@ -93,7 +98,7 @@ class PreprocessSpec:
     decoder: Decoder = "pillow"
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std", "background", "formats"):  # JSON and YAML give lists
+        for name in ("mean", "std", "background", "value_range", "formats"):  # JSON and YAML give lists
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
@@ -180,6 +185,7 @@ def _check(spec: PreprocessSpec) -> None:
     _integer("max_file_bytes", spec.max_file_bytes, 1, 2**40)
     _check_normalization(spec)
     _check_background(spec.background)
+    _check_value_range(spec.value_range)
     _check_formats(spec.formats)
     _check_transform(spec.transform)
 
@@ -215,6 +221,16 @@ def _triple(values: object) -> bool:
 def _check_background(background: object) -> None:
     if not (_triple(background) and all(isinstance(v, int) and 0 <= v <= 255 for v in background)):  # type: ignore[attr-defined]
         raise ConfigError(f"background: {background!r} must be three integers of 0..255 (red, green, blue)")
+
+
+def _check_value_range(span: object) -> None:
+    match span:
+        case None:
+            return
+        case (int() | float() as black, int() | float() as white) if -math.inf < black < white < math.inf:
+            return
+        case _:
+            raise ConfigError(f"preprocess: value_range={span!r} must be two finite numbers, black below white")
 
 
 def _check_formats(formats: object) -> None:

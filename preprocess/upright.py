@@ -24,6 +24,17 @@ _TURNS: Final = {
 }
 """EXIF orientation -> exchange the axes, then flip horizontally, then vertically (TIFF 6.0, section 8)."""
 
+_METHODS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""The same, for Pillow."""
+
 
 def orientation(image: Image.Image) -> int:
     """EXIF orientation of an opened picture, 1..8; 1 where there is none or its metadata is broken."""
@@ -32,6 +43,12 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # noqa: BLE001  (struct.error, SyntaxError, ValueError... from broken metadata)
         return 1
     return found if found in _TURNS else 1
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """A picture as it is meant to be seen; itself where it lies so."""
+    method = _METHODS.get(orientation(image))
+    return image if method is None else image.transpose(method)
 
 
 @dataclass(frozen=True, slots=True)

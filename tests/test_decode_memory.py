@@ -67,9 +67,9 @@ def picture(kind: str) -> bytes:
         case "WebP":
             rgb.save(file, "WEBP", method=0)
         case "float TIFF":
-            Image.fromarray(grey.astype(np.float32) * 3.3).save(file, "TIFF", compression="tiff_deflate")
+            Image.fromarray(grey.astype(np.float32) / 255).save(file, "TIFF", compression="tiff_deflate")
         case "int TIFF":
-            Image.fromarray(grey.astype(np.int32) * 1000).save(file, "TIFF")
+            Image.fromarray(grey.astype(np.int32)).save(file, "TIFF")
         case "TIFF of one strip":
             rgba.save(file, "TIFF", compression="tiff_deflate", strip_size=2**31 - 1)
         case "GIF":

@@ -72,7 +72,7 @@ def test_fingerprint_changes_with_every_field() -> None:
     other = PreprocessSpec(
         size=225, resize=300, interpolation="bilinear", mean=(0.1, 0.2, 0.3), std=(0.1, 0.2, 0.3), dtype="uint8",
         layout="NHWC", background=(0, 0, 0), cmyk="naive", max_pixels=1, max_side=1, max_file_bytes=1,
-        formats=("PNG",), crop_rounding="floor", transform="a:b", decoder="simplejpeg",
+        formats=("PNG",), crop_rounding="floor", transform="a:b", decoder="simplejpeg", value_range=(0, 1),
     )  # fmt: skip
     base = PreprocessSpec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize=256)
     seen = {base.fingerprint()}

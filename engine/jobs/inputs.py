@@ -14,6 +14,9 @@ from PIL import Image
 
 from ...errors import ConfigError, DecodeError
 from ...preprocess import Source
+from ...preprocess.modes import is_deep, with_alpha, without_unused_alpha
+from ...preprocess.tiff import sample_tags
+from ...preprocess.upright import turned
 from ...sinks import row_key
 from ...sinks.base import row_hash
 from ..sources import key_of
@@ -47,15 +50,31 @@ def as_source(value: Any) -> Source:
 
 
 def _image_source(image: Image.Image) -> Source:
-    """Plain pixels as an array; what needs interpreting (palette, profile, orientation...) as a lossless file."""
-    plain = image.mode in {"L", "RGB", "RGBA"} and not {"icc_profile", "exif", "transparency"} & image.info.keys()
-    if plain:
-        return np.asarray(image)
+    """A PIL image as its file would be read: upright, with what its metadata says of its colours and samples.
+
+    Plain pixels as an array; what needs interpreting (palette, profile, transparent colour...) as a lossless file.
+    """
+    image.load()  # a TIFF turns itself meanwhile
+    tags = sample_tags(image)
+    picture = turned(without_unused_alpha(image))
+    if picture.has_transparency_data and not is_deep(picture):
+        picture = with_alpha(picture)
+    interpreted: dict[str | tuple[int, int], Any] = {  # Pillow's type
+        name: picture.info[name] for name in ("icc_profile", "transparency") if name in picture.info
+    }
+    plain = picture.mode in {"L", "RGB", "RGBA"} or is_deep(picture)
+    if plain and not interpreted and not tags:
+        return np.asarray(picture)
+    picture = picture.copy()  # of a picture alone: its file's metadata is not to be saved beside what is chosen here
+    picture.info = interpreted
     file = io.BytesIO()
     try:
-        image.save(file, "TIFF", exif=image.getexif(), icc_profile=image.info.get("icc_profile"))
+        if "transparency" in interpreted:
+            picture.save(file, "PNG", compress_level=1)
+        else:
+            picture.save(file, "TIFF", compression="raw", tiffinfo=tags)
     except (OSError, KeyError, ValueError):  # a mode no file format holds, e.g. HSV
-        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        return np.asarray(picture.convert("RGB"))
     return file.getvalue()
 
 

@@ -67,6 +67,7 @@ def make_plan(config: ServiceConfig) -> Plan:
         "max_pixels": config.max_pixels,
         "max_file_bytes": config.max_file_bytes,
         "background": config.background,
+        "value_range": config.value_range,
     }
     changes = {name: value for name, value in own.items() if value is not None}
     if config.preset is None:

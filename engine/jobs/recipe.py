@@ -23,6 +23,7 @@ _PIXELS = (
     "dtype",
     "layout",
     "background",
+    "value_range",
     "cmyk",
     "crop_rounding",
     "transform",
