@@ -143,9 +143,9 @@ def test_the_range_is_part_of_the_recipe() -> None:
     """Spelled as on the command line; a search takes it over from the collection."""
     spelled: dict[str, Any] = {"to": "a.db", "value_range": "0,4095"}
     plan = make_plan(ServiceConfig(**spelled))
-    assert plan.spec.value_range == (0, 4095)
+    assert plan.spec.value_range == (0.0, 4095.0)
     assert json.loads(recipe_of(plan))["pixels"]["value_range"] == [0, 4095]
-    assert plan_of(recipe_of(plan), make_plan(ServiceConfig(to="a.db"))).spec.value_range == (0, 4095)
+    assert plan_of(recipe_of(plan), make_plan(ServiceConfig(to="a.db"))).spec.value_range == (0.0, 4095.0)
 
 
 @pytest.mark.slow
