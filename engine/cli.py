@@ -80,6 +80,7 @@ _SEARCH_FIELDS = (
     "token",
     "max_pixels",
     "background",
+    "value_range",
 )
 
 _config_option = click.option(

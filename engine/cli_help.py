@@ -9,7 +9,7 @@ import click
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Source": ("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
-    "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "decoder"),
+    "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "value_range", "decoder"),
     "Store": (
         *("to", "collection", "mode", "server_path", "timeout", "token", "retry_for", "metric", "index"),
         *("index_params", "wait_index", "partition", "partition_key"),

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from penstock.engine.jobs.inputs import as_source
+from penstock.errors import ItemError
 from penstock.preprocess.canvas import make_canvas
 from penstock.preprocess.decode import Source, decode_into
 from penstock.preprocess.spec import PreprocessSpec
@@ -33,6 +34,13 @@ def decode(source: Source, spec: PreprocessSpec = SPEC) -> UInt8:
     placed = decode_into(source, spec, canvas)
     width, height = (int(v) for v in placed.params[4:])
     return channels(canvas)[:height, :width]
+
+
+def given(image: Image.Image) -> Source:
+    """A PIL image as the workers get it."""
+    source = as_source(image)
+    assert not isinstance(source, ItemError)
+    return source
 
 
 def rgb() -> Image.Image:
@@ -145,7 +153,7 @@ def test_a_picture_is_the_same_however_it_is_given(kind: str, tmp_path: Path) ->
     for prepare in (Image.Image.getbands, Image.Image.load):
         image = Image.open(io.BytesIO(data))
         prepare(image)
-        assert (decode(as_source(image)) == expected).all()
+        assert (decode(given(image)) == expected).all()
         assert (decode(image) == expected).all()
 
 
@@ -165,7 +173,7 @@ def test_what_is_hidden_stays_hidden_in_pil_images() -> None:
         "P with a transparent index (GIF)",
         "RGB with a transparent colour",
     ):
-        pixels = decode(as_source(Image.open(io.BytesIO(FILES[kind]()))))
+        pixels = decode(given(Image.open(io.BytesIO(FILES[kind]()))))
         assert not (pixels == MAGENTA).all(-1).any(), kind
 
 
@@ -174,7 +182,7 @@ def test_modes_without_a_file_are_taken_too(mode: str) -> None:
     """What Pillow can make of a picture in memory; as the decoder itself would take it."""
     middle = {"La": "LA", "PA": "P"}.get(mode, "RGBA" if mode == "RGBa" else "RGB")
     image = Image.fromarray(half_hidden()).convert(middle).convert(mode)
-    assert (decode(as_source(image)) == decode(image)).all()
+    assert (decode(given(image)) == decode(image)).all()
 
 
 def test_a_given_pil_image_is_left_as_it_was() -> None:
