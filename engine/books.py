@@ -39,7 +39,8 @@ def make_report(run: Run, memory: MemoryReport | None, stalls: Sequence[Stall] =
     began = now if run.began is None else run.began
     elapsed = now - began
     sink = _sink(run, elapsed, now)
-    stages = [_stage(node, elapsed, now) for node in run.graph.nodes] + [sink]
+    unrecorded = run.outlet.unrecorded
+    stages = [_stage(node, unrecorded.get(node.name, 0), elapsed, now) for node in run.graph.nodes] + [sink]
     accounting = Accounting(
         read=run.graph.source.meter.items_in,
         delivered=sink.items_out,
@@ -54,7 +55,7 @@ def make_report(run: Run, memory: MemoryReport | None, stalls: Sequence[Stall] =
     return Report(accounting, stages, find_bottleneck(stages), seconds, rate, memory, stalls=list(stalls))
 
 
-def _stage(node: Node, elapsed: float, now: float) -> StageReport:
+def _stage(node: Node, unrecorded: int, elapsed: float, now: float) -> StageReport:
     meter, times = node.meter, node.meter.times
     fibers = max(elapsed * node.concurrency, 1e-9)
     return StageReport(
@@ -64,8 +65,8 @@ def _stage(node: Node, elapsed: float, now: float) -> StageReport:
         items_in=meter.items_in,
         items_out=meter.items_out,
         dropped=meter.dropped,
-        failed=meter.failed,
-        in_flight=node.in_flight,
+        failed=meter.failed - unrecorded,
+        in_flight=node.in_flight + unrecorded,
         created=meter.created,
         merged=meter.merged,
         retried=meter.retried,

@@ -91,7 +91,12 @@ class Source(Emitter):
         job = Job(self, Entry(value, units, 0), 0)
         job.emitted = True  # from here on whoever fails to put it gives it back
         if outcome is not None:
-            self._tell(job, outcome)
+            try:
+                self._tell(job, outcome)
+            except BaseException:
+                if not nothing:
+                    self._values.discard(value.value if isinstance(value, Lane) else value)
+                raise
         if not nothing:
             self._emit(job, value)
         self._leave(job)

@@ -18,7 +18,7 @@ from .channel import Channel, Closed, Entry
 from .hub import Fiber, Hub, Killed, current_fiber
 from .metrics import Meter
 from .runners import Answer, Call
-from .values import Feedback, Lane, Outcome, ValueModel
+from .values import Feedback, ItemFailure, Lane, Outcome, ValueModel
 
 
 class Port(Protocol):
@@ -47,6 +47,10 @@ class Engine(Protocol):
 
     def abandon(self, stage: Node, call: Call, late: Callable[[Answer], None]) -> None:
         """An operation is not waited for any more."""
+        ...
+
+    def record(self, stage: Node, units: int, work: Callable[[], object]) -> None:
+        """What is to be done about units that failed goes to whoever reads, when there is room for it."""
         ...
 
 
@@ -245,12 +249,22 @@ class Emitter(Node):
             self.meter.dropped += outcome.dropped
             job.spend(outcome.dropped)
         if outcome.failures:
-            failed = len(outcome.failures)
-            self.meter.failed += failed
-            job.spend(failed)
-            self.budget.count(0, failed)
-            self.budget.errors.extend(as_exception(failure.error) for failure in outcome.failures)
-            self._values.failed(self.name, job.entry.value, outcome.failures)
+            self._fail(job, outcome.failures, len(outcome.failures))
+
+    def _fail(self, job: Job, failures: Sequence[ItemFailure], units: int) -> None:
+        """So many units of the entry have failed. They are in flight until there is room for what is to be done."""
+        work = self._values.failed(self.name, job.entry.value, failures)
+        if work is not None:
+            began = perf_counter()
+            self.meter.wait_out.begin(began)
+            try:
+                self._engine.record(self, units, work)
+            finally:
+                self.meter.wait_out.end(began, perf_counter())
+        self.meter.failed += units
+        job.spend(units)
+        self.budget.count(0, units)
+        self.budget.errors.extend(as_exception(failure.error) for failure in failures)
 
     def _judge(self) -> None:
         if self.budget.is_spent:

@@ -9,8 +9,9 @@ what is left.
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -18,9 +19,25 @@ from ..errors import ConfigError
 from .channel import Entry
 from .hub import Hub, Mailbox, Seat
 from .metrics import Stopwatch
+from .nodes import Node
 
 ENDED = object()
 """What `Outlet.take` returns when nothing will come any more."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """What is still to be done about items that failed. It comes out between the values; see `ValueModel.failed`.
+
+    Attributes:
+        node: the stage in which they failed.
+        units: how many.
+        work: may wait.
+    """
+
+    node: Node
+    units: int
+    work: Callable[[], object]
 
 
 _LOOK_UP = 0.5
@@ -43,6 +60,7 @@ class Outlet:
         self._lock = threading.RLock()
         self._readers: set[threading.Lock] = set()  # each is released to wake the reader that waits for it
         self._putters: deque[Seat] = deque()
+        self._unrecorded: Counter[str] = Counter()
         self._ended = False
         self._accepted = 0
         self._discarded = 0
@@ -81,6 +99,8 @@ class Outlet:
             self._tick()
             self._items.append(entry)
             self._accepted += entry.units
+            if isinstance(entry.value, Record):
+                self._unrecorded[entry.value.node.name] += entry.value.units
             if len(self._items) == self.size:
                 self._full_since = perf_counter()
                 self.full.begin(self._full_since)
@@ -101,7 +121,8 @@ class Outlet:
     def discard(self, give_back: Callable[[Any], object]) -> None:
         """Nobody will read what is here: give it back. In the books it stays in flight. From any thread."""
         while (entry := self._next_unread()) is not None:
-            give_back(entry.value)
+            if not isinstance(entry.value, Record):
+                give_back(entry.value)
 
     def _next_unread(self) -> Entry | None:
         with self._lock:
@@ -165,7 +186,18 @@ class Outlet:
             self._mailbox.post(self._room)
         return entry
 
+    def recorded(self, record: Record) -> None:
+        """The work of a record is done."""
+        with self._lock:
+            self._unrecorded[record.node.name] -= record.units
+
     # -- figures ------------------------------------------------------------------------------------------------------
+
+    @property
+    def unrecorded(self) -> Mapping[str, int]:
+        """Units of each stage that have failed and are not recorded yet. One consistent view, any thread."""
+        with self._lock:
+            return self._unrecorded.copy()
 
     def _tick(self) -> None:
         now = perf_counter()

@@ -10,12 +10,13 @@ import weakref
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import count
+from time import monotonic
 from typing import Any, Self
 
 from ..errors import PipelineFailure
 from .defs import GraphDef, PipeDef
 from .dump import dump
-from .outlet import ENDED
+from .outlet import ENDED, Record
 from .report import Report
 from .runtime import GRACE, Runtime
 from .stacks import of_all_threads
@@ -148,7 +149,7 @@ class Pipeline:
             if start:
                 self._started = True
                 self._runtime.start()
-        item = self._runtime.outlet.take(timeout)
+        item = self._take(timeout)
         if item is not ENDED:
             return item
         failure = self._runtime.failure()
@@ -156,6 +157,15 @@ class Pipeline:
             self._failure_seen = True
             raise failure
         raise EOFError("the pipeline has delivered everything")
+
+    def _take(self, timeout: float | None) -> Any:
+        """The next value, or `ENDED`; records that come before it are carried out."""
+        deadline, left = None if timeout is None else monotonic() + timeout, timeout
+        while isinstance(item := self._runtime.outlet.take(left), Record):
+            self._runtime.carry_out(item)
+            if deadline is not None and (left := deadline - monotonic()) <= 0:
+                raise TimeoutError(f"only failures arrived within {timeout} s: read again")
+        return item
 
     def get_iterator(self, *, timeout: float | None = None) -> Iterator[Any]:
         """Iterate over the items. All iterators share one stream: a second one goes on where the first stopped.

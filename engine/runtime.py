@@ -18,6 +18,7 @@ from time import monotonic, perf_counter
 
 from ..errors import PipelineFailure
 from .books import make_report
+from .channel import Entry
 from .circles import Circle
 from .defs import GraphDef
 from .dump import running
@@ -25,7 +26,7 @@ from .graph import Graph
 from .hub import Event, Hub, Killed, Mailbox, refuse_patched_threads
 from .intake import AsyncIntake, Intake, ThreadIntake
 from .nodes import Node, as_exception
-from .outlet import Outlet
+from .outlet import Outlet, Record
 from .places import Places
 from .report import Report
 from .runners import Answer, Call
@@ -130,6 +131,17 @@ class Runtime:
             return made[0]
         still = self.is_own_thread or self.began is None or self.finished is not None
         return replace(make_report(self, self.watch.memory, self.watch.stalls), approximate=not still)
+
+    def carry_out(self, record: Record) -> None:
+        """In a reader's thread: do what is to be done about a failure. If it cannot be, its stage cannot go on."""
+        try:
+            record.work()
+        except Exception as error:  # noqa: BLE001  (whatever it is becomes the pipeline's failure)
+            failed, why = [error], "stopped"
+            if not self.mailbox.post(lambda: self.fatal(record.node, failed, why)):
+                self._record(record.node.name, failed, why)
+        else:
+            self.outlet.recorded(record)
 
     @property
     def is_own_thread(self) -> bool:
@@ -264,6 +276,10 @@ class Runtime:
             late(answer)
 
         call.abandon(settle)
+
+    def record(self, stage: Node, units: int, work: Callable[[], object]) -> None:
+        """See `nodes.Engine`."""
+        self.outlet.put(Entry(Record(stage, units, work), 0, 0))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

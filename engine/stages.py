@@ -183,15 +183,16 @@ class Pipe(Emitter):
 
     def _settle(self, job: Job, value: Any) -> None:
         """What an operation returned goes where it belongs, in its turn."""
+        failures: Sequence[ItemFailure] = ()
         try:
             self._wait_turn(job)
+            if isinstance(value, Outcome):
+                failures = value.failures if self._fails else ()
+                self._tell(job, replace(value, failures=()) if failures else value)
         except BaseException:
             self._lose(job, value)
             raise
-        failures: Sequence[ItemFailure] = ()
         if isinstance(value, Outcome):
-            failures = value.failures if self._fails else ()
-            self._tell(job, replace(value, failures=()) if failures else value)
             value = value.value
         if value is not None and value is not NOTHING:
             self._emit(job, value)
@@ -234,15 +235,11 @@ class Pipe(Emitter):
         self._wait_turn(job)
         if is_arity_error(error, self._op) or (isinstance(error, PenstockError) and not isinstance(error, ItemError)):
             raise StageBroken(as_exception(error))
-        cause, units = as_exception(error), job.entry.units
+        cause = as_exception(error)
         if self._fails:
             self._end(job, self._values.describe(job.entry.value), cause)
         _logger.error("stage %s: an item failed: %s: %s", self.name, type(error).__name__, error, exc_info=error)
-        job.spend(units)
-        self.meter.failed += units
-        self.budget.count(0, units)
-        self.budget.errors.append(cause)
-        self._values.failed(self.name, job.entry.value, (ItemFailure("", cause, job.attempts),))
+        self._fail(job, (ItemFailure("", cause, job.attempts),), job.entry.units)
         return False
 
     def _end(self, job: Job, item: str, error: Exception) -> NoReturn:

@@ -77,7 +77,8 @@ class Feedback:
 
 
 class ValueModel(Protocol):
-    """What the engine asks about values. All methods are called in the engine's thread and must return at once.
+    """What the engine asks about values. All methods are called in the engine's thread and must return at once: what
+    may wait (for a disk, mostly) `failed` returns, and the thread that reads the pipeline does it.
 
     Each value the engine holds ends in exactly one way: it is emitted (delivered, or turned into what its operation
     returned), its `part` takes its place, or it is given to `discard`. Two exceptions, both after an early stop: what
@@ -95,10 +96,17 @@ class ValueModel(Protocol):
         """How many bytes it holds in memory; 0 when unknown."""
         ...
 
-    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> None:
+    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> Callable[[], object] | None:
         """Called for every failure that leaves its item out.
 
         A failure with an empty key is about the whole value: its operation raised.
+
+        Returns:
+            What is still to be done about it and may wait, such as writing it down; None for nothing. It travels to the
+            end of the pipeline as values do, with the same room and backpressure, and is called inside of `get_item`
+            (or an iterator's ``next``), in the thread that reads. Until it has returned the items count as in flight,
+            then as failed; what is never read is in flight for ever. If it raises, the pipeline fails of that. `value`
+            may have been given to `discard` by then.
         """
         ...
 
@@ -131,12 +139,13 @@ class PlainValues:
         del value
         return 0
 
-    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> None:
+    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> Callable[[], object] | None:
         """Log what an `Outcome` reports, which nobody else would; what was raised the engine has logged already."""
         del value
         for failure in failures:
             if failure.key:
                 _logger.warning("stage %s: item %s failed: %s", stage, failure.key, failure.error)
+        return None
 
     def discard(self, value: Any) -> None:
         """Nothing to give back."""

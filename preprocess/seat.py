@@ -6,6 +6,7 @@ import logging
 import threading
 
 import gevent
+import gevent.threadpool  # pyright: ignore[reportUnusedImport]  (else imported by its first use, on the hub)
 
 from ..errors import WorkerError, WorkerStartError
 from ..shm import Ring, SlotLayout, Zygote

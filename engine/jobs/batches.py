@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -185,16 +186,21 @@ class JobValues:
         """Bytes a value keeps alive besides its slot."""
         return value.rows.vectors.nbytes if isinstance(value, Rows) else 0
 
-    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> None:
-        """Record what failed. A failure without a key is about all pictures of the value."""
+    def failed(self, stage: str, value: Any, failures: Sequence[ItemFailure]) -> Callable[[], None]:
+        """Who failed, to be recorded where one may wait. A failure without a key is about all pictures of the value."""
+        found: list[ItemFailure] = []
         for failure in failures:
             if self._books and _is_about_the_job(failure.error):
                 continue  # the next run does them again
             if failure.key:
-                self._write(stage, failure)
-                continue
-            for picture in self._pictures(value):
-                self._write(stage, picture.failure(failure.error, failure.attempts))
+                found.append(failure)
+            else:
+                found += [picture.failure(failure.error, failure.attempts) for picture in self._pictures(value)]
+        return partial(self._record, stage, found)
+
+    def _record(self, stage: str, failures: Sequence[ItemFailure]) -> None:
+        for failure in failures:
+            self._write(stage, failure)
 
     def _write(self, stage: str, failure: ItemFailure) -> None:
         earlier = self._books.attempts(failure.key) if self._books else 0
