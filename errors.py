@@ -37,6 +37,7 @@
     `-- AccountingError (RuntimeError)      items are missing in the books; never expected
 
     PipelineFailure (ExceptionGroup)        why a pipeline stopped; each member is noted with its stage
+    `-- FailureBudgetError                  more items failed than allowed: says the stage, how many, and the first
 
 Leaves also inherit the built-in that a caller would catch anyway. An ``ItemError`` says something about one item, all
 others about the job.
@@ -190,3 +191,7 @@ class PipelineFailure(ExceptionGroup[Exception]):
 
     def derive(self, excs: list[Exception]) -> Self:  # type: ignore[override]
         return type(self)(self.message, excs)
+
+
+class FailureBudgetError(PipelineFailure):
+    """More items failed in a stage than it may. Members are the latest errors; the message names the first items."""

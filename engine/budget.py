@@ -3,48 +3,96 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from fractions import Fraction
+from typing import Final, NamedTuple
 
 from ..errors import ConfigError
+from .wording import count, printable
 
 Budget = int | Fraction
 """A count (-1: no limit), or a share of the items in (0, 1]."""
 
-_JUDGED_AFTER = 100
-"""A rate says nothing before so many units."""
-_KEPT = 8
-"""Errors kept for the final message. Their tracebacks hold on to values, so not many."""
+_JUDGED_AFTER: Final = 100
+"""Before so many units a rate says nothing, but at the end."""
+_KEPT: Final = 8
+"""Errors kept for whoever catches the failure. Their tracebacks hold on to values, so not many."""
+_NAMED: Final = 3
+"""Items in the final message: the first that failed."""
+_LONGEST: Final = 200
+"""Characters shown of what an error says."""
+
+
+class Tally(NamedTuple):
+    """What a stage did: units it has tried, and those of them that failed."""
+
+    done: int = 0
+    failed: int = 0
 
 
 class FailureBudget:
     """Counts what a stage did and says when its failures are too many.
 
+    Args:
+        limit: how many there may be.
+        earlier: what earlier runs of the same work did there: a rate is one of all runs together, a count one of each.
+
     Attributes:
         errors: the latest ones.
     """
 
-    __slots__ = ("_done", "_failed", "_limit", "errors")
+    __slots__ = ("_done", "_earlier", "_failed", "_first", "_limit", "errors")
 
-    def __init__(self, limit: Budget) -> None:
+    def __init__(self, limit: Budget, earlier: Tally | None = None) -> None:
         self._limit = limit
+        self._earlier = earlier or Tally()
         self._done = 0
         self._failed = 0
+        self._first: list[str] = []
         self.errors: deque[Exception] = deque(maxlen=_KEPT)
 
-    def count(self, units: int, failed: int = 0) -> None:
-        """So many units were tried, and so many of them failed."""
+    def count(self, units: int) -> None:
+        """So many units were tried."""
         self._done += units
-        self._failed += failed
+
+    def fail(self, units: int, failures: Iterable[tuple[str, Exception]]) -> None:
+        """So many of them failed: what people know them by, and why."""
+        self._failed += units
+        for name, error in failures:
+            self.errors.append(error)
+            if len(self._first) < _NAMED:
+                self._first.append(f"{printable(name)} ({type(error).__name__}: {printable(str(error))[:_LONGEST]})")
 
     @property
     def is_spent(self) -> bool:
-        """Whether the stage must stop."""
+        """Whether the stage must stop: a rate is over the limit in this run and in all together."""
         if isinstance(self._limit, Fraction):
-            return self._done >= _JUDGED_AFTER and self._failed > self._limit * self._done
+            return self._done >= _JUDGED_AFTER and self._failed > self._limit * self._done and self.is_exceeded
+        return self.is_exceeded
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether there were too many, now that the stage has ended: whatever the number of its units."""
+        if isinstance(self._limit, Fraction):
+            return self._earlier.failed + self._failed > self._limit * (self._earlier.done + self._done)
         return 0 <= self._limit < self._failed
 
     def __str__(self) -> str:
-        return f"{self._failed} of {self._done} items failed, and max_failures={self._limit} is the limit"
+        failed, done = self._failed, self._done
+        if isinstance(self._limit, Fraction):
+            failed, done = self._earlier.failed + failed, self._earlier.done + done
+        first = f"; the first: {', '.join(self._first)}" if self._first else ""
+        return (
+            f"{count(failed)} of {count(done)} items failed, more than max_failures={_told(self._limit)} allows{first}"
+        )
+
+
+def _told(limit: Budget) -> str:
+    """A limit as people write it."""
+    if not isinstance(limit, Fraction):
+        return str(limit)
+    per_cent = f"{float(100 * limit):.10g}"
+    return f"{per_cent}%" if Fraction(per_cent) == 100 * limit else str(limit)
 
 
 def check_budget(budget: object) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from typing import Any, Literal, Protocol, Self
 
 from ..errors import ConfigError
-from .budget import Budget
+from .budget import Budget, Tally
 from .defs import (
     AggregateDef,
     DisaggregateDef,
@@ -172,6 +172,7 @@ class PipelineBuilder:
         *,
         num_threads: int,
         max_failures: Budget = -1,
+        earlier: Mapping[str, Tally] | None = None,
         log_interval: float | None = None,
         sample_memory: float | None = None,
         stall_after: float | None = 60.0,
@@ -181,7 +182,9 @@ class PipelineBuilder:
         Args:
             num_threads: threads that plain operations of all stages share.
             max_failures: failures that each stage tolerates: a number (-1: any), or a `Fraction` of its items, judged
-                after 100 of them.
+                after 100 of them, and when the stage has ended, whatever their number.
+            earlier: what earlier runs of the same work did in each stage, by its name: a `Fraction` is one of all runs
+                together.
             log_interval: seconds between log lines on every stage; None for none.
             sample_memory: seconds between samples of the process tree's memory; None for none.
             stall_after: seconds without progress after which a stage that stands still is named in a warning, with its
@@ -205,6 +208,7 @@ class PipelineBuilder:
                 sink_size=self._sink,
                 num_threads=num_threads,
                 max_failures=max_failures,
+                earlier={} if earlier is None else dict(earlier),
                 values=PlainValues() if self._values is None else self._values,
                 resources=tuple(self._resources),
                 log_interval=log_interval,

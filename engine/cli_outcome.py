@@ -14,7 +14,7 @@ from typing import Protocol
 
 import click
 
-from ..errors import ConfigError, PenstockError, PipelineFailure
+from ..errors import ConfigError, FailureBudgetError, PenstockError, PipelineFailure
 from .wording import printable
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -53,6 +53,8 @@ def run_command(command: Callable[[], object], debug: bool) -> int:
 
 def explained(error: BaseException, debug: bool = False) -> str:
     """What went wrong, in one paragraph."""
+    if isinstance(error, FailureBudgetError):
+        return ". ".join([f"the job failed: {error.message}", *getattr(error, "__notes__", ())])
     leaves = list(_leaves(error))
     expected = debug or all(isinstance(leaf, (PenstockError, OSError)) for leaf in leaves)
     shown = [_line(leaf) for leaf in leaves[:_SHOWN]]

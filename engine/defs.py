@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import ConfigError
-from .budget import Budget, check_budget
+from .budget import Budget, Tally, check_budget
 from .ops import Operation, look_at
 from .policies import Fail, Policy, Retry, Skip
 from .values import HubResource, PlainValues, ValueModel
@@ -116,6 +116,7 @@ class GraphDef:
 
     Attributes:
         names: one per stage, unique.
+        earlier: what earlier runs did in each stage, by its name.
     """
 
     source: Iterable[Any] | AsyncIterable[Any]
@@ -124,6 +125,7 @@ class GraphDef:
     sink_size: int
     num_threads: int
     max_failures: Budget = -1
+    earlier: Mapping[str, Tally] = field(default_factory=dict[str, Tally])
     values: ValueModel = field(default_factory=PlainValues)
     resources: tuple[HubResource, ...] = ()
     log_interval: float | None = None

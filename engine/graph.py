@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 
-from .budget import FailureBudget
+from .budget import Budget, FailureBudget
 from .channel import Channel
 from .circles import Circle
 from .defs import AggregateDef, GraphDef, PipeDef, StageDef
@@ -40,7 +40,7 @@ class Graph:
     def __init__(self, engine: Engine, definition: GraphDef, outlet: Outlet) -> None:
         self._engine = engine
         self._definition = definition
-        self.source = Source(engine, FailureBudget(definition.max_failures))
+        self.source = Source(engine, self._budget("source"))
         self.pipes: list[Placed] = []
         self.nodes: list[Node] = [self.source]
         for index, stage in enumerate(definition.stages):
@@ -67,19 +67,18 @@ class Graph:
             case AggregateDef():
                 return Aggregate(self._engine, name, channel, stage.n, stage.drop_last, stage.max_wait)
             case _:
-                node = Disaggregate(self._engine, name, channel, FailureBudget(self._definition.max_failures))
+                node = Disaggregate(self._engine, name, channel, self._budget(name))
                 self.pipes.append(Placed(node, None))
                 return node
 
     def _pipe(self, stage: PipeDef, name: str, channel: Channel) -> Pipe:
         op = look_at(stage.op)
         check_arity(op, name)
-        limit = self._definition.max_failures if stage.budget is None else stage.budget
         node = Pipe(
             self._engine,
             name,
             channel,
-            FailureBudget(limit),
+            self._budget(name, stage.budget),
             op=op,
             policy=stage.on_failure,
             kind=_kind(stage, op),
@@ -89,6 +88,10 @@ class Graph:
         )
         self.pipes.append(Placed(node, stage.executor))
         return node
+
+    def _budget(self, name: str, own: Budget | None = None) -> FailureBudget:
+        limit = self._definition.max_failures if own is None else own
+        return FailureBudget(limit, self._definition.earlier.get(name))
 
     def _hands(self, stage: PipeDef) -> int:
         """How many operations of a stage can work at once, whatever its concurrency."""

@@ -33,8 +33,8 @@ class Engine(Protocol):
     hub: Hub
     values: ValueModel
 
-    def fatal(self, stage: Node, errors: Sequence[Exception], why: str) -> None:
-        """The stage cannot go on."""
+    def fatal(self, stage: Node, errors: Sequence[Exception], why: str, *, spent: bool = False) -> None:
+        """The stage cannot go on; `spent`: because its failure budget is."""
         ...
 
     def settled(self, stage: Node) -> None:
@@ -263,12 +263,12 @@ class Emitter(Node):
                 self.meter.wait_out.end(began, perf_counter())
         self.meter.failed += units
         job.spend(units)
-        self.budget.count(0, units)
-        self.budget.errors.extend(as_exception(failure.error) for failure in failures)
+        name = None if all(failure.key for failure in failures) else self._values.describe(job.entry.value)
+        self.budget.fail(units, [(each.key or str(name), as_exception(each.error)) for each in failures])
 
     def _judge(self) -> None:
         if self.budget.is_spent:
-            self._engine.fatal(self, list(self.budget.errors), str(self.budget))
+            self._engine.fatal(self, list(self.budget.errors), str(self.budget), spent=True)
 
     def _leave(self, job: Job) -> None:
         """The entry is done with."""

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic, perf_counter
 
-from ..errors import PipelineFailure
+from ..errors import FailureBudgetError, ItemError, PipelineFailure
 from .books import make_report
 from .channel import Entry
 from .circles import Circle
@@ -64,7 +64,7 @@ class Runtime:
         self._thread = threading.Thread(target=self._run, name=label, daemon=True)
         self._places = Places(definition, self.hub, self.mailbox, label)
         self._causes: list[Exception] = []
-        self._message = ""
+        self._message, self._kind = "", PipelineFailure
         self._failed: list[Node] = []
         self._over, self._quiet = Event(self.hub), Event(self.hub)
         self._stop_wish = self._discards = False
@@ -224,12 +224,12 @@ class Runtime:
 
     # -- what stages tell; all on the hub -----------------------------------------------------------------------------
 
-    def fatal(self, stage: Node, errors: Sequence[Exception], why: str) -> None:
+    def fatal(self, stage: Node, errors: Sequence[Exception], why: str, *, spent: bool = False) -> None:
         """See `nodes.Engine`: what is past the stage is delivered, everything before it ends."""
         if stage in self._failed:
             return  # operations that ran beside the one that was fatal fail of the same cause
         self._failed.append(stage)
-        self._record(stage.name, errors, why)
+        self._record(stage.name, errors, why, FailureBudgetError if spent else PipelineFailure)
         for node in self.graph.before(stage):
             node.kill()
         if stage.ordered:
@@ -247,6 +247,9 @@ class Runtime:
     def ended(self, stage: Node) -> None:
         """See `nodes.Engine`: the next channel closes, unless something may still come along a feedback edge."""
         self._alive -= 1
+        if stage.budget.is_exceeded and not (stage.doomed or self._failed or self._drain_wish):
+            errors = list(stage.budget.errors) or [ItemError("items of earlier runs failed")]
+            self.fatal(stage, errors, str(stage.budget), spent=True)
         follower = self.graph.after(stage)
         if follower is None:
             self._over.set()
@@ -348,13 +351,15 @@ class Runtime:
 
     # -- failures -----------------------------------------------------------------------------------------------------
 
-    def _record(self, stage: str, errors: Sequence[Exception], why: str) -> None:
+    def _record(
+        self, stage: str, errors: Sequence[Exception], why: str, kind: type[PipelineFailure] = PipelineFailure
+    ) -> None:
         note = f"penstock stage: {stage}"
         for error in errors:
             if note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
         if not self._causes:
-            self._message = f"stage {stage!r}: {why}"
+            self._message, self._kind = f"stage {stage!r}: {why}", kind
         # By identity: errors may define equality as they like.
         known = {id(error) for error in self._causes}
         self._causes.extend(error for error in errors if id(error) not in known)
@@ -365,4 +370,4 @@ class Runtime:
         A new one each time: the traceback of a kept one would refer to the reader's frames, and so to the `Pipeline`,
         which could never be collected.
         """
-        return PipelineFailure(self._message, self._causes) if self._causes else None
+        return self._kind(self._message, self._causes) if self._causes else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,8 +16,9 @@ import gevent
 import pytest
 
 from penstock.engine import Feedback, Lane, Pipeline, PipelineBuilder
+from penstock.engine.budget import Tally
 from penstock.engine.workers import WorkerPool
-from penstock.errors import ConfigError, EmbedderError, EmbedError, PipelineFailure
+from penstock.errors import ConfigError, EmbedderError, EmbedError, FailureBudgetError, PipelineFailure
 from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -247,19 +249,69 @@ def test_a_stages_own_budget_overrides_the_builds_both_ways(own: int, whole: int
 
 
 @pytest.mark.parametrize(
-    ("rate", "bad", "fatal"), [(Fraction(1, 10), 10, False), (Fraction(1, 10), 11, True), (Fraction(1), 100, False)]
+    ("rate", "bad", "fatal"), [(Fraction(1, 10), 10, False), (Fraction(1, 10), 20, True), (Fraction(1), 100, False)]
 )
-def test_a_rate_is_judged_after_a_hundred(rate: Fraction, bad: int, fatal: bool) -> None:
-    """Up to 99 operations say nothing; at the hundredth the share counts."""
-    pipeline = build(PipelineBuilder().add_source(range(100)).pipe(fail_below(bad), max_failures=rate))
+@pytest.mark.parametrize("n", [10, 60, 100])
+def test_a_rate_is_judged_at_the_end_of_its_stage(rate: Fraction, bad: int, fatal: bool, n: int) -> None:
+    """Whatever the number of items; what went well is delivered all the same."""
+    bad = bad * n // 100
+    pipeline = build(PipelineBuilder().add_source(range(n)).pipe(fail_below(bad), max_failures=rate))
+    got: list[int] = []
     if fatal:
-        with pytest.raises(PipelineFailure), pipeline.auto_stop():
+        with pytest.raises(FailureBudgetError, match=f"{bad} of {n} items failed"), pipeline.auto_stop():
+            got.extend(pipeline)
+    else:
+        with pipeline.auto_stop():
+            got.extend(pipeline)
+    assert sorted(got) == list(range(bad, n))
+
+
+def test_a_rate_ends_a_stage_after_a_hundred() -> None:
+    """Up to 99 say nothing; at the hundredth the share counts, and an endless source is read no further."""
+    pipeline = build(PipelineBuilder().add_source(itertools.count()).pipe(fail_below(99), max_failures=Fraction(1, 2)))
+    told = "99 of 100 items failed, more than max_failures=50% allows"
+    with pytest.raises(FailureBudgetError, match=told), pipeline.auto_stop():
+        list(pipeline)
+
+
+def test_a_drain_is_no_end_to_be_judged() -> None:
+    """Whoever interrupts wants no verdict on the few that were done."""
+    pipeline = build(PipelineBuilder().add_source(itertools.count()).pipe(fail_below(5), max_failures=Fraction(1, 2)))
+    with pipeline.auto_stop():
+        assert pipeline.get_item() == 5
+        pipeline.drain()
+        list(pipeline)
+
+
+@pytest.mark.parametrize(("earlier", "fatal"), [(Tally(100, 0), False), (Tally(20, 15), True), (Tally(0, 0), False)])
+def test_a_rate_is_one_of_all_runs_together(earlier: Tally, fatal: bool) -> None:
+    """What earlier runs did counts, both ways: of 10 here 5 fail."""
+    builder = PipelineBuilder().add_source(range(10)).pipe(fail_below(5), name="op", max_failures=Fraction(1, 2))
+    pipeline = build(builder, earlier={"op": earlier})
+    if fatal:
+        with pytest.raises(FailureBudgetError, match="'op': 20 of 30 items failed"), pipeline.auto_stop():
             list(pipeline)
     else:
         with pipeline.auto_stop():
-            assert len(list(pipeline)) == 100 - bad
-    with build(PipelineBuilder().add_source(range(99)).pipe(fail_below(99), max_failures=rate)).auto_stop() as short:
-        assert list(short) == []
+            assert len(list(pipeline)) == 5
+
+
+def test_failures_of_earlier_runs_alone_can_be_too_many() -> None:
+    """The last run did well, and there were not enough items left to make up for it."""
+    builder = PipelineBuilder().add_source(range(10)).pipe(fail_below(0), name="op", max_failures=Fraction(1, 2))
+    pipeline = build(builder, earlier={"op": Tally(20, 19)})
+    with pytest.raises(FailureBudgetError, match="19 of 30 items failed"), pipeline.auto_stop():
+        list(pipeline)
+
+
+def test_a_spent_budget_names_the_first_items_with_their_reasons() -> None:
+    """The stage, how many of how many, the limit as people write it, and three of them."""
+    pipeline = build(PipelineBuilder().add_source("abcdefgh").pipe(int, name="parse"), max_failures=4)
+    with pytest.raises(FailureBudgetError) as caught, pipeline.auto_stop():
+        list(pipeline)
+    assert caught.value.message.startswith("stage 'parse': 5 of 5 items failed, more than max_failures=4 allows; the ")
+    assert "first: 'a' (ValueError: invalid literal for int() with base 10: 'a'), 'b' (" in caught.value.message
+    assert "'d'" not in caught.value.message
 
 
 # -- fatal failures ---------------------------------------------------------------------------------------------------

@@ -11,18 +11,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from ...errors import AccountingError, ConfigError
 from ...sinks import DeadLetters, read_dead_letters
 from .. import Report
+from ..budget import Tally
 from ..config import ServiceConfig
+from ..config_types import Stage
 from ..journal import Counts, JobFolder, Outcome
 from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Written
 from .identity import fingerprints, settings_of, specs_of, what_differs
 from .kept_sources import MANY, keep_sources
-from .letters import letter_key
+from .letters import letter_key, stages_of
 from .listing import ListingInterruptedError, entries_of, thing_of
 from .places import dead_letters_path
 from .plan import Plan
@@ -58,7 +60,8 @@ class JobBooks:
             with suppress(ListingInterruptedError):
                 self._begin(config, here, settings, source, lambda: interrupt is not None and interrupt.requested)
             self._before = self._folder.counts
-            self._attempts = _attempts_in(dead_letters_path(config))
+            self._letters = dead_letters_path(config)
+            self._attempts = _attempts_in(self._letters)
         except BaseException:
             self._folder.close()
             raise
@@ -118,6 +121,16 @@ class JobBooks:
     def dead(self, ordinals: list[int]) -> None:
         """The dead letters of these are written."""
         self._folder.dead(ordinals)
+
+    def earlier(self) -> dict[str, Tally]:
+        """What earlier runs did in each stage. Whose letter is lost counts as done everywhere."""
+        died = stages_of(self._letters, (entry.name for _, entry in self._folder.entries(Outcome.DEAD)))
+        tallies: dict[str, Tally] = {}
+        reached = self._before.written + died.total()
+        for stage in ("source", *get_args(Stage)):
+            tallies[stage] = Tally(reached, died[stage])
+            reached -= died[stage]
+        return tallies
 
     def attempts(self, key: str) -> int:
         """How often earlier runs have tried an item that they gave up."""

@@ -35,6 +35,12 @@ def errors_of(path: Path, dead: Iterable[str]) -> Counter[str]:
     return Counter(errors.get(letter_key(key_of(name)), NO_LETTER) for name in dead)
 
 
+def stages_of(path: Path, dead: Iterable[str]) -> Counter[str]:
+    """How many entries died in which stage; see `errors_of`."""
+    stages = {letter.key: letter.stage for letter in read_dead_letters(path)}
+    return Counter(stages.get(letter_key(key_of(name)), NO_LETTER) for name in dead)
+
+
 def letter_key(key: str) -> str:
     """An item's key as its letter has it."""
     return redact(key)

@@ -353,6 +353,7 @@ class ImageEmbeddingPipeline:
             pipeline = graph(ends).build(
                 num_threads=threads,
                 max_failures=self.config.max_failures,
+                earlier=books.earlier() if books else None,
                 sample_memory=1.0,
                 stall_after=self.config.stall_after or None,
             )
