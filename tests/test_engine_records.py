@@ -14,7 +14,7 @@ import pytest
 from penstock.engine import ItemFailure, Outcome, Pipeline, PipelineBuilder, PlainValues, Report
 from penstock.errors import PipelineFailure
 
-from .flaky import wait_until
+from .waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("error")
 
