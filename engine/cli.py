@@ -20,11 +20,12 @@ from ..errors import ItemError, SourceError
 from .cli_dump import dumping
 from .cli_help import GroupedCommand
 from .cli_import import import_
-from .cli_job import resume, retry, status
+from .cli_job import resume, retry
 from .cli_options import FIELDS, configured, setting_options
 from .cli_outcome import OK, complain, run_command, say
 from .cli_run import run_and_tell
 from .cli_serve import serve_demo
+from .cli_status import status
 from .wording import printable
 
 _EXAMPLES = """\b

@@ -55,7 +55,11 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     if config.progress == "json":
         say(json.dumps({"event": "report", **report_json(report)}))
     elif books and not report.stages and not interrupt.requested:
-        say(f"finished already: {_told(books)}. Nothing to do; --update looks for new and changed files")
+        say(
+            f"nothing new: {_told(books)}"
+            if config.update
+            else f"finished already: {_told(books)}. Nothing to do; --update looks for new and changed files"
+        )
     elif report.accounting.read or not interrupt.requested:
         say(render_text(report))
         _tell_metadata(report.extra.get("metadata"))

@@ -132,8 +132,8 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
 
 
 def _headline(report: Report) -> str:
-    written = count(report.accounting.written)
-    return f"{written} pictures in {duration(report.seconds)}, {rate(report.images_per_second)}"
+    pictures = plural(report.accounting.written, "picture")
+    return f"{pictures} in {duration(report.seconds)}, {rate(report.images_per_second)}"
 
 
 def _cells(stage: StageReport) -> tuple[str, ...]:

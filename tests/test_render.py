@@ -163,6 +163,11 @@ def test_a_page_without_matplotlib_is_refused_before_the_start(tmp_path: Path, m
 
 
 @pytest.mark.slow
+def test_one_picture_is_one_picture() -> None:
+    """In the first line that people read."""
+    assert render_text(Report(Accounting(read=1, delivered=1), seconds=2.0)).startswith("1 picture in 2.0 s")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra report")
 def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
     """Plots are inline, each with a text alternative; a stage named like markup, or like a formula, stays a name."""

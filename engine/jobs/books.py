@@ -112,6 +112,10 @@ class JobBooks:
         """Whether that is the whole listing."""
         return self._before.remaining == self._before.total
 
+    def starts(self) -> None:
+        """Note that this run begins its work: `penstock status` counts its pace from here."""
+        self._folder.note("started", done=self._before.total - self._before.remaining)
+
     # -- recording ----------------------------------------------------------------------------------------------------
 
     def written(self, value: Written) -> None:

@@ -115,6 +115,8 @@ def run_job(
             return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
         if books and books.finished:
             return _finish(pipeline, books, begin, watcher, interrupt)
+        if books:
+            books.starts()
         begins(pipeline.ceiling, books.remaining if books else None)
         tell_cramped(pipeline.ceiling.cramped)
         warn_if_scarce(pipeline.ceiling)

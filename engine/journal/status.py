@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +37,7 @@ class Status:
         events: what was noted, oldest first.
         owner: who runs it now; None: nobody.
         dead: names of the entries that are dead, if they were asked for.
+        recorded: when the newest record was written, in seconds since 1970; None: nothing is recorded yet.
     """
 
     path: str
@@ -48,6 +50,7 @@ class Status:
     events: Sequence[Event]
     owner: Owner | None
     dead: Sequence[str] = ()
+    recorded: float | None = None
 
     @property
     def finished(self) -> bool:
@@ -89,7 +92,10 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
             # a name that is added and one that is removed while names are read may both be missed
             raise FileNotFoundError(errno.ENOENT, "there is no journal", layout.folder)
     counts, events, listed, names_of_dead = Counts(0, 0, 0, 0, 0), tuple[Event, ...](), False, list[str]()
+    recorded = None
     if found:
+        with suppress(OSError):  # its owner may have replaced it by now
+            recorded = Path(layout.journal(found[-1])).stat().st_mtime
         loaded = load(disk, layout, found[-1], card.job)
         try:
             if dead and loaded.snapshot is not None:
@@ -109,4 +115,5 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
         events,
         owner_of(disk, layout.lock),
         names_of_dead,
+        recorded,
     )
