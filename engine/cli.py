@@ -80,6 +80,7 @@ _SEARCH_FIELDS = (
     "partition",
     "token",
     "max_pixels",
+    "max_side",
     "background",
     "value_range",
 )

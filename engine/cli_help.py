@@ -19,8 +19,8 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         *("workers", "memory", "batch_size", "insert_batch_size", "slots", "threads", "devices", "profile"),
     ),
     "Failures": (
-        *("stage", "error", "max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels"),
-        *("max_file_bytes", "sandbox"),
+        *("stage", "error", "max_failures", "on_failure", "item_timeout", "stall_after"),
+        *("max_pixels", "max_side", "max_file_bytes", "sandbox"),
     ),
     "Output": ("k", "html", "report", "progress"),
     "More": ("config_file", "debug", "help"),

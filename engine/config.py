@@ -67,7 +67,7 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
 PER_RUN: Final = frozenset(
     {
         *("workers", "batch_size", "slots", "insert_batch_size", "memory", "threads", "devices", "decoder", "sandbox"),
-        *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_file_bytes"),
+        *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_side", "max_file_bytes"),
         *("progress", "report", "wait_index", "token", "update", "accept_changes"),
     }
 )
@@ -100,7 +100,6 @@ Budget = Annotated[
     int | Fraction, PlainValidator(parse_budget), PlainSerializer(lambda b: b if isinstance(b, int) else str(b))
 ]
 Devices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
-Positive = Annotated[int, Field(ge=1)]
 
 
 class _Settings(BaseModel):
@@ -273,8 +272,12 @@ class ServiceConfig(_Settings):
     """Secret for the store, an API key or user:password. Better in the variable MILVUS_TOKEN: others can read a command
     line."""
 
-    max_pixels: Positive | None = Field(default=None, json_schema_extra={"metavar": "N"})
-    """Pictures whose header promises more pixels are refused. [default: 64,000,000]"""
+    max_pixels: int | None = Field(default=None, ge=1, le=2**32, json_schema_extra={"metavar": "N"})
+    """Pictures whose header promises more pixels are refused; of a JPEG that is reduced while it is decoded only those
+    count that are left, up to 64 times fewer. 1 to 4,294,967,296. [default: 64,000,000]"""
+
+    max_side: int | None = Field(default=None, ge=1, le=2**20, json_schema_extra={"metavar": "N"})
+    """The same for their longer side, e.g. of panoramas and scans. 1 to 1,048,576. [default: 32,768]"""
 
     max_file_bytes: Size | None = Field(default=None, json_schema_extra={"metavar": "SIZE"})
     """Larger files are refused unread. [default: 512MiB]"""

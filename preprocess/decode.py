@@ -6,22 +6,30 @@ bits, reduce by box means, colours, turn upright, copy the box the filter reads.
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from ..errors import ConfigError, DecodeError, ItemError, TooLargeError, UnreadableError
 from .canvas import Placement, put
 from .color import to_rgb
 from .geometry import grid_for, reduction
 from .headers import check_format, refusal, webp_size
-from .jpeg import draft_factor, fast_jpeg, load
+from .jpeg import draft_factor, fast_jpeg, is_held_whole, load
 from .modes import bands, flatten, sample_range, without_unused_alpha
 from .packed import UInt32, pack, pack_array, unpack
 from .ranges import Range, to_uint8
@@ -29,9 +37,16 @@ from .reading import read_file
 from .spec import PreprocessSpec
 from .upright import View, orientation
 
-for _plugin in ("PIL.TiffImagePlugin", "PIL.WebPImagePlugin"):
-    # Else Pillow registers these two only by importing all its plugins, in the middle of the first job that meets one.
-    importlib.import_module(_plugin)
+_PLUGINS: Final[Mapping[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]]] = {
+    "JPEG": JpegImagePlugin.jpeg_factory,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+"""Asked by name: ``Image.open`` has a limit of pixels of its own, which does not know that a JPEG will be reduced, and
+it hides what a plugin says behind "cannot identify image file" and an address."""
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | npt.NDArray[Any] | Image.Image
 """A path, the bytes of a file, an array ``[h, w]`` or ``[h, w, 1 | 3 | 4]``, or a Pillow picture."""
@@ -45,6 +60,11 @@ def check_pillow() -> None:
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ConfigError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut files would become silently wrong pictures")
+
+
+def lift_pillows_limit() -> None:
+    """For a process of our own: no limit of Pillow's beside `max_pixels`, which is checked on every header."""
+    Image.MAX_IMAGE_PIXELS = None
 
 
 def decode_into(source: Source, spec: PreprocessSpec, canvas: UInt32) -> Placement:
@@ -83,7 +103,7 @@ def _decode_bytes(source: bytes | bytearray | memoryview, spec: PreprocessSpec, 
 
     def place() -> Placement:
         # Only the plugin whose signature was found may look at the data.
-        with Image.open(io.BytesIO(data), formats=(name,)) as image:
+        with _PLUGINS[name](io.BytesIO(data), "") as image:
             return _place_image(image, name, spec, canvas, data)
 
     return _guarded(name, data, place)
@@ -95,20 +115,24 @@ def _guarded(name: str, data: bytes, place: Callable[[], Placement]) -> Placemen
     except ItemError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLargeError(f"{name}: {error}; max_pixels is the knob") from error
+        limit = "PIL.Image.MAX_IMAGE_PIXELS of this process is the limit; there is none in worker processes"
+        raise TooLargeError(f"{name}: {error} ({limit})") from error
     except Exception as error:
         # Plugins were seen to raise nine classes, among them ValueError, SyntaxError, IndexError, OverflowError and
         # MemoryError, beside OSError: one bad file must never cost its neighbours.
         raise refusal(name, data, error) from error
 
 
-def _check_size(width: int, height: int, spec: PreprocessSpec) -> None:
+def _check_size(width: int, height: int, spec: PreprocessSpec, factor: int = 1) -> None:
+    """Refuse what would be too large in memory, at 1/`factor` of its sides."""
     if width < 1 or height < 1:
         raise UnreadableError(f"an empty picture of {width} x {height} pixels")
+    decoded = f"{width} x {height} pixels" + (f", decoded at 1/{factor}," if factor > 1 else "")
+    width, height = -(-width // factor), -(-height // factor)
     if max(width, height) > spec.max_side:
-        raise TooLargeError(f"{width} x {height} pixels: a side is over max_side={spec.max_side}")
+        raise TooLargeError(f"{decoded}: a side is over max_side={spec.max_side}")
     if width * height > spec.max_pixels:
-        raise TooLargeError(f"{width} x {height} = {width * height} pixels, over max_pixels={spec.max_pixels}")
+        raise TooLargeError(f"{decoded}: {width * height} pixels are over max_pixels={spec.max_pixels}")
 
 
 def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) -> Placement:
@@ -128,8 +152,8 @@ def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) 
 
 def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UInt32, data: bytes = b"") -> Placement:
     stored = image.size  # TIFF answers its upright size and turns itself while loading
-    _check_size(*stored, spec)
     factor = draft_factor(*stored, spec) if name == "JPEG" else 1
+    _check_size(*stored, spec, 1 if factor > 1 and is_held_whole(data) else factor)
     pixels = fast_jpeg(image, data, factor) if name == "JPEG" and spec.decoder == "simplejpeg" else None
     if pixels is None:
         load(image, factor, spec)

@@ -37,8 +37,7 @@ def prepare_jax(device: int | None = None) -> None:
         device: The accelerator this process owns, counted among those it can see. None: the CPU, whatever there is.
     """
     _keep_memory()
-    # A million files would warn of a million broken metadata. Pillow's warning about bombs is said better by
-    # `max_pixels`, which is checked on every header and is the tighter of the two unless the user has allowed more.
+    # A million files would warn of a million broken metadata.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     if device is not None:
         _own_device(device)

@@ -28,8 +28,8 @@ allocate hundreds of MiB for a file of 300 bytes (EPS, BLP, DDS, FLI), so they c
 MIN_SIZE: Final = 16
 MAX_SIZE: Final = 1024
 
-PILLOW_HARD_LIMIT: Final = 178_956_970
-"""Pixels; Pillow itself refuses more than twice its `MAX_IMAGE_PIXELS`, whatever we would allow."""
+MAX_PIXELS: Final = 2**32
+MAX_SIDE: Final = 2**20
 
 PIXELS_VERSION: Final = 2
 """Kept with jobs and collections: raise it when the same settings begin to make other pixels (docs/usage.md, "Versions
@@ -65,8 +65,10 @@ class PreprocessSpec:
             beyond are clipped, and a picture with samples far beyond is refused.
         cmyk: "profile" converts by the embedded ICC profile (naively where there is none), "naive" always by
             ``(255 - c) * (255 - k) / 255``.
-        max_pixels: A picture whose header promises more is refused before anything is decoded.
-        max_side: The same for its longer side, in pixels.
+        max_pixels: A picture whose header promises more is refused before anything is decoded; 1..2**32. Of a JPEG
+            that is decoded at 1/2 to 1/8 of its size those pixels count (all of them where it is progressive: then it
+            is held whole).
+        max_side: The same for its longer side, in pixels, 1..2**20.
         max_file_bytes: The same for its file, in bytes.
         formats: The formats that may be decoded, a subset of `FORMATS`.
         crop_rounding: Where an odd margin goes: "round" as torchvision does, "floor" as Hugging Face's processors do.
@@ -180,8 +182,8 @@ def _check(spec: PreprocessSpec) -> None:
     _choice("cmyk", spec.cmyk, get_args(Cmyk))
     _choice("crop_rounding", spec.crop_rounding, get_args(CropRounding))
     _choice("decoder", spec.decoder, get_args(Decoder))
-    _integer("max_pixels", spec.max_pixels, 1, PILLOW_HARD_LIMIT)
-    _integer("max_side", spec.max_side, 1, 2**20)
+    _integer("max_pixels", spec.max_pixels, 1, MAX_PIXELS)
+    _integer("max_side", spec.max_side, 1, MAX_SIDE)
     _integer("max_file_bytes", spec.max_file_bytes, 1, 2**40)
     _check_normalization(spec)
     _check_background(spec.background)

@@ -20,6 +20,7 @@ from typing import Protocol, Self, cast
 
 from ..errors import ItemError
 from ..shm import Ring, SlotLayout, SlotView, recv_frame, recv_frame_fds, send_frame
+from .decode import lift_pillows_limit
 from .failures import kept
 from .preprocessor import Preprocessor
 from .protocol import (
@@ -59,6 +60,7 @@ def main(sock: socket.socket, argument: bytes, _fds: list[int]) -> None:
     settings = WorkerSettings.from_json(argument)
     sys.path[:] = settings.path
     prepare_jax(device=settings.device)
+    lift_pillows_limit()
     if settings.sandbox:  # now, because threads and user code come next
         confine(compilation_cache())
     Worker(sock, settings).serve()

@@ -30,11 +30,12 @@ from penstock.errors import (
     UnreadableError,
     UnsupportedFormatError,
 )
+from penstock.preprocess import decode
 from penstock.preprocess.canvas import make_canvas
 from penstock.preprocess.decode import decode_into
 from penstock.preprocess.headers import webp_size
 from penstock.preprocess.reading import read_file
-from penstock.preprocess.spec import PreprocessSpec
+from penstock.preprocess.spec import FORMATS, PreprocessSpec
 
 SPEC = PreprocessSpec(size=64, resize=64)
 CANVAS = make_canvas(SPEC, 1)[0]
@@ -113,7 +114,7 @@ def test_refused_files_start_no_plugin(data: bytes, monkeypatch: pytest.MonkeyPa
     def opened(*_: object, **__: object) -> None:
         pytest.fail("Pillow was asked")
 
-    monkeypatch.setattr(Image, "open", opened)
+    monkeypatch.setattr(decode, "_PLUGINS", dict.fromkeys(FORMATS, opened))
     monkeypatch.setattr(subprocess, "Popen", opened)
     with pytest.raises(DecodeError):
         decode_into(data, SPEC, CANVAS)
@@ -121,17 +122,20 @@ def test_refused_files_start_no_plugin(data: bytes, monkeypatch: pytest.MonkeyPa
 
 def test_only_the_plugin_of_the_signature_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is shown to one plugin, whatever its name says."""
-    asked: list[Any] = []
-    real = Image.open
+    asked: list[str] = []
 
-    def spy(fp: Any, mode: Any = "r", formats: Any = None) -> Image.Image:
-        asked.append(formats)
-        return real(fp, mode, formats)
+    def spied(name: str) -> Any:
+        def plugin(*given: Any) -> Any:
+            asked.append(name)
+            return real[name](*given)
 
-    monkeypatch.setattr(Image, "open", spy)
+        return plugin
+
+    real = decode._PLUGINS
+    monkeypatch.setattr(decode, "_PLUGINS", {name: spied(name) for name in real})
     for data in FILES.values():
         decode_into(data, SPEC, CANVAS)
-    assert asked == [("JPEG",), ("JPEG",), ("PNG",), ("WEBP",), ("GIF",), ("BMP",), ("TIFF",)]
+    assert asked == ["JPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
 
 
 def test_format_that_was_not_allowed_is_refused_with_the_knob() -> None:
@@ -212,7 +216,7 @@ def test_bombs_are_refused_by_their_header(
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", loaded)
     if what.startswith("WEBP"):  # its plugin allocates the canvas while opening
-        monkeypatch.setattr(Image, "open", loaded)
+        monkeypatch.setattr(decode, "_PLUGINS", {"WEBP": loaded})
     with warnings.catch_warnings():
         warnings.simplefilter(filtered, Image.DecompressionBombWarning)
         with pytest.raises(TooLargeError):
@@ -434,9 +438,10 @@ def test_a_thousand_refusals_keep_memory_flat() -> None:
     code = f"""
 import resource, sys
 sys.path[:0] = {[str(p) for p in sys.path]!r}
+from penstock.preprocess import decode
 from penstock.preprocess.canvas import make_canvas
 from penstock.preprocess.decode import decode_into
-from penstock.preprocess.spec import PreprocessSpec
+from penstock.preprocess.spec import FORMATS, PreprocessSpec
 from penstock.errors import ItemError
 spec = PreprocessSpec(size=64, resize=64); canvas = make_canvas(spec, 1)[0]
 data = open(sys.argv[1], 'rb').read()

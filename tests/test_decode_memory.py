@@ -54,6 +54,8 @@ def picture(kind: str) -> bytes:
     match kind:
         case "progressive CMYK JPEG":
             rgb.convert("CMYK").save(file, "JPEG", progressive=True, subsampling=0)
+        case "JPEG of sixteen times the pixels, reduced on the way":
+            rgb.resize((4 * SIDE, 4 * SIDE), Image.Resampling.NEAREST).save(file, "JPEG")
         case "JPEG":
             rgb.save(file, "JPEG")
         case "RGBA PNG":
@@ -81,7 +83,7 @@ def picture(kind: str) -> bytes:
 
 KINDS = (
     *("progressive CMYK JPEG", "JPEG", "RGBA PNG", "palette PNG", "16-bit PNG", "lossless WebP", "WebP", "float TIFF"),
-    *("int TIFF", "TIFF of one strip", "GIF", "BMP"),
+    *("int TIFF", "TIFF of one strip", "GIF", "BMP", "JPEG of sixteen times the pixels, reduced on the way"),
 )
 
 

@@ -65,6 +65,7 @@ def make_plan(config: ServiceConfig) -> Plan:
         "dtype": config.dtype,
         "decoder": config.decoder,
         "max_pixels": config.max_pixels,
+        "max_side": config.max_side,
         "max_file_bytes": config.max_file_bytes,
         "background": config.background,
         "value_range": config.value_range,
