@@ -1,6 +1,7 @@
 """Settings of a whole process that preprocesses: worth more than any tweak of the kernel, and never made in the parent.
 
-Set `worker_environment` before the process starts, and call `prepare_jax` before JAX's backend starts.
+Set `worker_environment` before the process starts, and call `prepare_jax` before JAX's backend starts. In a process
+that is the user's, `on_cpu` is all there is.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import math
 import os
 import platform
 import stat
+import sys
+import threading
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -48,10 +52,65 @@ def prepare_jax(device: int | None = None) -> None:
         config.update("jax_platforms", "cpu")
     # A canvas refilled while a call is still in flight would be a race: the kernel reads it in place.
     config.update("jax_cpu_enable_async_dispatch", False)
+    _use_compilation_cache()
+
+
+def _use_compilation_cache() -> None:
+    import jax
+
+    config: Any = jax.config
     if (folder := compilation_cache()) is not None:
         config.update("jax_compilation_cache_dir", str(folder))
         config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+class _Host:
+    """How this process, which is the user's, runs our kernels: decided once, before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.decided = False
+        self.device: Any = None
+
+
+_host = _Host()
+
+
+def on_cpu() -> AbstractContextManager[Any]:
+    """While the block runs this thread's JAX computes on the CPU. For our own work in a process that is the user's.
+
+    Where nobody has imported JAX before, it is confined to the CPU for good, before a backend starts: no accelerator is
+    touched, none of its memory taken, and compiled programs are kept and found as workers do. Where somebody has, JAX
+    is theirs: nothing of its configuration is changed, only our own calls are sent to the CPU.
+    """
+    with _host.lock:
+        if not _host.decided:
+            _host.device = _share_jax()
+            _host.decided = True
+    if _host.device is None:
+        return nullcontext()
+    import jax
+
+    return cast("AbstractContextManager[Any]", jax.default_device(_host.device))
+
+
+def _share_jax() -> Any:
+    """The device to send our calls to; None where JAX is ours alone, or what the user has allowed has no CPU."""
+    theirs = "jax" in sys.modules
+    import jax
+
+    if theirs:
+        try:
+            return jax.devices("cpu")[0]
+        except RuntimeError:  # JAX_PLATFORMS without it: the user's choice
+            return None
+    config: Any = jax.config
+    if config.jax_platforms is None:
+        config.update("jax_platforms", "cpu")
+    if config.jax_compilation_cache_dir is None:
+        _use_compilation_cache()
+    return None
 
 
 def keep_no_more_kernels() -> None:

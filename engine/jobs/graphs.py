@@ -24,7 +24,7 @@ from ..config_types import Stage
 from ..embedders import Embedder
 from ..policies import Policy, Retry
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
-from .local import LocalPreprocessor
+from .local import LocalPreprocessor, at_home
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,8 @@ def _embed_with(embedder: Embedder, policy: Policy) -> Callable[[Batch], Outcome
         assert batch.slot is not None
         batch.attempts += 1
         run = embedder.attempt if batch.attempts < attempts else embedder.embed
-        refused = run(batch.slot.view, len(batch.pictures))
+        with at_home(embedder):
+            refused = run(batch.slot.view, len(batch.pictures))
         failures = [batch.pictures[row].failure(error) for row, error in refused.items()]
         rows = take_rows(batch, refused)
         return Outcome(rows if rows.pictures else NOTHING, failures=failures)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import ItemError
 from ...preprocess import PreprocessSpec, Row, Source, Timings
 from ...preprocess.failures import kept
+from ...preprocess.runtime import on_cpu
 from ..embedders import ArrayView, Embedder
 
 if TYPE_CHECKING:
@@ -38,6 +40,11 @@ class LocalSlot:
         """The memory goes with the object."""
 
 
+def at_home(embedder: Embedder) -> AbstractContextManager[Any]:
+    """Around calls of an embedder in this process: one that belongs into the workers computes on the CPU, as there."""
+    return on_cpu() if embedder.runs == "worker" else nullcontext()
+
+
 class LocalPreprocessor:
     """Makes slots of pictures in the calling thread.
 
@@ -52,17 +59,19 @@ class LocalPreprocessor:
         self._spec = spec
         self._rows = rows
         self._embedder = embedder
-        from ...preprocess import Preprocessor  # imports JAX, which only this face needs in this process
-
         self._free: SimpleQueue[Preprocessor] = SimpleQueue()
-        for _ in range(threads):
-            self._free.put(Preprocessor(spec, rows))
+        with on_cpu():
+            from ...preprocess import Preprocessor  # imports JAX, which only this face needs in this process
+
+            for _ in range(threads):
+                self._free.put(Preprocessor(spec, rows))
 
     def process(self, sources: Sequence[Source]) -> LocalSlot:
         """Decode and preprocess one batch of up to ``rows`` pictures."""
         preprocessor = self._free.get()
         try:
-            return self._process(preprocessor, sources)
+            with on_cpu():
+                return self._process(preprocessor, sources)
         finally:
             self._free.put(preprocessor)
 

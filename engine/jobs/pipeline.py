@@ -26,7 +26,7 @@ from .fitting import fitted
 from .graphs import Ends, in_turn, overlapped, streaming
 from .inputs import as_source, batched, pictures_of
 from .keeping import Keeper
-from .local import LocalPreprocessor
+from .local import LocalPreprocessor, at_home
 from .outcomes import Failure, Outcomes
 from .places import bulk_folder, dead_letters_path
 from .plan import Plan, make_plan
@@ -409,7 +409,8 @@ class ImageEmbeddingPipeline:
         slot = self._local_preprocessor(1).process([as_source(picture)])
         if slot.failures:
             raise slot.failures[0][1]
-        refused = self._plan.embedder.embed(slot.view, 1)
+        with at_home(self._plan.embedder):
+            refused = self._plan.embedder.embed(slot.view, 1)
         if refused:
             raise refused[0]
         vector: np.ndarray[Any, np.dtype[np.float32]] = slot.view.embeddings[0].copy()
@@ -421,7 +422,8 @@ class ImageEmbeddingPipeline:
         if self._opened_for != size:
             self._plan.embedder.close()
             self._opened_for = 0
-            self._plan.embedder.open(self._plan.spec, size)
+            with at_home(self._plan.embedder):
+                self._plan.embedder.open(self._plan.spec, size)
             self._opened_for = size
 
     def _local_preprocessor(self, threads: int) -> LocalPreprocessor:
