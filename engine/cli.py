@@ -148,6 +148,8 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
 def search(uri: str, image: str, k: int, html: str | None, config_file: str | None, **options: Any) -> int:
     """The pictures nearest to IMAGE in the store at URI, nearest first, with their scores."""
     config = configured(config_file, {**options, "to": uri})
+    if Path(image).is_dir():
+        raise click.UsageError(f"IMAGE: {printable(image)!r} is a folder: give one picture of it")
     if not Path(image).is_file():
         raise click.UsageError(f"IMAGE: there is no file {printable(image)!r}")
     if "://" not in uri and not Path(uri).exists():

@@ -43,7 +43,7 @@ def serve_demo(onnx: str | None, models: str | None, port: int) -> int:
 
     It serves penstock's own GIST as 'gist', on the CPU and to this machine only: to see how penstock embeds through a
     server that reads the pixels from shared memory, without docker or a GPU. The first time it installs Triton into a
-    cache folder ($PENSTOCK_SERVERS, by default ~/.cache/penstock/servers), which takes about a minute.
+    cache folder ($PENSTOCK_SERVERS, by default ~/.cache/penstock/servers), which takes about a minute and 830 MB.
     """
     from .servers import TritonServer, triton_venv
     from .servers.models import add_gist, add_onnx
@@ -74,6 +74,11 @@ def _existing(folder: str) -> Path:
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise ConfigError(f"--models: there is no folder {folder!r}")
+    if not any(path.glob("[!.]*/*/")):
+        raise ConfigError(
+            f"--models: there is no model in {folder!r}; a Triton model repository has a folder for each model, and in"
+            f" it one for each version: {folder}/NAME/1/model.onnx"
+        )
     return path
 
 

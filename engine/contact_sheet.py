@@ -88,9 +88,11 @@ def check_sheet_path(path: str | os.PathLike[str]) -> None:
     """Whether the page could be written there; to be asked before the search.
 
     Raises:
-        ConfigError: no such folder, or not writable.
+        ConfigError: no such folder, not writable, or no name of a file.
     """
     target = Path(path)
+    if str(target) == "-":
+        raise ConfigError("--html: the page is a file, as in matches.html; standard output has the hits")
     if not target.parent.is_dir() or target.is_dir() or not os.access(target.parent, os.W_OK):
         raise ConfigError(f"--html: {str(target)!r} cannot be written: its folder must exist and be writable")
 

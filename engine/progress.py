@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TextIO
 
-from .render import report_json
+from .render import mean_rate, report_json
 from .report import Report, StageReport
 from .wording import count, duration, percent, printable, rate, size
 
@@ -111,7 +111,7 @@ class PlainLines(_Unpainted):
         self._total = total
 
     def update(self, report: Report) -> None:
-        """A line with the whole and each stage."""
+        """A line with the whole and the slowest stage: short enough for the width of a log."""
         if report.accounting.read:
             print(self._line(report), file=self._stream, flush=True)
 
@@ -119,13 +119,12 @@ class PlainLines(_Unpainted):
         """The report says the rest."""
 
     def _line(self, report: Report) -> str:
-        slow = report.bottleneck.stage if report.bottleneck else None
-        stages = [
-            f"{'* ' if stage.name == slow else ''}{printable(stage.name)} {rate(stage.rate_now)} "
-            f"{percent(stage.busy)} busy{_waiting(stage)}{_failed(stage)}"
+        slowest = [
+            f" | slowest: {printable(stage.name)} {rate(stage.rate_now)} {percent(stage.busy)} busy{_waiting(stage)}"
             for stage in report.stages
+            if report.bottleneck and stage.name == report.bottleneck.stage
         ]
-        return f"[{duration(report.seconds)}] {summary(report, self._total())} | {' | '.join(stages)}"
+        return f"[{duration(report.seconds)}] {summary(report, self._total())}{''.join(slowest[:1])}"
 
 
 class JsonLines(_Unpainted):
@@ -250,7 +249,7 @@ def _live_cells(stage: StageReport, slow: bool) -> list[str]:
         printable(stage.name) + (" <- slowest" if slow else ""),
         count(stage.items_out),
         rate(stage.rate_now),
-        rate(stage.rate),
+        mean_rate(stage),
         percent(stage.busy),
         f"{channel.items}/{channel.capacity}" if channel else "",
         count(stage.failed) if stage.failed else "",
@@ -259,7 +258,3 @@ def _live_cells(stage: StageReport, slow: bool) -> list[str]:
 
 def _waiting(stage: StageReport) -> str:
     return f" {stage.channel.items}/{stage.channel.capacity} waiting" if stage.channel else ""
-
-
-def _failed(stage: StageReport) -> str:
-    return f" {count(stage.failed)} failed" if stage.failed else ""

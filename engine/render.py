@@ -144,12 +144,17 @@ def _cells(stage: StageReport) -> tuple[str, ...]:
         count(stage.items_out),
         count(stage.retried) if stage.retried else "",
         count(stage.failed) if stage.failed else "",
-        rate(stage.rate),
+        mean_rate(stage),
         percent(stage.busy),
         milliseconds(stage.p50_ms) if stage.mean_ms else "",
         milliseconds(stage.p99_ms) if stage.mean_ms else "",
         percent(channel.occupancy) if channel else "",
     )
+
+
+def mean_rate(stage: StageReport) -> str:
+    """``1,234/s`` since the first output; nothing where all of it came at once, which has no rate."""
+    return rate(stage.rate) if stage.rate or not stage.items_out else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -160,6 +160,8 @@ WRONG: list[tuple[str, str]] = [
     ("search a.db nowhere.jpg", "nowhere.jpg"),
     ("search a.db pictures/a.jpg", "no store"),
     ("search pictures pictures/a.jpg -k 0", "-k"),
+    ("search pictures pictures", "is a folder"),
+    ("search pictures pictures/a.jpg --html -", "--html: the page is a file"),
     ("search pictures pictures/a.jpg --html nowhere/m.html", "--html"),
     ("doctor --what", "--what"),
     ("embde", "embed"),

@@ -59,8 +59,8 @@ def test_the_mode_decides_and_auto_looks_at_the_stream(mode: str, stream: io.Str
     assert made.interval > 0
 
 
-def test_a_plain_line_names_rates_failures_channels_and_the_bottleneck() -> None:
-    """All on one line, whatever a stage is called."""
+def test_a_plain_line_names_rates_failures_and_the_slowest_stage() -> None:
+    """All on one line of a log's width, whatever a stage is called."""
     stream = io.StringIO()
     make_progress("plain", lambda: 1000, stream).update(halfway())
     (line,) = stream.getvalue().splitlines()
@@ -70,9 +70,10 @@ def test_a_plain_line_names_rates_failures_channels_and_the_bottleneck() -> None
         "4.8 s to go",
         "dead 10",
         "filtered 10",
-        "* [red]prep\\x1b[0m 98/s 97 % busy 2/4 waiting 10 failed",
+        "slowest: [red]prep\\x1b[0m 98/s 97 % busy 2/4 waiting",
     ):
         assert words in line
+    assert len(line) < 160
 
 
 def test_nothing_is_said_before_anything_was_read() -> None:

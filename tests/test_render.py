@@ -163,6 +163,22 @@ def test_a_page_without_matplotlib_is_refused_before_the_start(tmp_path: Path, m
 
 
 @pytest.mark.slow
+def test_what_came_at_once_has_no_rate() -> None:
+    """A short job's rows are one write: 0.0/s would look as if there were none."""
+    stages = [
+        StageReport("insert", "green", items_in=43, items_out=43),
+        StageReport("embed", "green", items_in=43, items_out=43, rate=98.0),
+        StageReport("stuck", "green", items_in=43),
+    ]
+    lines = render_text(Report(Accounting(read=43, delivered=43), stages, seconds=2.0)).splitlines()
+    insert, embed, stuck = [
+        next(line for line in lines if line.startswith(name)) for name in ("insert", "embed", "stu")
+    ]
+    assert "/s" not in insert
+    assert "98/s" in embed
+    assert "0.0/s" in stuck
+
+
 def test_one_picture_is_one_picture() -> None:
     """In the first line that people read."""
     assert render_text(Report(Accounting(read=1, delivered=1), seconds=2.0)).startswith("1 picture in 2.0 s")

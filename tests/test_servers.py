@@ -357,3 +357,14 @@ def test_serve_demo_refuses_what_is_not_there(capsys: pytest.CaptureFixture[str]
     assert main(["serve-demo", "--onnx", str(tmp_path / "none.onnx")]) == 2
     assert main(["serve-demo", "--models", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("there is no") == 2
+
+
+def test_serve_demo_refuses_a_folder_without_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """It would serve as if all were well, without the model that the user came for; one with a model is one."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.onnx").touch()
+    assert main(["serve-demo", "--models", str(tmp_path)]) == 2
+    assert "there is no model in" in capsys.readouterr().err
+    (tmp_path / "mine" / "1").mkdir()
+    assert main(["serve-demo", "--models", str(tmp_path), "--onnx", str(tmp_path / "none.onnx")]) == 2
+    assert "there is no model in" not in capsys.readouterr().err
