@@ -21,6 +21,7 @@ OnRetry = Callable[[Kind, float], None]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 10.0
+_CLOSE_SECONDS = 0.5
 
 
 def _nobody(kind: Kind, seconds: float) -> None:
@@ -85,23 +86,32 @@ class Connection:
             pause = min(_LONGEST_PAUSE, 2 * pause)
 
     def close(self) -> None:
-        """Disconnect; the last sink of a Milvus Lite store ends its server. Idempotent. Waiting retries end at once."""
+        """Disconnect; the last sink of a Milvus Lite store ends its server. Idempotent. Waiting retries end at once.
+
+        A thread that is just connecting, to a server that does not answer, is not waited for: it lets go of all itself.
+        """
         self._closed.set()
-        with self._mutex:
-            self._disconnect()
-            if self._lite is not None:
-                self._lite.release()
-                self._lite = None
+        if self._mutex.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._let_go()
+            finally:
+                self._mutex.release()
 
     def _connected(self) -> Any:
         with self._mutex:
             if self._closed.is_set():
                 raise SinkError(f"{self.target.shown}: the sink is closed")
-            address = self._address()
-            if self._client is None or address != self._connected_to:
-                self._disconnect()
-                self._client = self._connect(address)
-                self._connected_to = address
+            try:
+                address = self._address()
+                if self._client is None or address != self._connected_to:
+                    self._disconnect()
+                    self._client = self._connect(address)
+                    self._connected_to = address
+            finally:
+                if self._closed.is_set():  # meanwhile, and whoever closed it has not waited
+                    self._let_go()
+            if self._client is None:
+                raise SinkError(f"{self.target.shown}: the sink is closed")
             return self._client
 
     def _address(self) -> str:
@@ -117,6 +127,8 @@ class Connection:
         with self._mutex:
             if client is self._client:  # else another thread has done so already
                 self._disconnect()
+            if self._closed.is_set():
+                self._let_go()
 
     def _connect(self, address: str) -> Any:
         from pymilvus import MilvusClient
@@ -129,6 +141,12 @@ class Connection:
             timeout=min(self._timeout, _CONNECT_SECONDS),
             dedicated=True,
         )
+
+    def _let_go(self) -> None:
+        self._disconnect()
+        if self._lite is not None:
+            self._lite.release()
+            self._lite = None
 
     def _disconnect(self) -> None:
         if self._client is not None:

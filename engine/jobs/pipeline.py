@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from threading import Event
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ...preprocess import PreprocessPool
 from ...sinks import DeadLetters, Hit, IndexState, MilvusSink, is_finished
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
+from ..threads import DaemonThreads
 from .batches import JobValues, Listener, Picture
 from .books import JobBooks
 from .ceiling import Ceiling, ceiling_of
@@ -37,6 +38,9 @@ from .stores import Stores
 from .warm import WarmPool
 
 _logger = logging.getLogger(__name__)
+
+_WRITE_SECONDS: Final = 0.5
+"""Seconds that writes to the store get to end after a pipeline that was stopped; it has given them a second before."""
 
 
 class ImageEmbeddingPipeline:
@@ -346,24 +350,29 @@ class ImageEmbeddingPipeline:
         if books:
             collect = books.written
         sink = self._sink(collection)
-        with ThreadPoolExecutor(sink.threads, "penstock-insert") as writers:
-            rows = insert_rows or self.config.insert_batch_size
-            rows = rows_per_write(self.config, rows)
-            ends = Ends(source, sink, writers, JobValues(self._dead, books, listener), rows, self.config.policies)
-            pipeline = graph(ends).build(
-                num_threads=threads,
-                max_failures=self.config.max_failures,
-                earlier=books.earlier() if books else None,
-                sample_memory=1.0,
-                stall_after=self.config.stall_after or None,
-            )
-            try:
-                beat = partial(books.beat, self._dead) if books else None
-                keeper = Keeper(self.ceiling, lambda: self._pool.family)
-                return drive(pipeline, collect, watcher, interrupt, beat, keeper.look)
-            finally:
-                report = pipeline.report()
-                self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})
+        # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
+        writers = DaemonThreads(sink.threads, "penstock-insert")
+        rows = insert_rows or self.config.insert_batch_size
+        rows = rows_per_write(self.config, rows)
+        ends = Ends(source, sink, writers, JobValues(self._dead, books, listener), rows, self.config.policies)
+        pipeline = graph(ends).build(
+            num_threads=threads,
+            max_failures=self.config.max_failures,
+            earlier=books.earlier() if books else None,
+            sample_memory=1.0,
+            stall_after=self.config.stall_after or None,
+        )
+        try:
+            beat = partial(books.beat, self._dead) if books else None
+            keeper = Keeper(self.ceiling, lambda: self._pool.family)
+            return drive(pipeline, collect, watcher, interrupt, beat, keeper.look)
+        finally:
+            writers.shutdown(wait=False)
+            late = writers.join(_WRITE_SECONDS)
+            if late:
+                _logger.warning("insert: abandoned writes that did not end in time: %s", ", ".join(late))
+            report = pipeline.report()
+            self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})
 
     def wait_index(
         self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
