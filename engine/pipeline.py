@@ -108,17 +108,25 @@ class Pipeline:
             RuntimeError: as `start`.
             PipelineFailure: as `stop`, unless the block itself raises: then the failure is a note on that.
         """
-        self.start()
+        try:
+            self.start()
+        except KeyboardInterrupt as error:  # the engine's thread may have begun before it
+            self._stop_for(error, timeout, discard)
+            raise
         try:
             yield self
         except BaseException as error:
-            try:
-                self.stop(timeout=timeout, discard=discard)
-            except PipelineFailure as failure:
-                told = "; ".join(f"{type(cause).__name__}: {cause}" for cause in failure.exceptions)
-                error.add_note(f"the pipeline had failed, too: {told}")
+            self._stop_for(error, timeout, discard)
             raise
         self.stop(timeout=timeout, discard=discard)
+
+    def _stop_for(self, error: BaseException, timeout: float | None, discard: bool) -> None:
+        """Stop it because of an error that is to be raised; a failure of its own is a note on that."""
+        try:
+            self.stop(timeout=timeout, discard=discard)
+        except PipelineFailure as failure:
+            told = "; ".join(f"{type(cause).__name__}: {cause}" for cause in failure.exceptions)
+            error.add_note(f"the pipeline had failed, too: {told}")
 
     def drain(self, *, timeout: float | None = None) -> None:
         """Stop reading the source and let what is in flight finish. Returns at once: go on reading until the end.

@@ -38,6 +38,8 @@ _logger = logging.getLogger(__name__)
 
 GRACE = 1.0
 """Seconds that running operations get to end at a stop, before their threads are abandoned."""
+_BEGIN_SECONDS = 1.0
+"""Seconds the engine's thread may take to begin where its start was interrupted."""
 _RESOURCE_SECONDS = 10.0
 """Seconds a resource may take to stop."""
 _REPORT_SECONDS = 2.0
@@ -62,6 +64,8 @@ class Runtime:
         self.label = label
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=label, daemon=True)
+        self._begun = threading.Lock()
+        self._begun.acquire()
         self._places = Places(definition, self.hub, self.mailbox, label)
         self._causes: list[Exception] = []
         self._message, self._kind = "", PipelineFailure
@@ -89,8 +93,10 @@ class Runtime:
         try:
             self._thread.start()
         except BaseException:
-            del running[self.label]
-            self.outlet.end()
+            # A Ctrl-C while the thread begins does not keep it from running; once it has begun it can be stopped.
+            if not self._begun.acquire(timeout=_BEGIN_SECONDS):
+                del running[self.label]
+                self.outlet.end()
             raise
         # A forgotten pipeline must not keep working while the interpreter goes down around it.
         atexit.register(self._at_exit)
@@ -156,6 +162,7 @@ class Runtime:
     # -- the engine's thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._begun.release()
         try:
             self.hub.open()
             try:

@@ -359,3 +359,29 @@ def test_a_drain_right_after_the_start_is_not_lost() -> None:
         assert items == list(range(len(items)))
         pipeline.stop()
         assert pipeline.report().accounting.in_flight == 0
+
+
+def test_a_ctrl_c_while_the_engine_starts_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread runs by then, whatever the one that started it is told."""
+    closed = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            closed.set()
+
+    pipeline = PipelineBuilder().add_source(source()).add_sink().build(num_threads=1)
+    thread = pipeline._runtime._thread  # pyright: ignore[reportPrivateUsage]
+    start = thread.start
+
+    def interrupted() -> None:
+        start()
+        wait_until(lambda: pipeline.report().accounting.read > 0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), pipeline.auto_stop():
+        pass
+    assert closed.is_set()
+    assert ours(pipeline) == []
