@@ -162,7 +162,8 @@ class Member:
                 self._ring.unlink()
                 self._ring.close()
                 self._ring = None
-        self._table = SlotTable(self._slots)
+        # Whoever still has a slot of this life may give it back in the next one, which must not mistake it for its own.
+        self._table = SlotTable(self._slots, self._table.generation)
         self._tasks.clear()
 
     # -- slots --------------------------------------------------------------------------------------------------------
@@ -196,17 +197,17 @@ class Member:
 
     def release(self, grant: Grant) -> None:
         """The slot is free again."""
-        if self._ring is not None:
+        if self._table.has(grant):
             self._table.release(grant)
 
     def quarantine(self, grant: Grant) -> None:
         """The slot is not needed any more, but another process may still use it."""
-        if self._ring is not None:
+        if self._table.has(grant):
             self._table.quarantine(grant)
 
     def lift(self, grant: Grant) -> None:
         """The other process is done with a slot in quarantine: it is free again."""
-        if self._ring is not None:
+        if self._table.has(grant):
             self._table.lift(grant.slot)
 
     @property
@@ -255,10 +256,10 @@ class Member:
             done: Done | None = result.get()
         except Lost:
             raise
-        except (
-            BaseException
-        ):  # the caller is being killed; the worker still writes, so the slot is free when it answers
-            task.result = None
+        except BaseException:  # the caller is being killed
+            if result.successful():  # and the answer came at the same time
+                self._table.release(grant)
+            task.result = None  # else the worker still writes: the slot is free when it answers
             raise
         assert done is not None
         return done

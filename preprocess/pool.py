@@ -8,7 +8,6 @@ processes.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from ..errors import ConfigError, WorkerError
 from ..shm import SlotLayout, SlotState, Zygote, require_room
 from .ancestor import borrow_ancestor, return_ancestor
 from .credit import Credit
+from .hub_steps import HubSteps
 from .member import Lost, Member
 from .protocol import Row, Source, Timings
 from .sandbox import check_means
@@ -101,8 +101,7 @@ class PreprocessPool:
         self._waiting: deque[AsyncResult[Lease]] = deque()
         self._urgent: deque[AsyncResult[Lease]] = deque()
         self._queued: set[Any] = set()
-        self._hub: Any = None
-        self._thread = 0
+        self._steps = HubSteps()
         self._layout: SlotLayout | None = None
         self._broken: WorkerError | None = None
 
@@ -217,17 +216,22 @@ class PreprocessPool:
     # -- on the hub ---------------------------------------------------------------------------------------------------
 
     def start_in_hub(self) -> None:
-        """Begin to listen to the workers from the calling thread's hub."""
-        self._hub = gevent.get_hub()
-        self._thread = threading.get_ident()
+        """Begin to listen to the workers from the calling thread's hub.
+
+        Raises:
+            ConfigError: another hub listens to them.
+        """
+        self._steps.open()
         for member in self._members:
             member.listen(self._serve, self._fail)
 
     def stop_in_hub(self) -> None:
         """Stop listening; batches that are still being made are waited for shortly, or their workers replaced."""
         self._refuse(WorkerError("the worker pool is being stopped"))
-        gevent.joinall([gevent.spawn(member.stop_listening) for member in self._members])
-        self._hub = None
+        try:
+            gevent.joinall([gevent.spawn(member.stop_listening) for member in self._members])
+        finally:
+            self._steps.close()
 
     def process(self, sources: Sequence[Source]) -> SlotBatch:
         """Preprocess one batch. To be called in a greenlet; returns when the slot is ready.
@@ -252,6 +256,9 @@ class PreprocessPool:
                 ticket.blame(lost)
                 again = True
                 continue
+            except BaseException:
+                self._serve()  # its slot may be free again
+                raise
             if ticket.acquit():
                 lease.give_back()
                 continue
@@ -303,7 +310,7 @@ class PreprocessPool:
         for member in sorted(self._members, key=lambda member: member.queued):
             grant = member.grant()
             if grant is not None:
-                return Lease(member, grant, self._on_hub)
+                return Lease(member, grant, self._in_books)
         return None
 
     def _serve(self) -> None:
@@ -329,13 +336,11 @@ class PreprocessPool:
     def _ready(self) -> int:
         return sum([member.ready for member in self._members])
 
-    def _on_hub(self, step: Callable[[], None]) -> None:
-        """A step of the books about a slot that becomes free. From any thread: they are kept on the hub, while there
-        is one."""
-        hub = self._hub
-        if hub is None or self._thread == threading.get_ident():
-            step()
-            self._credit.given_back(self._ready())
-            self._serve()
-        else:
-            hub.loop.run_callback_threadsafe(self._on_hub, step)
+    def _in_books(self, step: Callable[[], None]) -> None:
+        """A step about a slot that may become free by it; from any thread."""
+        self._steps.run(lambda: self._given_back(step))
+
+    def _given_back(self, step: Callable[[], None]) -> None:
+        step()
+        self._credit.given_back(self._ready())
+        self._serve()

@@ -22,22 +22,23 @@ class Lease:
     Args:
         member: whose ring it is.
         grant: which slot, and which use of it.
-        on_hub: runs a step of the books on the hub, from any thread; afterwards whoever waits for a slot is served.
+        in_books: takes a step of the books from any thread, and has it done on the hub; afterwards whoever waits for a
+            slot is served.
     """
 
-    __slots__ = ("_holds", "_lent", "_on_hub", "_released", "grant", "member")
+    __slots__ = ("_holds", "_in_books", "_lent", "_released", "grant", "member")
 
-    def __init__(self, member: Member, grant: Grant, on_hub: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, member: Member, grant: Grant, in_books: Callable[[Callable[[], None]], None]) -> None:
         self.member = member
         self.grant = grant
-        self._on_hub = on_hub
+        self._in_books = in_books
         self._holds = 0
         self._lent = False
         self._released = False
 
     def give_back(self) -> None:
-        """We need the slot no more. It is free once nobody holds it."""
-        self._on_hub(self._release)
+        """We need the slot no more. It is free once nobody holds it. Idempotent."""
+        self._in_books(self._release)
 
     def hold(self) -> Callable[[], None]:
         """On the hub: another process is told of the slot, and may use it until the returned function is called."""
@@ -51,11 +52,13 @@ class Lease:
             nonlocal ended
             if not ended:
                 ended = True
-                self._on_hub(self._end_hold)
+                self._in_books(self._end_hold)
 
         return end
 
     def _release(self) -> None:
+        if self._released:
+            return
         self._released = True
         if self._holds:
             self.member.quarantine(self.grant)
@@ -149,9 +152,10 @@ class SlotBatch:
 
     def release(self) -> None:
         """Give the slot back. Idempotent; from any thread."""
-        lease, self._lease, self._view = self._lease, None, None
+        lease = self._lease
         if lease:
             lease.give_back()
+        self._lease = self._view = None  # last: a Ctrl-C may come in between, and then it can be released again
 
 
 def _view(lease: Lease) -> LeasedView:

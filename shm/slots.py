@@ -49,18 +49,28 @@ class SlotTable:
 
     Args:
         slots: number of slots in the ring.
+        generation: the last one that was given in an earlier life of the ring.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, generation: int = 0) -> None:
         if slots < 1:
             raise ValueError(f"a ring needs at least one slot, not {slots}")
         self._entries = [_Entry() for _ in range(slots)]
         # Oldest first: a slot rests as long as possible before it is written again.
         self._free = deque(range(slots))
-        self._generation = 0
+        self._generation = generation
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def generation(self) -> int:
+        """The last one that was given."""
+        return self._generation
+
+    def has(self, grant: Grant) -> bool:
+        """Whether this is a slot's last grant. It may be one of an earlier life of the ring."""
+        return self._entries[grant.slot].generation == grant.generation
 
     def state(self, slot: int) -> SlotState:
         """The state of a slot."""
