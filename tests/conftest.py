@@ -28,6 +28,7 @@ from penstock.engine.servers import (
 )
 from penstock.engine.servers.server import Server
 from penstock.engine.servers.venvs import servers_folder
+from penstock.tests.slots import SlotWatch
 
 _Server = TypeVar("_Server", bound=Server)
 
@@ -95,6 +96,22 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         del os.environ["XDG_CACHE_HOME"]
     else:
         os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def _slot_watch() -> Iterator[SlotWatch]:
+    watch = SlotWatch()
+    with watch.watching():
+        yield watch
+
+
+@pytest.fixture(autouse=True)
+def _no_slot_is_lost(request: pytest.FixtureRequest, _slot_watch: SlotWatch) -> Iterator[None]:
+    """Every slot of every worker pool is free again when a test is over, unless it is marked `holds_slots`."""
+    yield
+    lost = _slot_watch.lost()
+    if request.node.get_closest_marker("holds_slots") is None:
+        assert not lost, "slots that nobody has given back"
 
 
 @pytest.fixture(scope="session")

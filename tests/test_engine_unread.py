@@ -12,7 +12,7 @@ import pytest
 
 from penstock.engine import Pipeline, PipelineBuilder
 from penstock.engine.values import PlainValues
-from penstock.tests.stuck import wait_until
+from penstock.tests.waiting import wait_until
 
 
 class Owned(PlainValues):

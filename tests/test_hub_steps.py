@@ -11,7 +11,7 @@ import pytest
 
 from penstock.errors import ConfigError
 from penstock.preprocess.hub_steps import HubSteps
-from penstock.tests.stuck import DEADLINE
+from penstock.tests.waiting import DEADLINE
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import gevent
 import pytest
 
 from penstock.errors import ConfigError
-from penstock.preprocess import PreprocessPool, Source, member, preset
+from penstock.preprocess import PreprocessPool, Source, member, preset, protocol
 from penstock.preprocess.member import Member
 from penstock.tests.slots import in_use
-from penstock.tests.stuck import DEADLINE
+from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_a_batch_that_cannot_be_sent_leaves_its_slot_to_who_waits(
     pool: PreprocessPool, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is wrong with one batch is no reason for another to wait for ever."""
-    encode = member.encode_task
+    encode = protocol.encode_task
 
     def choosy(slot: int, generation: int, sources: Sequence[Source]) -> object:
         if sources == [b"too large"]:

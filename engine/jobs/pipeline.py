@@ -242,6 +242,8 @@ class ImageEmbeddingPipeline:
     ) -> list[Any]:
         """Embed and insert with worker processes and shared memory. Arguments, result and errors as ``insert_images``.
 
+        One call at a time: a second one, from another thread or from ``inputs``, is a ConfigError.
+
         Args:
             inputs: see ``insert_images``; likewise ids, metadata and collection_name.
             ids: one per input.
@@ -253,13 +255,14 @@ class ImageEmbeddingPipeline:
         pictures = pictures_of(inputs, ids, metadata, "insert_images_streaming")
         said = {"batch_size": batch_size, "workers": num_preprocess_workers}
         asked = self._given.model_copy(update={name: value for name, value in said.items() if value is not None})
-        pool = self._started(asked, collection_name)
-        self._ceiling = self._pool.ceiling
+        with self._pool.serving():
+            pool = self._started(asked, collection_name)
+            self._ceiling = self._pool.ceiling
 
-        def graph(ends: Ends) -> PipelineBuilder:
-            return streaming(ends, pool, self._plan.embedder)
+            def graph(ends: Ends) -> PipelineBuilder:
+                return streaming(ends, pool, self._plan.embedder)
 
-        return self._insert(pictures, collection_name, graph, pool.batch_size, 2)
+            return self._insert(pictures, collection_name, graph, pool.batch_size, 2)
 
     def _insert(
         self,
@@ -325,12 +328,13 @@ class ImageEmbeddingPipeline:
         Raises:
             PipelineFailure: the job could not go on, or its failure budget is spent.
         """
-        pool = self._started(self.config, None)
+        with self._pool.serving():
+            pool = self._started(self.config, None)
 
-        def graph(ends: Ends) -> PipelineBuilder:
-            return streaming(ends, pool, self._plan.embedder)
+            def graph(ends: Ends) -> PipelineBuilder:
+                return streaming(ends, pool, self._plan.embedder)
 
-        return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt, books=books)
+            return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt, books=books)
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -41,10 +42,14 @@ class PreprocessedBatch(dict[str, Any]):
 
     Keys:
         preprocessed: ``[n, C, H, W]`` (or what the specification says), a **view into shared memory**: valid until the
-            next batch is taken from the stream, or until ``release()``. Copy what you want to keep.
+            stream is asked for the next batch or is closed (a ``break`` closes a stream that only the loop holds), or
+            until ``release()``. Afterwards this key raises. Copy what you want to keep.
         ids: ids of the ``n`` pictures.
         metadata: metadata of the ``n`` pictures.
         errors: a dict ``{"id", "metadata", "error", "message"}`` for each picture of the batch that could not be used.
+
+    Raises:
+        RuntimeError: from ``batch["preprocessed"]``: its memory has been given back.
     """
 
     def __init__(self, slot: SlotBatch, inputs: Sequence[_Input], empty: Array) -> None:
@@ -58,7 +63,16 @@ class PreprocessedBatch(dict[str, Any]):
 
     def release(self) -> None:
         """Give the memory back now; the ``preprocessed`` view must not be used any more. Idempotent, any thread."""
+        self.pop("preprocessed", None)
         self._slot.release()
+
+    def __missing__(self, key: str) -> Any:
+        if key == "preprocessed":
+            raise RuntimeError(
+                "this batch has given its memory back: its stream was asked for the next one, was closed or has ended, "
+                "or it was released. Use it before that, or copy what you want to keep"
+            )
+        raise KeyError(key)
 
 
 def _told(item: _Input, error: ItemError) -> dict[str, Any]:
@@ -136,7 +150,9 @@ class StreamingMultiprocessPreprocessor:
             devices=devices,
             item_timeout=item_timeout,
         )
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Pipeline | None = None  # of the last stream
+        self._stream: Pipeline | None = None  # of the one that lives
+        self._lock = threading.RLock()  # of starting: a pool, or a stream
 
     def start(self) -> None:
         """Start the workers, if they are not running yet. Returns before their kernels are compiled.
@@ -145,13 +161,17 @@ class StreamingMultiprocessPreprocessor:
             WorkerStartError: a worker cannot start.
             SharedMemoryFullError: /dev/shm has no room for the rings.
         """
-        self._pool.start()
+        with self._lock:
+            self._pool.start()
 
     def close(self) -> None:
         """End a running stream and the workers; give the shared memory back. Idempotent."""
-        if self._pipeline:
-            self._pipeline.stop()
-        self._pool.close()
+        stream, self._stream = self._stream, None
+        try:
+            if stream:
+                stream.stop(discard=True)
+        finally:
+            self._pool.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -184,7 +204,7 @@ class StreamingMultiprocessPreprocessor:
         metadata: Iterable[Any] | None = None,
         batch_size: int | None = None,
     ) -> Generator[PreprocessedBatch, None, None]:
-        """Preprocess pictures; one stream at a time.
+        """Preprocess pictures; one stream at a time. It may be left at any point, and the next one begun.
 
         Args:
             inputs: paths, bytes of picture files, PIL images or pixel arrays; read lazily, may be endless.
@@ -193,10 +213,11 @@ class StreamingMultiprocessPreprocessor:
             batch_size: pictures in a batch, at most the one this preprocessor was made with, which is the default.
 
         Yields:
-            Batches in input order. Each is valid until the next one is taken.
+            Batches in input order. Each is valid until the next one is asked for, or the stream is closed.
 
         Raises:
-            ConfigError: ``batch_size`` is out of range, or ids or metadata are not as many as the inputs.
+            ConfigError: ``batch_size`` is out of range, or ids or metadata are not as many as the inputs; or another
+                stream has not ended.
             PipelineFailure: the workers cannot go on.
         """
         size = batch_size or self.batch_size
@@ -209,8 +230,6 @@ class StreamingMultiprocessPreprocessor:
         from .. import Outcome, PipelineBuilder, green
 
         rows = in_step(inputs, ids, metadata, "preprocess_stream")
-        self.start()
-        empty = np.empty((0, *self._pool.layout.pixel_shape), self._pool.layout.pixel_dtype)
 
         @green
         def preprocess(batch: list[_Input]) -> Outcome:
@@ -225,13 +244,29 @@ class StreamingMultiprocessPreprocessor:
             .add_sink(self._pool.capacity)
             .build(num_threads=1)
         )
-        self._pipeline = pipeline
-        with pipeline.auto_stop():
-            for batch in pipeline:
-                try:
-                    yield batch
-                finally:
-                    batch.release()
+        self._begin(pipeline)
+        try:
+            empty = np.empty((0, *self._pool.layout.pixel_shape), self._pool.layout.pixel_dtype)
+            with pipeline.auto_stop(discard=True):
+                for batch in pipeline:
+                    try:
+                        yield batch
+                    finally:
+                        batch.release()
+        finally:
+            if self._stream is pipeline:
+                self._stream = None
+
+    def _begin(self, stream: Pipeline) -> None:
+        """The workers are this stream's from now on."""
+        with self._lock:
+            if self._stream is not None:
+                raise ConfigError(
+                    "this preprocessor serves another stream, which has not ended: read it to its end or close() it "
+                    "first, or make a second preprocessor"
+                )
+            self.start()
+            self._pipeline = self._stream = stream
 
     def preprocess_batch_sync(
         self,

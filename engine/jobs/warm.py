@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from ...errors import ConfigError
 from ...preprocess import PreprocessPool
 from ...shm import SlotState
 from ..config import ServiceConfig
@@ -12,12 +17,30 @@ from .plan import Plan
 
 
 class WarmPool:
-    """None, or one pool. Not thread-safe."""
+    """None, or one pool, which serves one job at a time."""
 
     def __init__(self) -> None:
         self._pool: PreprocessPool | None = None
         self._asked: tuple[int, int] | None = None
         self._ceiling: Ceiling | None = None
+        self._serving = threading.Lock()
+
+    @contextmanager
+    def serving(self) -> Generator[None]:
+        """While the block runs its job has the pool to itself.
+
+        Raises:
+            ConfigError: another job has it.
+        """
+        if not self._serving.acquire(blocking=False):
+            raise ConfigError(
+                "this pipeline's workers serve another call (insert_images_streaming, from another thread or from its "
+                "own inputs): wait until that has returned, or make a second pipeline"
+            )
+        try:
+            yield
+        finally:
+            self._serving.release()
 
     @property
     def ceiling(self) -> Ceiling | None:

@@ -1,0 +1,301 @@
+"""Every face that uses worker processes may be left early, at any point, and then used again.
+
+Contract: whatever ends a stream or a job early, all slots are free again afterwards (`conftest` looks, after every
+test), and the next one on the same object does all it is given. What it cannot serve it refuses at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, StreamingMultiprocessPreprocessor
+from penstock.engine.jobs.images import batches_of
+from penstock.engine.jobs.inputs import pictures_of
+from penstock.engine.jobs.run import Interrupt
+from penstock.engine.jobs.streaming import PreprocessedBatch
+from penstock.tests.slots import in_use
+from penstock.tests.waiting import DEADLINE, wait_until
+
+pytestmark = pytest.mark.slow
+
+Stream = Iterator[PreprocessedBatch]
+
+
+@pytest.fixture(scope="module")
+def preprocessor() -> Iterator[StreamingMultiprocessPreprocessor]:
+    """One for the module: a slot that one test loses is missed by the next."""
+    with StreamingMultiprocessPreprocessor(num_workers=2, batch_size=4, image_size=32, queue_maxsize=4) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageEmbeddingPipeline]:
+    """Likewise."""
+    store = str(tmp_path_factory.mktemp("store") / "photos.db")
+    with ImageEmbeddingPipeline(to=store, workers=2, batch_size=4, image_size=32, embedder="gist:32") as made:
+        yield made
+
+
+def filled(preprocessor: StreamingMultiprocessPreprocessor) -> None:
+    """Wait until batches lie in the sink that nobody has taken."""
+    wait_until(lambda: preprocessor.report().stages[-1].in_flight > 0)
+
+
+def all_made() -> None:
+    """Wait until a stream's engine has ended by itself: its last batches lie in the sink."""
+    wait_until(lambda: not any(thread.name.startswith("penstock-") for thread in threading.enumerate()))
+
+
+# -- the stream -------------------------------------------------------------------------------------------------------
+
+
+class Left(Exception):
+    """Raised in the loop."""
+
+
+def by_break(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
+    for _ in preprocessor.preprocess_stream(itertools.cycle(photos)):
+        filled(preprocessor)
+        break
+
+
+def by_break_after_a_release(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
+    for batch in preprocessor.preprocess_stream(itertools.cycle(photos)):
+        batch.release()
+        filled(preprocessor)
+        break
+
+
+def by_an_exception(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
+    def read() -> None:
+        for _ in preprocessor.preprocess_stream(itertools.cycle(photos)):
+            filled(preprocessor)
+            raise Left
+
+    with suppress(Left):
+        read()
+
+
+def by_close(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
+    stream = preprocessor.preprocess_stream(itertools.cycle(photos))
+    next(stream)
+    filled(preprocessor)
+    stream.close()
+
+
+def by_forgetting_it(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
+    stream = preprocessor.preprocess_stream(itertools.cycle(photos))
+    next(stream)
+    filled(preprocessor)
+    del stream
+    gc.collect()
+
+
+def when_all_has_been_made(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
+    """Its workers have nothing left to do, and its engine has ended by itself."""
+    stream = preprocessor.preprocess_stream(photos[:8])
+    next(stream)
+    all_made()
+    stream.close()
+
+
+def by_ctrl_c(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
+    """While the next batch is being waited for."""
+    go = threading.Event()
+
+    def source() -> Iterator[Path]:
+        yield from photos[:8]
+        os.kill(os.getpid(), signal.SIGINT)
+        go.wait(DEADLINE)
+
+    def read() -> None:
+        for _ in preprocessor.preprocess_stream(source()):
+            pass
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            read()
+    finally:
+        go.set()
+
+
+def by_a_failing_source(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
+    def source() -> Iterator[Path]:
+        yield from photos[:12]
+        raise OSError("the camera is gone")
+
+    with pytest.raises(PipelineFailure):
+        list(preprocessor.preprocess_stream(source()))
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        by_break,
+        by_break_after_a_release,
+        by_an_exception,
+        by_close,
+        by_forgetting_it,
+        when_all_has_been_made,
+        by_ctrl_c,
+        by_a_failing_source,
+    ],
+    ids=lambda leave: leave.__name__,
+)
+def test_a_stream_that_is_left_early_gives_all_slots_back(
+    leave: Callable[[StreamingMultiprocessPreprocessor, list[Path]], None],
+    preprocessor: StreamingMultiprocessPreprocessor,
+    photos: list[Path],
+) -> None:
+    """Twice, and then a whole one."""
+    for _ in range(2):
+        leave(preprocessor, photos)
+        assert not in_use(preprocessor._pool)  # pyright: ignore[reportPrivateUsage]
+    assert [id_ for batch in preprocessor.preprocess_stream(photos[:20]) for id_ in batch["ids"]] == list(range(20))
+
+
+def test_a_second_stream_is_refused_while_the_first_lives(
+    preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]
+) -> None:
+    """At once, with what to do; the first goes on undisturbed, and when it is closed the second may begin."""
+    first = preprocessor.preprocess_stream(photos[:12])
+    ids = list(next(first)["ids"])
+    with pytest.raises(ConfigError, match="another stream, which has not ended"):
+        next(preprocessor.preprocess_stream(photos[:4]))
+    ids += [id_ for batch in first for id_ in batch["ids"]]
+    assert ids == list(range(12))
+    assert [batch["ids"] for batch in preprocessor.preprocess_stream(photos[:4])] == [[0, 1, 2, 3]]
+
+
+def test_a_second_stream_is_refused_also_when_the_first_has_made_all_its_batches(
+    preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]
+) -> None:
+    """They lie in slots that the second would wait for."""
+    first = preprocessor.preprocess_stream(photos[:16])
+    next(first)
+    all_made()
+    with pytest.raises(ConfigError, match="another stream"):
+        next(preprocessor.preprocess_stream(photos[:4]))
+    assert len(list(first)) == 3
+
+
+@pytest.mark.parametrize("end", ["next", "forgotten", "close", "release"])
+def test_a_batch_whose_memory_has_been_given_back_says_so(
+    end: str, preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]
+) -> None:
+    """Its pixels are refused instead of those of another batch being shown; what was told of it stays."""
+    stream = preprocessor.preprocess_stream(photos[:12])
+    batch = next(stream)
+    if end == "forgotten":
+        del stream
+    elif end == "next":
+        next(stream)
+    elif end == "close":
+        stream.close()
+    else:
+        batch.release()
+    with pytest.raises(RuntimeError, match="has given its memory back"):
+        batch["preprocessed"]
+    assert len(batch["ids"]) == 4
+    with pytest.raises(KeyError):
+        batch["pixels"]
+
+
+@pytest.mark.holds_slots
+def test_a_preprocessor_that_is_closed_ends_its_stream_and_can_be_used_again(photos: list[Path]) -> None:
+    """A batch of the old stream that is given back late does not touch the slots of the new one."""
+    with StreamingMultiprocessPreprocessor(num_workers=1, batch_size=4, image_size=32, queue_maxsize=2) as made:
+        old = made.preprocess_stream(photos[:12])
+        batch = next(old)
+        pixels = batch["preprocessed"].copy()
+        made.close()
+        assert (batch["preprocessed"] == pixels).all()
+        new = made.preprocess_stream(photos[:8])
+        ids = list(next(new)["ids"])
+        all_made()
+        old.close()
+        batch.release()
+        assert in_use(made._pool) == {"ready": 2}  # pyright: ignore[reportPrivateUsage]
+        assert ids + [id_ for batch in new for id_ in batch["ids"]] == list(range(8))
+
+
+# -- the job ----------------------------------------------------------------------------------------------------------
+
+
+def job_with_a_failing_source(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
+    def source() -> Iterator[Path]:
+        yield from photos[:12]
+        raise OSError("the camera is gone")
+
+    with pytest.raises(PipelineFailure):
+        pipeline.insert_images_streaming(source())
+
+
+def job_with_a_ctrl_c(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
+    go = threading.Event()
+
+    def source() -> Iterator[Path]:
+        yield from photos[:12]
+        os.kill(os.getpid(), signal.SIGINT)
+        go.wait(DEADLINE)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.insert_images_streaming(source())
+    finally:
+        go.set()
+
+
+def job_that_is_interrupted(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
+    interrupt = Interrupt()
+
+    def source() -> Iterator[Any]:
+        for number, photo in enumerate(itertools.cycle(photos)):
+            if number == 12:
+                interrupt.request()
+            yield photo
+
+    report = pipeline.stream(batches_of(pictures_of(source(), None, None, "stream"), 4), interrupt=interrupt)
+    assert report.accounting.written == report.accounting.read
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [job_with_a_failing_source, job_with_a_ctrl_c, job_that_is_interrupted],
+    ids=lambda leave: leave.__name__,
+)
+def test_a_job_that_ends_early_gives_all_slots_back(
+    leave: Callable[[ImageEmbeddingPipeline, list[Path]], None], pipeline: ImageEmbeddingPipeline, photos: list[Path]
+) -> None:
+    """Twice, and then a whole one through the same pipeline."""
+    for _ in range(2):
+        leave(pipeline, photos)
+    assert len(pipeline.insert_images_streaming(photos[:12])) == 12
+
+
+def test_a_second_job_is_refused_while_the_first_runs(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
+    """From another thread, or from the inputs of the first, which goes on undisturbed; whatever the batch size."""
+    refused: list[BaseException] = []
+
+    def source() -> Iterator[Path]:
+        yield photos[0]
+        for size in (4, 2):
+            try:
+                pipeline.insert_images_streaming(photos[:4], batch_size=size)
+            except ConfigError as error:
+                refused.append(error)
+        yield photos[1]
+
+    assert len(pipeline.insert_images_streaming(source())) == 2
+    assert ["serve another call" in str(error) for error in refused] == [True, True]
+    assert len(pipeline.insert_images_streaming(photos[:4])) == 4
