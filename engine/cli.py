@@ -1,7 +1,7 @@
 """The command line: ``penstock embed``, ``penstock search``, ``penstock doctor``.
 
-Exit status: 0 everything is accounted for within the failure budget; 1 the job failed; 2 wrong usage; 130 interrupted.
-Results go to standard output, progress and complaints to standard error.
+Exit status: 0 everything is accounted for within the failure budget; 1 the job failed, or every item of it; 2 wrong
+usage; 130 interrupted. Results go to standard output, progress and complaints to standard error.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Examples:
   penstock embed ~/Pictures --config job.yaml --max-failures 5% --progress json
 
 \b
-Exit status: 0 all is accounted for within the failure budget, 1 the job failed,
+Exit status: 0 all is accounted for within the failure budget, 1 the job failed or all its items did,
 2 wrong usage, 130 interrupted."""
 
 _SEARCH_EXAMPLES = """\b

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PipelineFailure
-from .cli_outcome import INTERRUPTED, OK, complain, draining, say
+from .cli_outcome import FAILED, INTERRUPTED, OK, complain, draining, say
 from .config import ServiceConfig
 from .machine import limited_by
 from .wording import count, plural, printable
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from . import Report
     from .jobs.ceiling import Ceiling
     from .sources import FileSource
+
+_REASONS = 3
+"""Reasons for which things are left out, to print."""
 
 
 def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
@@ -63,14 +66,25 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     elif report.accounting.read or not interrupt.requested:
         say(render_text(report))
         _tell_metadata(report.extra.get("metadata"))
+        if not report.extra.get("nothing_written"):
+            _tell_filtered(report.extra.get("filtered"))
         _what_next(config, report)
         if books:
             say(f"job: {_told(books)}")
+    if config.progress != "json" and (said := report.extra.get("nothing_written")):
+        complain(said)
     if interrupt.requested:
         again = "the same command does all of it again (rows are written over); add --job DIR to go on where it was"
         complain(f"interrupted; to go on: {_resume(config)}" if books else f"interrupted: {again}")
         return INTERRUPTED
-    return OK
+    return FAILED if _all_died(report) else OK
+
+
+def _all_died(report: Report) -> bool:
+    """Whether no row came of the whole job, although there were items."""
+    books = report.extra.get("job")
+    written, dead = (books["written"], books["dead"]) if books else (report.accounting.written, report.accounting.dead)
+    return dead > 0 and written == 0
 
 
 def _tell_ceiling(config: ServiceConfig, ceiling: Ceiling) -> None:
@@ -99,9 +113,6 @@ def _told(books: dict[str, Any]) -> str:
 
 def _what_next(config: ServiceConfig, report: Report) -> None:
     """What the user may want to do now."""
-    if report.accounting.read == 0:
-        complain("there was nothing to read: the folders are empty")
-        return
     if report.accounting.dead:
         say(_dead_letters(config, report.accounting.dead))
     for path in config.report:
@@ -115,6 +126,14 @@ def _what_next(config: ServiceConfig, report: Report) -> None:
     collection = [] if config.collection == "images" else ["--collection", config.collection]
     command = shlex.join(["penstock", "search", config.shown_to, "IMAGE", *collection, "--html", "matches.html"])
     say(f"search it: {printable(command)}")
+
+
+def _tell_filtered(reasons: dict[str, int] | None) -> None:
+    """Why things were left out."""
+    if reasons:
+        told = [f"{count(number)} {why}" for why, number in Counter(reasons).most_common(_REASONS)]
+        more = f"; and {len(reasons) - _REASONS} more reasons" if len(reasons) > _REASONS else ""
+        say(printable(f"filtered: {'; '.join(told)}{more}"))
 
 
 def _tell_metadata(found: dict[str, int] | None) -> None:

@@ -68,7 +68,7 @@ PER_RUN: Final = frozenset(
     {
         *("workers", "batch_size", "slots", "insert_batch_size", "memory", "threads", "devices", "decoder", "sandbox"),
         *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_side", "max_file_bytes"),
-        *("progress", "report", "wait_index", "token", "update", "accept_changes"),
+        *("progress", "report", "list_filtered", "wait_index", "token", "update", "accept_changes"),
     }
 )
 """Fields that may differ from run to run of one job: how it is done and shown, not what. The fingerprints of a job (see
@@ -294,6 +294,9 @@ class ServiceConfig(_Settings):
 
     follow_links: bool = False
     """Walk into links to folders. Loops end, and what is reached in two ways is read once."""
+
+    list_filtered: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE"})
+    """Also list what was left out, and why, in this file: a JSON object with key and why a line."""
 
     value_range: ValueRange | None = Field(default=None, json_schema_extra={"metavar": "BLACK,WHITE"})
     """Samples that become black and white in pictures of more than 8 bits a sample, e.g. 0,4095. [default: by the type:

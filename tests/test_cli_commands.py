@@ -214,14 +214,31 @@ def test_json_progress_leaves_one_object_on_standard_output(
     assert len(job) == 1
 
 
-def test_an_empty_folder_is_no_failure_but_is_said(
-    job: list[tuple[ServiceConfig, list[Entry]]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("extra", [{}, {"nothing_written": "nothing was read: the folder 'pictures' has no files"}])
+def test_a_job_that_wrote_nothing_is_no_failure_but_is_said(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, extra: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A nightly job over a folder without news must not alarm anybody."""
-    Path("empty").mkdir()
-    assert main(["embed", "empty", "--to", "a.db", "--progress", "none"]) == 0
-    assert "nothing to read" in capsys.readouterr().err
-    assert len(job) == 1
+    monkeypatch.setattr(images, "run_job", lambda *_, **__: Report(extra=extra))
+    assert main(["embed", str(pictures), "--to", "a.db", "--progress", "none"]) == 0
+    assert "".join(extra.values()) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("books", "status"),
+    [
+        ({"written": 0, "dead": 2, "filtered": 7, "remaining": 0, "entries": 9}, 1),
+        ({"written": 1, "dead": 2, "filtered": 0, "remaining": 0, "entries": 3}, 0),
+        (None, 1),
+    ],
+)
+def test_a_job_in_which_every_item_died_fails(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, books: dict[str, int] | None, status: int
+) -> None:
+    """Of the whole job, where it keeps books: a retry that heals nothing is no failure of what was written before."""
+    report = Report(Accounting(read=2, failed=2), extra={"job": books} if books else {})
+    monkeypatch.setattr(images, "run_job", lambda *_, **__: report)
+    assert main(["embed", str(pictures), "--to", "a.db", "--progress", "none"]) == status
 
 
 def test_dead_letters_are_counted_by_kind_and_located(
@@ -233,7 +250,7 @@ def test_dead_letters_are_counted_by_kind_and_located(
         with DeadLetters("a.dead-letters.jsonl") as dead:
             dead.write("x\n.jpg", "preprocess", UnreadableError("no picture"))
             dead.write("y.jpg", "preprocess", UnreadableError("no picture"))
-        return Report(Accounting(read=2, failed=2))
+        return Report(Accounting(read=3, delivered=1, failed=2))
 
     monkeypatch.setattr(images, "run_job", run_job)
     assert main(["embed", str(pictures), "--to", "a.db"]) == 0

@@ -37,6 +37,7 @@ OTHERWISE: dict[str, Any] = {
     "max_pixels": 1_000_000,
     "max_file_bytes": "1MiB",
     "progress": "none",
+    "list_filtered": "f.jsonl",
     "report": "r.json",
     "wait_index": 5,
     "token": "a:b",

@@ -20,7 +20,7 @@ from ..budget import Tally
 from ..config import ServiceConfig
 from ..config_types import Stage
 from ..journal import Counts, JobFolder, Outcome
-from ..sources import Broken, FileSource, Filtered, Item
+from ..sources import Broken, FileSource, Filtered, Item, key_of
 from .batches import Written
 from .identity import fingerprints, settings_of, specs_of, what_differs
 from .kept_sources import MANY, keep_sources
@@ -101,6 +101,10 @@ class JobBooks:
             if isinstance(thing, Filtered):
                 self._folder.filtered([ordinal])
             yield thing
+
+    def filtered(self) -> Iterator[tuple[str, str]]:
+        """The key of each entry that was left out, in this run or an earlier one, and why."""
+        return ((key_of(entry.name), entry.tag) for _, entry in self._folder.entries(Outcome.FILTERED))
 
     @property
     def remaining(self) -> int:

@@ -52,7 +52,7 @@ def what_differs(different: Iterable[Difference]) -> str:
 def settings_of(config: ServiceConfig, source: FileSource) -> dict[str, Any]:
     """What another run needs to go on, in any folder: the sources, and the settings as they were given. No secrets."""
     given = config.model_dump(mode="json", include=config.model_fields_set - _UNSAID)
-    places: dict[str, Any] = {"metadata": _absolute(given["metadata"])} if given.get("metadata") else {}
+    places: dict[str, Any] = {name: _absolute(given[name]) for name in ("metadata", "list_filtered") if given.get(name)}
     if "report" in given:
         places["report"] = [_absolute(path) for path in given["report"]]
     if "embedder" in given:

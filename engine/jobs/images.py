@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from .batches import Batch, Picture, PictureFailure
 from .books import JobBooks
 from .ceiling import Ceiling
 from .files import files_of
+from .filtered import FilteredList, Passing, nothing_written
 from .fitting import tell_cramped
 from .indexing import wait_for_index
 from .inputs import pictures_of
@@ -29,6 +31,8 @@ from .metadata import Metadata
 from .pipeline import ImageEmbeddingPipeline
 from .places import dead_letters_path, report_paths
 from .run import Interrupt, Watcher
+
+_logger = logging.getLogger(__name__)
 
 _AHEAD = 1024
 """Most things that are not pictures to pass by before the books hear of them."""
@@ -68,7 +72,10 @@ def embed_images(
     if to is not None:
         chosen = chosen.model_copy()
         chosen.to = cast("str", to)  # checked there, and a path becomes text
-    return run_job(chosen, _things(chosen, source), watcher=watcher, interrupt=interrupt)
+    report = run_job(chosen, _things(chosen, source), watcher=watcher, interrupt=interrupt)
+    if said := report.extra.get("nothing_written"):
+        _logger.warning("%s", said)
+    return report
 
 
 def run_job(
@@ -113,15 +120,18 @@ def run_job(
             pipeline.accept_pixels()
         if interrupt and interrupt.requested:
             return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
+        listing = None
+        if config.list_filtered is not None:
+            listing = stack.enter_context(closing(FilteredList(config.list_filtered)))
         if books and books.finished:
-            return _finish(pipeline, books, begin, watcher, interrupt)
+            return _finish(pipeline, things, books, listing, begin, watcher, interrupt)
         if books:
             books.starts()
         begins(pipeline.ceiling, books.remaining if books else None)
         tell_cramped(pipeline.ceiling.cramped)
         warn_if_scarce(pipeline.ceiling)
         metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
-        return _embed(pipeline, things, books, metadata, begin, watcher, interrupt)
+        return _embed(pipeline, things, books, metadata, listing, begin, watcher, interrupt)
 
 
 def _embed(
@@ -129,6 +139,7 @@ def _embed(
     things: Iterable[Any],
     books: JobBooks | None,
     metadata: Metadata | None,
+    listing: FilteredList | None,
     begin: float,
     watcher: Watcher | None,
     interrupt: Interrupt | None,
@@ -138,8 +149,9 @@ def _embed(
     config = pipeline.config
     whole = False
     cause: BaseException | None = None
+    passing = Passing(None if books else listing)
     try:
-        some = books.things() if books else things
+        some = passing(books.things() if books else things)
         known = metadata(some) if metadata else some
         report = pipeline.stream(
             batches_of(known, config.batch_size), watcher=watcher, interrupt=interrupt, books=books
@@ -148,6 +160,11 @@ def _embed(
         whole = not interrupted and (books is None or books.whole)
         if books:
             books.check(report, interrupted=interrupted)
+        extra["filtered"] = dict(passing.reasons)
+        if not interrupted:
+            extra.update(_said_of_nothing(report, books, passing, things))
+        if books and listing:
+            _list(books, listing)
         if config.wait_index is not None and not interrupted:
             wait_for_index(pipeline, config.wait_index, report, extra, watcher, interrupt)
     except BaseException as error:
@@ -165,20 +182,39 @@ def _embed(
 
 def _finish(
     pipeline: ImageEmbeddingPipeline,
+    things: Iterable[Any],
     books: JobBooks,
+    listing: FilteredList | None,
     begin: float,
     watcher: Watcher | None,
     interrupt: Interrupt | None,
 ) -> Report:
     """Do what an earlier run left undone behind its last row. Nothing is embedded, and no worker started."""
     config = pipeline.config
-    extra: dict[str, Any] = {"job": books.told()}
+    extra: dict[str, Any] = {"job": books.told(), **_said_of_nothing(Report(), books, Passing(), things)}
+    if listing:
+        _list(books, listing)
     pipeline.finish_store()
     if config.wait_index is not None:
         wait_for_index(pipeline, config.wait_index, Report(), extra, watcher, interrupt)
     report = Report(seconds=time.monotonic() - begin, extra=extra)
     _write_reports(report, [path for path in config.report if not path.exists()], None)
     return report
+
+
+def _said_of_nothing(
+    report: Report, books: JobBooks | None, passed: Passing, things: Iterable[Any]
+) -> Mapping[str, str]:
+    """For the report, what there is to say if the whole job has written no row."""
+    counts = books.counts if books else report.accounting
+    numbers = {name: getattr(counts, name) for name in ("written", "filtered", "dead")}
+    said = nothing_written(numbers, passed, things)
+    return {"nothing_written": said} if said else {}
+
+
+def _list(books: JobBooks, listing: FilteredList) -> None:
+    for key, why in books.filtered():
+        listing.write(key, why)
 
 
 def _write_reports(report: Report, paths: Iterable[Path], cause: BaseException | None) -> None:

@@ -21,7 +21,7 @@ from .kinds import has_picture_name, looks_like_picture, read_head, what_else
 from .lists import broken_line, open_list, read_paths
 from .paths import Found, look, look_for, reason
 from .selection import ALL, Selection
-from .specs import STDIN, as_pattern, check, is_list, list_of
+from .specs import STDIN, as_pattern, check, emptiness, is_list, list_of
 from .walk import Root
 
 
@@ -81,6 +81,10 @@ class FileSource:
     def total(self) -> int | None:
         """How many entries there will be, once `count` has found out."""
         return self._total
+
+    def emptiness(self) -> str:
+        """What to say if there are no entries."""
+        return emptiness(self.specs)
 
     def count(self, seconds: float = 10.0) -> None:
         """Begin to count entries in a thread, for the time left. Gives up after so many seconds.

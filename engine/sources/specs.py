@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...errors import SourceError
@@ -15,6 +15,9 @@ from .paths import NOT_READ, is_url, reason
 from .walk import Root, is_pattern
 
 STDIN = "-"
+
+_SHOWN = 3
+"""Sources to name in a message."""
 
 
 def list_of(spec: str) -> str | None:
@@ -59,6 +62,21 @@ def check(specs: Iterable[str], null: bool) -> None:
         missing = missing or wrong
     if missing and not there:
         raise SourceError(missing)
+
+
+def emptiness(specs: Sequence[str]) -> str:
+    """Of sources in which there was nothing: what they are, in true words."""
+    said = [_emptiness(spec) for spec in specs[:_SHOWN]]
+    more = f" and {len(specs) - _SHOWN:,} more sources" if len(specs) > _SHOWN else ""
+    return ", ".join(said) + more
+
+
+def _emptiness(spec: str) -> str:
+    if spec == STDIN:
+        return "standard input had no paths"
+    if (path := list_of(spec)) is not None:
+        return f"the list {path!r} has no paths"
+    return f"the folder {spec!r} has no files"
 
 
 def _what_is_wrong(spec: str, null: bool) -> str | None:
