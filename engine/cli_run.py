@@ -39,6 +39,7 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
         nonlocal remaining
         remaining = entries
         _tell_ceiling(config, ceiling)
+        _tell_pixels(config)
 
     progress = make_progress(config.progress, lambda: source.total() if config.job is None else remaining)
     if config.progress != "none" and config.job is None:  # the books of a job have counted
@@ -99,6 +100,17 @@ def _brief(config: ServiceConfig, ceiling: Ceiling) -> str:
     """The figure, why there are so few workers where that is not the user's wish, and the knob."""
     why = limited_by() if config.workers is None else ""
     return f"{ceiling.brief()}{f' ({why})' if why else ''}; --memory makes it less"
+
+
+def _tell_pixels(config: ServiceConfig) -> None:
+    """Which pixels a model gets whose preprocessing nobody named: with others its vectors would be worse, unnoticed."""
+    if config.preset is not None or config.embedder.startswith("gist") or config.progress in ("json", "none"):
+        return
+    from .jobs.plan import make_plan
+
+    spec = make_plan(config).spec
+    how = "normalized as for imagenet" if spec.mean is not None else "not normalized"
+    complain(f"pixels: {spec.size} x {spec.size}, {how}; --preset clip, siglip or dinov2 for a model of that kind")
 
 
 def _resume(config: ServiceConfig) -> str:

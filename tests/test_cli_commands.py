@@ -18,6 +18,8 @@ from penstock.engine.cli import cli, main
 from penstock.engine.cli_options import FIELDS, option_name
 from penstock.engine.config import ServiceConfig
 from penstock.engine.jobs import images
+from penstock.engine.jobs.ceiling import ceiling_of
+from penstock.engine.jobs.plan import make_plan
 from penstock.engine.sources import Entry
 from penstock.errors import (
     AccountingError,
@@ -200,6 +202,25 @@ def test_embed_runs_the_job_with_what_was_asked_for(
     assert "read 2 = written 2 + filtered 0 + dead 0 + in flight 0" in captured.out
     assert "penstock search a.db IMAGE" in captured.out
     assert "2 of 2" in captured.err or "since warm-up" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [([], True), (["--preset", "clip"], False), (["--progress", "json"], False)]
+)
+def test_a_model_without_a_preset_is_told_its_pixels(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str], given: list[str], told: bool
+) -> None:
+    """Pixels that are normalized for another model make vectors that look right and are not."""
+
+    def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
+        how["begins"](ceiling_of(make_plan(config), config), 2)
+        return Report(Accounting(read=2, delivered=2))
+
+    monkeypatch.setattr(images, "run_job", run_job)
+    line = ["embed", str(pictures), "--to", "a.db", "--embedder", "python:penstock.tests.hub_witness:flat", *given]
+    assert main(line) == 0
+    words = "pixels: 224 x 224, normalized as for imagenet; --preset clip, siglip or dinov2"
+    assert (words in capsys.readouterr().err) is told
 
 
 def test_json_progress_leaves_one_object_on_standard_output(
@@ -405,6 +426,8 @@ import os, signal, sys, threading, time
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
 from penstock.engine.jobs import images
+from penstock.engine.jobs.ceiling import ceiling_of
+from penstock.engine.jobs.plan import make_plan
 
 def run_job(config, things, watcher, interrupt, begins):
     os.kill(os.getpid(), signal.{first})

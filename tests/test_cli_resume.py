@@ -29,20 +29,19 @@ OTHERWISE: dict[str, Any] = {
     "threads": 1,
     "devices": "0,1",
     "decoder": "simplejpeg",
-    "sandbox": True,
     "max_failures": "5%",
     "on_failure": "embed=fail",
     "item_timeout": 5,
     "stall_after": 5,
     "max_pixels": 1_000_000,
+    "max_side": 10_000,
     "max_file_bytes": "1MiB",
     "progress": "none",
     "list_filtered": "f.jsonl",
     "report": "r.json",
     "wait_index": 5,
     "token": "a:b",
-    "update": True,
-    "accept_changes": True,
+    **{field: True for field in PER_RUN if ServiceConfig.model_fields[field].annotation is bool},
 }
 """For each field that may differ from run to run, a value that is not the default."""
 

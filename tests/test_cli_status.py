@@ -115,6 +115,17 @@ def test_a_retry_of_an_error_that_there_is_not_names_those_there_are(
     assert "has the error Read\\x1b and the stage embed; there are" in capsys.readouterr().out
 
 
+def test_books_that_cannot_be_kept_there_are_told_without_talk_of_the_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing was recorded, and no disk is full."""
+    Path("file").touch()
+    assert main(["embed", str(tmp_path / "my pictures"), "--to", "rows.db", "--job", "file/job"]) == 1
+    said = capsys.readouterr().err
+    assert "cannot be written: Not a directory; the books of a job need a folder that may be written to" in said
+    assert "mend the disk" not in said
+
+
 @pytest.mark.slow
 def test_an_update_without_news_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     """And does not recommend itself."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from ...errors import JournalDiskError
 
@@ -76,6 +78,10 @@ class Disk:
         os.close(fd)
 
 
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT})
+"""Errors of a place that is the wrong one, and of no disk that is full or broken."""
+
+
 @contextmanager
 def writing(path: str) -> Generator[None]:
     """What the disk refuses becomes an error that says where, why, and that nothing is lost.
@@ -88,11 +94,7 @@ def writing(path: str) -> Generator[None]:
     except JournalDiskError:
         raise
     except OSError as error:
-        raise _refused(
-            error,
-            f"{path}: cannot be written: {error.strerror or error}; what was recorded before is safe: "
-            "free some space or mend the disk, then run the job again and it resumes",
-        ) from error
+        raise _refused(error, f"{path}: cannot be written: {error.strerror or error}; {_way_on(error)}") from error
 
 
 @contextmanager
@@ -108,6 +110,12 @@ def reading(path: str) -> Generator[None]:
         raise
     except OSError as error:
         raise _refused(error, f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
+
+
+def _way_on(error: OSError) -> str:
+    if error.errno in _FORBIDDEN:
+        return "the books of a job need a folder that may be written to: another --job folder, or other permissions"
+    return "what was recorded before is safe: free some space or mend the disk, then run the job again and it resumes"
 
 
 def _refused(error: OSError, message: str) -> JournalDiskError:
