@@ -19,7 +19,8 @@
     |-- EmbedderError (RuntimeError)        the embedder cannot work at all
     |-- SinkError                           the sink cannot work at all
     |   |-- SinkUnavailableError (ConnectionError)   not reachable, after retries
-    |   `-- CollectionMismatchError (ValueError)     what exists there does not fit this job
+    |   |-- CollectionMismatchError (ValueError)     what exists there does not fit this job
+    |   `-- StoreChangedError           it does not hold what the job's books say it does
     |-- SharedMemoryError (OSError)
     |   |-- SharedMemoryFullError           /dev/shm has no room: says needed, free and what to set
     |   `-- StaleSlotError                  a slot was written by somebody who no longer owns it
@@ -124,6 +125,10 @@ class SinkUnavailableError(SinkError, ConnectionError):
 
 class CollectionMismatchError(SinkError, ValueError):
     """What exists in the sink does not fit this job."""
+
+
+class StoreChangedError(SinkError):
+    """The sink does not hold the rows that a job has written to it. The message says what differs and how to go on."""
 
 
 class SharedMemoryError(PenstockError, OSError):

@@ -76,12 +76,14 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     with JobFolder.create_or_open(folder) as job:
         others = job.counts.remaining
         again = undo_dead(job, chosen)
-    if not again:
+    if not (again or config.redo or config.accept_store):
         say(_nothing_to_retry(folder, stage, error))
         if others:
             say(f"what is not done yet ({plural(others, 'item')}) goes on with: {_resume(folder)}")
         return OK
-    complain(f"trying {plural(again, 'item')} again" + (f"; {count(others)} that remain go on, too" if others else ""))
+    if again:
+        more = f"; {count(others)} that remain go on, too" if others else ""
+        complain(f"trying {plural(again, 'item')} again{more}")
     return run_and_tell(config, source)
 
 

@@ -69,6 +69,7 @@ PER_RUN: Final = frozenset(
         *("workers", "batch_size", "slots", "insert_batch_size", "memory", "threads", "devices", "decoder", "sandbox"),
         *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_side", "max_file_bytes"),
         *("progress", "report", "list_filtered", "wait_index", "token", "update", "accept_changes"),
+        *("redo", "accept_store"),
     }
 )
 """Fields that may differ from run to run of one job: how it is done and shown, not what. The fingerprints of a job (see
@@ -218,6 +219,13 @@ class ServiceConfig(_Settings):
     accept_changes: bool = False
     """Go on with the job in --job although source, pixels, embedder or store are not what it was begun with; add to a
     collection although its vectors are of another version of the pixels."""
+
+    redo: bool = False
+    """Forget what the job in --job has recorded as written, and do all of it again, into the store as it is now."""
+
+    accept_store: bool = False
+    """Go on with the job in --job although its store has gone, is another one, or lacks rows: what was written stays
+    as written."""
 
     report: Files = Field(default=(), json_schema_extra={"metavar": "FILE.json|FILE.html", "option": "--report"})
     """Also write the report to this file, as JSON or as a page; give it once for each."""

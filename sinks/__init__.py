@@ -1,6 +1,6 @@
 """Where rows go: Milvus, and the dead letters for what cannot go anywhere. One contract, idempotent by key."""
 
-from .base import RowBatch, Sink, WriteResult, concat, is_fit_key, row_key
+from .base import Found, RowBatch, Sink, WriteResult, concat, is_fit_key, row_key
 from .deadletters import DeadLetter, DeadLetters, read_dead_letters
 from .fields import ScalarField, parse_fields
 from .milvus import MilvusSink
@@ -13,6 +13,7 @@ from .parquet_bulk import ParquetBulkSink, is_finished, read_manifest
 __all__ = [
     "DeadLetter",
     "DeadLetters",
+    "Found",
     "Hit",
     "ImportProgress",
     "IndexState",

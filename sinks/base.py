@@ -172,6 +172,17 @@ def is_fit_key(key: str) -> bool:
     return _unfit_key(key) is None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is in the place of a sink already."""
+
+    rows: int
+    """Exact, and including every acknowledged write."""
+
+    note: str
+    """What its first writer said of it, see the sink's argument ``note``; empty where nothing was said."""
+
+
 class Sink(ABC):
     """A place where rows go, idempotent by key.
 
@@ -218,6 +229,15 @@ class Sink(ABC):
 
         Raises:
             SinkUnavailableError: not reachable, after retries.
+        """
+
+    @abstractmethod
+    def look(self) -> Found | None:
+        """What is there, without making or changing anything; None where there is nothing. Needs no `open`.
+
+        Raises:
+            SinkUnavailableError: not reachable.
+            SinkError: it cannot be read, or is open in another process.
         """
 
     def stats(self) -> Mapping[str, float]:

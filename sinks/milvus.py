@@ -7,13 +7,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CollectionMismatchError, ConfigError, SinkError
-from .base import RowBatch, Sink, WriteResult, is_fit_key, screen
+from .base import Found, RowBatch, Sink, WriteResult, is_fit_key, screen
 from .fields import parse_fields
 from .index_options import Number, check_index
 from .milvus_collection import Collection, IndexState, partitions, wait_for_index
@@ -186,6 +187,23 @@ class MilvusSink(Sink):
         """Rows in the collection: exact, at Strong consistency (Milvus' own statistics count replaced rows, too)."""
         answer = self._ask("count", lambda client, seconds: Collection(client, seconds, self._spec).count())
         return int(answer)
+
+    def look(self) -> Found | None:
+        """What is there, without making or changing anything; None where there is no file, collection or partition.
+
+        Raises:
+            SinkUnavailableError: Milvus does not answer.
+            SinkError: access denied, or the Milvus Lite file is open in another process.
+        """
+        target = self._connection.target
+        if target.lite and not Path(target.address).exists():
+            return None  # connecting would make it
+        try:
+            return self._connection.call(
+                "connection", lambda client, seconds: Collection(client, seconds, self._spec).look()
+            )
+        except Trouble as trouble:
+            raise self._writer.error("looking", trouble) from trouble
 
     def wait_index(
         self,

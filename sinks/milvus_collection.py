@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import CollectionMismatchError, ConfigError, SinkError
+from .base import Found
 from .milvus_errors import caught
 from .schema import (
     KEY,
@@ -22,6 +23,7 @@ from .schema import (
     knows_null,
     make_schema,
     mismatch,
+    note_of,
     places_upserts,
 )
 
@@ -91,6 +93,17 @@ class Collection:
             self._keep_note()
             layout = self._layout()
         return layout
+
+    def look(self) -> Found | None:
+        """What is there, whether it fits or not; None where there is no such collection or partition."""
+        spec, client, seconds = self._spec, self._client, self._seconds
+        if not self.exists() or not (spec.partition is None or self._has_partition()):
+            return None
+        note = note_of(client.describe_collection(spec.name, timeout=seconds))
+        if not client.list_indexes(spec.name, field_name=VECTOR, timeout=seconds):
+            return Found(0, note)  # its maker was killed before any row; it cannot be loaded, nor counted
+        client.load_collection(spec.name, timeout=seconds)
+        return Found(self.count(), note)
 
     def rehearse(self) -> Layout:
         """Whether the server would make such a collection, found out under another name: what it would be like.

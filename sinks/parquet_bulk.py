@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
-from .base import RowBatch, Sink, WriteResult, screen
+from .base import Found, RowBatch, Sink, WriteResult, screen
 from .durable import put
 from .fields import ScalarField, parse_fields
 from .milvus_rows import metadata_json, split_columns
@@ -171,6 +171,29 @@ class ParquetBulkSink(Sink):
             parts = list(self._parts)
         return sum(int(live.sum()) for live in live_rows(self._folder, parts))
 
+    def look(self) -> Found | None:
+        """What is there; None where there is no folder. Not while this sink is open.
+
+        A finished folder holds what its manifest says, less the parts that are not there any more or have another size;
+        of any other all keys are read.
+
+        Raises:
+            SinkError: the folder is open in another process.
+        """
+        if not self._folder.is_dir():
+            return None
+        with self._writing():
+            lock = self._locked()
+        try:
+            if (self._folder / MANIFEST).exists():
+                manifest = read_manifest(self._folder)
+                return Found(sum(part["rows"] for part in _whole_parts(self._folder, manifest)), manifest.note)
+            parts = parts_in(self._folder)
+            rows = sum(int(live.sum()) for live in live_rows(self._folder, parts))
+            return Found(rows, self._note_in(parts[0]) if parts else "")
+        finally:
+            os.close(lock)
+
     def close(self) -> None:
         """Merge the parts, write the manifest, and let others at the folder. Idempotent.
 
@@ -237,7 +260,11 @@ class ParquetBulkSink(Sink):
             raise CollectionMismatchError(
                 f"{self.uri} has parts with {'; '.join(wrong)}. Choose another folder, or replace them (--overwrite)"
             )
-        return str((there.metadata or {}).get(_NOTE, b""), "utf-8")
+        return self._note_in(part)
+
+    def _note_in(self, part: Part) -> str:
+        _, pq = arrow()
+        return str((pq.read_schema(self._folder / part.name).metadata or {}).get(_NOTE, b""), "utf-8")
 
     def _write_manifest(self) -> None:
         listed: list[dict[str, Any]] = []
@@ -291,8 +318,11 @@ class ParquetBulkSink(Sink):
 
 
 def is_finished(folder: str | os.PathLike[str]) -> bool:
-    """Whether the parts of a folder are merged and its manifest is written: there is nothing left to do in it."""
-    return (Path(folder) / MANIFEST).exists()
+    """Whether the parts of a folder are merged and are what its manifest says: there is nothing left to do in it."""
+    if not (Path(folder) / MANIFEST).exists():
+        return False
+    manifest = read_manifest(folder)
+    return _whole_parts(Path(folder), manifest) == manifest.parts
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
@@ -309,6 +339,12 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
             f"{os.fspath(folder)!r} is no finished bulk folder ({MANIFEST}: {error}); penstock embed ... --to"
             f" {SCHEME}DIR makes one, and finishes one whose job was killed when it is run again"
         ) from error
+
+
+def _whole_parts(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """Those parts of a manifest that are there, by their sizes."""
+    sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+    return [part for part in manifest.parts if sizes.get(part["name"]) == part["bytes"]]
 
 
 def _arrow_type(field: ScalarField) -> Any:

@@ -165,7 +165,7 @@ def check_collection(description: Mapping[str, Any], spec: CollectionSpec) -> La
         wrong.append(f"its vectors have {dimension} dimensions, this job makes {spec.dimension}")
     if wrong:
         raise mismatch(spec.name, wrong)
-    return Layout(dimension, tuple(there.values()), _note(description))
+    return Layout(dimension, tuple(there.values()), note_of(description))
 
 
 def _scalar(described: Mapping[str, Any]) -> ScalarField | None:
@@ -181,7 +181,8 @@ def _scalar(described: Mapping[str, Any]) -> ScalarField | None:
     return ScalarField(name, kind, length, nullable, default)
 
 
-def _note(description: Mapping[str, Any]) -> str:
+def note_of(description: Mapping[str, Any]) -> str:
+    """What a collection was made with, of what `describe_collection` says; empty for one that was not made by us."""
     said = str(description.get("description") or "")
     own: Mapping[str, Any] = description.get("properties") or {}
     return str(own.get(NOTE_PROPERTY, said.removeprefix(NOTE) if said.startswith(NOTE) else ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -18,7 +19,16 @@ from hypothesis import strategies as st
 
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.errors import CollectionMismatchError, ConfigError, SinkError
-from penstock.sinks import ImportProgress, MilvusSink, ParquetBulkSink, RowBatch, bulk_import, read_manifest
+from penstock.sinks import (
+    Found,
+    ImportProgress,
+    MilvusSink,
+    ParquetBulkSink,
+    RowBatch,
+    bulk_import,
+    is_finished,
+    read_manifest,
+)
 from penstock.tests.waiting import DEADLINE
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -82,6 +92,19 @@ def test_the_manifest_says_what_is_in_the_folder(tmp_path: Path) -> None:
         content = (tmp_path / part["name"]).read_bytes()
         assert (part["bytes"], part["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
     assert [part["rows"] for part in manifest.parts] == [5, 1]
+
+
+def test_a_look_leaves_out_what_is_not_what_the_manifest_says(tmp_path: Path) -> None:
+    """A part that has gone or was cut; the folder is no finished one then."""
+    with sink_on(tmp_path, note="recipe", part_bytes=1) as sink:
+        for first in (0, 10, 20):
+            sink.write(make_rows(range(first, first + 10)))
+    assert sink.look() == Found(30, "recipe")
+    one, other, _ = parts(tmp_path)
+    (tmp_path / one).unlink()
+    os.truncate(tmp_path / other, 100)
+    assert sink.look() == Found(10, "recipe")
+    assert not is_finished(tmp_path)
 
 
 def test_a_write_is_on_disk_when_it_returns(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from penstock.errors import CollectionMismatchError, RowRefusedError, SinkUnavailableError
 from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch, Sink, WriteResult, row_key
-from penstock.sinks.base import screen
+from penstock.sinks.base import Found, screen
 from penstock.tests.waiting import patient
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -70,6 +70,9 @@ class MemorySink(Sink):
 
     def count(self) -> int:
         return len(self._store)
+
+    def look(self) -> Found | None:
+        return Found(len(self._store), "") if self._store else None
 
     def close(self) -> None:
         pass
@@ -152,6 +155,21 @@ class SinkContract(ABC):
         assert (result.written, [index for index, _ in result.refused]) == (29, [17])
         assert "path" in str(result.refused[0][1])
         assert sink.count() == 29
+
+    def test_a_look_finds_the_rows_and_makes_nothing(self, place: Any) -> None:
+        """Also where the sink is not open; it counts a row that was written twice once."""
+        looking = self.make(place)
+        assert looking.look() is None
+        assert looking.look() is None
+        looking.close()
+        with self.make(place) as sink:
+            sink.write(make_rows(5))
+            sink.write(make_rows(5, first=3))
+        looking = self.make(place)
+        found = looking.look()
+        looking.close()
+        assert found is not None
+        assert found.rows == 8
 
     def test_rows_survive_closing_and_opening(self, place: Any) -> None:
         """A second sink on the same place sees what the first has written."""

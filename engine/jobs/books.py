@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
 from ...errors import AccountingError, ConfigError
-from ...sinks import DeadLetters, read_dead_letters
+from ...sinks import DeadLetters, Found, read_dead_letters
 from .. import Report
 from ..budget import Tally
 from ..config import ServiceConfig
@@ -29,6 +30,7 @@ from .listing import ListingInterruptedError, entries_of, thing_of
 from .places import dead_letters_path
 from .plan import Plan
 from .run import Interrupt
+from .store_check import NOTED, REDONE, Known, checked, id_of, known_of
 
 _SYNC_SECONDS = 1.0
 """What a power failure may cost: outcomes of so many seconds are found out again. A dead process costs none."""
@@ -56,9 +58,12 @@ class JobBooks:
         here, settings = fingerprints(config, plan, source), settings_of(config, source)  # may refuse: no folder then
         self._folder = JobFolder.create_or_open(config.job)
         self._synced = time.monotonic()
+        self._store_note: Callable[[], str] | None = None
+        self._accepts_store = config.accept_store
         try:
             with suppress(ListingInterruptedError):
                 self._begin(config, here, settings, source, lambda: interrupt is not None and interrupt.requested)
+            self._store = known_of(self._folder.events)
             self._before = self._folder.counts
             self._letters = dead_letters_path(config)
             self._attempts = _attempts_in(self._letters)
@@ -84,9 +89,9 @@ class JobBooks:
 
     @property
     def begun(self) -> bool:
-        """Whether an earlier run has written rows, also such as a newer listing has forgotten."""
-        renewed = (event.get("written", 0) for event in self._folder.events if event["event"] == "renewed")
-        return self._before.written > 0 or any(renewed)
+        """Whether an earlier run has written rows, also such as a newer listing, or the user, has forgotten."""
+        forgotten = (event.get("written", 0) for event in self._folder.events if event["event"] in {"renewed", REDONE})
+        return self._before.written > 0 or any(forgotten)
 
     @property
     def accepted_pixels(self) -> bool:
@@ -122,8 +127,27 @@ class JobBooks:
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
+    def check_store(self, found: Found | None, where: str) -> None:
+        """Refuse to go on where the store does not hold what these books say; see `store_check.checked`.
+
+        Args:
+            found: what is there.
+            where: it is, for people.
+
+        Raises:
+            StoreChangedError: it does not.
+        """
+        self._know(checked(self._folder, self._store, found, where, accept=self._accepts_store))
+
+    def writes_to(self, note: Callable[[], str]) -> None:
+        """Rows go to a collection with this note from now on; asked for when the first of them are there."""
+        self._store_note = note
+
     def written(self, value: Written) -> None:
-        """The store has acknowledged these rows."""
+        """The store has acknowledged these rows. In whose collection they are is recorded before them."""
+        if self._store_note:
+            self._know(replace(self._store, id=id_of(self._store_note())))
+            self._store_note = None
         self._folder.written(value.ordinals)
 
     def dead(self, ordinals: list[int]) -> None:
@@ -192,6 +216,11 @@ class JobBooks:
             "remaining": counts.remaining,
         }
 
+    def _know(self, store: Known) -> None:
+        if store != self._store:
+            self._folder.note(NOTED, **asdict(store))
+            self._store = store
+
     # -- beginning ----------------------------------------------------------------------------------------------------
 
     def _begin(
@@ -219,6 +248,10 @@ class JobBooks:
             self._folder.renew_snapshot(entries_of(source, stopped))
         if different or settings != self._folder.card.settings:  # those of the latest run are what `resume` takes
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
+        self._accepts_store |= any(change.name == "sink" for change in different)
+        if config.redo and (rows := self._folder.counts.written):
+            self._folder.note(REDONE, written=rows)  # first: what is forgotten stays this job's, see begun
+            self._folder.undo([*self._folder.states.ranges(Outcome.WRITTEN)])
 
 
 def _attempts_in(path: Path) -> dict[str, int]:

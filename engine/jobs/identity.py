@@ -22,7 +22,7 @@ from .recipe import recipe_of, version_of
 _VERSION = "version"
 """Of the pixels, among their settings."""
 
-_UNSAID = {"token", "job", "update", "accept_changes"}
+_UNSAID = {"token", "job", "update", "accept_changes", "redo", "accept_store"}
 """Settings that are a secret, or are about one run."""
 
 

@@ -101,10 +101,7 @@ def run_job(
     """
     begin = time.monotonic()
     with config.spelled(), ExitStack() as stack:
-        if config.update and config.job is None:
-            raise ConfigError(
-                "update: is about the books of a job, and there are none; they are kept with job=DIR (--job)"
-            )
+        _check_books(config)
         pipeline = stack.enter_context(ImageEmbeddingPipeline(config))
         books = None
         if _keeps_books(things, config):
@@ -120,6 +117,8 @@ def run_job(
             pipeline.accept_pixels()
         if interrupt and interrupt.requested:
             return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
+        if books and books.counts.written:
+            books.check_store(pipeline.look(), f"{config.shown_to}, collection {config.collection!r}")
         listing = None
         if config.list_filtered is not None:
             listing = stack.enter_context(closing(FilteredList(config.list_filtered)))
@@ -132,6 +131,17 @@ def run_job(
         warn_if_scarce(pipeline.ceiling)
         metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
         return _embed(pipeline, things, books, metadata, listing, begin, watcher, interrupt)
+
+
+def _check_books(config: ServiceConfig) -> None:
+    """Refuse what is about the books of a job where there are none, and what contradicts itself there."""
+    for name in ("update", "redo", "accept_store"):
+        if getattr(config, name) and config.job is None:
+            raise ConfigError(
+                f"{name}: is about the books of a job, and there are none; they are kept with job=DIR (--job)"
+            )
+    if config.redo and config.accept_store:
+        raise ConfigError("redo: forgets what accept_store (--accept-store) believes: they exclude one another")
 
 
 def _embed(

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import ConfigError, EmbedderError
 from ...preprocess import PreprocessPool
-from ...sinks import DeadLetters, Hit, IndexState, MilvusSink, is_finished
+from ...sinks import DeadLetters, Found, Hit, IndexState, MilvusSink, is_finished
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
 from ..threads import DaemonThreads
@@ -305,6 +305,14 @@ class ImageEmbeddingPipeline:
         if folder is not None and not is_finished(folder):
             self._sink(None)  # closing it does the rest
 
+    def look(self) -> Found | None:
+        """What the configured collection holds, without making it; None where there is none.
+
+        Raises:
+            SinkError: the store cannot be asked.
+        """
+        return self._stores.look(self.config, self.config.collection)
+
     def keep_rows(self) -> None:
         """What is in the store stays there, also where the configuration says ``overwrite``: it is this job's."""
         self.config = self.config.model_copy(update={"mode": "append"})
@@ -351,9 +359,10 @@ class ImageEmbeddingPipeline:
         listener: Listener | None = None,
     ) -> Report:
         """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
+        sink = self._sink(collection)
         if books:
             collect = books.written
-        sink = self._sink(collection)
+            books.writes_to(lambda: sink.note)
         # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
         writers = DaemonThreads(sink.threads, "penstock-insert")
         rows = insert_rows or self.config.insert_batch_size

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
 
-from ...sinks import MilvusSink
+from ...sinks import Found, MilvusSink
 from ..config import ServiceConfig
 from .plan import Plan
 from .recipe import check_recipe, check_version, other_version, recipe_of
 from .store import Store, make_store, reader
+from .store_check import with_id
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class Stores:
     def __init__(self) -> None:
         self._written: dict[str, Store] = {}
         self._read: dict[str, MilvusSink] = {}
+        self._looked: list[Store] = []
 
     def to_write(self, config: ServiceConfig, plan: Plan, name: str, dimension: Callable[[], int]) -> Store:
         """A collection, made if it is not there.
@@ -36,7 +38,7 @@ class Stores:
             dimension: floats of a vector; asked when it is needed.
         """
         if name not in self._written:
-            sink = make_store(config, name, dimension(), recipe_of(plan))
+            sink = make_store(config, name, dimension(), with_id(recipe_of(plan)))
             check = partial(check_version, collection=name, accepted=config.accept_changes)
             self._written[name] = _opened(sink, plan, name, check)
         return self._written[name]
@@ -48,12 +50,19 @@ class Stores:
             sink = self._read[name] = _opened(reader(config, name), plan, name, partial(_warn, name))
         return sink
 
+    def look(self, config: ServiceConfig, name: str) -> Found | None:
+        """What a collection holds, without making it; None where there is none."""
+        sink = make_store(config, name, 2, "")  # it looks whatever the dimension
+        self._looked.append(sink)  # stays connected: a Milvus Lite that is started for it serves the job, too
+        return sink.look()
+
     def close(self) -> None:
         """Close all; one that does not close does not keep the others open. Idempotent."""
         with ExitStack() as stack:
-            for sink in (*self._read.values(), *self._written.values()):
+            for sink in (*self._read.values(), *self._written.values(), *self._looked):
                 stack.callback(sink.close)
         self._read.clear()
+        self._looked.clear()
         self._written.clear()
 
 

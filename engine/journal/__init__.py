@@ -14,6 +14,7 @@ from .disk import Disk
 from .entries import Entry, Kind
 from .folder import JobFolder
 from .lock import Owner
+from .reading import Event
 from .snapshot import Snapshot
 from .states import Counts, Ordinals, Outcome, States
 from .status import Status, read_status
@@ -25,6 +26,7 @@ __all__ = [
     "Difference",
     "Disk",
     "Entry",
+    "Event",
     "JobFolder",
     "JobLockedError",
     "JournalDamagedError",
