@@ -61,7 +61,9 @@ class FailureBudget:
         for name, error in failures:
             self.errors.append(error)
             if len(self._first) < _NAMED:
-                self._first.append(f"{printable(name)} ({type(error).__name__}: {printable(str(error))[:_LONGEST]})")
+                self._first.append(
+                    f"{printable(str(name))} ({type(error).__name__}: {printable(str(error))[:_LONGEST]})"
+                )
 
     @property
     def is_spent(self) -> bool:

@@ -235,8 +235,9 @@ class ServiceConfig(_Settings):
 
     on_failure: Policies = Field(default={}, json_schema_extra={"metavar": "STAGE=POLICY", "option": "--on-failure"})
     """What a failure in preprocess, embed or insert leads to: skip (a dead letter), skip:BUDGET, fail (the job ends),
-    or retry:ATTEMPTS with ,skip or ,fail for what stays; give it once for each stage. Only what may pass by itself, as
-    I/O errors of a network mount, is tried again. [default: retry:3 for preprocess and embed, skip for insert]"""
+    retry:SECONDSs or retry:ATTEMPTS with ,skip or ,fail for what stays; give it once for each stage. Only what may pass
+    by itself, as I/O errors of a network mount, is tried again. [default: retry:30s for preprocess and embed, skip for
+    insert]"""
 
     progress: Literal["auto", "plain", "json", "none"] = "auto"
     """Progress on standard error: a live table on a terminal and lines elsewhere (auto), lines, JSON lines, nothing."""

@@ -162,13 +162,18 @@ class Job:
         left: units of it that have become nothing else yet.
         emitted: whether something of it has gone on, so that it is not ours to give back.
         attempts: how often its operation has been run.
+        failed_at: when that first failed of something transient (`monotonic`); 0 before.
+        is_last: whether this attempt is the last one; `in_vain`: and it has failed of something transient.
         call: the operation under way outside the hub, if any.
         fiber: the one that works on it, and since when its operation is under way.
         made: the generator that makes its values, where its operation makes many.
         seconds: what its operation took.
     """
 
-    __slots__ = ("attempts", "call", "emitted", "entry", "fiber", "left", "made", "node", "seconds", "since", "ticket")
+    __slots__ = (
+        *("attempts", "call", "emitted", "entry", "failed_at", "fiber", "in_vain", "is_last", "left", "made", "node"),
+        *("seconds", "since", "ticket"),
+    )
 
     def __init__(self, node: Node, entry: Entry, ticket: int) -> None:
         self.node = node
@@ -177,6 +182,9 @@ class Job:
         self.left = entry.units
         self.emitted = False
         self.attempts = 0
+        self.failed_at = 0.0
+        self.is_last = False
+        self.in_vain = False
         self.call: Call | None = None
         self.made: Any = None
         self.seconds = 0.0

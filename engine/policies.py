@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from ..errors import (
     SinkUnavailableError,
 )
 from .budget import Budget, check_budget, parse_budget
+
+_LONG = re.compile(r"0*[1-9][0-9]{0,8}|[0-9]{1,9}(\.[0-9]{1,6})?s")
+"""Attempts, or seconds."""
 
 _CAUSES = 16
 """Errors in a chain to look at; one made by hand may lead back to itself."""
@@ -47,6 +51,9 @@ _PASSING = frozenset(
 
 _CUT_OFF = frozenset({"SSLEOFError", "SSLZeroReturnError"})
 """What TLS says of a connection that ended."""
+
+_WITHIN = 30.0
+"""Seconds of trying by default: longer than a file server takes to hand over to another, or a mount to come back."""
 
 _LASTING = (DecodeError, DeadlineError, PoisonItemError)
 """About the item itself: it would fail again, and the last two cost a worker each time."""
@@ -88,31 +95,44 @@ class Retry:
     "Exponential Backoff And Jitter", AWS Architecture Blog, 2015,
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 
-    Its spelling leaves the times out: a job that is resumed has the default ones.
+    Its spelling leaves the waits out: a job that is resumed has the default ones.
 
     Attributes:
-        attempts: how often in all.
+        attempts: how often in all; None: as often as there is time.
+        within: seconds after the first failure in which attempts begin; None: `attempts` says how often. Of the two one
+            is given; by default it is 30 seconds. Where they are spent in vain on one item after the other, the
+            following ones get three attempts, until one of them goes well.
         first: seconds that the first wait takes at most.
         longest: seconds that any wait takes at most.
         then: what to do about an item that still fails, and about all that is not transient.
 
     Raises:
-        ConfigError: `attempts` is less than 1, or a time is negative or not finite.
+        ConfigError: `attempts` is less than 1, a time is negative or not finite, or both `attempts` and `within` are
+            given.
     """
 
-    attempts: int = 3
+    attempts: int | None = None
+    within: float | None = None
     first: float = 0.2
     longest: float = 10.0
     then: Skip | Fail = field(default_factory=Skip)
 
     def __post_init__(self) -> None:
-        _check_attempts(self.attempts)
-        for name in ("first", "longest"):
-            if not 0 <= getattr(self, name) < math.inf:
+        if self.attempts is not None:
+            _check_attempts(self.attempts)
+            if self.within is not None:
+                raise ConfigError(
+                    f"Retry(attempts={self.attempts}, within={self.within}): one of them says when to end"
+                )
+        elif self.within is None:
+            object.__setattr__(self, "within", _WITHIN)
+        for name in ("within", "first", "longest"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"Retry({name}={getattr(self, name)!r}) must be a number of seconds from 0 on")
 
     def __str__(self) -> str:
-        return f"retry:{self.attempts}" + ("" if self.then == Skip() else f",{self.then}")
+        long = f"{self.within:.10g}s" if self.attempts is None else str(self.attempts)
+        return f"retry:{long}" + ("" if self.then == Skip() else f",{self.then}")
 
     def delay(self, failed: int, random: Random) -> float:
         """Seconds to wait after so many attempts (from 1 on) have failed."""
@@ -130,7 +150,7 @@ Policy = Skip | Fail | Retry
 
 
 def parse_policy(said: object) -> Policy:
-    """A policy, or its spelling: ``skip``, ``skip:100``, ``skip:5%``, ``fail``, ``retry``, ``retry:5,fail``.
+    """A policy, or its spelling: ``skip``, ``skip:100``, ``skip:5%``, ``fail``, ``retry:30s``, ``retry:5,fail``...
 
     Raises:
         ValueError: it is none.
@@ -143,11 +163,13 @@ def parse_policy(said: object) -> Policy:
         return Fail()
     if kind == "skip" and not comma:
         return Skip(parse_budget(number)) if colon else Skip()
-    if kind == "retry" and (not colon or (number.isdecimal() and int(number) >= 1)):
+    if kind == "retry" and (not colon or _LONG.fullmatch(number)):
         last = parse_policy(then.strip()) if comma else Skip()
         if not isinstance(last, Retry):
-            return Retry(int(number), then=last) if colon else Retry(then=last)
-    raise ValueError("must be skip, skip:BUDGET, fail, retry, retry:ATTEMPTS or retry:ATTEMPTS,fail")
+            if number.endswith("s"):
+                return Retry(within=float(number.removesuffix("s")), then=last)
+            return Retry(int(number) if number else None, then=last)
+    raise ValueError("must be skip, skip:BUDGET, fail, retry, retry:SECONDSs, retry:ATTEMPTS, or these with ,fail")
 
 
 def is_transient(error: BaseException) -> bool:

@@ -6,8 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from random import Random
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, NoReturn
 
 from ..errors import ItemError, PenstockError
@@ -16,6 +15,7 @@ from .channel import Channel, Entry
 from .hub import Event, Seat
 from .nodes import Emitter, Engine, Job, as_exception
 from .ops import END, Collect, Operation, advance, is_arity_error, step
+from .patience import Patience
 from .policies import Fail, Policy, Retry, is_transient
 from .runners import Answer, ExecutorRunner, Runner, StageBroken
 from .values import NOTHING, Feedback, ItemFailure, Lane, Outcome
@@ -59,7 +59,7 @@ class Pipe(Emitter):
         self._op = op
         self._retry = policy if isinstance(policy, Retry) else None
         self._fails = isinstance(self._retry.then if self._retry else policy, Fail)
-        self._random = Random()  # noqa: S311  (spreads attempts over time, hides nothing)
+        self._patience = Patience(self._retry, concurrency) if self._retry else None
         self._hurry = Event(engine.hub)
         self.ordered = ordered and concurrency > 1
         self._taken = 0
@@ -117,15 +117,25 @@ class Pipe(Emitter):
     def _attempt(self, job: Job) -> bool:
         """Run the operation, again if need be. False: a drain came between two attempts, and the entry stays."""
         once = self._many if self._op.is_many else self._single
-        job.attempts = 1
+        self._count(job)
         while once(job):
             if self._hurry.is_set:
                 self._wait_turn(job)  # whoever goes passes the turn on
                 return False
             self._pause(job)
             self.meter.retried += job.entry.units
-            job.attempts += 1
+            self._count(job)
+        if self._patience and job.attempts > 1:
+            self._patience.learn(job.in_vain)
         return True
+
+    def _count(self, job: Job) -> None:
+        """One more attempt begins; its value is told if it is the last one."""
+        job.attempts += 1
+        waited = monotonic() - job.failed_at if job.failed_at else 0.0
+        if self._patience and self._patience.is_last(job.attempts, waited):
+            job.is_last = True
+            self._values.last_attempt(job.entry.value)
 
     def _single(self, job: Job) -> bool:
         """One value of one; says whether the entry, or what is left of it, is to be done again."""
@@ -257,7 +267,11 @@ class Pipe(Emitter):
 
     def _is_worth(self, job: Job, error: BaseException) -> bool:
         """Whether what failed so is to be tried again."""
-        return self._retry is not None and job.attempts < self._retry.attempts and is_transient(error)
+        if self._patience is None or not is_transient(error):
+            return False
+        job.failed_at = job.failed_at or monotonic()
+        job.in_vain = job.is_last
+        return not job.is_last
 
     def _divided(self, job: Job, outcome: Outcome) -> tuple[Outcome, Any]:
         """An Outcome without the failures that are to be tried again, and the part of the input they are about."""
@@ -270,8 +284,8 @@ class Pipe(Emitter):
 
     def _pause(self, job: Job) -> None:
         """Wait until it is time for the next attempt; a drain, a stop or a fatal failure ends the waiting."""
-        assert self._retry is not None
-        seconds = self._retry.delay(job.attempts, self._random)
+        assert self._patience is not None
+        seconds = self._patience.pause(job.attempts, monotonic() - job.failed_at)
         item = printable(self._values.describe(job.entry.value))
         _logger.info("stage %s: %s: attempt %d failed, again in %.2f s", self.name, item, job.attempts, seconds)
         self.retrying.add(job)

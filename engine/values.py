@@ -121,6 +121,10 @@ class ValueModel(Protocol):
         """
         ...
 
+    def last_attempt(self, value: Any) -> None:
+        """The attempt at it that begins now is the last one. Only where the stage has a policy of trying again."""
+        ...
+
     def describe(self, value: Any) -> str:
         """What people know the value by, for messages about it: short, and one line. Called from any thread."""
         ...
@@ -154,6 +158,10 @@ class PlainValues:
     def part(self, value: Any, failures: Sequence[ItemFailure]) -> Any:
         """One item has no parts."""
         del value, failures
+
+    def last_attempt(self, value: Any) -> None:
+        """Nothing to prepare."""
+        del value
 
     def describe(self, value: Any) -> str:
         """Its `repr`, cut short."""

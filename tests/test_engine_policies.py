@@ -110,6 +110,40 @@ def test_the_first_failure_can_end_it_all(kind: str, order: Order, policy: Polic
     assert op_of(pipeline).in_flight >= 1
 
 
+@both_orders
+def test_a_time_outlives_what_passes(order: Order) -> None:
+    """As many attempts as there is time for; then all is well."""
+    op, policy = Flaky(lambda item: 9 * (item == 2)), Retry(within=DEADLINE, first=0.001, longest=0.001)
+    builder = PipelineBuilder(Told()).add_source(range(5))
+    pipeline = built(builder.pipe(op, name="op", concurrency=2, output_order=order, on_failure=policy))
+    assert sorted(finish(pipeline)) == [0, 1, 2, 3, 4]
+    assert (op.calls[2], op_of(pipeline).retried) == (10, 9)
+
+
+@both_orders
+def test_where_nothing_passes_only_the_first_items_take_their_time(order: Order) -> None:
+    """So that a stage whose every item fails of something transient ends; what is not transient is tried once."""
+    op, policy = Flaky(lambda _: 1e9), Retry(within=0.2, first=0.001, longest=0.001)
+    builder = PipelineBuilder(Told()).add_source(range(40))
+    pipeline = built(builder.pipe(op, name="op", concurrency=2, output_order=order, on_failure=policy))
+    assert finish(pipeline) == []
+    assert max(op.calls[0], op.calls[1]) > 3
+    assert [op.calls[item] for item in range(4, 40)] == [3] * 36
+
+
+def test_the_last_attempt_is_told_to_the_model() -> None:
+    """Before it begins, for each item that comes to it."""
+
+    class Last(Told):
+        def last_attempt(self, value: Any) -> None:
+            last.append((value, op.calls[value]))
+
+    last: list[tuple[int, int]] = []
+    op = Flaky(lambda item: 99 * (item == 1))
+    finish(built(PipelineBuilder(Last()).add_source(range(3)).pipe(op, name="op", on_failure=SOON)))
+    assert last == [(1, 2)]
+
+
 def test_a_process_tells_what_it_met(tmp_path: Path) -> None:
     """An error that comes from a worker process is judged like one of this process."""
     with WorkerPool(1) as pool:

@@ -116,9 +116,9 @@ def test_a_file_that_is_unreadable_for_a_while_ends_as_a_row(pictures: list[Path
 def test_one_that_stays_is_a_dead_letter_that_counts_all_attempts(
     pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three by default, three more with each `penstock retry`, and at last a row; the others are not held up."""
+    """Three as said, three more with each `penstock retry`, and at last a row; the others are not held up."""
     with unreadable(pictures[5]):
-        report = run(pictures, tmp_path)
+        report = run(pictures, tmp_path, on_failure={"preprocess": Retry(3)})
         assert (report.accounting.written, report.accounting.dead) == (9, 1)
         assert stage_of(report, "preprocess").retried == 2
         assert letters(tmp_path) == [(pictures[5].name, "preprocess", "ReadError", 3)]

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock import ConfigError, Fail, Retry, ServiceConfig, Skip
+from penstock.engine.patience import Patience
 from penstock.engine.policies import Policy, is_transient, parse_policy
 from penstock.errors import (
     DeadlineError,
@@ -39,7 +40,9 @@ SPELLED: dict[str, Policy] = {
     "skip:-1": Skip(-1),
     "skip:1/20": Skip(Fraction(1, 20)),
     "fail": Fail(),
-    "retry:3": Retry(),
+    "retry:30s": Retry(),
+    "retry:0.5s,fail": Retry(within=0.5, then=Fail()),
+    "retry:3": Retry(3),
     "retry:5": Retry(5),
     "retry:5,fail": Retry(5, then=Fail()),
     "retry:5,skip:7": Retry(5, then=Skip(7)),
@@ -59,6 +62,7 @@ def test_a_policy_and_its_spelling_are_the_same(text: str) -> None:
         ("retry", Retry()),
         ("retry,fail", Retry(then=Fail())),
         ("retry:5,skip", Retry(5)),
+        ("retry:30.0s", Retry()),
         ("skip:5%", Skip(Fraction(1, 20))),
         (" retry : 5 , skip : 5% ", Retry(5, then=Skip(Fraction(1, 20)))),
     ],
@@ -72,7 +76,18 @@ def test_some_things_can_be_left_out(text: str, policy: Policy) -> None:
     "text",
     [
         *("", "again", "Retry", 3, None, "fail:1", "fail,skip", "skip,fail", "skip:", "skip:200%"),
-        *("retry:", "retry:0", "retry:-1", "retry:many", "retry:5,", "retry:5,retry", "retry:5,fail,fail"),
+        *(
+            "retry:",
+            "retry:0",
+            "retry:-1",
+            "retry:many",
+            "retry:s",
+            "retry:-1s",
+            "retry:1e3s",
+            "retry:5,",
+            "retry:5,retry",
+            "retry:5,fail,fail",
+        ),
     ],
 )
 def test_what_is_no_policy_is_refused_with_what_there_is(text: object) -> None:
@@ -96,6 +111,8 @@ def test_any_text_is_taken_or_refused(text: str) -> None:
     [
         (lambda: Retry(0), "attempts=0"),
         (lambda: Retry(True), "attempts=True"),
+        (lambda: Retry(within=-1.0), "within"),
+        (lambda: Retry(3, within=1.0), "one of them"),
         (lambda: Retry(first=-1.0), "first"),
         (lambda: Retry(longest=float("inf")), "longest"),
         (lambda: Retry(first=float("nan")), "first"),
@@ -134,6 +151,36 @@ def test_waits_fill_the_whole_range() -> None:
     random = Random(1)
     waits = sorted(Retry(first=1.0, longest=100.0).delay(3, random) for _ in range(2000))
     assert [round(waits[len(waits) * part // 4]) for part in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_a_time_is_spent_with_full_jitter_and_its_last_attempt_is_at_its_end() -> None:
+    """A hiccup of two seconds is outlived; the attempts are not many, and no wait goes beyond the end."""
+    patience, waited, attempts = Patience(Retry(), places=1), 0.0, [0.0]
+    while not patience.is_last(len(attempts), waited):
+        waited += patience.pause(len(attempts), waited)
+        attempts.append(waited)
+        assert len(attempts) < 200
+    assert waited == pytest.approx(30.0)
+    assert sum(2 <= at <= 30 for at in attempts) >= 3
+
+
+def test_where_nothing_passes_the_time_is_not_spent_on_each_item() -> None:
+    """After as many in a row as the stage does at once there are three attempts; one that helps begins anew."""
+    patience = Patience(Retry(), places=2)
+    for _ in range(2):
+        assert not patience.is_last(3, 1.0)
+        patience.learn(in_vain=True)
+    assert [patience.is_last(attempt, 1.0) for attempt in (1, 2, 3)] == [False, False, True]
+    patience.learn(in_vain=False)
+    assert not patience.is_last(3, 1.0)
+
+
+def test_a_count_is_kept_to_whatever_came_of_it() -> None:
+    """However long it takes."""
+    patience = Patience(Retry(4), places=1)
+    for _ in range(5):
+        patience.learn(in_vain=True)
+    assert [patience.is_last(attempt, 1e6) for attempt in range(1, 5)] == [False, False, False, True]
 
 
 # -- what is transient ------------------------------------------------------------------------------------------------
@@ -259,7 +306,7 @@ def test_a_configuration_says_it_for_some_stages(given_value: Any) -> None:
 
 def test_by_default_what_is_transient_is_retried_and_then_skipped() -> None:
     """The sink tries again by itself."""
-    assert ServiceConfig().policies == {"preprocess": Retry(3), "embed": Retry(3), "insert": Skip()}
+    assert ServiceConfig().policies == {"preprocess": Retry(within=30), "embed": Retry(within=30), "insert": Skip()}
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_waiting_to_try_again_is_told_as_that_and_is_no_stall() -> None:
     def fails(_: int) -> None:
         raise ConnectionError
 
-    builder = PipelineBuilder().add_source([1]).pipe(fails, on_failure=Retry(first=1e6, longest=1e6)).add_sink()
+    builder = PipelineBuilder().add_source([1]).pipe(fails, on_failure=Retry(3, first=1e6, longest=1e6)).add_sink()
     with builder.build(num_threads=1, stall_after=SOON).auto_stop() as pipeline:
         wait_until(lambda: "1 waiting to be tried again" in pipeline.dump())
         wait_until(lambda: pipeline.report().seconds > 5 * SOON)

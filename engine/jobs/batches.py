@@ -105,12 +105,12 @@ class Batch:
     """Pictures on their way to the embedder; with a slot once they are preprocessed.
 
     Attributes:
-        attempts: how often the embedder was given them.
+        is_last: whether what is done with them now is not done again.
     """
 
     pictures: list[Picture]
     slot: Slot | None = None
-    attempts: int = 0
+    is_last: bool = False
 
 
 @dataclass(slots=True)
@@ -229,6 +229,11 @@ class JobValues:
         if not isinstance(value, Batch) or value.slot is not None or len(pictures) < len(failures):
             return None
         return Batch(pictures)
+
+    def last_attempt(self, value: Any) -> None:
+        """An embedder that fails of something transient finds out then which pictures are to blame."""
+        if isinstance(value, Batch):
+            value.is_last = True
 
     def describe(self, value: Any) -> str:
         """The key of its first picture, and how many more there are."""

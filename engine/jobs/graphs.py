@@ -147,12 +147,11 @@ def _embedded(batch: Batch) -> Outcome:
 
 
 def _embed_with(embedder: Embedder, policy: Policy) -> Callable[[Batch], Outcome]:
-    attempts = policy.attempts if isinstance(policy, Retry) else 1
+    retries = isinstance(policy, Retry)
 
     def embed(batch: Batch) -> Outcome:
         assert batch.slot is not None
-        batch.attempts += 1
-        run = embedder.attempt if batch.attempts < attempts else embedder.embed
+        run = embedder.attempt if retries and not batch.is_last else embedder.embed
         with at_home(embedder):
             refused = run(batch.slot.view, len(batch.pictures))
         failures = [batch.pictures[row].failure(error) for row, error in refused.items()]
