@@ -12,7 +12,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 from gevent.lock import Semaphore
 
-from ..errors import StaleSlotError, WorkerError, WorkerStartError
+from ..errors import ConfigError, StaleSlotError, WorkerError, WorkerStartError
 from ..shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
 from .protocol import Done, Hung, Source, decode_answer, encode_task
 from .seat import Seat
@@ -128,6 +128,7 @@ class Member:
         """Start the process and hear what its slots must look like.
 
         Raises:
+            ConfigError: it says that it cannot do what it was set to.
             WorkerStartError: it cannot start, or does not speak in time.
             WorkerError: the pool has been closed meanwhile.
         """
@@ -383,7 +384,7 @@ class Member:
         while self._deaths <= _DEATHS:
             try:
                 self._seat.replace(self._ring)
-            except (WorkerStartError, OSError) as error:
+            except (ConfigError, WorkerStartError, OSError) as error:
                 failure = error
                 self._deaths += 1
                 logger.warning("%s; another one is started", error)

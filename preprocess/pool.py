@@ -22,6 +22,7 @@ from ..shm import SlotLayout, SlotState, Zygote, require_room
 from .ancestor import borrow_ancestor, return_ancestor
 from .credit import Credit
 from .hub_steps import HubSteps
+from .jpeg import check_decoder
 from .member import Lost, Member
 from .protocol import Row, Source, Timings
 from .sandbox import check_means
@@ -75,6 +76,7 @@ class PreprocessPool:
             raise ConfigError("sandbox and devices exclude one another: a driver opens its device files at any time")
         if sandbox:
             check_means()
+        check_decoder(spec)
         self.spec = spec
         self.batch_size = batch_size
         self.slots = slots
@@ -176,6 +178,7 @@ class PreprocessPool:
         """Start the workers and give each its ring. Idempotent. Returns before the kernels are compiled.
 
         Raises:
+            ConfigError: a worker cannot do what it was set to: there is no such device, or no such transform.
             WorkerStartError: a worker cannot start.
             SharedMemoryFullError: /dev/shm has no room for the rings.
         """

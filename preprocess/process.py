@@ -62,6 +62,7 @@ class WorkerProcess:
         """Fork it and hear what its slots must look like. Once.
 
         Raises:
+            ConfigError: it says that it cannot do what it was set to.
             KilledError: it was killed before it could say so.
             WorkerStartError: it cannot start, does not speak in time, or has been closed meanwhile.
         """

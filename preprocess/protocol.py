@@ -3,6 +3,7 @@
 Frames (each travels in one length-prefixed frame of the socket, see ``shm``)::
 
     worker -> parent   LAYOUT   JSON: pixel shape, dtype, dimension; sent once, before anything is compiled
+    worker -> parent   REFUSED  JSON: a text; instead, when the worker cannot do what it was set to, and leaves
     parent -> worker   RING     JSON: slot layout and number of slots, accompanied by the segment's descriptor
     parent -> worker   TASK     header (slot, generation, n), n item records, n payloads
     worker -> parent   DONE     header (slot, generation, rows, n, timings), rows records, JSON list of failures
@@ -26,7 +27,7 @@ import numpy as np
 from .. import errors
 from ..shm import SlotLayout
 
-LAYOUT, RING, TASK, DONE, HUNG = range(5)
+LAYOUT, RING, TASK, DONE, HUNG, REFUSED = range(6)
 
 _KIND = struct.Struct("<B")
 _TASK = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, n
@@ -136,12 +137,16 @@ def decode_layout(frame: bytes) -> SlotLayout:
     """What a worker's first frame says.
 
     Raises:
+        ConfigError: it is REFUSED; with the worker's own words.
         WorkerError: it is no LAYOUT, or cannot be read.
     """
     with _reading(frame):
-        if frame[0] != LAYOUT:
+        if frame[0] == LAYOUT:
+            return SlotLayout.from_json(decode_json(frame))
+        if frame[0] != REFUSED:
             raise ValueError(f"a frame of kind {frame[0]}")
-        return SlotLayout.from_json(decode_json(frame))
+        why = str(decode_json(frame))
+    raise errors.ConfigError(why)
 
 
 def decode_answer(frame: bytes) -> Done | Hung:

@@ -19,6 +19,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final, cast
 
+from ..errors import ConfigError
+
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
@@ -39,6 +41,9 @@ def prepare_jax(device: int | None = None) -> None:
 
     Args:
         device: The accelerator this process owns, counted among those it can see. None: the CPU, whatever there is.
+
+    Raises:
+        ConfigError: `CUDA_VISIBLE_DEVICES` shows fewer accelerators.
     """
     _keep_memory()
     # A million files would warn of a million broken metadata.
@@ -121,10 +126,35 @@ def keep_no_more_kernels() -> None:
     config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
 
 
+def check_device(device: int) -> None:
+    """Make sure that this process has the accelerator it is to own. Starts JAX's backend: only in a worker.
+
+    Raises:
+        ConfigError: JAX has the CPU only, and would work there without a word.
+    """
+    import jax
+
+    try:
+        platforms = {found.platform for found in jax.devices()}
+        why = "" if platforms - {"cpu"} else "JAX sees the CPU only"
+    except RuntimeError as error:  # of a platform that JAX_PLATFORMS asks for, or of a driver
+        why = str(error).splitlines()[0]
+    if why:
+        raise ConfigError(
+            f"devices: accelerator {device} is not there: {why}. It needs a driver, a JAX made for it"
+            " (pip install 'jax[cuda12]'), and a number below that of the accelerators; leave devices out for the CPU"
+        )
+
+
 def _own_device(device: int) -> None:
     # Of those visible: a scheduler may have hidden some, and then names the rest in its own way.
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible[device % len(visible)] if visible else str(device)
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = [name.strip() for name in (said or "").split(",") if name.strip()]
+    if said is not None and device >= len(visible):
+        raise ConfigError(
+            f"devices: accelerator {device} is not there: CUDA_VISIBLE_DEVICES={said!r} shows {len(visible)}"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[device] if visible else str(device)
     # The default of three quarters at the start leaves nothing for a second process on the same device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 

@@ -8,7 +8,7 @@ import threading
 import gevent
 import gevent.threadpool  # pyright: ignore[reportUnusedImport]  (else imported by its first use, on the hub)
 
-from ..errors import WorkerError, WorkerStartError
+from ..errors import ConfigError, WorkerError, WorkerStartError
 from ..shm import Ring, SlotLayout, Zygote
 from .process import KilledError, WorkerProcess
 from .settings import WorkerSettings
@@ -38,6 +38,7 @@ class Seat:
         """Start the first process and hear what its slots must look like. Blocks: never on the hub.
 
         Raises:
+            ConfigError: it says that it cannot do what it was set to.
             WorkerStartError: it cannot start, or does not speak in time; it was killed before, several times.
             WorkerError: the seat has been closed meanwhile.
         """
@@ -60,6 +61,7 @@ class Seat:
         """On the hub: start another process and give it the ring. If that is interrupted, nobody comes.
 
         Raises:
+            ConfigError: it says that it cannot do any more what it was set to.
             WorkerStartError: it cannot start now.
             OSError: nor can it, for want of something.
             WorkerError: the seat has been closed.
@@ -70,7 +72,7 @@ class Seat:
             try:
                 process.start(zygote)
                 process.give(ring)
-            except (WorkerStartError, OSError) as error:
+            except (ConfigError, WorkerStartError, OSError) as error:
                 return error  # raised in a thread, the hub would print it as well
             return None
 

@@ -18,13 +18,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, cast
 
-from ..errors import ItemError
+from ..errors import ConfigError, ItemError
 from ..shm import Ring, SlotLayout, SlotView, recv_frame, recv_frame_fds, send_frame
 from .decode import lift_pillows_limit
 from .failures import kept
 from .preprocessor import Preprocessor
 from .protocol import (
     LAYOUT,
+    REFUSED,
     Row,
     Source,
     Task,
@@ -37,7 +38,7 @@ from .protocol import (
 )
 from .reader import ReadAhead, Reader
 from .reading import read_file
-from .runtime import compilation_cache, keep_no_more_kernels, prepare_jax
+from .runtime import check_device, compilation_cache, keep_no_more_kernels, prepare_jax
 from .sandbox import confine, seal
 from .settings import WorkerSettings
 from .spec import PreprocessSpec
@@ -59,11 +60,27 @@ def main(sock: socket.socket, argument: bytes, _fds: list[int]) -> None:
     """Entry point of a worker process: serve until the parent closes the socket."""
     settings = WorkerSettings.from_json(argument)
     sys.path[:] = settings.path
+    try:
+        worker = _made(sock, settings)
+    except ConfigError as error:
+        send_frame(sock, encode_json(REFUSED, str(error)))
+        return
+    worker.serve()
+
+
+def _made(sock: socket.socket, settings: WorkerSettings) -> Worker:
+    """Set up this process, and what works in it.
+
+    Raises:
+        ConfigError: its settings ask for what cannot be had: a device, a decoder, a transform.
+    """
     prepare_jax(device=settings.device)
     lift_pillows_limit()
     if settings.sandbox:  # now, because threads and user code come next
         confine(compilation_cache())
-    Worker(sock, settings).serve()
+    if settings.device is not None:
+        check_device(settings.device)
+    return Worker(sock, settings)
 
 
 class Worker:
@@ -73,22 +90,22 @@ class Worker:
         self._sock = sock
         self._spec = PreprocessSpec.from_json(settings.spec)
         self._rows = settings.rows
-        self._room = settings.dimension
         self._sandbox = settings.sandbox
         self._preprocessor = Preprocessor(self._spec, settings.rows)
         self._embed = _make_embedder(settings.embedder, self._spec, settings.rows)
         self._reader = Reader(lambda path: read_file(path, self._spec.max_file_bytes), settings.threads)
         self._watch = Watch(sock, settings.item_timeout)
         self._ahead: deque[tuple[Task, ReadAhead]] = deque()
-
-    def serve(self) -> None:
-        """Work until the parent closes the socket."""
-        layout = SlotLayout(
+        self._layout = SlotLayout(
             self._rows,
             self._spec.pixel_shape(),
             self._spec.pixel_dtype().name,
-            self._embed.dimension if self._embed else self._room,
+            self._embed.dimension if self._embed else settings.dimension,
         )
+
+    def serve(self) -> None:
+        """Work until the parent closes the socket."""
+        layout = self._layout
         send_frame(self._sock, encode_json(LAYOUT, layout.to_json()))
         first = recv_frame_fds(self._sock)
         if first is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...preprocess import PreprocessPool, PreprocessSpec, preset
+from ...preprocess.jpeg import check_decoder
 from ..config import ServiceConfig
 from ..embedders import Embedder, parse_embedder
 from ..machine import usable_cores
@@ -56,7 +57,8 @@ def make_plan(config: ServiceConfig) -> Plan:
     What the user says wins over what the embedder likes best, and that over the defaults.
 
     Raises:
-        ConfigError: a name is not known, or pixels and embedder do not fit; the message names the knob.
+        ConfigError: a name is not known, a decoder is not installed, or pixels and embedder do not fit; the message
+            names the knob.
     """
     embedder = parse_embedder(config.embedder)
     wants = embedder.wants
@@ -80,4 +82,5 @@ def make_plan(config: ServiceConfig) -> Plan:
     if spec.dtype == "uint8" or (config.preset is None and wants.dtype == "uint8"):
         spec = spec.replace(mean=None, std=None)
     embedder.check(spec)
+    check_decoder(spec)
     return Plan(embedder, spec)
