@@ -17,6 +17,9 @@ ENTRY = "penstock.preprocess.worker:main"
 
 _START_TIMEOUT = 120.0
 
+_STATUS_TIMEOUT = 1.0
+"""Seconds the fork server may take to say how a worker ended. It is there at once, unless the server was stopped."""
+
 
 class KilledError(WorkerStartError):
     """A worker was killed before it was ready, as opposed to: it cannot start."""
@@ -157,7 +160,10 @@ class WorkerProcess:
         child.kill()
         if child.pidfd >= 0:
             wait_read(child.pidfd)
-        return child.describe_exit()
+        if child.status >= 0:
+            with suppress(TimeoutError):
+                wait_read(child.status, _STATUS_TIMEOUT)
+        return child.describe_exit(0.0)
 
     # -- from anywhere ------------------------------------------------------------------------------------------------
 

@@ -24,13 +24,14 @@ class Child:
         pid: its process id; stays readable.
         socket: our end of the stream between us; blocking. The child's death is its end-of-file.
         pidfd: becomes readable when it has died; for waiting in an event loop. -1 once closed.
+        status: becomes readable when its zygote has said how it ended, which is soon after; likewise.
     """
 
     def __init__(self, pid: int, sock: socket.socket, pidfd: int, status: int) -> None:
         self.pid = pid
         self.socket = sock
         self.pidfd = pidfd
-        self._status = status
+        self.status = status
         self._returncode: int | None = None
 
     @property
@@ -40,12 +41,12 @@ class Child:
 
     def wait(self, timeout: float = 1.0) -> int | None:
         """Its exit code (negative: the signal that killed it); None if it is not known within so many seconds."""
-        if self._returncode is None and self._status >= 0 and _readable(self._status, timeout):
-            said = os.read(self._status, STATUS.size)
+        if self._returncode is None and self.status >= 0 and readable(self.status, timeout):
+            said = os.read(self.status, STATUS.size)
             if said:
                 self._returncode = STATUS.unpack(said)[0]
             else:
-                _readable(self.pidfd, timeout)  # the zygote is dead, so this child is dying too: see it through
+                readable(self.pidfd, timeout)  # the zygote is dead, so this child is dying too: see it through
         return self._returncode
 
     def describe_exit(self, timeout: float = 1.0) -> str:
@@ -61,7 +62,7 @@ class Child:
         return f"was killed by signal {-code} ({_signal_name(-code)})"
 
     def _is_dead(self) -> bool:
-        return self.pidfd >= 0 and _readable(self.pidfd, 0.0)
+        return self.pidfd >= 0 and readable(self.pidfd, 0.0)
 
     def kill(self) -> None:
         """Kill it (SIGKILL). Nothing happens if it is dead already; never hits another process of the same number."""
@@ -74,10 +75,10 @@ class Child:
         """Close our end, which asks it to leave, and forget about it. Does not wait. Idempotent."""
         self.wait(0.0)
         self.socket.close()
-        for fd in (self.pidfd, self._status):
+        for fd in (self.pidfd, self.status):
             if fd >= 0:
                 os.close(fd)
-        self.pidfd = self._status = -1
+        self.pidfd = self.status = -1
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +96,8 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
-def _readable(fd: int, timeout: float) -> bool:
+def readable(fd: int, timeout: float) -> bool:
+    """Whether there is something to read, or the other end is gone; waits so many seconds for it, and blocks."""
     poll = select.poll()  # not select.select: it refuses descriptors over 1023, and hosts have many
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(timeout * 1000))

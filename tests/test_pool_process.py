@@ -1,0 +1,41 @@
+"""One worker process as the hub sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import gevent
+import pytest
+
+from penstock.preprocess import process
+from penstock.preprocess.process import WorkerProcess
+from penstock.preprocess.settings import WorkerSettings
+from penstock.preprocess.spec import PreprocessSpec
+from penstock.shm.child import STATUS, Child, readable
+from penstock.tests.waiting import DEADLINE
+
+
+@pytest.mark.kills
+def test_the_hub_goes_on_while_the_fork_server_has_yet_to_say_how_a_worker_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fork server that is slow, or stopped, holds up one worker's replacement, not every stage."""
+    monkeypatch.setattr(process, "_STATUS_TIMEOUT", DEADLINE)
+    said, says = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as dying:
+        worker = WorkerProcess(0, WorkerSettings(PreprocessSpec().to_json(), 1))
+        ours, theirs = socket.socketpair()
+        with theirs, Child(dying.pid, ours, os.pidfd_open(dying.pid), said) as child:
+            worker._child = child  # pyright: ignore[reportPrivateUsage]
+            ending = gevent.spawn(worker.see_off)
+            with gevent.Timeout(DEADLINE):
+                while not readable(child.pidfd, 0.0):
+                    gevent.sleep(0.001)
+            gevent.sleep(0.01)  # by now it waits for the word
+            os.write(says, STATUS.pack(-signal.SIGKILL))
+            assert ending.get(timeout=DEADLINE) == "was killed by signal 9 (SIGKILL)"
+    os.close(says)
