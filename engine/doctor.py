@@ -40,6 +40,7 @@ def examine(triton: str | None = None) -> list[Finding]:
         ("cores", checks.cores),
         ("memory", checks.memory),
         ("shared memory", checks.shared_memory),
+        ("processes", checks.processes),
         ("orphans", checks.orphaned_segments),
         ("JAX", checks.jax),
         ("Pillow", checks.pillow),

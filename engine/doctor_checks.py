@@ -99,6 +99,17 @@ def _rings(room: int, preset: str | None) -> _Rings:
     return _Rings("ok", f"takes {size(wanted)}")
 
 
+def processes() -> Finding:
+    """Whether the end of a process can be seen, which all recovery needs."""
+    try:
+        pidfd = os.pidfd_open(os.getpid())
+    except OSError as error:
+        what = f"pidfd_open does not work here ({error})"
+        return Finding("processes", "fail", what, "Linux 5.3 or later; gVisor and old seccomp profiles do not allow it")
+    os.close(pidfd)
+    return Finding("processes", "ok", "their end is seen (pidfd)")
+
+
 def orphaned_segments() -> Finding:
     """What dead owners left in shared memory."""
     from ..shm import orphans

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import select
 import socket
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Protocol, Self, cast
 
 from ..errors import ConfigError, ItemError
 from ..shm import Ring, SlotLayout, SlotView, recv_frame, recv_frame_fds, send_frame
+from ..shm.child import readable
 from .decode import lift_pillows_limit
 from .failures import kept
 from .preprocessor import Preprocessor
@@ -128,7 +128,7 @@ class Worker:
             seal(self._spec)
 
     def _has_message(self) -> bool:
-        return bool(select.select([self._sock], [], [], 0)[0])
+        return readable(self._sock.fileno(), 0.0)
 
     def _next(self) -> tuple[Task, ReadAhead] | None:
         """The next task; whatever else has arrived starts its reads now, while this one is decoded."""

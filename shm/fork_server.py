@@ -22,12 +22,12 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from .child import STATUS
+from .child import STATUS, readable
 from .frames import recv_frame_fds, send_frame, send_frame_fds
 from .janitor import sweep
 
@@ -140,7 +140,7 @@ class ForkServer:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         for pidfd in list(self._children):
             self._reap(pidfd)
-        if select.select([self._parent], [], [], 0)[0]:
+        if readable(self._parent, 0.0):
             sweep()  # its segments, if they have names: with our children the last that could use them are gone
         os._exit(0)
 
@@ -183,11 +183,7 @@ class _Birth:
         # Another child's socket held open here would hide that child's death from the parent, and the parent's from
         # it. The server's own Python objects for what is closed here stay referenced, so none of them closes a number
         # twice.
-        low = 3
-        for fd in sorted({self.sock.fileno(), *self.fds}):
-            os.closerange(low, fd)
-            low = fd + 1
-        os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+        close_others({self.sock.fileno(), *self.fds})
 
     def _run(self, entry: Entry, argument: bytes) -> int:
         try:
@@ -203,6 +199,27 @@ class _Birth:
             traceback.print_exc()
             return 1
         return 0
+
+
+def close_others(kept: Set[int]) -> None:
+    """Close every descriptor but the standard ones and these.
+
+    Those that are open, by name: where Python was built without ``close_range``, ``os.closerange`` tries every number
+    up to the limit, which containers set to 2^30, and that takes minutes.
+    """
+    try:
+        listed = os.listdir("/proc/self/fd")  # noqa: PTH208  (names, and nothing else, are wanted)
+    except OSError:  # no /proc
+        low = 3
+        for fd in sorted(kept):
+            os.closerange(low, fd)
+            low = max(low, fd + 1)
+        os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+        return
+    for fd in map(int, listed):
+        if fd > 2 and fd not in kept:
+            with suppress(OSError):  # one of them was the listing's own
+                os.close(fd)
 
 
 def main() -> NoReturn:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from ..errors import WorkerStartError
-from .child import Child
+from .child import Child, readable
 from .fork_server import GRACE, PATIENCE
 from .frames import recv_frame, recv_frame_fds, send_frame_fds
 
@@ -90,7 +89,7 @@ class Zygote:
         """Start the fork server. Returns at once, while it imports. Idempotent; the first ``fork`` does it.
 
         Raises:
-            WorkerStartError: the interpreter cannot be executed.
+            WorkerStartError: the interpreter cannot be executed, or processes cannot be watched here.
         """
         with self._lock:
             self._closed = False
@@ -206,29 +205,39 @@ def _launch(preload: Sequence[str], env: Mapping[str, str]) -> _Server:
     # Before anything is opened: in a host with its standard streams closed, what we open would get their numbers.
     stdout = None if _is_open(1) else subprocess.DEVNULL
     stderr = [2] if _is_open(2) else []
-    parent, child = socket.socketpair()
-    errors = _above_standard(os.memfd_create("penstock-zygote-stderr"))
-    control = socket.socket(fileno=_above_standard(parent.detach()))
-    me = os.pidfd_open(os.getpid())
-    try:
-        process = subprocess.Popen(
-            [sys.executable, *_flags(), "-c", _BOOTSTRAP, *_path()],
-            stdin=child.fileno(),
-            stdout=stdout,
-            stderr=errors,
-            env={**os.environ, **env},
-            start_new_session=True,
-        )
-        control.settimeout(PATIENCE)
-        send_frame_fds(control, json.dumps(list(preload)).encode(), [me, *stderr])
-    except OSError as error:
-        control.close()
-        os.close(errors)
-        raise WorkerStartError(f"cannot execute {sys.executable}: {error}") from error
-    finally:
-        os.close(me)
-        child.close()
+    with ExitStack() as ours, ExitStack() as undo:  # what is closed in any case, and what only if this fails
+        parent, child = socket.socketpair()
+        ours.callback(child.close)
+        control = undo.enter_context(socket.socket(fileno=_above_standard(parent.detach())))
+        errors = _above_standard(os.memfd_create("penstock-zygote-stderr"))
+        undo.callback(os.close, errors)
+        me = _own_pidfd()
+        ours.callback(os.close, me)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, *_flags(), "-c", _BOOTSTRAP, *_path()],
+                stdin=child.fileno(),
+                stdout=stdout,
+                stderr=errors,
+                env={**os.environ, **env},
+                start_new_session=True,
+            )
+            control.settimeout(PATIENCE)
+            send_frame_fds(control, json.dumps(list(preload)).encode(), [me, *stderr])
+        except OSError as error:
+            raise WorkerStartError(f"cannot execute {sys.executable}: {error}") from error
+        undo.pop_all()
     return _Server(process, control, errors)
+
+
+def _own_pidfd() -> int:
+    try:
+        return os.pidfd_open(os.getpid())
+    except OSError as error:
+        raise WorkerStartError(
+            f"pidfd_open does not work here ({error}), and without it nobody sees a process end: it needs Linux 5.3 or "
+            "later, and a container that allows it (gVisor and old seccomp profiles do not)"
+        ) from error
 
 
 def _path() -> list[str]:
@@ -271,8 +280,6 @@ def _ends_within(pid: int, seconds: float) -> bool:
     except ProcessLookupError:
         return True
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        return readable(pidfd, seconds)
     finally:
         os.close(pidfd)

@@ -153,10 +153,11 @@ class LiteServer:
         """What the child says about its start. It is short enough for the pipe, and says nothing more afterwards."""
         stdout = cast("IO[bytes]", process.stdout)
         deadline = time.monotonic() + self._start_timeout
+        poll = select.poll()  # not select.select: it refuses descriptors over 1023, and hosts have many
+        poll.register(stdout, select.POLLIN)
         line = b""
         while not line.endswith(b"\n"):
-            ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
                 raise SinkUnavailableError(
                     f"the Milvus Lite server for {self.directory} did not start in {self._start_timeout:g} s;"
                     " is the machine overloaded?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import json
 import os
@@ -228,3 +229,16 @@ def test_a_cache_that_is_not_ours_alone_is_a_warning(monkeypatch: pytest.MonkeyP
     for folder in tmp_path.glob("penstock/jax/*"):
         folder.chmod(0o777)
     assert doctor_checks.cache().status == "warn"
+
+
+def test_a_system_where_processes_cannot_be_watched_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker could be started there."""
+
+    def refused(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    assert doctor_checks.processes().status == "ok"
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    finding = doctor_checks.processes()
+    assert finding.status == "fail"
+    assert "gVisor" in finding.advice

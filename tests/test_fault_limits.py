@@ -1,8 +1,12 @@
-"""What is bounded stays bounded: memory while the store is stalled, and the work done after the failure budget."""
+"""What is bounded stays bounded: memory while the store stalls, work after the failure budget; and many open files."""
 
 from __future__ import annotations
 
+import resource
 import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,3 +103,25 @@ def test_a_spent_budget_ends_the_job_with_what_is_under_way(tmp_path: Path) -> N
     assert all(any("preprocess" in note for note in cause.__notes__) for cause in causes)
     letters = (tmp_path / "rows.dead-letters.jsonl").read_text().splitlines()
     assert 20 < len(letters) <= 20 + 3 * BATCH
+
+
+CROWDED = """
+    import os, resource, sys
+    import penstock
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    settings = {"workers": 1, "image_size": 32, "embedder": "gist:32"}
+    print(penstock.embed_images(sys.argv[1], to="photos.db", **settings).accounting.written)
+"""
+
+
+def test_a_host_with_many_open_files_runs_jobs(tmp_path: Path) -> None:
+    """Descriptors over 1,023, which select(2) cannot wait for: the store and a worker start, and rows are written."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 2048:
+        pytest.skip("this machine allows too few open files")
+    draw_folder(tmp_path / "pictures", 3)
+    command = [sys.executable, "-c", textwrap.dedent(CROWDED), "pictures"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["3"], done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -491,3 +492,54 @@ def test_jax_can_be_preloaded(zygote: Zygote) -> None:
         with other.fork("shm_entries:echo") as child:
             assert say(child, b"x") == b"x"
         assert psutil.Process(other.pid).num_threads() == 1
+
+
+CLOSING = """
+    import errno, os, resource, sys
+    from penstock.shm import fork_server
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    one, two = os.pipe()
+    os.dup2(one, 900)
+    tried = []
+
+    def one_by_one(low, high):
+        # what os.closerange is where there is no close_range
+        tried.append((low, high))
+        for fd in range(low, min(high, 2000)):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+
+    def hidden(path):
+        raise FileNotFoundError(errno.ENOENT, path)
+
+    os.closerange, listdir = one_by_one, os.listdir
+    if sys.argv[1] == "hidden":
+        os.listdir = hidden
+    fork_server.close_others({two, 0})
+    print(two, sorted(fd for fd in range(3, 2000) if os.path.exists(f"/proc/self/fd/{fd}")), bool(tried))
+"""
+
+
+@pytest.mark.parametrize("proc", ["there", "hidden"])
+def test_a_child_closes_what_is_open_and_does_not_try_every_number_there_may_be(proc: str) -> None:
+    """Containers allow 2^30 descriptors: trying them all takes minutes where Python has no ``close_range``."""
+    command = [sys.executable, "-c", textwrap.dedent(CLOSING), proc]
+    kept, *found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert found == [f"[{kept}]", str(proc == "hidden")]
+
+
+def test_a_system_where_processes_cannot_be_watched_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is named, and nothing stays open."""
+
+    def refused(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with pytest.raises(WorkerStartError, match="pidfd_open does not work here"):
+        Zygote().start()
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
