@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 from ..errors import DecodeError, TruncatedError, UnreadableError, UnsupportedFormatError
 from .spec import FORMATS
+from .tiff import camera_raw
 
 _PICTURES: Final = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -13,6 +15,7 @@ _PICTURES: Final = (
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"BM", "BMP"),
+    (b"II*\0\x10\0\0\0CR", "camera raw (CR2)"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
@@ -32,6 +35,14 @@ _PICTURES: Final = (
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
     (b"SIMPLE  =", "FITS"),
     (b"qoif", "QOI"),
+    (b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
+    (b"IIU\0", "camera raw (RW2)"),
+    (b"IIRO", "camera raw (ORF)"),
+    (b"IIRS", "camera raw (ORF)"),
+    (b"MMOR", "camera raw (ORF)"),
+    (b"FOVb", "camera raw (X3F)"),
+    (b"\0MRM", "camera raw (MRW)"),
+    (b"II\x1a\0\0\0HEAPCCDR", "camera raw (CRW)"),
     (b"P1\n", "PBM"),
     (b"P2\n", "PGM"),
     (b"P3\n", "PPM"),
@@ -47,6 +58,7 @@ _FTYP: Final = {
     b"hevc": "HEIC",
     b"mif1": "HEIC",
     b"msf1": "HEIC",
+    b"crx ": "camera raw (CR3)",
 }
 _OTHERS: Final = (
     (b"%PDF", "a PDF document"),
@@ -68,6 +80,7 @@ _TEXTS: Final = (
     (b"{", "JSON"),
     (b"[", "JSON"),
 )
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _SIGNATURE_ONLY: Final = 16
 """Bytes; up to here a file is only a signature, with nothing that could have been cut."""
 
@@ -121,6 +134,8 @@ def check_format(data: bytes | memoryview, allowed: tuple[str, ...]) -> str:
     name = picture_format(head)
     if name is None:
         raise UnreadableError(f"not a picture: looks like {describe(head)} ({len(data)} bytes)")
+    if name == "TIFF" and (raw := camera_raw(data)):
+        name = f"camera raw ({raw})"
     if name not in allowed:
         way_out = "add it to the preprocessing's formats" if name in FORMATS else "convert the file first"
         raise UnsupportedFormatError(f"format {name} is not on the allow-list ({', '.join(allowed)}): {way_out}")
@@ -135,7 +150,8 @@ def refusal(name: str, data: bytes | memoryview, error: Exception) -> DecodeErro
     Plugins say "truncated" in a dozen ways, and for a cut header only "cannot identify"; the end marker of the format
     is the better witness. It is asked only after a failure: many good files lack it.
     """
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    words = _ADDRESS.sub("", str(error))  # the same failure in the same words each time
+    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
     if isinstance(error, MemoryError):
         return DecodeError(f"{name}: no memory to decode it; lower max_pixels or the number of workers")
     if not complete(name, data) or "truncated" in str(error).lower():

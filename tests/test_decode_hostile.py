@@ -33,9 +33,10 @@ from penstock.errors import (
 from penstock.preprocess import decode
 from penstock.preprocess.canvas import make_canvas
 from penstock.preprocess.decode import decode_into
-from penstock.preprocess.headers import webp_size
+from penstock.preprocess.headers import refusal, webp_size
 from penstock.preprocess.reading import read_file
 from penstock.preprocess.spec import FORMATS, PreprocessSpec
+from penstock.tests.drawn import tiff
 
 SPEC = PreprocessSpec(size=64, resize=64)
 CANVAS = make_canvas(SPEC, 1)[0]
@@ -62,6 +63,8 @@ FILES = {
     "BMP": encoded(noisy(), "BMP"),
     "TIFF": encoded(noisy(), "TIFF", compression="tiff_lzw"),
 }
+
+GREY = np.zeros((8, 8), np.uint16)
 
 REFUSED = [
     (b"", UnreadableError, "empty file"),
@@ -93,6 +96,12 @@ REFUSED = [
     (b"\0\0\1\0\1\0" + b"\0" * 99, UnsupportedFormatError, "ICO"),
     (b"\0\0\0\x1cftypheic" + b"\0" * 99, UnsupportedFormatError, "HEIC"),
     (b"\0\0\0\x1cftypavif" + b"\0" * 99, UnsupportedFormatError, "AVIF"),
+    (b"\0\0\0\x18ftypcrx " + b"\0" * 99, UnsupportedFormatError, r"camera raw \(CR3\)"),
+    (b"II*\0\x10\0\0\0CR\2\0" + b"\0" * 99, UnsupportedFormatError, r"camera raw \(CR2\).*convert the file"),
+    (b"FUJIFILMCCD-RAW 0201" + b"\0" * 99, UnsupportedFormatError, r"camera raw \(RAF\)"),
+    (b"IIU\0\x18\0\0\0" + b"\0" * 99, UnsupportedFormatError, r"camera raw \(RW2\)"),
+    (tiff(GREY, _50706=0x401), UnsupportedFormatError, r"camera raw \(DNG\).*convert the file"),
+    (tiff(GREY, _254=1, _271=0, _330=0), UnsupportedFormatError, r"camera raw \(TIFF/EP\)"),
     (b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0" * 99, UnsupportedFormatError, "JPEG 2000"),
     (b"SIMPLE  =                    T" + b" " * 99, UnsupportedFormatError, "FITS"),
     (b"P6\n2 2\n255\n" + b"\0" * 12, UnsupportedFormatError, "PPM"),
@@ -202,6 +211,22 @@ BOMBS = [
         b"BM" + b"\0" * 8 + b"\x36\0\0\0\x28\0\0\0" + (2**30).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24),
     ),
 ]
+
+
+@pytest.mark.parametrize("tags", [{}, {"_254": 1}, {"_330": 0, "_271": 0}])
+def test_a_tiff_that_is_no_raw_file_is_decoded(tags: dict[str, int]) -> None:
+    """A preview that stands alone is the picture; scanners and phones write their make, too."""
+    decode_into(tiff(GREY, **tags), SPEC, CANVAS)
+
+
+def test_messages_hold_no_address() -> None:
+    """The same failure has the same words each time, so that dead letters can be counted by them."""
+    broken = (b"GIF89a" + b"\1" * 40, b"BM" + b"\1" * 40, b"II*\0" + b"\1" * 40, FILES["PNG"][:20] + b"\1" * 40)
+    for data in (*broken, *(file[: len(file) // 2] for file in FILES.values())):
+        with pytest.raises(DecodeError) as told:
+            decode_into(data, SPEC, CANVAS)
+        assert "0x" not in str(told.value)
+    assert "0x" not in str(refusal("PNG", b"", ValueError("cannot read <_io.BytesIO object at 0x7f6c827776f0>")))
 
 
 @pytest.mark.parametrize("filtered", ["error", "ignore"])
@@ -442,6 +467,7 @@ from penstock.preprocess import decode
 from penstock.preprocess.canvas import make_canvas
 from penstock.preprocess.decode import decode_into
 from penstock.preprocess.spec import FORMATS, PreprocessSpec
+from penstock.tests.drawn import tiff
 from penstock.errors import ItemError
 spec = PreprocessSpec(size=64, resize=64); canvas = make_canvas(spec, 1)[0]
 data = open(sys.argv[1], 'rb').read()
