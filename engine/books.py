@@ -100,13 +100,16 @@ def _channel(channel: Channel, now: float) -> ChannelReport:
 
 def _sink(run: Run, elapsed: float, now: float) -> StageReport:
     accepted, delivered, waiting, items, fill = run.outlet.books()
+    pace = run.outlet.pace
     return StageReport(
         name="sink",
         kind="sink",
         items_in=accepted,
         items_out=delivered,
         in_flight=waiting,
-        rate=delivered / elapsed if elapsed > 0 else 0.0,
+        rate_now=pace.rate_now(now, delivered),
+        # A run too short for two looks at it has but its whole time to tell a rate by.
+        rate=pace.rate(now, delivered) or (delivered / elapsed if elapsed > 0 else 0.0),
         busy=_share(run.outlet.full.seconds(now), max(elapsed, 1e-9)),
         channel=ChannelReport(items, run.outlet.size, occupancy=fill),
     )

@@ -93,13 +93,44 @@ class Stopwatch:
         return self._total + self._running * now - self._begun
 
 
+class Pace:
+    """How fast a count of units grows: since it began to, and now."""
+
+    __slots__ = ("_samples", "first", "first_units")
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+        self.first_units = 0
+        self._samples: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+
+    def begin(self, now: float, units: int) -> None:
+        """The first units are there."""
+        self.first, self.first_units = now, units
+
+    def sample(self, now: float, units: int) -> None:
+        """Remember where the count stands, for `rate_now`."""
+        self._samples.append((now, units))
+        if units and self.first is None:
+            self.begin(now, units)
+
+    def rate_now(self, now: float, units: int) -> float:
+        """Units a second over the last 2 s (less at the beginning)."""
+        if not self._samples:
+            return self.rate(now, units)
+        when, before = self._samples[0]
+        return (units - before) / (now - when) if now > when else 0.0
+
+    def rate(self, now: float, units: int) -> float:
+        """Units a second since the first ones, which are not counted: they paid for the warm-up."""
+        if self.first is None or now <= self.first:
+            return 0.0
+        return (units - self.first_units) / (now - self.first)
+
+
 class Meter:
     """The books and clocks of one stage. Counts are in units (see `ValueModel`)."""
 
     __slots__ = (
-        "_first",
-        "_first_units",
-        "_samples",
         "busy",
         "created",
         "details",
@@ -108,6 +139,7 @@ class Meter:
         "items_in",
         "items_out",
         "merged",
+        "pace",
         "retried",
         "times",
         "wait_in",
@@ -120,16 +152,13 @@ class Meter:
         self.times = Histogram()
         self.busy, self.wait_in, self.wait_out = Stopwatch(), Stopwatch(), Stopwatch()
         self.details: dict[str, float] = {}
-        self._first: float | None = None
-        self._first_units = 0
-        self._samples: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+        self.pace = Pace()
 
     def emitted(self, units: int) -> None:
         """Something has left the stage."""
         self.items_out += units
-        if self._first is None:
-            self._first = perf_counter()
-            self._first_units = units
+        if self.pace.first is None:
+            self.pace.begin(perf_counter(), units)
 
     def detail(self, details: Mapping[str, float]) -> None:
         """Add named sub-timings."""
@@ -138,17 +167,12 @@ class Meter:
 
     def sample(self, now: float) -> None:
         """Remember where the output stands, for `rate_now`."""
-        self._samples.append((now, self.items_out))
+        self.pace.sample(now, self.items_out)
 
     def rate_now(self, now: float) -> float:
         """Units a second over the last 2 s (less at the beginning)."""
-        if not self._samples:
-            return self.rate(now)
-        when, units = self._samples[0]
-        return (self.items_out - units) / (now - when) if now > when else 0.0
+        return self.pace.rate_now(now, self.items_out)
 
     def rate(self, now: float) -> float:
         """Units a second since the first output, which is not counted: it paid for the warm-up."""
-        if self._first is None or now <= self._first:
-            return 0.0
-        return (self.items_out - self._first_units) / (now - self._first)
+        return self.pace.rate(now, self.items_out)

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import ConfigError
 from .channel import Entry
 from .hub import Hub, Mailbox, Seat
-from .metrics import Stopwatch
+from .metrics import Pace, Stopwatch
 from .nodes import Node
 
 ENDED = object()
@@ -50,6 +50,7 @@ class Outlet:
     Attributes:
         full: time during which it was full: readers were what one waited for.
         last_take: when an item was last read.
+        pace: of what is delivered.
     """
 
     def __init__(self, size: int, hub: Hub, mailbox: Mailbox) -> None:
@@ -65,6 +66,7 @@ class Outlet:
         self._accepted = 0
         self._discarded = 0
         self.full = Stopwatch()
+        self.pace = Pace()
         self._full_since: float | None = None
         self._area = 0.0
         self._since = self._began = perf_counter()
@@ -203,6 +205,10 @@ class Outlet:
         now = perf_counter()
         self._area += len(self._items) * (now - self._since)
         self._since = now
+
+    def sample(self, now: float) -> None:
+        """Remember what is delivered by now, for the rates."""
+        self.pace.sample(now, self.books()[1])
 
     def books(self) -> tuple[int, int, int, int, float]:
         """Units accepted, delivered and in flight; items waiting; mean fill (0..1). One consistent view, any thread."""

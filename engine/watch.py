@@ -77,3 +77,4 @@ def _sample(run: Running) -> None:
     now = perf_counter()
     for node in run.graph.nodes:
         node.meter.sample(now)
+    run.outlet.sample(now)

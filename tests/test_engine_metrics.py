@@ -78,6 +78,23 @@ def test_rates_are_since_the_first_output_and_over_the_last_two_seconds() -> Non
     assert meter.rate_now(now + 11) == pytest.approx((4 * 10 + 90) / 5)
 
 
+def test_the_sink_has_a_present_rate_and_its_mean_leaves_out_the_start() -> None:
+    """It is the rate that people read first: rows a second, now and since the first of them."""
+    pipeline = PipelineBuilder().add_source(range(100)).pipe(lambda value: value).add_sink().build(num_threads=1)
+    with pipeline.auto_stop():
+        for _ in range(10):
+            pipeline.get_item()
+        outlet = pipeline._runtime.outlet  # pyright: ignore[reportPrivateUsage]
+        now = perf_counter()
+        outlet.sample(now - 2)
+        for _ in range(40):
+            pipeline.get_item()
+        sink = pipeline.snapshot().stages[-1]
+    assert sink.items_out == 50
+    assert 0 < sink.rate_now <= 20
+    assert 0 < sink.rate <= 20
+
+
 @pytest.mark.slow
 def test_an_event_costs_at_most_three_microseconds() -> None:
     """Counting, timing and sorting one operation into its bucket."""
