@@ -83,7 +83,8 @@ class _Rings:
 
 def _rings(room: int, preset: str | None) -> _Rings:
     from .jobs.ceiling import ceiling_of
-    from .jobs.fitting import fitted, roomier
+    from .jobs.fitting import fitted
+    from .jobs.largest import roomier
     from .jobs.plan import make_plan
 
     config = ServiceConfig(to="photos.db", preset=preset)

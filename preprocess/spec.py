@@ -7,11 +7,12 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Self, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Interpolation = Literal["bicubic", "bilinear"]
 Dtype = Literal["float32", "float16", "uint8"]
@@ -132,6 +133,8 @@ class PreprocessSpec:
             ConfigError: The transform cannot be imported or traced.
         """
         if self.transform is None:
+            import numpy as np
+
             return np.dtype(self.dtype)
         from .transforms import output_of
 

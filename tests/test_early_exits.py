@@ -160,7 +160,9 @@ def test_a_stream_that_is_left_early_gives_all_slots_back(
     """Twice, and then a whole one."""
     for _ in range(2):
         leave(preprocessor, photos)
-        assert not in_use(preprocessor._pool)  # pyright: ignore[reportPrivateUsage]
+        pool = preprocessor._pool  # pyright: ignore[reportPrivateUsage]
+        assert pool is not None
+        assert not in_use(pool)
     assert [id_ for batch in preprocessor.preprocess_stream(photos[:20]) for id_ in batch["ids"]] == list(range(20))
 
 
@@ -225,7 +227,9 @@ def test_a_preprocessor_that_is_closed_ends_its_stream_and_can_be_used_again(pho
         all_made()
         old.close()
         batch.release()
-        assert in_use(made._pool) == {"ready": 2}  # pyright: ignore[reportPrivateUsage]
+        pool = made._pool  # pyright: ignore[reportPrivateUsage]
+        assert pool is not None
+        assert in_use(pool) == {"ready": 2}
         assert ids + [id_ for batch in new for id_ in batch["ids"]] == list(range(8))
 
 

@@ -23,9 +23,10 @@ from PIL import Image
 from penstock.engine import Report
 from penstock.engine.config import ServiceConfig
 from penstock.engine.jobs.ceiling import Ceiling, Part, ceiling_of, layout_of
-from penstock.engine.jobs.fitting import fitted, tell_workers
+from penstock.engine.jobs.fitting import fitted
 from penstock.engine.jobs.images import embed_images
 from penstock.engine.jobs.keeping import Keeper
+from penstock.engine.jobs.largest import tell_workers
 from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.jobs.store import make_store
@@ -252,7 +253,7 @@ def test_many_more_workers_than_cores_are_remarked_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In one line; a few more may be worth having where storage is slow."""
-    monkeypatch.setattr("penstock.engine.jobs.fitting.usable_cores", lambda: 2)
+    monkeypatch.setattr("penstock.engine.jobs.largest.usable_cores", lambda: 2)
     with caplog.at_level(logging.WARNING):
         tell_workers(4)
         assert not caplog.messages

@@ -111,6 +111,15 @@ def test_importing_penstock_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
 
 
+def test_workers_are_asked_for_before_anything_large_is_imported() -> None:
+    """Their ancestor imports JAX for half a second: what this process needs is imported beside it, not before."""
+    code = (
+        "import sys, penstock; penstock.StreamingMultiprocessPreprocessor(num_workers=1); "
+        "heavy = {'numpy', 'gevent', 'pydantic', 'PIL', 'jax', 'asyncio'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     """The explicit list of packages forgets nothing, and ships nothing else."""

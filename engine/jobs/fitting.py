@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from ...errors import ConfigError, SharedMemoryFullError
 from ...shm import no_room
 from ..config import ServiceConfig
-from ..machine import SHARED_MEMORY, usable_cores
-from ..wording import plural, size
+from ..machine import usable_cores
+from ..wording import size
 from .ceiling import Ceiling, ceiling_of
+from .largest import USEFUL, cramped, halves, largest
 from .plan import Plan
 
-_logger = logging.getLogger(__name__)
-
-_USEFUL: Final = {"workers": 1, "batch_size": 8, "insert_batch_size": 32, "slots": 2}
-"""The order in which settings are dear, the dearest first, and what each is worth having still. Below, a worker waits
-for every slot and a message costs as much as its pictures."""
-
 _LEAST_INSERTED: Final = 16
-
-_MANY_WORKERS: Final = 2
-"""Workers for each core that are worth having where storage is slow."""
-
-_MIB: Final = 2**20
-_SPARE: Final = 64 * _MIB
-"""Shared memory to leave for others, in what is advised."""
-
-Options = Mapping[str, list[int]]
-"""What each setting may become, the best first; settings in the order in which they are dear."""
 
 
 def fitted(
@@ -77,62 +61,6 @@ def fitted(
     return config.model_copy(update=chosen), replace(ceiling(chosen), lowered=lowered, cramped=crowded)
 
 
-def largest(options: Options, fits: Callable[[Mapping[str, int]], bool]) -> dict[str, int] | None:
-    """The best values that fit together: first those that are worth having at all, then the dearest as good as can be.
-
-    Args:
-        options: settings of `fitted`, with what each may become.
-        fits: whether these values can be had; with smaller ones it must say yes, too.
-
-    Returns:
-        A value for each setting; None: not even the smallest ones fit.
-    """
-    for some in (_above(options), _below(options)):
-        chosen = {name: values[-1] for name, values in some.items()}
-        if fits(chosen):
-            for name, values in some.items():
-                chosen[name] = next(value for value in values if fits({**chosen, name: value}))
-            return chosen
-    return None
-
-
-def cramped(wanted: int, room: int, lowered: tuple[str, ...]) -> str:
-    """That ``/dev/shm`` has less than was wanted, and what came of it; empty where it has enough."""
-    if wanted <= room:
-        return ""
-    has = f"{SHARED_MEMORY} has {size(room)}, not {size(wanted)}"
-    return f"shared memory: {has}: {', '.join(lowered)} ({roomier(wanted)} gives more)"
-
-
-def roomier(wanted: int) -> str:
-    """The option of docker that makes ``/dev/shm`` large enough."""
-    return f"docker run --shm-size={-(-(wanted + _SPARE) // _MIB)}m"
-
-
-def tell_workers(workers: int) -> None:
-    """Say so where there are many more workers than cores to run them."""
-    cores = usable_cores()
-    if workers > _MANY_WORKERS * cores:
-        _logger.warning(
-            "workers: %d on %s: they take one another's time, and each takes memory and a while to start",
-            *(workers, plural(cores, "usable core")),
-        )
-
-
-def tell_cramped(sentence: str) -> None:
-    """Say what was made smaller for want of shared memory, if anything was."""
-    if sentence:
-        _logger.warning("%s", sentence)
-
-
-def halves(value: int, least: int) -> list[int]:
-    """The value, its half, a quarter..., down to ``least``."""
-    found = [value]
-    while found[-1] // 2 >= least:
-        found.append(found[-1] // 2)
-    return found
-
-
 def _options(plan: Plan, config: ServiceConfig) -> dict[str, list[int]]:
     workers = config.workers or usable_cores()
     free = {
@@ -148,20 +76,8 @@ def _is_set(config: ServiceConfig, name: str) -> bool:
     return name in config.model_fields_set and getattr(config, name) is not None
 
 
-def _above(options: Options) -> dict[str, list[int]]:
-    return {
-        name: [value for value in values if value >= _USEFUL[name]] or values[:1] for name, values in options.items()
-    }
-
-
-def _below(options: Options) -> dict[str, list[int]]:
-    return {
-        name: [value for value in values if value <= _USEFUL[name]] or values[-1:] for name, values in options.items()
-    }
-
-
 def _refusal(least: Ceiling, config: ServiceConfig) -> ConfigError | SharedMemoryFullError:
-    kept = [f"{name}={getattr(config, name)}" for name in _USEFUL if _is_set(config, name)]
+    kept = [f"{name}={getattr(config, name)}" for name in USEFUL if _is_set(config, name)]
     stands = f" (with {', '.join(kept)}, as set)" if kept else ""
     if least.limit is None or least.total <= least.limit:
         return SharedMemoryFullError(no_room(least.rings) + stands)

@@ -23,10 +23,10 @@ from .books import JobBooks
 from .ceiling import Ceiling
 from .files import files_of
 from .filtered import FilteredList, Passing, nothing_written
-from .fitting import tell_cramped
 from .indexing import wait_for_index
 from .inputs import pictures_of
 from .keeping import warn_if_scarce
+from .largest import tell_cramped
 from .metadata import Metadata
 from .pipeline import ImageEmbeddingPipeline
 from .places import dead_letters_path, report_paths

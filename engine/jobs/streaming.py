@@ -5,27 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from ...errors import ConfigError, ItemError
-from ...preprocess import PreprocessPool, PreprocessSpec, SlotBatch, Source, preset
-from ...shm import SlotLayout
+from ...preprocess.ancestor import warm_start
+from ...preprocess.presets import preset
 from ..machine import shared_memory_room, usable_cores
 from ..values import PlainValues
-from .fitting import cramped, halves, largest, tell_cramped, tell_workers
-from .inputs import in_step, reference_to, source_of
+from .largest import cramped, halves, largest, tell_cramped, tell_workers
 
+# All else is imported once the workers' ancestor is starting: both go on at once then.
 if TYPE_CHECKING:
+    import numpy as np
+
+    from ...preprocess import PreprocessPool, PreprocessSpec, SlotBatch, Source
     from .. import Outcome, Pipeline, Report
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 _BATCH_SIZE, _QUEUE_MAXSIZE = 32, 10
 """Where nothing is said, and ``/dev/shm`` has room."""
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +141,39 @@ class StreamingMultiprocessPreprocessor:
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} must be at least 1")
         self.spec = spec or _spec(image_size, preset, dtype, layout, transform)
-        workers, self.batch_size, slots = _fitted(self.spec, num_workers, batch_size, queue_maxsize)
-        tell_workers(workers)
-        self._pool = PreprocessPool(
-            self.spec,
-            workers=workers,
-            batch_size=self.batch_size,
-            slots=slots,
-            threads=threads,
-            devices=devices,
-            item_timeout=item_timeout,
-        )
+        if self.spec.decoder != "pillow":
+            from ...preprocess.jpeg import check_decoder
+
+            check_decoder(self.spec)  # now rather than at the start
+        self._sizes_asked = (num_workers, batch_size, queue_maxsize)
+        self._settings: dict[str, Any] = {"threads": threads, "devices": devices, "item_timeout": item_timeout}
+        self._pool: PreprocessPool | None = None
         self._pipeline: Pipeline | None = None  # of the last stream
         self._stream: Pipeline | None = None  # of the one that lives
         self._lock = threading.RLock()  # of starting: a pool, or a stream
+
+    @property
+    def batch_size(self) -> int:
+        """The most pictures in a batch."""
+        return self._sizes[1]
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int, int]:
+        return _fitted(self.spec, *self._sizes_asked)
+
+    def _prepared(self) -> PreprocessPool:
+        """The pool. The workers' ancestor imports JAX meanwhile."""
+        with self._lock, warm_start():
+            from ...preprocess import PreprocessPool
+
+            if self._pool is None:
+                workers, batch_size, slots = self._sizes
+                tell_workers(workers)
+                self._pool = PreprocessPool(
+                    self.spec, workers=workers, batch_size=batch_size, slots=slots, **self._settings
+                )
+            self._pool.prepare()
+        return self._pool
 
     def start(self) -> None:
         """Start the workers, if they are not running yet. Returns before their kernels are compiled.
@@ -162,7 +183,7 @@ class StreamingMultiprocessPreprocessor:
             SharedMemoryFullError: /dev/shm has no room for the rings.
         """
         with self._lock:
-            self._pool.start()
+            self._prepared().start()
 
     def close(self) -> None:
         """End a running stream and the workers; give the shared memory back. Idempotent."""
@@ -171,7 +192,8 @@ class StreamingMultiprocessPreprocessor:
             if stream:
                 stream.stop(discard=True)
         finally:
-            self._pool.close()
+            if self._pool:
+                self._pool.close()
 
     def __enter__(self) -> Self:
         self.start()
@@ -184,8 +206,8 @@ class StreamingMultiprocessPreprocessor:
 
     @property
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers; 0 for one that is not there now."""
-        return self._pool.pids
+        """Process ids of the workers; 0 for one that is not there now. None before the first start."""
+        return self._pool.pids if self._pool else []
 
     def report(self) -> Report:
         """The current stream's figures, or those of the last one.
@@ -220,33 +242,34 @@ class StreamingMultiprocessPreprocessor:
                 stream has not ended.
             PipelineFailure: the workers cannot go on.
         """
-        size = batch_size or self.batch_size
-        if not 1 <= size <= self.batch_size:
+        if batch_size and not 1 <= batch_size <= self.batch_size:
             raise ConfigError(
-                f"batch_size={size} must be 1..{self.batch_size}, the one this preprocessor was made with"
+                f"batch_size={batch_size} must be 1..{self.batch_size}, the one this preprocessor was made with"
             )
-        # Here and not above: while this is imported, the workers' ancestor imports JAX beside it.
-        self._pool.prepare()
+        pool = self._prepared()
+        import numpy as np
+
         from .. import Outcome, PipelineBuilder, green
+        from .inputs import in_step
 
         rows = in_step(inputs, ids, metadata, "preprocess_stream")
 
         @green
         def preprocess(batch: list[_Input]) -> Outcome:
-            slot = self._pool.process([item.source for item in batch])
+            slot = pool.process([item.source for item in batch])
             return Outcome(PreprocessedBatch(slot, batch, empty), seconds=slot.timings.total)
 
         pipeline = (
             PipelineBuilder(values=_Batches())
-            .add_source(_batches(rows, size, numbered=ids is None))
-            .pipe(preprocess, concurrency=self._pool.capacity, output_order="input")
-            .add_resource(self._pool)
-            .add_sink(self._pool.capacity)
+            .add_source(_batches(rows, batch_size or self.batch_size, numbered=ids is None))
+            .pipe(preprocess, concurrency=pool.capacity, output_order="input")
+            .add_resource(pool)
+            .add_sink(pool.capacity)
             .build(num_threads=1)
         )
         self._begin(pipeline)
         try:
-            empty = np.empty((0, *self._pool.layout.pixel_shape), self._pool.layout.pixel_dtype)
+            empty = np.empty((0, *pool.layout.pixel_shape), pool.layout.pixel_dtype)
             with pipeline.auto_stop(discard=True):
                 for batch in pipeline:
                     try:
@@ -282,12 +305,14 @@ class StreamingMultiprocessPreprocessor:
             ConfigError: as ``preprocess_stream``.
             PipelineFailure: the workers cannot go on.
         """
+        import numpy as np
+
         whole: dict[str, list[Any]] = {"preprocessed": [], "ids": [], "metadata": [], "errors": []}
         for batch in self.preprocess_stream(inputs, ids, metadata, batch_size):
             whole["preprocessed"].append(np.array(batch["preprocessed"]))
             for name in ("ids", "metadata", "errors"):
                 whole[name].extend(batch[name])
-        layout = self._pool.layout
+        layout = self._prepared().layout
         parts = whole["preprocessed"] or [np.empty((0, *layout.pixel_shape), layout.pixel_dtype)]
         return {**whole, "preprocessed": np.concatenate(parts)}
 
@@ -296,6 +321,8 @@ def _fitted(
     spec: PreprocessSpec, workers: int | None, batch_size: int | None, queued: int | None
 ) -> tuple[int, int, int]:
     """Workers, batch size and slots that ``/dev/shm`` has room for; what is given stays as it is."""
+    from ...shm import SlotLayout
+
     shape = spec.replace(transform=None)  # what a transform makes is known in a worker: float32 is a good guess
 
     def rings(settings: Mapping[str, int]) -> int:
@@ -326,8 +353,12 @@ def _spec(
     transform: str | Callable[..., Any] | None,
 ) -> PreprocessSpec:
     changes: dict[str, Any] = {"dtype": dtype, "layout": layout, "size": _side(image_size)}
+    if transform is not None and not isinstance(transform, str):
+        from .inputs import reference_to
+
+        transform = reference_to(transform)
     if transform is not None:
-        changes["transform"] = transform if isinstance(transform, str) else reference_to(transform)
+        changes["transform"] = transform
     return preset(name or "imagenet", **{key: value for key, value in changes.items() if value is not None})
 
 
@@ -341,6 +372,8 @@ def _side(size: int | tuple[int, int] | None) -> int | None:
 
 def _batches(rows: Iterable[tuple[int, Any, Any, Any]], size: int, numbered: bool) -> Iterator[list[_Input]]:
     """Lists of up to ``size`` inputs."""
+    from .inputs import source_of
+
     made = (_Input(source_of(value), position if numbered else id_, extra) for position, value, id_, extra in rows)
     while batch := list(islice(made, size)):
         yield batch

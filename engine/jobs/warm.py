@@ -12,7 +12,8 @@ from ...shm import SlotState
 from ..config import ServiceConfig
 from ..machine import shared_memory_room, usable_cores
 from .ceiling import Ceiling
-from .fitting import fitted, tell_cramped, tell_workers
+from .fitting import fitted
+from .largest import tell_cramped, tell_workers
 from .plan import Plan
 
 
