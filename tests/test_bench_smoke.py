@@ -27,6 +27,7 @@ VARIANTS = {
     "recovery": {"each", "p99", "before", "after", "start"},
     "soak": {"after a tenth", "at the end", "threads, first tenth", "threads, last tenth", "whole", "ceiling"},
     "journal": {"as appended", "compacted", "journal", "snapshot"},
+    "paths": {"folder", "list", "list of other names", "@list", "generator"},
     "triton": {"HTTP bodies", "shared memory", "in turn", "penstock", "penstock, hub watched"},
     "milvus": {"insert stage"},
 }

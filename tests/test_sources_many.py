@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterable
+from contextlib import chdir
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from penstock import ConfigError, ServiceConfig, embed_images
+from penstock import ConfigError, Report, ServiceConfig, embed_images
 from penstock.engine.jobs.books import JobBooks
 from penstock.engine.jobs.identity import begun_with
 from penstock.engine.jobs.images import batches_of
@@ -21,6 +25,7 @@ from penstock.engine.jobs.inputs import pictures_of
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.journal import read_status
 from penstock.engine.sources import Broken, FileSource, Item
+from penstock.engine.sources.paths import absolute
 from penstock.errors import SourceError
 
 
@@ -128,10 +133,25 @@ def test_a_picture_that_is_missing_among_others_is_a_dead_letter(tmp_path: Path)
             FileSource(specs)
 
 
+@pytest.mark.parametrize("here", ["/", None])
+@given(name=st.text("/.a\n", max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_a_name_in_the_usual_spelling_is_made_absolute_as_pathlib_does(here: str | None, name: str) -> None:
+    """The short way and the long way give the same key."""
+    with chdir(here or tempfile.gettempdir()):
+        usual = os.path.realpath(name) if ".." in Path(name).parts else str(Path(name).absolute())
+        assert absolute(name) == usual
+
+
 def test_a_tuple_and_path_objects_are_as_good_as_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All name files, so books can be kept of them."""
     seen: list[FileSource] = []
-    monkeypatch.setattr("penstock.engine.jobs.images.run_job", lambda _, things, **__: seen.append(things))
+
+    def run_job(config: ServiceConfig, things: FileSource, **how: Any) -> Report:
+        seen.append(things)
+        return Report()
+
+    monkeypatch.setattr("penstock.engine.jobs.images.run_job", run_job)
     paths = make_files(tmp_path, 2)
     for source in (paths, tuple(paths), list(map(Path, paths)), [*paths, *paths]):
         embed_images(source, to="rows.db")

@@ -77,6 +77,10 @@ def absolute(path: str) -> str:
     """
     if is_plain(path):
         return path
+    below = "/" + path.removeprefix("./")
+    if path and not path.startswith("/") and is_plain(below):
+        here = os.getcwd()
+        return below if here == "/" else here + below
     return os.path.realpath(path) if ".." in Path(path).parts else str(Path(path).absolute())
 
 
