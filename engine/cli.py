@@ -32,6 +32,7 @@ _EXAMPLES = """\b
 Examples:
   penstock embed ~/Pictures --to photos.db
   penstock search photos.db holiday.jpg --html matches.html
+  penstock embed ~/Pictures --to photos.db --job photos-job && penstock status photos-job
   penstock doctor
 
 'penstock COMMAND --help' tells more about each."""
@@ -94,7 +95,18 @@ _config_option = click.option(
 )
 
 
-@click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Lists its commands in the order in which people meet them, which is that of their being added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Commands, epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="penstock")
 @click.option("--debug", is_flag=True, help="Show tracebacks; anywhere on the line, or PENSTOCK_DEBUG=1.")
 def cli(debug: bool) -> None:
@@ -179,7 +191,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     return OK
 
 
-@cli.command(epilog=_DOCTOR_EXAMPLES, short_help="Check this machine, and what to change.")
+@click.command(epilog=_DOCTOR_EXAMPLES, short_help="Check this machine, and what to change.")
 @click.option("--triton", metavar="URL", help="Also ask this Triton server, e.g. http://localhost:8000.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
 def doctor(triton: str | None, as_json: bool) -> int:
@@ -191,9 +203,7 @@ def doctor(triton: str | None, as_json: bool) -> int:
     return OK if is_ready(findings) else 1
 
 
-cli.add_command(serve_demo)
-cli.add_command(import_)
-for _command in (status, resume, retry):
+for _command in (status, resume, retry, import_, serve_demo, doctor):
     cli.add_command(_command)
 
 

@@ -32,7 +32,9 @@ Exit status: 0 every row is there and indexed, 1 the import failed, 2 wrong usag
 _FIELDS = ("collection", "mode", "partition", "metric", "index", "index_params", "token")
 
 
-@click.command("import", cls=GroupedCommand, epilog=_EXAMPLES, short_help="Load a bulk folder into a Milvus server.")
+@click.command(
+    "import", cls=GroupedCommand, epilog=_EXAMPLES, short_help="Load what embed --to bulk:DIR wrote into Milvus."
+)
 @click.argument("folder", metavar="DIR")
 @click.option("--to", required=True, metavar="URI", help="The Milvus server, as http://host:19530.")
 @click.option("--server-path", metavar="PATH", help="DIR as the server knows it. [default: its absolute path here]")

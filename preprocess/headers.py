@@ -153,7 +153,7 @@ def refusal(name: str, data: bytes | memoryview, error: Exception) -> DecodeErro
     words = _ADDRESS.sub("", str(error))  # the same failure in the same words each time
     said = f"{type(error).__name__}: {words}" if words else type(error).__name__
     if isinstance(error, MemoryError):
-        return DecodeError(f"{name}: no memory to decode it; lower max_pixels or the number of workers")
+        return DecodeError(f"{name}: no memory to decode it; lower max_pixels (--max-pixels) or the number of workers")
     if not complete(name, data) or "truncated" in str(error).lower():
         return TruncatedError(f"{name} of {len(data)} bytes ends too early ({said})")
     return DecodeError(f"{name} cannot be decoded ({said})")

@@ -76,6 +76,14 @@ def test_the_help_of_resume_tells_no_defaults(capsys: pytest.CaptureFixture[str]
     assert text.count("penstock resume ") >= 3
 
 
+def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first thing anybody does comes first."""
+    main(["--help"])
+    listed = capsys.readouterr().out.partition("Commands:")[2].partition("Examples:")[0].splitlines()
+    names = [line.split()[0] for line in listed if line.strip()]
+    assert names == ["embed", "search", "status", "resume", "retry", "import", "serve-demo", "doctor"]
+
+
 @pytest.mark.parametrize("place", [0, 1, 3])
 def test_tracebacks_can_be_asked_for_anywhere(place: int, capsys: pytest.CaptureFixture[str]) -> None:
     """Also at the end of a line that has just failed."""

@@ -84,5 +84,5 @@ def _refusal(least: Ceiling, config: ServiceConfig) -> ConfigError | SharedMemor
     return ConfigError(
         f"memory: {size(least.limit)} is too little, this job takes up to {size(least.total)} at the least{stands}:\n"
         f"{least.table()}\n"
-        "allow more, or lower max_pixels, max_file_bytes or image_size"
+        "allow more, or lower max_pixels (--max-pixels), max_file_bytes or image_size"
     )

@@ -24,7 +24,7 @@ def warn_if_scarce(ceiling: Ceiling) -> None:
     if ceiling.total > available:
         _logger.warning(
             "memory: the job may take %s, but only %s can be had now; allow it less (memory, as in --memory 75%%), or "
-            "lower max_pixels or max_file_bytes",
+            "lower max_pixels (--max-pixels) or max_file_bytes (--max-file-bytes)",
             size(ceiling.total),
             size(available),
         )
