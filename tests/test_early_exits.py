@@ -11,7 +11,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from typing import Any
 import pytest
 
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, StreamingMultiprocessPreprocessor
+from penstock.engine import Pipeline, PipelineBuilder, green
 from penstock.engine.jobs.images import batches_of
 from penstock.engine.jobs.inputs import pictures_of
 from penstock.engine.jobs.run import Interrupt
 from penstock.engine.jobs.streaming import PreprocessedBatch
+from penstock.engine.values import PlainValues
+from penstock.preprocess import PreprocessPool, SlotBatch, preset
 from penstock.tests.slots import in_use
 from penstock.tests.waiting import DEADLINE, wait_until
 
@@ -236,16 +239,16 @@ def test_a_preprocessor_that_is_closed_ends_its_stream_and_can_be_used_again(pho
 # -- the job ----------------------------------------------------------------------------------------------------------
 
 
-def job_with_a_failing_source(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
+def by_its_failing_source(pipeline: ImageEmbeddingPipeline, way: str, photos: list[Path]) -> None:
     def source() -> Iterator[Path]:
         yield from photos[:12]
         raise OSError("the camera is gone")
 
     with pytest.raises(PipelineFailure):
-        pipeline.insert_images_streaming(source())
+        getattr(pipeline, way)(source())
 
 
-def job_with_a_ctrl_c(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
+def by_its_ctrl_c(pipeline: ImageEmbeddingPipeline, way: str, photos: list[Path]) -> None:
     go = threading.Event()
 
     def source() -> Iterator[Path]:
@@ -255,12 +258,29 @@ def job_with_a_ctrl_c(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> N
 
     try:
         with pytest.raises(KeyboardInterrupt):
-            pipeline.insert_images_streaming(source())
+            getattr(pipeline, way)(source())
     finally:
         go.set()
 
 
-def job_that_is_interrupted(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
+@pytest.mark.parametrize("way", ["insert_images", "insert_images_async", "insert_images_streaming"])
+@pytest.mark.parametrize("leave", [by_its_failing_source, by_its_ctrl_c], ids=lambda leave: leave.__name__)
+def test_a_call_that_ends_early_gives_all_slots_back(
+    leave: Callable[[ImageEmbeddingPipeline, str, list[Path]], None],
+    way: str,
+    pipeline: ImageEmbeddingPipeline,
+    photos: list[Path],
+) -> None:
+    """Twice, and then a whole one through the same pipeline."""
+    for _ in range(2):
+        leave(pipeline, way, photos)
+    ids = getattr(pipeline, way)(photos[:12])
+    assert len(ids) == 12
+    assert None not in ids
+
+
+def test_a_job_that_is_interrupted_gives_all_slots_back(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
+    """What is in flight is finished; then a whole one through the same pipeline."""
     interrupt = Interrupt()
 
     def source() -> Iterator[Any]:
@@ -271,19 +291,6 @@ def job_that_is_interrupted(pipeline: ImageEmbeddingPipeline, photos: list[Path]
 
     report = pipeline.stream(batches_of(pictures_of(source(), None, None, "stream"), 4), interrupt=interrupt)
     assert report.accounting.written == report.accounting.read
-
-
-@pytest.mark.parametrize(
-    "leave",
-    [job_with_a_failing_source, job_with_a_ctrl_c, job_that_is_interrupted],
-    ids=lambda leave: leave.__name__,
-)
-def test_a_job_that_ends_early_gives_all_slots_back(
-    leave: Callable[[ImageEmbeddingPipeline, list[Path]], None], pipeline: ImageEmbeddingPipeline, photos: list[Path]
-) -> None:
-    """Twice, and then a whole one through the same pipeline."""
-    for _ in range(2):
-        leave(pipeline, photos)
     assert len(pipeline.insert_images_streaming(photos[:12])) == 12
 
 
@@ -303,3 +310,36 @@ def test_a_second_job_is_refused_while_the_first_runs(pipeline: ImageEmbeddingPi
     assert len(pipeline.insert_images_streaming(source())) == 2
     assert ["serve another call" in str(error) for error in refused] == [True, True]
     assert len(pipeline.insert_images_streaming(photos[:4])) == 4
+
+
+# -- the pool itself --------------------------------------------------------------------------------------------------
+
+
+class Slots(PlainValues):
+    """Values that are batches in slots."""
+
+    def discard(self, value: Any) -> None:
+        if isinstance(value, SlotBatch):
+            value.release()
+
+
+def test_a_graph_of_ones_own_on_a_pool_gives_all_slots_back(photos: list[Path]) -> None:
+    """Stopped in the middle, with batches on the way and in the sink; twice, and then one to its end."""
+    with PreprocessPool(preset("clip", size=32), workers=2, batch_size=2, slots=2) as pool:
+
+        @green
+        def preprocess(photo: Path) -> SlotBatch:
+            return pool.process([str(photo)])
+
+        def graph(source: Iterable[Path]) -> Pipeline:
+            builder = PipelineBuilder(values=Slots()).add_source(source).add_resource(pool)
+            return builder.pipe(preprocess, concurrency=pool.capacity).add_sink(2).build(num_threads=1)
+
+        for _ in range(2):
+            with graph(itertools.cycle(photos)).auto_stop(discard=True) as pipeline:
+                pipeline.get_item().release()
+                wait_until(lambda pipeline=pipeline: pipeline.report().stages[-1].in_flight == 2)  # type: ignore[misc]
+            assert not in_use(pool)
+        for batch in graph(photos[:12]):
+            assert len(batch) == 1
+            batch.release()
