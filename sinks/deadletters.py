@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from ..errors import ConfigError
 from .base import redact
-from .durable import sync_path
+from .durable import put, sync_path
 
 _NAMES = frozenset({"key", "stage", "error", "message", "attempts", "time"})
 
@@ -160,13 +160,43 @@ def read_dead_letters(path: str | os.PathLike[str]) -> Iterator[DeadLetter]:
     Lines that are torn (their writer was killed) are passed over: their items were not acknowledged as dead, so a
     resumed job does them again.
     """
-    if not Path(path).exists():
+    return (letter for letter in _letters(Path(path)) if letter is not None)
+
+
+def keep_dead_letters(path: str | os.PathLike[str], stands: Callable[[str], bool]) -> None:
+    """Take out letters that do not stand any more, and all but the newest of each key; without any left, the file.
+
+    The file is there as it was, or as it is to be, whenever the process dies. Nobody may write to it meanwhile.
+
+    Args:
+        path: the file; nothing happens if there is none.
+        stands: asked with the key of each letter.
+
+    Raises:
+        OSError: the disk refuses; the file is as it was.
+    """
+    path, newest, lines = Path(path), dict[str, int](), 0
+    for lines, letter in enumerate(_letters(path), 1):
+        if letter is not None and stands(letter.key):
+            newest[letter.key] = lines
+    if len(newest) == lines:
         return
-    with open(path, "rb") as file:
-        for line in file:
-            letter = _parse(line)
-            if letter is not None:
-                yield letter
+    if not newest:
+        path.unlink(missing_ok=True)
+        return
+    kept, unfinished = frozenset(newest.values()), path.with_name(f"{path.name}.tmp")
+    unfinished.unlink(missing_ok=True)
+    with open(path, "rb") as old, open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
+        new.writelines(line for number, line in enumerate(old, 1) if number in kept)
+    put(unfinished, path)
+
+
+def _letters(path: Path) -> Iterator[DeadLetter | None]:
+    """What each line says; None for one that is torn."""
+    if path.exists():
+        with open(path, "rb") as file:
+            for line in file:
+                yield _parse(line)
 
 
 def _parse(line: bytes) -> DeadLetter | None:

@@ -89,7 +89,8 @@ def place(kind: str, pool: WorkerPool, stack: ExitStack) -> dict[str, Any]:
 
 
 def build(builder: PipelineBuilder, **settings: Any) -> Pipeline:
-    return builder.add_sink().build(**{"num_threads": 2, **settings})
+    knobs: dict[str, Any] = {"num_threads": 2, **settings}
+    return builder.add_sink().build(**knobs)
 
 
 # -- one item's failure -----------------------------------------------------------------------------------------------

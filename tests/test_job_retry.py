@@ -137,5 +137,5 @@ def test_a_file_that_was_missing_is_done_once_it_is_there(tmp_path: Path, capsys
     counts = read_status(tmp_path / "job").counts
     assert (counts.written, counts.dead, counts.remaining) == (2, 2, 0)
     letters = latest_letters(tmp_path / "job" / "dead-letters.jsonl")
-    assert [letters[str(name)].attempts for name in names[1:]] == [1, 2, 2]
+    assert {key: letter.attempts for key, letter in letters.items()} == {str(name): 2 for name in names[2:]}
     assert set(digest_of(tmp_path, [row_key(str(name)) for name in names])) == {row_key(str(n)) for n in names[:2]}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, DecodeError, ReadError, TruncatedError
 from penstock.sinks import DeadLetters, read_dead_letters
+from penstock.sinks.deadletters import keep_dead_letters
 from penstock.tests.waiting import DEADLINE
 
 HOSTILE = [
@@ -215,3 +216,61 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"cannot be written \(No space left on device\).*letters\.jsonl"):
         letters.write("a", "embed", ValueError("no"))
     assert letters.count == 0
+
+
+# -- letters that do not stand any more -------------------------------------------------------------------------------
+
+
+def write(path: Path, *keys: str) -> None:
+    with DeadLetters(path) as letters:
+        for attempts, key in enumerate(keys, 1):
+            letters.write(key, "decode", ReadError("no"), attempts=attempts)
+
+
+def listed(path: Path) -> list[tuple[str, int]]:
+    return [(letter.key, letter.attempts) for letter in read_dead_letters(path)]
+
+
+def test_letters_that_do_not_stand_leave_the_file(path: Path) -> None:
+    """With all but the newest of each key, and with lines that are torn; the others are as they were."""
+    write(path, "a", "b", "c", "b")
+    with path.open("a") as file:
+        file.write('{"key": "torn')
+    before = path.read_text().splitlines(keepends=True)
+    keep_dead_letters(path, lambda key: key != "c")
+    assert path.read_text() == before[0] + before[3]
+    assert listed(path) == [("a", 1), ("b", 4)]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_without_letters_there_is_no_file(path: Path) -> None:
+    """As after a run that met nothing bad."""
+    keep_dead_letters(path, lambda _: False)
+    write(path, "a")
+    keep_dead_letters(path, lambda _: False)
+    assert not path.exists()
+
+
+def test_letters_that_all_stand_are_left_alone(path: Path) -> None:
+    """Nothing is written."""
+    write(path, "a", "b")
+    before = path.stat()
+    keep_dead_letters(path, lambda _: True)
+    assert path.stat() == before
+
+
+def test_a_disk_that_refuses_leaves_the_letters_as_they_were(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does whoever dies before the new file has its name; what is left of it is written over."""
+    write(path, "a", "b")
+
+    def refuse(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        keep_dead_letters(path, lambda key: key == "b")
+    assert listed(path) == [("a", 1), ("b", 2)]
+    monkeypatch.undo()
+    keep_dead_letters(path, lambda key: key == "b")
+    assert listed(path) == [("b", 2)]

@@ -7,6 +7,7 @@ writes over itself. Only what was in flight is done twice.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from ...errors import AccountingError, ConfigError
+from ...errors import AccountingError, ConfigError, JournalError
 from ...sinks import DeadLetters, Found, read_dead_letters
 from .. import Report
 from ..budget import Tally
@@ -25,12 +26,14 @@ from ..sources import Broken, FileSource, Filtered, Item, key_of
 from .batches import Written
 from .identity import fingerprints, settings_of, specs_of, what_differs
 from .kept_sources import MANY, keep_sources
-from .letters import letter_key, stages_of
+from .letters import clear_letters, letter_key, stages_of
 from .listing import ListingInterruptedError, entries_of, thing_of
 from .places import dead_letters_path
 from .plan import Plan
 from .run import Interrupt
 from .store_check import NOTED, REDONE, Known, checked, id_of, known_of
+
+_logger = logging.getLogger(__name__)
 
 _SYNC_SECONDS = 1.0
 """What a power failure may cost: outcomes of so many seconds are found out again. A dead process costs none."""
@@ -67,6 +70,8 @@ class JobBooks:
             self._before = self._folder.counts
             self._letters = dead_letters_path(config)
             self._attempts = _attempts_in(self._letters)
+            self._again: dict[int, str] = {}  # what has a letter and is done again: its key
+            self._healed: set[str] = set()
         except BaseException:
             self._folder.close()
             raise
@@ -75,7 +80,13 @@ class JobBooks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folder.close()
+        try:
+            if self._attempts:
+                clear_letters(self._letters, self._folder, self._healed)
+        except (OSError, JournalError) as error:
+            _logger.warning("%s still lists what is done by now: %s", self._letters, error)
+        finally:
+            self._folder.close()
 
     @property
     def counts(self) -> Counts:
@@ -103,8 +114,11 @@ class JobBooks:
         """What remains, in the order of the listing. What is no picture is recorded as it passes."""
         for ordinal, entry in self._folder.entries(Outcome.UNDONE):
             thing = thing_of(ordinal, entry)
+            if self._attempts and (key := letter_key(key_of(entry.name))) in self._attempts:
+                self._again[ordinal] = key
             if isinstance(thing, Filtered):
                 self._folder.filtered([ordinal])
+                self._heal(ordinal)
             yield thing
 
     def filtered(self) -> Iterator[tuple[str, str]]:
@@ -149,6 +163,12 @@ class JobBooks:
             self._know(replace(self._store, id=id_of(self._store_note())))
             self._store_note = None
         self._folder.written(value.ordinals)
+        for ordinal in value.ordinals if self._again else ():
+            self._heal(ordinal)
+
+    def _heal(self, ordinal: int) -> None:
+        if ordinal in self._again:
+            self._healed.add(self._again.pop(ordinal))
 
     def dead(self, ordinals: list[int]) -> None:
         """The dead letters of these are written."""

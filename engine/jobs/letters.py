@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from ...sinks.base import redact
-from ...sinks.deadletters import DeadLetter, read_dead_letters
+from ...sinks.deadletters import DeadLetter, keep_dead_letters, read_dead_letters
 from ..journal import JobFolder, Outcome
 from ..sources import key_of
 
@@ -39,6 +39,25 @@ def stages_of(path: Path, dead: Iterable[str]) -> Counter[str]:
     """How many entries died in which stage; see `errors_of`."""
     stages = {letter.key: letter.stage for letter in read_dead_letters(path)}
     return Counter(stages.get(letter_key(key_of(name)), NO_LETTER) for name in dead)
+
+
+def clear_letters(path: Path, folder: JobFolder, healed: Container[str]) -> None:
+    """Take out the letters of what is not dead any more, at the end of a run.
+
+    Args:
+        path: of the letters.
+        folder: of the job.
+        healed: keys of what this run has done. While something remains only these are known to be done: what is to be
+            tried again keeps its letter, for it says how often it was tried.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if folder.finished:
+        dead = {letter_key(key_of(entry.name)) for _, entry in folder.entries(Outcome.DEAD)}
+        keep_dead_letters(path, dead.__contains__)
+    else:
+        keep_dead_letters(path, lambda key: key not in healed)
 
 
 def letter_key(key: str) -> str:
