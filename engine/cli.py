@@ -80,6 +80,7 @@ _SEARCH_FIELDS = (
     "metric",
     "partition",
     "token",
+    "retry_for",
     "max_pixels",
     "max_side",
     "background",

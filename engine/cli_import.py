@@ -29,7 +29,7 @@ bucket. Copy the folder there first, and say with --server-path what it is calle
 \b
 Exit status: 0 every row is there and indexed, 1 the import failed, 2 wrong usage."""
 
-_FIELDS = ("collection", "mode", "partition", "metric", "index", "index_params", "token")
+_FIELDS = ("collection", "mode", "partition", "metric", "index", "index_params", "token", "retry_for")
 
 
 @click.command(

@@ -238,6 +238,9 @@ def summary(report: Report, total: int | None) -> str:
         parts.append(f"filtered {count(report.accounting.filtered)}")
     if report.memory:
         parts.append(size(report.memory.now))
+    store = report.extra.get("store") or {}
+    if store.get("waiting", 0) >= 1:
+        parts.append(f"waiting for the store, {store['waiting']:.0f} of {store['retry_for']:g} s")
     if index := report.extra.get("index"):
         parts.append(f"index covers {count(index['indexed'])} of {count(index['rows'])} rows")
     return ", ".join(parts)

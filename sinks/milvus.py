@@ -18,7 +18,7 @@ from .base import Found, RowBatch, Sink, WriteResult, is_fit_key, screen
 from .fields import parse_fields
 from .index_options import Number, check_index
 from .milvus_collection import Collection, IndexState, partitions, wait_for_index
-from .milvus_connection import Connection
+from .milvus_connection import RETRY_FOR, Connection
 from .milvus_errors import Kind, Trouble
 from .milvus_rows import Hit, decode_columns, decode_hit, encode_row
 from .milvus_upsert import upsert
@@ -40,7 +40,8 @@ class MilvusSink(Sink):
             exact. Lite's AUTOINDEX is HNSW, built when rows are flushed: closing after 20,000 rows of 512 floats takes
             8.9 s instead of 1.8 (on a busy machine 50 s instead of 4), a search then 12 ms instead of 41.
         timeout: seconds for one call.
-        retry_for: seconds to go on trying while Milvus is gone, restarting, too busy or rate-limited.
+        retry_for: seconds to go on trying while Milvus is gone, restarting, too busy or rate-limited. None: 120, but a
+            server that is not there when the sink is opened is an error at once.
         rows_per_call: most rows in one upsert; fewer while calls take longer than a second. More than 500 bring nothing
             on Milvus Lite, a little on a server, and longer gaps for the hub of an engine beside it.
         max_call_bytes: size of one upsert; halved by itself when a server takes less. Milvus takes 64 MiB.
@@ -70,7 +71,7 @@ class MilvusSink(Sink):
         metric: str = "COSINE",
         index: str | None = None,
         timeout: float = 30.0,
-        retry_for: float = 120.0,
+        retry_for: float | None = None,
         rows_per_call: int = 500,
         max_call_bytes: int = 8 * 2**20,
         threads: int = 8,
@@ -83,7 +84,7 @@ class MilvusSink(Sink):
     ) -> None:
         _require_positive(
             timeout=timeout,
-            retry_for=retry_for,
+            retry_for=RETRY_FOR if retry_for is None else retry_for,
             rows_per_call=rows_per_call,
             max_call_bytes=max_call_bytes,
             threads=threads,
@@ -139,6 +140,14 @@ class MilvusSink(Sink):
         """What the open collection was made with; empty where it does not say."""
         return self._open_layout().note
 
+    def reach(self) -> None:
+        """See whether there is a server, in milliseconds: before anything dear is begun. `open` does so, too.
+
+        Raises:
+            SinkUnavailableError: nobody listens there, and `retry_for` is not given.
+        """
+        self._connection.reach()
+
     def open(self) -> None:
         """Connect, then create the collection or check the one that is there. Also finishes one left without an index.
 
@@ -149,7 +158,7 @@ class MilvusSink(Sink):
         """
         _warn_if_patched()
         try:
-            self._layout = self._connection.call("connection", self._prepare)
+            self._layout = self._connection.call("connection", self._prepare, first=True)
         except Trouble as trouble:
             raise self._writer.error("opening", trouble) from trouble
 
@@ -179,9 +188,11 @@ class MilvusSink(Sink):
         Returns:
             ``rows_per_call`` (mean) and ``in_flight`` (upserts at once, as found best so far); ``calls`` (upserts that
             were answered), ``retries``, ``splits`` (upserts halved because they were too large or held a wrong row),
-            ``limited_seconds`` (waited because Milvus said that its rate or quota was used up).
+            ``limited_seconds`` (waited because Milvus said that its rate or quota was used up). Of now: ``waiting``
+            (for how many seconds it has not answered; 0 while it does), ``retry_for`` (after how many it is given up).
         """
-        return self._writer.stats()
+        waiting, limit = self._connection.waiting
+        return {**self._writer.stats(), "waiting": waiting, "retry_for": limit}
 
     def count(self) -> int:
         """Rows in the collection: exact, at Strong consistency (Milvus' own statistics count replaced rows, too)."""
@@ -200,7 +211,7 @@ class MilvusSink(Sink):
             return None  # connecting would make it
         try:
             return self._connection.call(
-                "connection", lambda client, seconds: Collection(client, seconds, self._spec).look()
+                "connection", lambda client, seconds: Collection(client, seconds, self._spec).look(), first=True
             )
         except Trouble as trouble:
             raise self._writer.error("looking", trouble) from trouble

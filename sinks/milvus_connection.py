@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from ..errors import SinkError, SinkUnavailableError
-from .milvus_errors import Kind, Trouble, caught, classify, describe, is_unreachable, quiet
+from .milvus_errors import Kind, Trouble, UnreachableError, caught, classify, describe, is_unreachable, quiet
 from .milvus_lite import LiteServer, server_for
+from .milvus_outage import Outage
 from .milvus_uri import Target
 
 logger = logging.getLogger(__name__)
@@ -19,8 +23,13 @@ T = TypeVar("T")
 OnRetry = Callable[[Kind, float], None]
 """Told what kind of failure it was, and the seconds until the next try."""
 
+RETRY_FOR = 120.0
+"""Seconds to go on trying where nothing else is said."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _CONNECT_SECONDS = 10.0
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""Variables by which gRPC goes through a proxy: then a plain connection tells nothing."""
 _CLOSE_SECONDS = 0.5
 
 
@@ -35,33 +44,63 @@ class Connection:
         target: where.
         collection: loaded again when the server has forgotten it (Milvus Lite does at each start).
         timeout: seconds for one call.
-        retry_for: seconds to go on trying while the server is gone, too busy or over a limit.
+        retry_for: seconds to go on trying while the server is gone, too busy or over a limit; None: 120, except for a
+            first call to a server that is not there.
     """
 
-    def __init__(self, target: Target, collection: str, *, timeout: float, retry_for: float) -> None:
+    def __init__(self, target: Target, collection: str, *, timeout: float, retry_for: float | None) -> None:
         self.target = target
         self._collection = collection
         self._timeout = timeout
-        self._retry_for = retry_for
+        self._retry_for = RETRY_FOR if retry_for is None else retry_for
+        self._refused_at_once = retry_for is None and not target.lite
+        self._outage = Outage(target.shown, self._retry_for)
         self._mutex = threading.Lock()
         self._closed = threading.Event()
         self._client: Any = None
         self._connected_to = ""
         self._lite: LiteServer | None = None  # while we hold it
 
-    def call(self, what: str, request: Callable[[Any, float], T], on_retry: OnRetry = _nobody) -> T:
+    @property
+    def waiting(self) -> tuple[float, float]:
+        """For how many seconds the server has not answered, and after how many a call is given up."""
+        return self._outage.seconds, self._retry_for
+
+    def reach(self) -> None:
+        """See whether there is a server, without a client: before anything is begun that needs one.
+
+        Raises:
+            SinkUnavailableError: nobody listens there, and the user has not said how long to try.
+        """
+        if not self._refused_at_once:
+            return
+        try:
+            _knock(self.target.address, min(self._timeout, _CONNECT_SECONDS))
+        except UnreachableError as error:
+            raise SinkUnavailableError(
+                f"{self.target.shown}: {error}. Is Milvus running there? One that is starting is waited for with"
+                " --retry-for SECONDS (retry_for=)"
+            ) from error
+
+    def call(
+        self, what: str, request: Callable[[Any, float], T], on_retry: OnRetry = _nobody, *, first: bool = False
+    ) -> T:
         """`request(client, seconds)`, tried again while that can help.
 
         Args:
             what: for messages: "write", "count".
             request: one or more pymilvus calls that may be done twice; gives each of them that many seconds.
             on_retry: told of each failure that is tried again.
+            first: nothing depends on it yet: a server that is not there is an error at once, unless the user has said
+                how long to try.
 
         Raises:
-            SinkUnavailableError: still no answer after `retry_for` seconds.
+            SinkUnavailableError: still no answer after `retry_for` seconds, or nobody listens there.
             SinkError: access denied, no such database, or the sink is closed.
             Trouble: any other failure, for the caller to judge.
         """
+        if first:
+            self.reach()
         deadline = time.monotonic() + self._retry_for
         pause = _FIRST_PAUSE
         client: Any = None
@@ -69,7 +108,7 @@ class Connection:
             try:
                 with quiet():
                     client = self._connected()
-                    return request(client, max(0.1, min(self._timeout, deadline - time.monotonic())))
+                    answer = request(client, max(0.1, min(self._timeout, deadline - time.monotonic())))
             except caught() as error:
                 kind = self._judge(what, error)
                 if is_unreachable(error):
@@ -77,7 +116,12 @@ class Connection:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self._unavailable(what, error) from error
+                if kind is Kind.TRANSIENT:
+                    self._outage.failed(self._words(error))
                 logger.info("%s: %s: %s; trying for %.0f s more", self.target.shown, what, self._words(error), left)
+            else:
+                self._outage.answered()
+                return answer
             # Full jitter on the upper half: the threads of a job must not come back in step.
             seconds = min(left, pause * random.uniform(0.5, 1.0))  # noqa: S311
             on_retry(kind, seconds)
@@ -133,12 +177,15 @@ class Connection:
     def _connect(self, address: str) -> Any:
         from pymilvus import MilvusClient
 
+        seconds = min(self._timeout, _CONNECT_SECONDS)
+        if not self.target.lite:
+            _knock(address, seconds)
         # Dedicated: a shared connection of pymilvus stays open for the life of the process.
         return MilvusClient(
             uri=address,
             token=self.target.token,
             db_name=self.target.database,
-            timeout=min(self._timeout, _CONNECT_SECONDS),
+            timeout=seconds,
             dedicated=True,
         )
 
@@ -180,9 +227,24 @@ class Connection:
     def _unavailable(self, what: str, error: Exception) -> SinkUnavailableError:
         return SinkUnavailableError(
             f"{self.target.shown}: no {what} in {self._retry_for:g} s: {self._words(error)}."
-            " Is Milvus running and reachable? retry_for= says how long to go on trying"
+            " Is Milvus running and reachable? --retry-for (retry_for=) says how long to go on trying"
         )
 
     def _words(self, error: Exception) -> str:
         text = describe(error)
         return text.replace(self.target.token, "***") if self.target.token else text
+
+
+def _knock(address: str, seconds: float) -> None:
+    """See whether anybody listens at an address.
+
+    Raises:
+        UnreachableError: nobody does, or there is no such host.
+    """
+    if any(os.environ.get(name) for name in _PROXIES):
+        return
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 0), seconds).close()
+    except OSError as error:
+        raise UnreachableError((error.strerror or str(error)).lower()) from error

@@ -42,6 +42,10 @@ class Trouble(Exception):  # noqa: N818  (internal; never reaches a user)
         self.kind = kind
 
 
+class UnreachableError(Exception):
+    """Nobody listens at the address. Found out by a plain connection: pymilvus waits ten seconds for what may come."""
+
+
 # Codes of Milvus 2.3+ (merr) and of Milvus Lite. 6 is Lite's "illegal argument", and Milvus' cross-cluster routing,
 # which a client of one cluster never sees. 1 is Milvus' "not ready", and Lite's and pymilvus' "anything": its text
 # decides.
@@ -87,15 +91,17 @@ _GRPC = {
 
 
 def caught() -> tuple[type[Exception], ...]:
-    """What calls of pymilvus raise: its own errors, and bare gRPC errors that it lets through."""
+    """What a call raises: pymilvus' own errors, bare gRPC errors that it lets through, and that nobody listens."""
     import grpc
     from pymilvus.exceptions import MilvusException
 
-    return MilvusException, grpc.RpcError, grpc.FutureTimeoutError
+    return MilvusException, grpc.RpcError, grpc.FutureTimeoutError, UnreachableError
 
 
 def classify(error: BaseException) -> Kind:
     """What to do about an error of pymilvus or gRPC."""
+    if isinstance(error, UnreachableError):
+        return Kind.TRANSIENT
     text = describe(error).lower()
     if _NO_DATABASE.search(text):
         return Kind.NO_DATABASE
@@ -117,7 +123,7 @@ def classify(error: BaseException) -> Kind:
 
 def is_unreachable(error: BaseException) -> bool:
     """Whether it says that the connection is broken, or that there is none."""
-    return _grpc_status(error) == "UNAVAILABLE"
+    return isinstance(error, UnreachableError) or _grpc_status(error) == "UNAVAILABLE"
 
 
 def describe(error: BaseException) -> str:

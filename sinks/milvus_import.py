@@ -45,6 +45,7 @@ def bulk_import(
     index_params: Mapping[str, Number] | None = None,
     server_path: str | None = None,
     timeout: float = 3600.0,
+    retry_for: float | None = None,
     told: Callable[[ImportProgress], None] = lambda _: None,
 ) -> ImportProgress:
     """Have a Milvus server load the parts of a finished folder, and wait until every row is there and indexed.
@@ -66,6 +67,7 @@ def bulk_import(
         server_path: the folder as the server knows it: a path on its disk, or a prefix in its bucket. Default: the
             absolute path of `folder`, right for a server on this machine.
         timeout: seconds for all of it.
+        retry_for: see `MilvusSink`.
         told: hears how far it is.
 
     Raises:
@@ -87,6 +89,7 @@ def bulk_import(
         partition=partition,
         partition_key=manifest.partition_key,
         index_params=index_params,
+        retry_for=retry_for,
     )
     prefix = server_path if server_path is not None else str(Path(folder).absolute())
     job = _Import(sink, manifest, prefix.rstrip("/"), time.monotonic() + timeout, told)

@@ -41,6 +41,7 @@ OTHERWISE: dict[str, Any] = {
     "report": "r.json",
     "wait_index": 5,
     "token": "a:b",
+    "retry_for": 5,
     **{field: True for field in PER_RUN if ServiceConfig.model_fields[field].annotation is bool},
 }
 """For each field that may differ from run to run, a value that is not the default."""

@@ -365,8 +365,11 @@ def test_a_server_that_is_killed_is_reported_within_the_deadline(tmp_path: Path)
 
 @pytest.mark.kills
 @pytest.mark.slow
-def test_a_write_goes_on_when_the_server_comes_back(tmp_path: Path) -> None:
-    """A server that restarts, at the same address, costs time but no row."""
+def test_a_write_goes_on_when_the_server_comes_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that restarts, at the same address, costs time but no row. People are told once of each end of it."""
+    monkeypatch.setattr("penstock.sinks.milvus_outage._TOLD_AFTER", 0.0)
     process = LiteProcess(tmp_path / "data")
     try:
         with MilvusSink(process.uri, "images", DIMENSION, retry_for=60.0) as sink, ThreadPoolExecutor(1) as pool:
@@ -379,5 +382,7 @@ def test_a_write_goes_on_when_the_server_comes_back(tmp_path: Path) -> None:
             assert pending.result(60) == WriteResult(50, [])
             assert sink.count() == 75
             assert len(sink.search(make_rows(1).vectors[0], 3)) == 3
+        told = [message.partition(" at http")[0] for message in caplog.messages if "Milvus at" in message]
+        assert told == ["waiting for Milvus", "Milvus"]
     finally:
         process.kill()

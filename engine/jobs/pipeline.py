@@ -32,7 +32,7 @@ from .outcomes import Failure, Outcomes
 from .places import bulk_folder, dead_letters_path
 from .plan import Plan, make_plan
 from .recipe import plan_of
-from .run import Interrupt, Watcher, drive
+from .run import Interrupt, Watcher, WithStore, drive
 from .store import Store, check_store, rows_per_write
 from .stores import Stores
 from .warm import WarmPool
@@ -378,7 +378,8 @@ class ImageEmbeddingPipeline:
         try:
             beat = partial(books.beat, self._dead) if books else None
             keeper = Keeper(self.ceiling, lambda: self._pool.family)
-            return drive(pipeline, collect, watcher, interrupt, beat, keeper.look)
+            told = WithStore(watcher, sink.stats) if watcher else None
+            return drive(pipeline, collect, told, interrupt, beat, keeper.look)
         finally:
             writers.shutdown(wait=False)
             late = writers.join(_WRITE_SECONDS)
@@ -460,6 +461,7 @@ class ImageEmbeddingPipeline:
 
     def _started(self, config: ServiceConfig, collection: str | None) -> PreprocessPool:
         """The workers and the sink, started side by side where the sink need not wait to hear how long vectors are."""
+        self._stores.reach(self.config, collection or self.config.collection)
         with ThreadPoolExecutor(1, "penstock-start") as helper:
             pool = helper.submit(self._started_pool, config)
             if self._plan.embedder.knows_dimension:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from .. import Pipeline, Report
@@ -25,6 +26,23 @@ class Watcher(Protocol):
     interval: float
 
     def update(self, report: Report) -> None: ...
+
+
+class WithStore:
+    """A watcher that is told how the store does, too: as ``extra["store"]`` of each report.
+
+    Args:
+        watcher: who is told.
+        stats: of the sink.
+    """
+
+    def __init__(self, watcher: Watcher, stats: Callable[[], Mapping[str, float]]) -> None:
+        self.interval = watcher.interval
+        self._watcher, self._stats = watcher, stats
+
+    def update(self, report: Report) -> None:
+        """Tell it."""
+        self._watcher.update(replace(report, extra={**report.extra, "store": dict(self._stats())}))
 
 
 class Interrupt:

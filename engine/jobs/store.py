@@ -60,8 +60,7 @@ def make_store(config: ServiceConfig, collection: str, dimension: int, note: str
     folder = bulk_folder(config)
     if folder is None:
         index: dict[str, Any] = {"metric": config.metric, "index": config.index, "index_params": config.index_params}
-        token = config.token.get_secret_value() if config.token else None
-        return MilvusSink(config.to, collection, dimension, token=token, partition=config.partition, **index, **shape)
+        return MilvusSink(config.to, collection, dimension, **index, **shape, **_access(config))
     if not folder.name:
         raise ConfigError(f"to: {config.to!r} names no folder; as in bulk:parts")
     if collection != config.collection:
@@ -86,5 +85,10 @@ def reader(config: ServiceConfig, collection: str) -> MilvusSink:
             f"{config.to} is a folder of files, which cannot be searched; import it first:"
             f" penstock import {folder} --to http://host:19530"
         )
+    return MilvusSink(config.to, collection, metric=config.metric, **_access(config))
+
+
+def _access(config: ServiceConfig) -> dict[str, Any]:
+    """How a collection is reached, to write or to search."""
     token = config.token.get_secret_value() if config.token else None
-    return MilvusSink(config.to, collection, token=token, metric=config.metric, partition=config.partition)
+    return {"token": token, "partition": config.partition, "retry_for": config.retry_for}

@@ -50,6 +50,12 @@ class Stores:
             sink = self._read[name] = _opened(reader(config, name), plan, name, partial(_warn, name))
         return sink
 
+    def reach(self, config: ServiceConfig, name: str) -> None:
+        """Refuse to go on where the store is a server and nobody listens there, before anything is started."""
+        sink = make_store(config, name, 2, "")
+        if name not in self._written and isinstance(sink, MilvusSink):
+            sink.reach()
+
     def look(self, config: ServiceConfig, name: str) -> Found | None:
         """What a collection holds, without making it; None where there is none."""
         sink = make_store(config, name, 2, "")  # it looks whatever the dimension
