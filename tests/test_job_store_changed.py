@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pymilvus import MilvusClient
 
 import penstock
 from penstock import Report, ServiceConfig
@@ -26,7 +27,7 @@ from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.engine.sources import FileSource
 from penstock.errors import StoreChangedError
-from penstock.sinks import Found, MilvusSink, RowBatch, read_manifest, row_key
+from penstock.sinks import Found, RowBatch, read_manifest, row_key
 from penstock.tests.whole_jobs import draw, draw_folder, embed, started, stored, wait_for, written
 
 pytestmark = pytest.mark.slow
@@ -89,8 +90,8 @@ class Job:
     def ask(self, request: Callable[[Any, str], object]) -> None:
         """Somebody else does something to the collection, of which the request gets the name."""
         config = self.config()
-        with MilvusSink(str(config.to), config.collection) as sink:
-            sink._ask("test", lambda client, _: request(client, config.collection))
+        with closing(MilvusClient(str(config.to))) as client:
+            request(client, config.collection)
 
     def drop(self) -> None:
         self.ask(lambda client, name: client.drop_collection(name))
