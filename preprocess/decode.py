@@ -37,7 +37,7 @@ from .reading import read_file
 from .spec import PreprocessSpec
 from .upright import View, orientation
 
-_PLUGINS: Final[Mapping[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]]] = {
+PLUGINS: Final[Mapping[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
@@ -103,7 +103,7 @@ def _decode_bytes(source: bytes | bytearray | memoryview, spec: PreprocessSpec, 
 
     def place() -> Placement:
         # Only the plugin whose signature was found may look at the data.
-        with _PLUGINS[name](io.BytesIO(data), "") as image:
+        with PLUGINS[name](io.BytesIO(data), "") as image:
             return _place_image(image, name, spec, canvas, data)
 
     return _guarded(name, data, place)

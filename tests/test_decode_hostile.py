@@ -123,7 +123,7 @@ def test_refused_files_start_no_plugin(data: bytes, monkeypatch: pytest.MonkeyPa
     def opened(*_: object, **__: object) -> None:
         pytest.fail("Pillow was asked")
 
-    monkeypatch.setattr(decode, "_PLUGINS", dict.fromkeys(FORMATS, opened))
+    monkeypatch.setattr(decode, "PLUGINS", dict.fromkeys(FORMATS, opened))
     monkeypatch.setattr(subprocess, "Popen", opened)
     with pytest.raises(DecodeError):
         decode_into(data, SPEC, CANVAS)
@@ -140,8 +140,8 @@ def test_only_the_plugin_of_the_signature_is_started(monkeypatch: pytest.MonkeyP
 
         return plugin
 
-    real = decode._PLUGINS
-    monkeypatch.setattr(decode, "_PLUGINS", {name: spied(name) for name in real})
+    real = decode.PLUGINS
+    monkeypatch.setattr(decode, "PLUGINS", {name: spied(name) for name in real})
     for data in FILES.values():
         decode_into(data, SPEC, CANVAS)
     assert asked == ["JPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
@@ -241,7 +241,7 @@ def test_bombs_are_refused_by_their_header(
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", loaded)
     if what.startswith("WEBP"):  # its plugin allocates the canvas while opening
-        monkeypatch.setattr(decode, "_PLUGINS", {"WEBP": loaded})
+        monkeypatch.setattr(decode, "PLUGINS", {"WEBP": loaded})
     with warnings.catch_warnings():
         warnings.simplefilter(filtered, Image.DecompressionBombWarning)
         with pytest.raises(TooLargeError):
