@@ -35,6 +35,9 @@ _COUNTS = ("written", "filtered", "dead", "remaining", "total")
 _WORDS = {"preprocess": "pixels", "sink": "store"}
 """What people call a fingerprint, where it is not its name."""
 
+_FIRST = ("size", "resize", "interpolation", "mean", "std", "dtype", "layout")
+"""What people ask of pixels, before the rest."""
+
 job_folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
 
@@ -152,8 +155,8 @@ def _normal(source: str) -> str:
 
 def _pixels(settings: dict[str, Any]) -> str:
     """``size 224, resize 256, mean 0.5 0.5 0.5``: what is set of them."""
+    said = {name: settings[name] for name in (*_FIRST, *settings) if settings.get(name) is not None}
     return ", ".join(
         f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in settings.items()
-        if value is not None
+        for name, value in said.items()
     )

@@ -227,7 +227,7 @@ def summary(report: Report, total: int | None) -> str:
     """The job in one line: done of total, rates, ETA, failures, memory."""
     finished, last = done(report), report.stages[-1] if report.stages else None
     parts = [count(finished) + (f" of {count(total)} ({percent(finished / total)})" if total else "")]
-    if last is not None:
+    if last is not None and last.items_out:
         parts.append(f"{rate(last.rate_now)} now, {rate(last.rate)} since warm-up")
     seconds = eta(report, total)
     if seconds is not None:

@@ -50,7 +50,7 @@ def test_sources_and_pixels_are_shown_as_people_know_them(
     assert f"source: '{tmp_path}/my pictures'\n" in text
     assert f"store: {tmp_path}/run/rows.db collection images" in text
     (pixels,) = [line for line in text.splitlines() if line.startswith("pixels: ")]
-    assert "size 224, " in pixels
+    assert pixels.startswith("pixels: size 224, resize 224, interpolation bicubic, mean ")
     assert "mean 0.48145466 0.4578275 0.40821073" in pixels
     assert not set('{}"[]') & set(pixels)
 

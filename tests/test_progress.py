@@ -8,7 +8,7 @@ import json
 import pytest
 
 from penstock.engine import Accounting, Bottleneck, ChannelReport, Report, StageReport
-from penstock.engine.progress import JsonLines, LiveTable, PlainLines, Progress, Quiet, eta, make_progress
+from penstock.engine.progress import JsonLines, LiveTable, PlainLines, Progress, Quiet, eta, make_progress, summary
 
 
 class Terminal(io.StringIO):
@@ -81,6 +81,12 @@ def test_nothing_is_said_before_anything_was_read() -> None:
     stream = io.StringIO()
     make_progress("plain", stream=stream).update(Report())
     assert stream.getvalue() == ""
+
+
+def test_no_rate_is_told_before_the_first_result() -> None:
+    """While workers start, 0.0/s looks broken."""
+    starting = Report(Accounting(read=64, in_flight=64), [StageReport("sink", "sink")], seconds=0.5)
+    assert summary(starting, 1000) == "0 of 1,000 (0 %)"
 
 
 def test_json_lines_are_objects_with_the_report_so_far() -> None:
