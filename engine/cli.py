@@ -42,6 +42,7 @@ Examples:
   penstock embed ~/Pictures --to photos.db
   penstock embed 'raw/**/*.jpg' more/ --to http://localhost:19530 --collection holidays
   penstock embed @list.txt --to photos.db --workers 4 --report report.html
+  penstock embed data --include '*.jpg' --exclude thumbs/ --follow-links --to photos.db
   find . -name '*.png' -print0 | penstock embed - --null --to photos.db
   penstock embed ~/Pictures --to photos.db --embedder onnx:clip.onnx --preset clip
   penstock embed ~/Pictures --to photos.db --metadata albums.csv --field year:int64

@@ -87,6 +87,16 @@ def test_what_is_wrong_with_a_line_is_said_also_by_a_job_that_keeps_books(here: 
     assert [thing.key for thing in FileSource("@list.txt")] == [thing.key for thing in things]
 
 
+def test_credentials_in_a_url_are_neither_shown_nor_kept(here: Path) -> None:
+    """As an argument and in a list: not in the message, not in the books."""
+    url = "https://user:MARKER@example.com/a.jpg"
+    with pytest.raises(SourceError, match=r"'https://\*\*\*@example.com/a.jpg': URLs are not read yet"):
+        FileSource(url)
+    (here / "list.txt").write_text(f"{url}\n")
+    (entry,) = FileSource("@list.txt")
+    assert entry.key == "https://***@example.com/a.jpg"
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOTCONN])
 def test_a_mount_that_fails_costs_the_line_or_the_argument_only(
     here: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -22,6 +22,8 @@ _UNUSUAL: Final = re.compile(r"/\.{0,2}(/|$)")
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
+
 NOT_READ: Final = "URLs are not read yet: download the pictures, and give the folder"
 
 
@@ -62,7 +64,7 @@ def look(path: str, named: bool = False) -> Found:
 def look_for(name: str) -> Found:
     """What lies under a name that somebody gave: relative, a URL, too long, no path at all."""
     if is_url(name):
-        return Found(name, ReadError(NOT_READ))
+        return Found(without_credentials(name), ReadError(NOT_READ))
     try:
         return look(absolute(name), named=True)
     except OSError as error:  # the current folder is gone
@@ -92,6 +94,11 @@ def is_plain(path: str) -> bool:
 def is_url(name: str) -> bool:
     """Whether it is one, and no file has this odd name."""
     return "://" in name and _URL.match(name) is not None and not os.path.lexists(name)
+
+
+def without_credentials(url: str) -> str:
+    """A URL as it may be shown and kept."""
+    return _CREDENTIALS.sub("***@", url)
 
 
 def reason(error: OSError | ValueError) -> str:

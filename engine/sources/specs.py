@@ -11,7 +11,7 @@ from ...errors import SourceError
 from .earlier import Earlier
 from .kinds import has_picture_name
 from .lists import check_list
-from .paths import NOT_READ, is_url, reason
+from .paths import NOT_READ, is_url, reason, without_credentials
 from .walk import Root, is_pattern
 
 STDIN = "-"
@@ -91,7 +91,7 @@ def _what_is_wrong(spec: str, null: bool) -> str | None:
         if as_pattern(spec):
             return None if _matches(spec) else f"{spec!r} matches nothing"
         if is_url(spec):
-            return f"{spec!r}: {NOT_READ}"
+            return f"{without_credentials(spec)!r}: {NOT_READ}"
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
             return f"{spec!r}: there is no such file or folder"
         return f"{spec!r} cannot be read: {reason(error)}"
