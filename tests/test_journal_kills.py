@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.engine.cli import main
 from penstock.engine.journal import Entry, JobFolder, JobLockedError, Outcome, read_status
 
 TOTAL = 100_000
@@ -95,6 +97,66 @@ def test_the_lock_of_a_live_owner_holds_and_that_of_a_dead_one_is_free(path: Pat
         assert status.owner is not None
         assert status.owner.pid == process.pid
     JobFolder.create_or_open(path).close()
+
+
+FORKS = """
+import multiprocessing, os, sys, time
+from penstock.engine.journal import JobFolder
+
+job = JobFolder.create_or_open(sys.argv[1])
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+child.start()
+os.write(1, b"%d\\n" % child.pid)
+time.sleep(600)
+"""
+
+PASSES_ON = """
+import subprocess, os, sys, time
+from penstock.engine.journal import JobFolder
+
+job = JobFolder.create_or_open(sys.argv[1])
+fd = job._lock._fd
+os.set_inheritable(fd, True)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[fd])
+os.write(1, b"%d\\n" % child.pid)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def killed_with_a_child(script: str, path: Path) -> Generator[int]:
+    """An owner that has started a process and is killed: the pid of that process, which lives until the end."""
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as process:
+        child = 0
+        try:
+            child = int(line(process))
+            process.kill()
+            process.wait()
+            yield child
+        finally:
+            process.kill()
+            if child:
+                os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_forked_child_of_a_killed_owner_does_not_keep_the_lock(path: Path) -> None:
+    """As a data loader or a pool of the host makes them: they have a copy of everything, but not of this."""
+    with killed_with_a_child(FORKS, path):
+        assert read_status(path).owner is None
+        JobFolder.create_or_open(path).close()
+
+
+@pytest.mark.slow
+def test_a_process_that_keeps_the_lock_of_a_dead_owner_is_named(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the owner, which is dead: nobody could wait for it or stop it."""
+    with killed_with_a_child(PASSES_ON, path) as child:
+        with pytest.raises(JobLockedError, match=rf"a child of the dead job \(pid {child}\) still holds it"):
+            JobFolder.create_or_open(path)
+        status = read_status(path)
+        assert (status.owner, status.orphan) == (None, child)
+        assert main(["status", str(path)]) == 0
+        assert f"not running, but a child of the dead job (pid {child}) still holds it" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,4 +1,8 @@
-"""One writer for each job folder: a lock of the kernel's, which cannot outlive its owner."""
+"""One writer for each job folder: a lock of the kernel's, which cannot outlive its owner.
+
+It belongs to an open file, and a forked process has a copy of that: so a copy is closed as soon as it is there. A
+process that was forked behind Python's back, or that was given the descriptor, keeps the lock, and is named.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +34,19 @@ class Owner:
     """Seconds since 1970."""
 
 
+_held: set[Lock] = set()
+
+
+def _let_go_in_child() -> None:
+    for lock in list(_held):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
 class Lock:
-    """The lock, held from here to `close`.
+    """The lock, held from here to `close`, in this process only.
 
     The file stays: to remove it would let two owners lock two files of the same name.
 
@@ -48,11 +63,12 @@ class Lock:
             with writing(path):
                 taken = _take(self._fd)
             if not taken:
-                raise JobLockedError(_refusal(disk, path))
+                raise JobLockedError(_refusal(disk, path, self._fd))
             owner = Owner(os.getpid(), socket.gethostname(), time.time())
             with writing(path):
                 disk.truncate(self._fd, 0)
                 disk.write(self._fd, json.dumps(asdict(owner)).encode(), 0)
+            _held.add(self)
         except BaseException:
             self.close()
             raise
@@ -60,23 +76,26 @@ class Lock:
     def close(self) -> None:
         """Let go. Idempotent."""
         fd, self._fd = self._fd, -1
+        _held.discard(self)
         if fd >= 0:
             shut(self._disk, fd)
 
 
-def owner_of(disk: Disk, path: str) -> Owner | None:
-    """Who holds the lock now; None if nobody does."""
+def owner_of(disk: Disk, path: str) -> tuple[Owner | None, int]:
+    """Who runs the job now; and, where its owner is dead, the pid of what that left behind with the lock, else 0."""
     try:
         fd = disk.open(path, os.O_RDONLY)
     except OSError:
-        return None
+        return None, 0
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _written(disk, path) or Owner(0, "unknown", 0.0)
+        owner = _written(disk, path)
+        orphan = _orphan(disk, path, fd, owner)
+        return (None, orphan) if orphan else (owner or Owner(0, "unknown", 0.0), 0)
     finally:
         shut(disk, fd)
-    return None
+    return None, 0
 
 
 def _take(fd: int) -> bool:
@@ -90,10 +109,40 @@ def _take(fd: int) -> bool:
     return False
 
 
-def _refusal(disk: Disk, path: str) -> str:
+def _refusal(disk: Disk, path: str, fd: int) -> str:
     owner = _written(disk, path)
+    if orphan := _orphan(disk, path, fd, owner):
+        return f"{Path(path).parent}: a child of the dead job (pid {orphan}) still holds it; end that process first"
     who = f"process {owner.pid} on {owner.host}" if owner else "another process"
     return f"{Path(path).parent}: {who} is running this job; wait for it or stop it, or give another --job folder"
+
+
+def _orphan(disk: Disk, path: str, fd: int, owner: Owner | None) -> int:
+    """Who holds the lock in the place of a dead owner; 0 where that cannot be seen, as on other machines."""
+    if owner is None or _holds(owner.pid, fd):
+        return 0
+    found = next((pid for pid in _processes() if _holds(pid, fd)), 0)
+    return found if _written(disk, path) == owner else 0  # else there is a new one by now
+
+
+def _processes() -> list[int]:
+    with suppress(OSError):
+        return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return []
+
+
+def _holds(pid: int, fd: int) -> bool:
+    """Whether a process holds a lock on the file of a descriptor of ours, as far as one may look."""
+    lock_file, folder = os.fstat(fd), Path(f"/proc/{pid}")
+    try:
+        theirs = list((folder / "fd").iterdir())
+    except OSError:
+        return False
+    for each in theirs:
+        with suppress(OSError):
+            if os.path.samestat(each.stat(), lock_file) and "FLOCK" in (folder / "fdinfo" / each.name).read_text():
+                return True
+    return False
 
 
 def _written(disk: Disk, path: str) -> Owner | None:

@@ -36,6 +36,7 @@ class Status:
         counts: how many entries came to what; all 0 before the source is listed.
         events: what was noted, oldest first.
         owner: who runs it now; None: nobody.
+        orphan: pid of a process that a dead owner left behind and that still holds the job; 0: there is none.
         dead: names of the entries that are dead, if they were asked for.
         recorded: when the newest record was written, in seconds since 1970; None: nothing is recorded yet.
     """
@@ -51,6 +52,7 @@ class Status:
     owner: Owner | None
     dead: Sequence[str] = ()
     recorded: float | None = None
+    orphan: int = 0
 
     @property
     def finished(self) -> bool:
@@ -104,6 +106,7 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
         finally:
             loaded.close(disk)
         counts, events, listed = loaded.states.counts, loaded.events, loaded.snapshot is not None
+    owner, orphan = owner_of(disk, layout.lock)
     return Status(
         layout.folder,
         card.job,
@@ -113,7 +116,8 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
         listed,
         counts,
         events,
-        owner_of(disk, layout.lock),
+        owner,
         names_of_dead,
         recorded,
+        orphan,
     )
