@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
     PrivateAttr,
     SecretStr,
-    ValidationError,
 )
 
-from ..errors import ConfigError
 from .budget import parse_budget
-from .config_errors import Spelling, explain, spelled
+from .config_errors import Spelling, spelled
+from .config_profiles import ProfileName, merged, over_profile
+from .config_sections import AsyncPipelineConfig, Settings
 from .config_types import (
     Colour,
     Declarations,
@@ -44,25 +42,6 @@ from .config_types import (
 )
 from .config_yaml import read_yaml
 from .policies import Policy, Retry, Skip
-
-ProfileName = Literal["default", "high_throughput", "low_memory"]
-
-PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "default": {},
-    "high_throughput": {
-        "batch_size": 64,
-        "insert_batch_size": 256,
-        "slots": 4,
-        "async_pipeline": {"preprocess_workers": 4, "insert_batch_size": 200, "queue_maxsize": 150},
-    },
-    "low_memory": {
-        "batch_size": 16,
-        "insert_batch_size": 64,
-        "slots": 2,
-        "async_pipeline": {"preprocess_workers": 2, "insert_batch_size": 50, "queue_maxsize": 50},
-    },
-}
-"""Values laid under what the user sets."""
 
 PER_RUN: Final = frozenset(
     {
@@ -103,54 +82,7 @@ Budget = Annotated[
 Devices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
 
 
-class _Settings(BaseModel):
-    """Strict about names, and every refusal is a ``ConfigError`` that says field, value and what is allowed."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            # Without its cause: pydantic's own text repeats the values, and one of them may be a secret.
-            raise ConfigError(explain(error, type(self))) from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        try:
-            super().__setattr__(name, value)
-        except ValidationError as error:
-            raise ConfigError(explain(error, type(self))) from None
-
-
-class AsyncPipelineConfig(_Settings):
-    """How ``insert_images_async`` overlaps its stages in this process.
-
-    Raises:
-        ConfigError: a value is out of its range, or a name is no field.
-    """
-
-    preprocess_workers: int = Field(default=2, ge=1, le=256)
-    """Threads that decode and preprocess."""
-
-    embedding_workers: int = Field(default=1, ge=1, le=256)
-    """Threads or greenlets that embed."""
-
-    insert_batch_size: int = Field(default=100, ge=1, le=16_384)
-    """Rows of one call to the store."""
-
-    queue_maxsize: int = Field(default=100, ge=1)
-    """Pictures that may wait between two stages."""
-
-    def replaced(self, **values: int | None) -> Self:
-        """A copy in which the values that are not None stand.
-
-        Raises:
-            ConfigError: one is out of its range.
-        """
-        return type(self)(**{**self.model_dump(), **{name: said for name, said in values.items() if said is not None}})
-
-
-class ServiceConfig(_Settings):
+class ServiceConfig(Settings):
     """Everything that can be set. A field that is None is decided by the embedder, the preset or the machine.
 
     Fields may be assigned later (``config.batch_size = 64``, ``config.async_pipeline.preprocess_workers = 4``) and are
@@ -325,7 +257,7 @@ class ServiceConfig(_Settings):
     _spelling: Spelling = PrivateAttr(default_factory=Spelling.current)
 
     def __init__(self, **values: Any) -> None:
-        super().__init__(**_over_profile(values))
+        super().__init__(**over_profile(values))
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -360,18 +292,3 @@ class ServiceConfig(_Settings):
         found = read_yaml(path)
         with spelled({name: said for name, said in found.spelling.items() if name.split(".")[0] not in values}):
             return cls(**merged(found.values, values))
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, where ``above`` wins; sections are merged field by field."""
-    result = dict(below)
-    for name, value in above.items():
-        under = result.get(name)
-        both = isinstance(under, Mapping) and isinstance(value, Mapping)
-        result[name] = merged(under, value) if both else value  # type: ignore[arg-type]
-    return result
-
-
-def _over_profile(values: dict[str, Any]) -> dict[str, Any]:
-    profile = values.get("profile", "default")
-    return merged(PROFILES.get(profile, {}) if isinstance(profile, str) else {}, values)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from penstock.engine.cli import cli
 from penstock.engine.cli_options import FIELDS, configured, option_name
-from penstock.engine.config import PROFILES, AsyncPipelineConfig, ServiceConfig
+from penstock.engine.config import ServiceConfig
+from penstock.engine.config_profiles import PROFILES
+from penstock.engine.config_sections import AsyncPipelineConfig
 from penstock.engine.config_types import PresetName
 from penstock.errors import ConfigError
 from penstock.preprocess.presets import PRESETS as PRESETS_THERE_ARE

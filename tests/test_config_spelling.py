@@ -20,7 +20,6 @@ from penstock.tests.whole_jobs import draw_folder
 LATER: list[tuple[str, Any, str]] = [
     ("to", "ftp://x", "is not a Milvus address"),
     ("to", "nowhere/a.db", "does not exist"),
-    ("max_pixels", 10**15, "must be an integer of"),
     ("index", "HNSWW", "there is no type"),
     ("index_params", "M=1", "M"),
     ("report", "r.pdf", "must end in .json or .html"),
@@ -90,11 +89,11 @@ def test_a_setting_that_nobody_gave_is_called_by_its_option(capsys: pytest.Captu
 
 def test_all_errors_of_a_failed_job_are_respelled() -> None:
     """Those of a source, and those inside of a failure, line by line; others stay as they are."""
-    leaves = [ConfigError("uri: x\nworkers: y"), SourceError("metadata: z"), OSError("index: o"), ConfigError("no")]
+    leaves = [ConfigError("uri: x\nsize: y"), SourceError("metadata: z"), OSError("index: o"), ConfigError("no")]
     with pytest.raises(PipelineFailure) as caught, spelled({"to": "--to", "metadata": "job.yaml, line 1: metadata"}):
         raise PipelineFailure("stopped", leaves)
     said = [str(leaf) for leaf in caught.value.exceptions]
-    assert said == ["--to: x\nworkers: y", "job.yaml, line 1: metadata: z", "index: o", "no"]
+    assert said == ["--to: x\nimage_size: y", "job.yaml, line 1: metadata: z", "index: o", "no"]
 
 
 def test_how_a_value_was_said_does_not_change_it() -> None:
