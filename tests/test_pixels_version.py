@@ -107,7 +107,7 @@ def forget_version() -> None:
     card = Path("job", "job.json")
     said: dict[str, Any] = json.loads(card.read_text())
     pixels = json.loads(said["fingerprints"]["preprocess"])
-    del pixels["version"]
+    del pixels["pixels version"]
     said["fingerprints"]["preprocess"] = json.dumps(pixels, sort_keys=True)
     card.write_text(json.dumps(said))
 
@@ -121,7 +121,7 @@ def test_an_older_job_goes_on_once_it_is_accepted(
     forget_version()
     monkeypatch.setattr(VERSION, 7)
     assert embed() == 2
-    assert "preprocess was version 1, and is version 7 now" in capsys.readouterr().err
+    assert "preprocess was pixels version 1, and is pixels version 7 now" in capsys.readouterr().err
     draw_folder(here / "pictures" / "more", 2)
     assert embed("--accept-changes", "--update") == 0
     draw_folder(here / "pictures" / "others", 2)
@@ -149,5 +149,5 @@ def test_a_job_of_this_version_goes_on(here: Path) -> None:
         with JobBooks(config, make_plan(config), FileSource("pictures")) as books:
             assert not books.accepted_pixels
     forget_version()
-    with pytest.raises(ConfigError, match="version"), JobBooks(config, make_plan(config), FileSource("pictures")):
+    with pytest.raises(ConfigError, match="pixels ver"), JobBooks(config, make_plan(config), FileSource("pictures")):
         pass

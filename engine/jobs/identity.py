@@ -19,8 +19,8 @@ from .places import bulk_folder
 from .plan import Plan
 from .recipe import recipe_of, version_of
 
-_VERSION = "version"
-"""Of the pixels, among their settings."""
+_VERSION = "pixels version"
+"""Among the settings of the pixels; as a person reads it in a message."""
 
 _UNSAID = {"token", "job", "update", "accept_changes", "redo", "accept_store"}
 """Settings that are a secret, or are about one run."""
