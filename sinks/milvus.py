@@ -35,10 +35,11 @@ class MilvusSink(Sink):
         collection: name; letters, digits and ``_``.
         dimension: length of the vectors; None to take that of an existing collection (for searching).
         token: API key or ``user:password``; otherwise from the URI or from ``MILVUS_TOKEN``.
-        metric: COSINE, IP or L2.
-        index: Milvus index type of a new collection; None: ``FLAT`` on Milvus Lite, ``AUTOINDEX`` on a server. FLAT is
-            exact. Lite's AUTOINDEX is HNSW, built when rows are flushed: closing after 20,000 rows of 512 floats takes
-            8.9 s instead of 1.8 (on a busy machine 50 s instead of 4), a search then 12 ms instead of 41.
+        metric: COSINE, IP or L2, in any case.
+        index: Milvus index type of a new collection; one that has another is left as it is, with a warning. None:
+            ``FLAT`` on Milvus Lite, ``AUTOINDEX`` on a server. FLAT is exact. Lite's AUTOINDEX is HNSW, built when rows
+            are flushed: closing after 20,000 rows of 512 floats takes 8.9 s instead of 1.8 (on a busy machine 50 s
+            instead of 4), a search then 12 ms instead of 41.
         timeout: seconds for one call.
         retry_for: seconds to go on trying while Milvus is gone, restarting, too busy or rate-limited. None: 120, but a
             server that is not there when the sink is opened is an error at once.
@@ -94,10 +95,11 @@ class MilvusSink(Sink):
         self._spec = CollectionSpec(
             collection,
             dimension,
-            metric,
+            metric.upper(),
             kind,
             note,
             index_params=check_index(kind, index_params or {}),
+            index_asked=index is not None,
             fields=parse_fields(fields or {}),
             partition_key=partition_key,
             partition=partition,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +25,11 @@ from .schema import (
     make_schema,
     mismatch,
     note_of,
+    other_index,
     places_upserts,
 )
+
+logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 0.25
 
@@ -85,7 +89,15 @@ class Collection:
         if not client.list_indexes(name, field_name=VECTOR, timeout=seconds):
             self._create_index()
         (index, *_) = client.list_indexes(name, field_name=VECTOR, timeout=seconds)
-        check_metric(str(client.describe_index(name, index, timeout=seconds)["metric_type"]), spec)
+        described = client.describe_index(name, index, timeout=seconds)
+        check_metric(str(described["metric_type"]), spec)
+        if differs := other_index(described, spec):
+            logger.warning(
+                "collection %r stays as it was made: %s. An index is chosen for a new collection (--collection), or for"
+                " one that is made anew (--overwrite)",
+                name,
+                differs,
+            )
         self._find_partition()
         client.load_collection(name, timeout=seconds)
         # What made rows that are there already is not known, and stays so.

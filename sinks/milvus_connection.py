@@ -75,7 +75,7 @@ class Connection:
         if not self._refused_at_once:
             return
         try:
-            _knock(self.target.address, min(self._timeout, _CONNECT_SECONDS))
+            knock(self.target.address, min(self._timeout, _CONNECT_SECONDS))
         except UnreachableError as error:
             raise SinkUnavailableError(
                 f"{self.target.shown}: {error}. Is Milvus running there? One that is starting is waited for with"
@@ -179,7 +179,7 @@ class Connection:
 
         seconds = min(self._timeout, _CONNECT_SECONDS)
         if not self.target.lite:
-            _knock(address, seconds)
+            knock(address, seconds)
         # Dedicated: a shared connection of pymilvus stays open for the life of the process.
         return MilvusClient(
             uri=address,
@@ -235,7 +235,7 @@ class Connection:
         return text.replace(self.target.token, "***") if self.target.token else text
 
 
-def _knock(address: str, seconds: float) -> None:
+def knock(address: str, seconds: float) -> None:
     """See whether anybody listens at an address.
 
     Raises:

@@ -11,7 +11,8 @@ from ..errors import ConfigError
 from .base import redact
 
 _FORMS = (
-    "photos.db (a Milvus Lite store: a folder), http://host:19530 or https://host (a Milvus server or Zilliz Cloud)"
+    "photos.db (a Milvus Lite store: a folder), http://host:19530 or https://host (a Milvus server or Zilliz Cloud),"
+    " and of a job bulk:DIR (a folder of Parquet files, for penstock import or any other reader of Parquet)"
 )
 _DEFAULT_PORT = {"http": 19530, "https": 443}
 

@@ -51,6 +51,8 @@ class CollectionSpec:
     note: str = ""
     """Kept with a new collection, as its description: what its vectors are made by."""
     index_params: Mapping[str, Number] = field(default_factory=dict[str, Number])
+    index_asked: bool = False
+    """Whether the index is what the user asked for, and not only what a new collection gets."""
     fields: tuple[ScalarField, ...] = ()
     """Typed columns besides our own, filled from metadata."""
     partition_key: str | None = None
@@ -196,6 +198,23 @@ def check_metric(metric: str, spec: CollectionSpec) -> None:
     """
     if metric != spec.metric:
         raise mismatch(spec.name, [f"its index compares by {metric}, this job asks for {spec.metric}"])
+
+
+def other_index(described: Mapping[str, Any], spec: CollectionSpec) -> str:
+    """How an existing index differs from one that the user asked for, in words; empty where it does not.
+
+    Milvus Lite does not tell an index's parameters, so only its type is compared there.
+    """
+    if not spec.index_asked:
+        return ""
+    there = str(described["index_type"])
+    wrong = [f"its index is {there}, not {spec.index}"] * (there != spec.index)
+    wrong += [
+        f"its index has {name}={described[name]}, not {value}"
+        for name, value in spec.index_params.items()
+        if there == spec.index and str(described.get(name, value)) != str(value)
+    ]
+    return "; ".join(wrong)
 
 
 def mismatch(name: str, differences: list[str]) -> CollectionMismatchError:

@@ -185,6 +185,18 @@ class Behaviours(ABC):
             sink.write(make_rows(20))
         client.close()
 
+    def test_another_index_than_the_one_there_is_warned_of(
+        self, uri: str, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """In one line that says what there is; who asks for none, or for that one, is not bothered."""
+        MilvusSink(uri, name, DIMENSION, index="FLAT", metric="l2").__enter__().close()
+        for asked in (None, "FLAT"):
+            MilvusSink(uri, name, DIMENSION, index=asked, metric="L2").__enter__().close()
+        with MilvusSink(uri, name, DIMENSION, index="HNSW", metric="L2") as sink:
+            assert sink.write(make_rows(3)).written == 3
+        (said,) = [message for message in caplog.messages if name in message]
+        assert f"collection {name!r} stays as it was made: its index is FLAT, not HNSW." in said
+
     def test_a_missing_database_is_named(self, uri: str, name: str) -> None:
         """At once, with the way to name another."""
         sink = MilvusSink(f"{uri}/nodb", name, DIMENSION, retry_for=600.0)

@@ -34,7 +34,7 @@ DIMENSION = 4
         ({"collection": "a" * 256}, "collection"),
         ({"dimension": 1}, "dimension"),
         ({"dimension": 40_000}, "dimension"),
-        ({"metric": "cosine"}, "metric"),
+        ({"metric": "angle"}, "metric"),
         ({"timeout": 0}, "timeout"),
         ({"retry_for": -1}, "retry_for"),
         ({"rows_per_call": 0}, "rows_per_call"),

@@ -34,7 +34,7 @@ def nobody() -> Iterator[str]:
 def knocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses that were tried."""
     tried: list[str] = []
-    knock = milvus_connection._knock
+    knock = milvus_connection.knock
 
     def noted(address: str, seconds: float) -> None:
         tried.append(address)
@@ -42,7 +42,7 @@ def knocks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for name in ("grpc_proxy", "https_proxy", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(milvus_connection, "_knock", noted)
+    monkeypatch.setattr(milvus_connection, "knock", noted)
     return tried
 
 
@@ -95,9 +95,9 @@ def test_who_says_how_long_is_waited_for(nobody: str, knocks: list[str]) -> None
 def test_a_proxy_is_not_passed_by(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where gRPC goes through one, a server may be reached that a plain connection does not reach."""
     with pytest.raises(UnreachableError):
-        milvus_connection._knock(nobody, 1.0)
+        milvus_connection.knock(nobody, 1.0)
     monkeypatch.setenv("https_proxy", "http://proxy:3128")
-    milvus_connection._knock(nobody, 1.0)
+    milvus_connection.knock(nobody, 1.0)
 
 
 def test_an_outage_is_told_once_at_each_end(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
