@@ -14,6 +14,7 @@ from gevent.lock import Semaphore
 
 from ..errors import ConfigError, StaleSlotError, WorkerError, WorkerStartError
 from ..shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
+from .process import in_memory
 from .protocol import Done, Hung, Source, decode_answer, encode_task
 from .seat import Seat
 from .settings import WorkerSettings
@@ -233,26 +234,32 @@ class Member:
 
         Raises:
             Lost: the worker left before it was done; the slot has gone back.
-            ValueError: the batch is too large to be sent.
+            SharedMemoryFullError: there is no memory for the pictures that are to be sent.
         """
         task = self._tasks.get(grant)
         if task is None or task.result is None:  # it died between the grant and now
             raise Lost(str(self), "has left", begun=False, row=None, hung=False)
         result = task.result
         try:
-            pieces = frame_pieces(encode_task(grant.slot, grant.generation, sources))
+            message = encode_task(grant.slot, grant.generation, sources)
+            payload = in_memory(message.payload) if message.payload else None
+            pieces = frame_pieces(message.frame)
         except BaseException:
             self.take_back(grant)
             raise
-        task.sources = sources
-        self._idle.clear()
+        if not result.ready():  # else it died meanwhile
+            task.sources = sources
+            self._idle.clear()
         try:
             with self._sending:
                 if not result.ready():  # else it died while others were sending: its replacement must not get this
                     self._tasks[grant] = self._tasks.pop(grant)  # in the order in which they will be done
-                    self._seat.process.send(pieces)
+                    self._seat.process.send(pieces, [payload.fd] if payload else [])
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
+        finally:
+            if payload:
+                payload.close()
         try:
             done: Done | None = result.get()
         except Lost:

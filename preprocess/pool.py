@@ -23,6 +23,7 @@ from .ancestor import borrow_ancestor, return_ancestor
 from .credit import Credit
 from .hub_steps import HubSteps
 from .jpeg import check_decoder
+from .limits import over_limit
 from .member import Lost, Member
 from .protocol import Row, Source, Timings
 from .sandbox import check_means
@@ -248,6 +249,7 @@ class PreprocessPool:
         Raises:
             WorkerError: workers die faster than they work; nothing can be done with this pool any more.
         """
+        sources = [over_limit(source, self.spec) or source for source in sources]
         ticket = Ticket(len(sources))
         again = False
         while ticket.live:

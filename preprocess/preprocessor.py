@@ -13,6 +13,7 @@ from .canvas import Placement, make_canvas, make_params
 from .decode import Source, check_pillow, decode_into
 from .jpeg import check_decoder
 from .kernel import Kernel
+from .limits import over_limit
 from .spec import PreprocessSpec
 
 
@@ -54,6 +55,9 @@ class Preprocessor:
         self._params[row] = self._idle
         if isinstance(source, ItemError):
             raise source
+        refusal = over_limit(source, self.spec)
+        if refusal:
+            raise refusal
         placement = decode_into(source, self.spec, self._canvas[row])
         self._params[row] = placement.params
         return placement

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
+import gevent
 from gevent.socket import wait_read, wait_write
 
 from ..errors import WorkerError, WorkerStartError
-from ..shm import Child, FrameReader, Ring, SlotLayout, Zygote, recv_frame, send_frame_fds
+from ..shm import Child, FrameReader, Payload, Ring, SlotLayout, Zygote, recv_frame, send_frame_fds
 from .protocol import RING, decode_layout, encode_json
 from .settings import WorkerSettings
 
@@ -122,8 +124,8 @@ class WorkerProcess:
 
     # -- on the hub ---------------------------------------------------------------------------------------------------
 
-    def send(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Send it the pieces of a frame.
+    def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
+        """Send it the pieces of a frame, and copies of these descriptors with the first bytes.
 
         Raises:
             OSError: it has gone.
@@ -133,9 +135,11 @@ class WorkerProcess:
             rest = memoryview(piece)
             while rest:
                 try:
-                    rest = rest[sock.send(rest) :]
+                    sent = socket.send_fds(sock, [rest], [*fds]) if fds else sock.send(rest)
                 except BlockingIOError:
                     wait_write(sock.fileno())
+                else:
+                    rest, fds = rest[sent:], ()
 
     def receive(self) -> list[bytes] | None:
         """Wait for what it says next: complete frames, if any are. None when it has gone.
@@ -188,3 +192,22 @@ class WorkerProcess:
         if self._child is None:
             raise WorkerError(f"worker {self._index} has not been started")
         return self._child
+
+
+def in_memory(pieces: Sequence[bytes | memoryview]) -> Payload:
+    """What is too much for a message, copied in a thread: gigabytes take a second, and the hub goes on.
+
+    Raises:
+        SharedMemoryFullError: there is no memory for it.
+    """
+
+    def copy() -> Payload | Exception:
+        try:
+            return Payload(pieces)
+        except Exception as error:  # noqa: BLE001  (raised in a thread, the hub would print it as well)
+            return error
+
+    made: Payload | Exception = gevent.get_hub().threadpool.apply(copy)
+    if isinstance(made, Exception):
+        raise made
+    return made

@@ -5,7 +5,8 @@ Frames (each travels in one length-prefixed frame of the socket, see ``shm``)::
     worker -> parent   LAYOUT   JSON: pixel shape, dtype, dimension; sent once, before anything is compiled
     worker -> parent   REFUSED  JSON: a text; instead, when the worker cannot do what it was set to, and leaves
     parent -> worker   RING     JSON: slot layout and number of slots, accompanied by the segment's descriptor
-    parent -> worker   TASK     header (slot, generation, n), n item records, n payloads
+    parent -> worker   TASK     header (slot, generation, n), n item records, then paths and errors, then data; where it
+                                is much, the data is in a `Payload` instead, whose descriptor comes with the frame
     worker -> parent   DONE     header (slot, generation, rows, n, timings), rows records, JSON list of failures
     worker -> parent   HUNG     header (slot, generation, row): this item is over its deadline, the worker leaves
 
@@ -37,6 +38,16 @@ _ROW = struct.Struct("<III")  # position in the task, width, height
 _HUNG = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, row
 
 _PATH, _BYTES, _ARRAY, _ERROR = range(4)
+_DATA = (_BYTES, _ARRAY)
+
+_SHARED = 1 << 20
+"""More bytes of data in a task go through shared memory: copied once, by a thread, and not by the hub."""
+
+_LONGEST_PATH = 1 << 16
+"""Bytes of a path. The system takes 4,096; a longer one is no path, and a batch of them no message."""
+
+_SHOWN = 200
+"""Characters of a path that cannot be one in its error."""
 
 Source = str | bytes | memoryview | np.ndarray[Any, np.dtype[Any]] | errors.ItemError
 """What a task's item may be: a path, the bytes of a picture file, or pixels ``(H, W[, C])``; or why it is none of
@@ -161,26 +172,45 @@ def decode_answer(frame: bytes) -> Done | Hung:
         return decode_done(frame) if frame[0] == DONE else _decode_hung(frame)
 
 
-def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> list[bytes | memoryview]:
-    """A TASK frame as the pieces to send, so that payloads are not copied together.
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A TASK as it is sent.
+
+    Attributes:
+        frame: pieces of the frame.
+        payload: what goes beside it through shared memory, because it is much; else nothing.
+    """
+
+    frame: list[bytes | memoryview]
+    payload: list[bytes | memoryview]
+
+
+def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> Message:
+    """A task to send. Neither bytes nor pixels are copied.
 
     What cannot be sent travels as the error that the worker then answers for it: it costs its neighbours nothing.
     """
     records: list[bytes] = [_TASK.pack(TASK, slot, generation, len(sources))]
-    payloads: list[bytes | memoryview] = []
+    words: list[bytes | memoryview] = []
+    data: list[bytes | memoryview] = []
     for source in sources:
         try:
             kind, pieces = _encode(source)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is about this item)
             kind, pieces = _ERROR, [_encode_error(_unfit(source, error))]
         records.append(_ITEM.pack(kind, sum([len(piece) for piece in pieces])))
-        payloads.extend(pieces)
-    return [b"".join(records), *payloads]
+        (data if kind in _DATA else words).extend(pieces)
+    frame = [b"".join(records), *words]
+    shared = sum([len(piece) for piece in data]) > _SHARED
+    return Message(frame, data) if shared else Message([*frame, *data], [])
 
 
 def _encode(source: Source) -> tuple[int, list[bytes | memoryview]]:
     if isinstance(source, str):  # by far the most, and this runs on the hub
-        return _PATH, [source.encode("utf-8", "surrogateescape")]
+        path = source.encode("utf-8", "surrogateescape")
+        if len(path) > _LONGEST_PATH:
+            raise ValueError(f"it has {len(path):,} bytes")
+        return _PATH, [path]
     if isinstance(source, (bytes, memoryview)):
         return _BYTES, [memoryview(source).cast("B")]
     if isinstance(source, errors.ItemError):
@@ -195,20 +225,27 @@ def _encode(source: Source) -> tuple[int, list[bytes | memoryview]]:
 def _unfit(source: Source, error: Exception) -> errors.ItemError:
     """What is wrong with an item that has no bytes to send."""
     if isinstance(source, str):
-        return errors.ReadError(f"{source!r} is not a possible file name: {error}")
+        return errors.ReadError(f"{source[:_SHOWN]!r} is not a possible file name: {error}")
     what = f"array of dtype {source.dtype}" if isinstance(source, np.ndarray) else type(source).__name__
     return errors.DecodeError(f"{what} is not a picture; {error}")
 
 
-def decode_task(frame: bytes | memoryview) -> Task:
-    """The task of a TASK frame; byte and array payloads are views into the frame."""
+def decode_task(frame: bytes | memoryview, payload: memoryview | None = None) -> Task:
+    """The task of a TASK frame; byte and array payloads are views into it, or into what came beside it."""
     view = memoryview(frame)
     _, slot, generation, n = _TASK.unpack_from(view)
-    offset = _TASK.size + n * _ITEM.size
+    records = [*_ITEM.iter_unpack(view[_TASK.size : _TASK.size + n * _ITEM.size])]
+    at = _TASK.size + n * _ITEM.size
+    data = view[at + sum(nbytes for kind, nbytes in records if kind not in _DATA) :] if payload is None else payload
+    begin = 0
     sources: list[Source] = []
-    for kind, nbytes in _ITEM.iter_unpack(view[_TASK.size : offset]):
-        sources.append(_decode_source(kind, view[offset : offset + nbytes]))
-        offset += nbytes
+    for kind, nbytes in records:
+        if kind in _DATA:
+            sources.append(_decode_source(kind, data[begin : begin + nbytes]))
+            begin += nbytes
+        else:
+            sources.append(_decode_source(kind, view[at : at + nbytes]))
+            at += nbytes
     return Task(slot, generation, sources)
 
 

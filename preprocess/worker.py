@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, cast
 
 from ..errors import ConfigError, ItemError
-from ..shm import Ring, SlotLayout, SlotView, recv_frame, recv_frame_fds, send_frame
+from ..shm import Ring, SlotLayout, SlotView, map_payload, recv_frame_fds, send_frame
 from ..shm.child import readable
 from .decode import lift_pillows_limit
 from .failures import kept
@@ -133,10 +133,11 @@ class Worker:
     def _next(self) -> tuple[Task, ReadAhead] | None:
         """The next task; whatever else has arrived starts its reads now, while this one is decoded."""
         while not self._ahead or self._has_message():
-            frame = recv_frame(self._sock)
-            if frame is None:
+            message = recv_frame_fds(self._sock)
+            if message is None:
                 return None
-            task = decode_task(frame)
+            frame, fds = message
+            task = decode_task(frame, map_payload(fds[0]) if fds else None)
             self._ahead.append((task, self._reader.start(task.sources)))
         return self._ahead.popleft()
 

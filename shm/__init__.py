@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .child import Child
 from .frames import FRAME_LIMIT, FrameReader, frame_pieces, recv_frame, recv_frame_fds, send_frame, send_frame_fds
 from .janitor import Orphan, orphans, sweep
+from .payload import Payload, map_payload
 from .segment import Segment, free_bytes, no_room, require_room
 from .slots import Grant, SlotState, SlotTable
 from .zygote import Zygote
@@ -27,6 +28,7 @@ __all__ = [
     "FrameReader",
     "Grant",
     "Orphan",
+    "Payload",
     "Place",
     "Ring",
     "Segment",
@@ -37,6 +39,7 @@ __all__ = [
     "Zygote",
     "frame_pieces",
     "free_bytes",
+    "map_payload",
     "no_room",
     "orphans",
     "recv_frame",

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -28,6 +28,7 @@ from .inputs import pictures_of
 from .keeping import warn_if_scarce
 from .largest import tell_cramped
 from .metadata import Metadata
+from .payloads import BATCH_BYTES, nbytes_of
 from .pipeline import ImageEmbeddingPipeline
 from .places import dead_letters_path, report_paths
 from .run import Interrupt, Watcher
@@ -110,7 +111,7 @@ def run_job(
         _prepare(config, books)
         if not (books and books.finished):
             entries, letters = (books.counts.total, books.counts.dead) if books else (None, 0)
-            pipeline.fit(entries, letters, shared_memory_room())
+            pipeline.fit(entries, letters, shared_memory_room(), in_memory=not isinstance(things, FileSource))
         if books and books.begun:
             pipeline.keep_rows()
         if books and books.accepted_pixels:
@@ -164,7 +165,10 @@ def _embed(
         some = passing(books.things() if books else things)
         known = metadata(some) if metadata else some
         report = pipeline.stream(
-            batches_of(known, config.batch_size), watcher=watcher, interrupt=interrupt, books=books
+            batches_of(known, config.batch_size, pipeline.batch_bytes),
+            watcher=watcher,
+            interrupt=interrupt,
+            books=books,
         )
         interrupted = interrupt is not None and interrupt.requested
         whole = not interrupted and (books is None or books.whole)
@@ -298,28 +302,54 @@ def _prepare(config: ServiceConfig, books: JobBooks | None) -> None:
         path.replace(path.with_suffix(".previous.jsonl"))
 
 
-def batches_of(things: Iterable[Any], size: int) -> Iterator[Outcome]:
-    """Batches of pictures, with what was passed by on the way: filtered, or broken before it could be a picture."""
-    pictures: list[Picture] = []
-    broken: list[ItemFailure] = []
-    filtered = 0
+def batches_of(things: Iterable[Any], size: int, most: int = BATCH_BYTES) -> Iterator[Outcome]:
+    """Batches of pictures, with what was passed by on the way: filtered, or broken before it could be a picture.
+
+    Args:
+        things: of a source.
+        size: pictures of a batch at most.
+        most: bytes of a batch at most, of what is in memory; a larger picture is a batch of its own.
+    """
+    next_ = _Next()
     for thing in things:
-        match thing:
+        picture = _picture(thing) if isinstance(thing, Item) else thing
+        match picture:
             case Picture():
-                pictures.append(thing)
-            case Item():
-                pictures.append(_picture(thing))
+                nbytes = nbytes_of(picture.source)
+                if next_.pictures and next_.nbytes + nbytes > most:
+                    yield next_.outcome()
+                    next_ = _Next()
+                next_.pictures.append(picture)
+                next_.nbytes += nbytes
             case Filtered():
-                filtered += 1
+                next_.filtered += 1
             case Broken():
-                broken.append(PictureFailure(thing.key, thing.error, ordinal=thing.ordinal))
+                next_.broken.append(PictureFailure(picture.key, picture.error, ordinal=picture.ordinal))
             case _:
                 raise ConfigError(f"a source must yield items or pictures, not {type(thing).__name__}")
-        if len(pictures) == size or filtered + len(broken) >= _AHEAD:
-            yield Outcome(Batch(pictures) if pictures else NOTHING, failures=broken, dropped=filtered)
-            pictures, broken, filtered = [], [], 0
-    if pictures or broken or filtered:
-        yield Outcome(Batch(pictures) if pictures else NOTHING, failures=broken, dropped=filtered)
+        if len(next_.pictures) == size or next_.nbytes >= most or next_.passed >= _AHEAD:
+            yield next_.outcome()
+            next_ = _Next()
+    if next_.pictures or next_.passed:
+        yield next_.outcome()
+
+
+@dataclass(slots=True)
+class _Next:
+    """What the next batch will be, as far as it has come."""
+
+    pictures: list[Picture] = field(default_factory=list[Picture])
+    nbytes: int = 0
+    broken: list[ItemFailure] = field(default_factory=list[ItemFailure])
+    filtered: int = 0
+
+    @property
+    def passed(self) -> int:
+        return self.filtered + len(self.broken)
+
+    def outcome(self) -> Outcome:
+        batch = Batch(self.pictures) if self.pictures else NOTHING
+        return Outcome(batch, failures=self.broken, dropped=self.filtered)
 
 
 def _picture(item: Item) -> Picture:

@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sized
-from itertools import islice
 from typing import Any, Final, cast
 
 import numpy as np
@@ -21,6 +20,7 @@ from ...sinks import row_key
 from ...sinks.base import row_hash
 from ..sources import key_of
 from .batches import Batch, Picture
+from .payloads import BATCH_BYTES, grouped, nbytes_of
 
 _STACKED: Final = 4
 """Axes of an array that is surely several pictures."""
@@ -196,11 +196,9 @@ def _content_key(position: int, source: Source) -> str:
     return f"input:{position}"
 
 
-def batched(pictures: Iterable[Picture], size: int) -> Iterator[Batch]:
-    """Batches of up to ``size`` pictures."""
-    walk = iter(pictures)
-    while batch := list(islice(walk, size)):
-        yield Batch(batch)
+def batched(pictures: Iterable[Picture], size: int, most: int = BATCH_BYTES) -> Iterator[Batch]:
+    """Batches of up to ``size`` pictures, and up to ``most`` bytes of what is in memory of them."""
+    return (Batch(group) for group in grouped(pictures, size, lambda picture: nbytes_of(picture.source), most))
 
 
 def reference_to(function: Callable[..., Any]) -> str:

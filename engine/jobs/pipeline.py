@@ -29,6 +29,7 @@ from .inputs import as_source, batched, pictures_of
 from .keeping import Keeper
 from .local import LocalPreprocessor, at_home
 from .outcomes import Failure, Outcomes
+from .payloads import BATCH_BYTES, with_payloads
 from .places import bulk_folder, dead_letters_path
 from .plan import Plan, make_plan
 from .recipe import plan_of
@@ -75,6 +76,7 @@ class ImageEmbeddingPipeline:
             self._plan = make_plan(self.config)
         self._given = self.config
         self._ceiling: Ceiling | None = None
+        self._batch_bytes = BATCH_BYTES
         if self.config.memory is not None:
             self.fit()
         self._stores = Stores()
@@ -257,7 +259,7 @@ class ImageEmbeddingPipeline:
         asked = self._given.model_copy(update={name: value for name, value in said.items() if value is not None})
         with self._pool.serving():
             pool = self._started(asked, collection_name)
-            self._ceiling = self._pool.ceiling
+            self._ceiling, self._batch_bytes = with_payloads(self._pool.ceiling or self.ceiling)
 
             def graph(ends: Ends) -> PipelineBuilder:
                 return streaming(ends, pool, self._plan.embedder)
@@ -274,7 +276,7 @@ class ImageEmbeddingPipeline:
         insert_rows: int | None = None,
     ) -> list[Any]:
         self._outcomes = outcomes = Outcomes()
-        source = batched(outcomes.noting(pictures), size)
+        source = batched(outcomes.noting(pictures), size, self._batch_bytes)
         collect = outcomes.written
         self.run(source, graph, collection, threads, collect=collect, insert_rows=insert_rows, listener=outcomes)
         return outcomes.ids
@@ -291,13 +293,28 @@ class ImageEmbeddingPipeline:
             self._ceiling = ceiling_of(self._plan, self.config)
         return self._ceiling
 
-    def fit(self, entries: int | None = None, letters: int = 0, room: int | None = None) -> None:
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of pictures in memory that a batch may have."""
+        return self._batch_bytes
+
+    def fit(
+        self, entries: int | None = None, letters: int = 0, room: int | None = None, *, in_memory: bool = False
+    ) -> None:
         """Make what the configuration leaves open fit into its ``memory`` and ``/dev/shm``; see `fitting.fitted`.
+
+        Args:
+            entries: see `fitting.fitted`; likewise letters and room.
+            letters: of the job's books.
+            room: bytes of ``/dev/shm``.
+            in_memory: whether pictures come as bytes or arrays, which then count.
 
         Raises:
             ConfigError: it cannot be; of ``/dev/shm`` a SharedMemoryFullError.
         """
         self.config, self._ceiling = fitted(self._plan, self._given, entries, letters, room)
+        if in_memory:
+            self._ceiling, self._batch_bytes = with_payloads(self._ceiling)
 
     def finish_store(self) -> None:
         """Do what an earlier run left undone in the store after its last row: merge the parts of a bulk folder."""

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -371,9 +370,9 @@ def _side(size: int | tuple[int, int] | None) -> int | None:
 
 
 def _batches(rows: Iterable[tuple[int, Any, Any, Any]], size: int, numbered: bool) -> Iterator[list[_Input]]:
-    """Lists of up to ``size`` inputs."""
+    """Lists of up to ``size`` inputs, fewer where they are large and in memory."""
     from .inputs import source_of
+    from .payloads import grouped, nbytes_of
 
     made = (_Input(source_of(value), position if numbered else id_, extra) for position, value, id_, extra in rows)
-    while batch := list(islice(made, size)):
-        yield batch
+    return grouped(made, size, lambda item: nbytes_of(item.source))

@@ -1,0 +1,62 @@
+"""Bytes that are too many for a message: a file in memory without a name, whose descriptor goes with the message.
+
+It is copied into once, takes no room in ``/dev/shm``, and is gone with its last descriptor and mapping.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+
+from ..errors import SharedMemoryFullError
+from .frames import Buffer
+
+
+class Payload:
+    """Some buffers, one after the other, in memory that another process can map.
+
+    Args:
+        pieces: the buffers; copied.
+
+    Attributes:
+        fd: its descriptor; -1 once closed.
+
+    Raises:
+        SharedMemoryFullError: the system gives no memory, or no descriptor, for it.
+    """
+
+    def __init__(self, pieces: Sequence[Buffer]) -> None:
+        self.fd = -1
+        try:
+            self.fd = os.memfd_create("penstock-payload", os.MFD_CLOEXEC)
+            for piece in pieces:
+                _write(self.fd, memoryview(piece).cast("B"))
+        except OSError as error:
+            self.close()
+            needed = sum(memoryview(piece).nbytes for piece in pieces)
+            raise SharedMemoryFullError(
+                f"{needed:,} bytes of pictures cannot be handed to a worker: {error.strerror}; hand over smaller"
+                " pictures, or paths"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of it; who has a copy of the descriptor keeps it. Idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close  # the thread that makes it may be one that nobody waits for any more
+
+
+def map_payload(fd: int) -> memoryview:
+    """The bytes of a payload, to read. Takes the descriptor over. The memory goes with the last view."""
+    try:
+        return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+    finally:
+        os.close(fd)
+
+
+def _write(fd: int, rest: memoryview) -> None:
+    while rest:
+        rest = rest[os.write(fd, rest) :]  # two gigabytes at a time, at most
