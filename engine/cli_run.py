@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .jobs.ceiling import Ceiling
     from .sources import FileSource
 
+_KINDS = 5
 _REASONS = 3
 """Reasons for which things are left out, to print."""
 
@@ -169,5 +170,7 @@ def _dead_letters(config: ServiceConfig, dead: int) -> str:
     else:
         kinds = errors_of(path, read_status(config.job, dead=True).dead)
         dead = kinds.total()
-    listed = ", ".join(f"{kind} {count(number)}" for kind, number in kinds.most_common(5))
-    return f"{plural(dead, 'dead letter')} in {printable(str(path))}" + (f": {listed}" if listed else "")
+    listed = [f"{kind} {count(number)}" for kind, number in kinds.most_common(_KINDS)]
+    if rest := [number for _, number in kinds.most_common()[_KINDS:]]:
+        listed.append(f"and {count(sum(rest))} of {plural(len(rest), 'other kind')}")
+    return f"{plural(dead, 'dead letter')} in {printable(str(path))}" + (f": {', '.join(listed)}" if listed else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,9 @@ from typing import Any, Self
 from ..errors import ConfigError
 from .base import redact
 from .durable import put, sync_path
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}\b")
+"""Where an object lies in memory: says nothing, and would make each of many equal messages another one."""
 
 _NAMES = frozenset({"key", "stage", "error", "message", "attempts", "time"})
 
@@ -67,7 +71,7 @@ class DeadLetters:
             key: the item; any text or bytes, also hostile ones: JSON escapes what is not plain ASCII. Credentials in a
                 URI are left out.
             stage: where it failed.
-            error: why. Credentials in URIs of its message are left out.
+            error: why. Credentials in URIs of its message are left out, and where objects lie in memory.
             attempts: how often it was tried.
             fields: anything else worth knowing; values that are not JSON are kept as text.
 
@@ -82,7 +86,7 @@ class DeadLetters:
             key=redact(os.fsdecode(key)),
             stage=stage,
             error=type(error).__name__,
-            message=redact(str(error)),
+            message=_ADDRESS.sub("", redact(str(error))),
             attempts=attempts,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             fields={name: _redacted(value) for name, value in fields.items()},

@@ -24,9 +24,16 @@ from penstock.engine.sources import Entry
 from penstock.errors import (
     AccountingError,
     ConfigError,
+    DeadlineError,
+    DecodeError,
+    FailureBudgetError,
     PipelineFailure,
+    PoisonItemError,
+    ReadError,
     SinkUnavailableError,
     SourceError,
+    TooLargeError,
+    TruncatedError,
     UnreadableError,
 )
 from penstock.sinks import DeadLetters, Hit
@@ -278,11 +285,31 @@ def test_dead_letters_are_counted_by_kind_and_located(
     assert "2 dead letters in a.dead-letters.jsonl: UnreadableError 2" in capsys.readouterr().out
 
 
+def test_kinds_of_dead_letters_that_are_not_named_are_counted(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures of the line add up to the number it begins with."""
+    kinds = [UnreadableError, ReadError, TruncatedError, TooLargeError, DecodeError, DeadlineError, PoisonItemError]
+
+    def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
+        with DeadLetters("a.dead-letters.jsonl") as dead:
+            for number, kind in enumerate(kinds):
+                for _ in range(8 - number):
+                    dead.write("x.jpg", "preprocess", kind("no"))
+        return Report(Accounting(read=36, delivered=1, failed=35))
+
+    monkeypatch.setattr(images, "run_job", run_job)
+    assert main(["embed", str(pictures), "--to", "a.db"]) == 0
+    told = "35 dead letters in a.dead-letters.jsonl: UnreadableError 8, ReadError 7, TruncatedError 6, "
+    assert f"{told}TooLargeError 5, DecodeError 4, and 5 of 2 other kinds" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
         (PipelineFailure("stopped", [OSError("disk full")]), 1, "the job failed: OSError: disk full"),
         (PipelineFailure("stopped", [ValueError(str(n)) for n in range(9)]), 1, "and 6 more"),
+        (FailureBudgetError("stage 'embed': 6 of 6 items failed", [OSError("x")]), 1, "failed: stage 'embed': 6 of 6"),
         (SinkUnavailableError("http://h:19530 does not answer: is it running?"), 1, "does not answer"),
         (AccountingError("the books do not balance"), 1, "the books do not balance"),
         (SourceError("the list went away"), 1, "the list went away"),

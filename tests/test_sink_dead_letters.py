@@ -54,6 +54,14 @@ def test_a_letter_says_what_where_why_and_when(path: Path) -> None:
     assert datetime.fromisoformat(letter.time).utcoffset() == timedelta(0)
 
 
+def test_the_same_trouble_has_the_same_message(path: Path) -> None:
+    """Without the address of an object, so that letters can be grouped by what they say."""
+    with DeadLetters(path) as letters:
+        for key in "ab":
+            letters.write(key, "decode", DecodeError(f"cannot identify image file {object()!r}"))
+    assert {letter.message for letter in read_dead_letters(path)} == {"cannot identify image file <object object>"}
+
+
 def test_no_letter_makes_no_file(path: Path) -> None:
     """A clean run leaves nothing to look at, and reading that is not an error."""
     with DeadLetters(path) as letters:
