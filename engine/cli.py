@@ -172,10 +172,13 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
         from .contact_sheet import check_sheet_path
 
         check_sheet_path(html)
-    from .jobs.images import search_images
+    from ..preprocess.ancestor import warm_start
 
     try:
-        hits = search_images(config, image, k)
+        with warm_start():  # imports JAX for the query while this process imports the rest
+            from .jobs.images import search_images
+
+            hits = search_images(config, image, k)
     except ItemError as error:
         raise click.UsageError(f"IMAGE: {printable(str(error))}") from error
     for number, hit in enumerate(hits, 1):

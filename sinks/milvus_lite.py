@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
 from weakref import WeakValueDictionary
@@ -137,6 +138,7 @@ class LiteServer:
             env={name: value for name, value in os.environ.items() if name != "MILVUS_TOKEN"},
         )
         try:
+            import_module("pymilvus")  # what comes next, and takes as long as the server's start
             answer = self._first_line(process)
         except BaseException:
             self._discard()

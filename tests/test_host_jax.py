@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import penstock
+from penstock.engine.config import ServiceConfig
+from penstock.engine.jobs import images
+from penstock.errors import SharedMemoryFullError
 from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.slow
@@ -99,3 +103,45 @@ with penstock.ImageEmbeddingPipeline(to=sys.argv[1] + "/a.db", batch_size=4, wor
 """
     said = python(code, str(tmp_path), *map(str, photos[:3]), XDG_CACHE_HOME=str(tmp_path))
     assert said.split() == ["1.0"] * 3
+
+
+def test_a_search_needs_no_jax_here_and_compiles_nothing_that_the_job_has_compiled(
+    photos: list[Path], tmp_path: Path
+) -> None:
+    """The query goes through a worker like the job's, which finds its programs; a broken one says what it is."""
+    code = """
+import os, sys, penstock
+from pathlib import Path
+from penstock.engine.config import ServiceConfig
+from penstock.engine.jobs.images import search_images
+from penstock.errors import ItemError
+folder = Path(sys.argv[1])
+kept = lambda: {path.name for path in folder.rglob("*-cache")}
+to = str(folder / "a.db")
+penstock.embed_images(sys.argv[2:], to=to, workers=1)
+before = kept()
+(hit,) = search_images(ServiceConfig(to=to), sys.argv[2], 1)
+print(hit.path == sys.argv[2], round(hit.score, 5), len(before) > 0, kept() == before, "jax" in sys.modules)
+(folder / "broken.jpg").write_bytes(b"no picture")
+try:
+    search_images(ServiceConfig(to=to), folder / "broken.jpg", 1)
+except ItemError as error:
+    print(type(error).__name__)
+"""
+    said = python(code, str(tmp_path), *map(str, photos[:3]), XDG_CACHE_HOME=str(tmp_path))
+    assert said.splitlines() == ["True 1.0 True True False", "UnreadableError"]
+
+
+def test_a_search_without_room_in_shared_memory_is_made_in_this_process(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One picture needs no ring."""
+    to = str(tmp_path / "a.db")
+    penstock.embed_images([photos[0]], to=to, workers=1)
+
+    def full(*_: object) -> None:
+        raise SharedMemoryFullError("no room")
+
+    monkeypatch.setattr(images, "query_vector", full)
+    (hit,) = images.search_images(ServiceConfig(to=to), photos[0], 1)
+    assert hit.path == str(photos[0])

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
-from ...errors import ConfigError
+from ...errors import ConfigError, SharedMemoryError
+from ...preprocess import warm_start
 from ...sinks import Hit, row_key
 from .. import NOTHING, ItemFailure, Outcome, Report
 from ..config import ServiceConfig
@@ -24,13 +25,14 @@ from .ceiling import Ceiling
 from .files import files_of
 from .filtered import FilteredList, Passing, nothing_written
 from .indexing import wait_for_index
-from .inputs import pictures_of
+from .inputs import as_source, pictures_of
 from .keeping import warn_if_scarce
 from .largest import tell_cramped
 from .metadata import Metadata
 from .payloads import BATCH_BYTES, nbytes_of
 from .pipeline import ImageEmbeddingPipeline
 from .places import dead_letters_path, report_paths
+from .query import query_vector
 from .run import Interrupt, Watcher
 
 _logger = logging.getLogger(__name__)
@@ -260,10 +262,14 @@ def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
 
     The query is embedded as the collection was, unless the configuration says how.
     """
-    with config.spelled(), ImageEmbeddingPipeline(config) as pipeline:
+    with config.spelled(), warm_start(), ImageEmbeddingPipeline(config) as pipeline:
         if not config.model_fields_set & {"embedder", "preset", "image_size", "dtype"}:
             pipeline.adopt()
-        return pipeline.search(image, k)
+        try:
+            query = query_vector(pipeline.plan, pipeline.config, as_source(image))
+        except SharedMemoryError:  # not even room for one batch
+            query = image
+        return pipeline.search(query, k)
 
 
 def _things(config: ServiceConfig, source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
