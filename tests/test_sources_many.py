@@ -128,6 +128,8 @@ def test_a_picture_that_is_missing_among_others_is_a_dead_letter(tmp_path: Path)
     gone = f"{tmp_path}/gone.jpg"
     entries = list(FileSource([gone, *paths]))
     assert [type(entry) for entry in entries] == [Broken, Item, Item]
+    assert [type(entry) for entry in FileSource([*paths, f"{tmp_path}/gone[1].jpg"])] == [Item, Item, Broken]
+    assert len(list(FileSource([*paths, f"{tmp_path}/000/IMG_00000[01].jpg"]))) == 2
     for specs in ([gone], [gone, gone], [*paths, f"{tmp_path}/gone"], [*paths, f"{tmp_path}/*.jpg"]):
         with pytest.raises(SourceError, match=r"there is no such file or folder|matches nothing"):
             FileSource(specs)

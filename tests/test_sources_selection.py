@@ -194,6 +194,23 @@ def test_globs_see_the_link_and_not_its_target(tree: Path) -> None:
     assert left_out(source, tree)["thumbs2"] == "excluded (--exclude)"
 
 
+def test_a_link_to_what_is_left_out_where_it_lies_is_followed(tree: Path) -> None:
+    """Nothing is called read that is not."""
+    (tree / "kept").symlink_to("raw")
+    source = FileSource(str(tree), selection=Selection(exclude=["/raw"], follow_links=True))
+    assert [name for name in taken(source, tree) if "/" in name] == [
+        *("kept/c.jpg", "kept/deep/raw/g.JPG", "kept/thumbs/d.jpg", "thumbs/e.jpg")
+    ]
+
+
+def test_what_is_left_out_is_no_dead_letter_whatever_it_is(tree: Path) -> None:
+    """A link to nothing, a FIFO."""
+    (tree / "gone.lnk").symlink_to("nowhere")
+    os.mkfifo(tree / "pipe.sock")
+    source = FileSource(str(tree), selection=Selection(exclude=["*.lnk", "*.sock"]))
+    assert left_out(source, tree) == dict.fromkeys(["gone.lnk", "pipe.sock"], "excluded (--exclude)")
+
+
 def test_a_job_walks_the_same_when_it_goes_on(tree: Path) -> None:
     """What is wanted of folders is part of what the job is: kept, shown, and refused where it differs."""
     outside(tree)

@@ -21,7 +21,7 @@ from .kinds import has_picture_name, looks_like_picture, read_head, what_else
 from .lists import broken_line, open_list, read_paths
 from .paths import Found, look, look_for, reason
 from .selection import ALL, Selection
-from .specs import STDIN, as_pattern, check, emptiness, is_list, list_of
+from .specs import STDIN, as_pattern, check, emptiness, is_list, list_of, matches
 from .walk import Root
 
 
@@ -119,8 +119,13 @@ class FileSource:
         pattern = found.problem is not None and as_pattern(spec)
         if pattern or found.folder:
             root = Root.of_pattern(spec, self.selection) if pattern else Root.of(found.path, self.selection)
-            yield from root.walk(earlier)
+            nothing = True
+            for below in root.walk(earlier):
+                nothing = False
+                yield below
             earlier.add(root)
+            if pattern and nothing and not matches(spec):  # it was a name, of what went away
+                yield found
         elif earlier.take(found.path):
             yield found
 
@@ -165,10 +170,10 @@ def _can_be_read_again(spec: str) -> bool:
 def _entry(found: Found) -> Entry:
     """Picture, not a picture, or broken."""
     path, key = found.path, key_of(found.path)
-    if found.problem is not None:
-        return Broken(key, found.problem)
     if found.aside:
         return Filtered(key, found.aside)
+    if found.problem is not None:
+        return Broken(key, found.problem)
     if has_picture_name(path):
         return Item(key, path, looked=found.looked)
     try:

@@ -51,7 +51,8 @@ def check(specs: Iterable[str], null: bool) -> None:
     missing: str | None = None
     there = False
     for spec in specs:
-        is_picture = has_picture_name(spec) and not is_pattern(spec) and list_of(spec) is None
+        # [...] may be part of a name, * and ? hardly are
+        is_picture = has_picture_name(spec) and not ("*" in spec or "?" in spec or list_of(spec))
         if is_picture and there:
             continue  # not looked at: of a million that would take as long as the listing
         wrong = _what_is_wrong(spec, null)
@@ -89,7 +90,7 @@ def _what_is_wrong(spec: str, null: bool) -> str | None:
         os.lstat(spec)
     except (OSError, ValueError) as error:
         if as_pattern(spec):
-            return None if _matches(spec) else f"{spec!r} matches nothing"
+            return None if matches(spec) else f"{spec!r} matches nothing"
         if is_url(spec):
             return f"{without_credentials(spec)!r}: {NOT_READ}"
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
@@ -98,6 +99,7 @@ def _what_is_wrong(spec: str, null: bool) -> str | None:
     return None
 
 
-def _matches(spec: str) -> bool:
+def matches(spec: str) -> bool:
+    """Whether there is anything that this glob is about."""
     root = Root.of_pattern(spec)
     return Path(root.base).exists() and next(root.walk(Earlier()), None) is not None

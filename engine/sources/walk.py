@@ -27,6 +27,10 @@ _States = frozenset[int]
 """How many parts of the pattern the path so far may have used up."""
 
 
+_Trail = tuple[tuple["Root", str], ...]
+"""Roots whose walk has led to a link to a folder, each with the real path of the folder in which the next link lies."""
+
+
 class _Folder(NamedTuple):
     """A folder to be read: its path, its real path, where the pattern is, and its path below the root with a slash."""
 
@@ -82,16 +86,17 @@ class Root:
 
     def enters(self, real: str) -> bool:
         """Whether this root looks into a folder of this real path, if there is one."""
-        return all(self._states_along(real))
+        below = self.below + self._inside(real)
+        return all(self._states_along(real)) and not self.selection.leaves_out_folder(below)
 
-    def walk(self, earlier: Earlier, trail: tuple[tuple[Root, str], ...] = ()) -> Iterator[Found]:
+    def walk(self, earlier: Earlier, trail: _Trail = ()) -> Iterator[Found]:
         """What the root holds, folder by folder, each in the order of its names' bytes.
 
         Constant memory but for the names of one folder per level.
 
         Args:
             earlier: what is left out, as it has been read. Links to folders that have been walked join it.
-            trail: roots whose walk has led here by a link to a folder, and the real path of the folder it lies in.
+            trail: how links to folders have led here.
         """
         if earlier.covers(self.real):
             return
@@ -110,7 +115,7 @@ class Root:
                 earlier.add(root)
 
     def _entries(
-        self, folder: _Folder, earlier: Earlier, trail: tuple[tuple[Root, str], ...]
+        self, folder: _Folder, earlier: Earlier, trail: _Trail
     ) -> Iterator[Found | _Folder | tuple[Root, str]]:
         """The files of a folder, its sub-folders as they are to be walked, and roots for links to follow."""
         try:
@@ -139,9 +144,7 @@ class Root:
                 elif len(self.parts) in after:
                     yield found._replace(aside=_LINK if found.folder else self.selection.leaves_out(below))
 
-    def _followed(
-        self, link: _Folder, earlier: Earlier, trail: tuple[tuple[Root, str], ...]
-    ) -> Found | tuple[Root, str]:
+    def _followed(self, link: _Folder, earlier: Earlier, trail: _Trail) -> Found | tuple[Root, str]:
         """A link to a folder as a root of its own, and where it lies; or why it is not followed."""
         aside = self.selection.leaves_out_folder(link.below)
         root = Root(link.path, os.path.realpath(link.path), self.parts, link.states, link.below + "/", self.selection)
@@ -149,7 +152,7 @@ class Root:
             return Found(link.path, folder=True, aside=aside or _READ_ANYWAY)
         return root, link.real
 
-    def _is_read(self, earlier: Earlier, trail: tuple[tuple[Root, str], ...]) -> bool:
+    def _is_read(self, earlier: Earlier, trail: _Trail) -> bool:
         """Whether a link's target has been read, will be, or leads back to where it lies."""
         inside = self.real.rstrip("/") + "/"
         return earlier.covers(self.real) or any(
