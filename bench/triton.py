@@ -312,7 +312,7 @@ def in_turn(server: str, paths: Sequence[str]) -> Generator[Measure, None, None]
         tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder,
         ImageEmbeddingPipeline(_config(server, folder)) as pipeline,
     ):
-        yield lambda: _watched(server, len(some), lambda: len(pipeline.insert_images(some)))
+        yield lambda: _watched(server, len(some), lambda: sum(own is not None for own in pipeline.insert_images(some)))
 
 
 def _config(server: str, folder: str) -> ServiceConfig:

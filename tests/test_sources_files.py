@@ -410,3 +410,9 @@ def test_keys_never_collide(name: bytes, data: st.DataObject) -> None:
     first, second = b"/" + name, b"/" + other
     assert (key_of(os.fsdecode(first)) == key_of(os.fsdecode(second))) == (first == second)
     key_of(os.fsdecode(first)).encode()
+
+
+def test_a_path_that_never_was_bytes_has_a_key() -> None:
+    """A lone surrogate, as JSON can hold one, has no bytes in any file system."""
+    assert key_of("/a/\ud800.jpg") == r"b'/a/\xed\xa0\x80.jpg'"
+    assert key_of("/a/\ud801.jpg") != key_of("/a/\ud800.jpg")
