@@ -89,7 +89,7 @@ def _odd_pictures() -> Files:
         "deep/er/still.jpg": (partial(_saved, photo, "JPEG"), ROW),
         "16-bit.png": (partial(_saved, Image.fromarray(ramp.astype(np.uint16)), "PNG"), ROW),
         "16-bit.tif": (partial(_saved, Image.fromarray(ramp.astype(np.uint16)), "TIFF"), ROW),
-        "32-bit.tif": (partial(_saved, Image.fromarray(ramp.astype(np.int32)), "TIFF"), ROW),
+        "32-bit.tif": (partial(_saved, Image.fromarray((ramp / 257).astype(np.int32)), "TIFF"), ROW),
         "float.tif": (partial(_saved, Image.fromarray((ramp / 65535).astype(np.float32)), "TIFF"), ROW),
         "lab.tif": (partial(_saved, _lab(photo), "TIFF"), ROW),
         "1-bit.png": (partial(_saved, photo.convert("1"), "PNG"), ROW),
@@ -116,6 +116,7 @@ def _broken() -> Files:
     """Files with a picture's name that are none, or none any more."""
     photo = texture(2, (120, 90))
     unreadable, truncated = (Expected("dead", error) for error in ("UnreadableError", "TruncatedError"))
+    undecodable = Expected("dead", "DecodeError")
     unsupported, too_large = (Expected("dead", error) for error in ("UnsupportedFormatError", "TooLargeError"))
     files: Files = {
         "empty.jpg": (lambda: b"", unreadable),
@@ -129,7 +130,10 @@ def _broken() -> Files:
         "jpeg2000.jpg": (lambda: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(64), unsupported),
         "texture.jpg": (lambda: b"BLP1" + bytes(256), unsupported),
         "phone.heic": (lambda: b"\0\0\0\x18ftypheic" + bytes(64), unsupported),
-        "vector.svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', Expected("dead", "DecodeError")),
+        "vector.svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', undecodable),
+        "camera.cr2": (lambda: b"II*\0\x10\0\0\0CR\2\0" + bytes(64), unsupported),
+        "of-another-range.tif": (partial(_saved, Image.new("F", photo.size, 4095.0), "TIFF"), undecodable),
+        "not-a-number.tif": (partial(_saved, Image.new("F", photo.size, np.nan), "TIFF"), undecodable),
         "bomb.png": (partial(_png_header, 60_000, 60_000), too_large),
         "bomb.gif": (partial(_gif_header, 65_535, 65_535), too_large),
         "bomb.bmp": (partial(_bmp_header, 50_000, 50_000), too_large),
