@@ -54,9 +54,11 @@ def filled(preprocessor: StreamingMultiprocessPreprocessor) -> None:
     wait_until(lambda: preprocessor.report().stages[-1].in_flight > 0)
 
 
-def all_made() -> None:
+def all_made(preprocessor: StreamingMultiprocessPreprocessor) -> None:
     """Wait until a stream's engine has ended by itself: its last batches lie in the sink."""
-    wait_until(lambda: not any(thread.name.startswith("penstock-") for thread in threading.enumerate()))
+    pipeline = preprocessor._pipeline  # pyright: ignore[reportPrivateUsage]
+    assert pipeline is not None
+    assert pipeline._runtime.join(DEADLINE)  # pyright: ignore[reportPrivateUsage]
 
 
 # -- the stream -------------------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ def when_all_has_been_made(preprocessor: StreamingMultiprocessPreprocessor, phot
     """Its workers have nothing left to do, and its engine has ended by itself."""
     stream = preprocessor.preprocess_stream(photos[:8])
     next(stream)
-    all_made()
+    all_made(preprocessor)
     stream.close()
 
 
@@ -188,7 +190,7 @@ def test_a_second_stream_is_refused_also_when_the_first_has_made_all_its_batches
     """They lie in slots that the second would wait for."""
     first = preprocessor.preprocess_stream(photos[:16])
     next(first)
-    all_made()
+    all_made(preprocessor)
     with pytest.raises(ConfigError, match="another stream"):
         next(preprocessor.preprocess_stream(photos[:4]))
     assert len(list(first)) == 3
@@ -227,7 +229,7 @@ def test_a_preprocessor_that_is_closed_ends_its_stream_and_can_be_used_again(pho
         assert (batch["preprocessed"] == pixels).all()
         new = made.preprocess_stream(photos[:8])
         ids = list(next(new)["ids"])
-        all_made()
+        all_made(made)
         old.close()
         batch.release()
         pool = made._pool  # pyright: ignore[reportPrivateUsage]
