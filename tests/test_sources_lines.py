@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,13 @@ def test_a_list_that_can_be_read_once_is_not_counted_before(here: Path) -> None:
     source.count()
     assert [Path(entry.key).name for entry in source] == ["a.jpg"]
     os.close(read)
+
+
+def test_a_list_may_come_through_a_fifo(here: Path) -> None:
+    """It is opened once: whoever writes to it would else have nobody to write to."""
+    os.mkfifo(here / "fifo")
+    with ThreadPoolExecutor(1) as other:
+        writing = other.submit((here / "fifo").write_bytes, b"a.jpg\n")
+        source = FileSource("@fifo")
+        assert [Path(entry.key).name for entry in source] == ["a.jpg"]
+        assert writing.result() == 6

@@ -58,9 +58,18 @@ def check_list(path: str, null: bool) -> None:
     Raises:
         SourceError: it cannot be opened, or is no list of paths.
     """
+    if _comes_once(path):
+        return  # and to open a FIFO and close it again would end whoever writes to it
     with open_list(path) as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             _refuse_others(_read(file, f"@{path}"), f"@{path}", null)
+
+
+def _comes_once(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
 
 
 def read_paths(file: BinaryIO, name: str, null: bool) -> Iterator[tuple[int, bytes]]:
