@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from penstock.engine import PipelineBuilder, green
-from penstock.errors import DeadlineError, PoisonItemError, ReadError, UnreadableError, WorkerStartError
+from penstock.errors import ConfigError, DeadlineError, PoisonItemError, ReadError, UnreadableError
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.preprocess.slot import SlotBatch
 from penstock.shm import SlotState
@@ -323,9 +323,9 @@ def test_a_pool_serves_one_run_after_another(make_pool: MakePool, photos: list[P
 
 @pytest.mark.slow
 def test_a_worker_that_cannot_start_says_why() -> None:
-    """A missing transform is an error at the start, not an endless row of deaths."""
+    """A missing transform is an error at the start, in the worker's own words, not an endless row of deaths."""
     pool = PreprocessPool(SPEC.replace(transform="no_such_module:function"), workers=1)
-    with pytest.raises(WorkerStartError, match="worker 0"):
+    with pytest.raises(ConfigError, match="transform: 'no_such_module:function'"):
         pool.start()
 
 

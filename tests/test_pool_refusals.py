@@ -10,7 +10,7 @@ import pytest
 
 from penstock import ConfigError, StreamingMultiprocessPreprocessor
 from penstock.engine.cli import main
-from penstock.preprocess import PreprocessPool, PreprocessSpec
+from penstock.preprocess import PreprocessSpec
 from penstock.preprocess.protocol import REFUSED, decode_layout, encode_json
 from penstock.tests.waiting import DEADLINE
 from penstock.tests.whole_jobs import draw_folder, penstock
@@ -67,14 +67,6 @@ def test_devices_that_are_not_there_are_refused(
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "b").glob("*.parquet"))
-
-
-@pytest.mark.slow
-def test_a_transform_that_is_not_there_is_refused_in_its_own_words() -> None:
-    """A worker imports it; what it says arrives."""
-    pool = PreprocessPool(SPEC.replace(transform="no_such_module_of_mine:crop"), workers=1)
-    with pytest.raises(ConfigError, match="no_such_module_of_mine"):
-        pool.start()
 
 
 def test_a_refusal_is_an_error_of_the_configuration() -> None:
