@@ -28,6 +28,7 @@ from penstock.engine.servers import (
 )
 from penstock.engine.servers.server import Server
 from penstock.engine.servers.venvs import servers_folder
+from penstock.preprocess import warm_start
 from penstock.tests.slots import SlotWatch
 
 _Server = TypeVar("_Server", bound=Server)
@@ -112,6 +113,13 @@ def _no_slot_is_lost(request: pytest.FixtureRequest, _slot_watch: SlotWatch) -> 
     lost = _slot_watch.lost()
     if request.node.get_closest_marker("holds_slots") is None:
         assert not lost, "slots that nobody has given back"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server(_compilation_cache: None) -> Iterator[None]:
+    """One fork server for all pools of the test run: each would import JAX anew, which takes longer than most tests."""
+    with warm_start():
+        yield
 
 
 @pytest.fixture(scope="session")
