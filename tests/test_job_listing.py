@@ -118,7 +118,7 @@ def test_progress_counts_what_remains(
     with JobBooks(config, make_plan(config), FileSource(str(pictures))):
         pass
     with JobFolder.create_or_open(tmp_path / "job") as folder:
-        folder.written([0])
+        folder.filtered([0])
     assert main(["embed", *map(str, command)]) == 0
     told = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
     assert {line["total"] for line in told if line["event"] == "progress"} == {3}
