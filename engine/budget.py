@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Final, NamedTuple
 
@@ -55,15 +55,16 @@ class FailureBudget:
         """So many units were tried."""
         self._done += units
 
-    def fail(self, units: int, failures: Iterable[tuple[str, Exception]]) -> None:
-        """So many of them failed: what people know them by, and why."""
+    def fail(self, units: int) -> None:
+        """So many of them failed."""
         self._failed += units
-        for name, error in failures:
-            self.errors.append(error)
-            if len(self._first) < _NAMED:
-                self._first.append(
-                    f"{printable(str(name))} ({type(error).__name__}: {printable(str(error))[:_LONGEST]})"
-                )
+
+    def note(self, error: Exception, key: str, describe: Callable[[], str]) -> None:
+        """Why, and what people know the item by: its key, or else what `describe` says."""
+        self.errors.append(error)
+        if len(self._first) < _NAMED:
+            name, why = printable(str(key or describe())), printable(str(error))[:_LONGEST]
+            self._first.append(f"{name} ({type(error).__name__}: {why})")
 
     @property
     def is_spent(self) -> bool:

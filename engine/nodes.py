@@ -271,8 +271,9 @@ class Emitter(Node):
                 self.meter.wait_out.end(began, perf_counter())
         self.meter.failed += units
         job.spend(units)
-        name = None if all(failure.key for failure in failures) else self._values.describe(job.entry.value)
-        self.budget.fail(units, [(each.key or str(name), as_exception(each.error)) for each in failures])
+        for failure in failures:
+            self.budget.note(as_exception(failure.error), failure.key, lambda: self._values.describe(job.entry.value))
+        self.budget.fail(units)
 
     def _judge(self) -> None:
         if self.budget.is_spent:
