@@ -33,6 +33,9 @@ VARIANTS = {
 }
 """Those that need no extra."""
 
+LONG = ("scaling", "memory", "soak", "resume", "recovery", "sandbox", "triton")
+"""Those that take over ten seconds in their tiniest form: run at night."""
+
 
 def test_every_benchmark_is_smoke_tested() -> None:
     """A new one cannot be forgotten here."""
@@ -40,7 +43,9 @@ def test_every_benchmark_is_smoke_tested() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.nightly] if name in LONG else []) for name in BENCHMARKS]
+)
 def test_a_benchmark_runs_in_a_tiny_form(name: str, tmp_path: Path) -> None:
     """As users run it: exit status 0, a table, positive figures in the JSON."""
     file = tmp_path / "result.json"

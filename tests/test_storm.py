@@ -1,4 +1,4 @@
-"""Ten storms: real jobs through the command line, each under the faults that its seed says (``storm/``).
+"""Four storms: real jobs through the command line, each under the faults that its seed says (``storm/``).
 
 ``make storm SEEDS=200`` runs as many as a night holds; a seed that fails tells how to run it again.
 """
@@ -17,7 +17,8 @@ from penstock.tests.storm.pictures import Leavings, check_leavings
 from penstock.tests.storm.seeds import CHANCE, INSIDE, OUTSIDE, Seed
 from penstock.tests.storm.whole import check_end, storm
 
-SEEDS = range(1, 11)
+SEEDS = (4, 7, 8, 28)
+"""Between them they have every fault."""
 
 
 @pytest.mark.slow

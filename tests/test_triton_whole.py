@@ -1,4 +1,4 @@
-"""The whole: 5,000 pictures through worker processes, shared memory, a real Triton and a real Milvus.
+"""The whole: a thousand pictures through worker processes, shared memory, a real Triton and a real Milvus.
 
 The same pictures also go through the embedder that runs inside of the workers: the vectors must be the same.
 """
@@ -18,7 +18,7 @@ from penstock.engine.servers import MilvusServer, TritonServer
 from penstock.engine.servers.models import add_gist
 from penstock.sinks import MilvusSink, row_key
 
-PICTURES = 5000
+PICTURES = 1000
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def pictures(tmp_path: Path, photos: list[Path]) -> Path:
 
 
 @pytest.mark.slow
-def test_5000_pictures_through_triton_into_milvus_are_the_rows_of_the_built_in_embedder(
+def test_a_thousand_pictures_through_triton_into_milvus_are_the_rows_of_the_built_in_embedder(
     pictures: Path, tmp_path: Path, milvus: MilvusServer, own_server: Callable[[TritonServer], TritonServer]
 ) -> None:
     """As many rows as pictures, each with the vector that the embedder inside of the workers makes."""
