@@ -176,7 +176,7 @@ def test_a_journal_that_differs_from_the_stages_is_an_error_at_the_end(
     written = JobBooks.written
 
     def forgetful(books: JobBooks, value: Any) -> None:
-        written(books, type(value)(value.pictures[1:]))
+        written(books, type(value)(value.ordinals[1:]))
 
     monkeypatch.setattr(JobBooks, "written", forgetful)
     assert main(command(pictures, tmp_path)) == 1
