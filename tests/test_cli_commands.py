@@ -208,7 +208,7 @@ def test_embed_runs_the_job_with_what_was_asked_for(
     captured = capsys.readouterr()
     assert "read 2 = written 2 + filtered 0 + dead 0 + in flight 0" in captured.out
     assert "penstock search a.db IMAGE" in captured.out
-    assert "2 of 2" in captured.err or "since warm-up" in captured.err
+    assert " s] 2" in captured.err  # and how many of how many, if they have been counted by then
 
 
 @pytest.mark.parametrize(
