@@ -249,7 +249,7 @@ class PreprocessPool:
         Raises:
             WorkerError: workers die faster than they work; nothing can be done with this pool any more.
         """
-        sources = [over_limit(source, self.spec) or source for source in sources]
+        sources = [source if isinstance(source, str) else over_limit(source, self.spec) or source for source in sources]
         ticket = Ticket(len(sources))
         again = False
         while ticket.live:

@@ -195,7 +195,12 @@ def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> Messag
     data: list[bytes | memoryview] = []
     for source in sources:
         try:
-            kind, pieces = _encode(source)
+            if isinstance(source, str):  # by far the most, and this runs on the hub
+                path = _encode_path(source)
+                records.append(_ITEM.pack(_PATH, len(path)))
+                words.append(path)
+                continue
+            kind, pieces = _encode_data(source)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is about this item)
             kind, pieces = _ERROR, [_encode_error(_unfit(source, error))]
         records.append(_ITEM.pack(kind, sum([len(piece) for piece in pieces])))
@@ -205,12 +210,16 @@ def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> Messag
     return Message(frame, data) if shared else Message([*frame, *data], [])
 
 
-def _encode(source: Source) -> tuple[int, list[bytes | memoryview]]:
-    if isinstance(source, str):  # by far the most, and this runs on the hub
-        path = source.encode("utf-8", "surrogateescape")
-        if len(path) > _LONGEST_PATH:
-            raise ValueError(f"it has {len(path):,} bytes")
-        return _PATH, [path]
+def _encode_path(path: str) -> bytes:
+    name = path.encode("utf-8", "surrogateescape")
+    if len(name) > _LONGEST_PATH:
+        raise ValueError(f"it has {len(name):,} bytes")
+    return name
+
+
+def _encode_data(
+    source: bytes | memoryview | np.ndarray[Any, np.dtype[Any]] | errors.ItemError,
+) -> tuple[int, list[bytes | memoryview]]:
     if isinstance(source, (bytes, memoryview)):
         return _BYTES, [memoryview(source).cast("B")]
     if isinstance(source, errors.ItemError):
