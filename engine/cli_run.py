@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PipelineFailure
@@ -26,6 +27,15 @@ _REASONS = 3
 
 def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     """Run a job; returns the exit status."""
+    from ..preprocess.ancestor import warm_start
+
+    # It imports JAX while this process imports the rest. A job that is there already may be finished.
+    ancestor = warm_start() if config.job is None or not config.job.exists() else nullcontext()
+    with ancestor:
+        return _run_and_tell(config, source)
+
+
+def _run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     # The machine is imported once it is clear that there is something to do.
     from .jobs.images import run_job
     from .jobs.places import dead_letters_path

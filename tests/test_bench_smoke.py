@@ -21,7 +21,7 @@ VARIANTS = {
     "scaling": {"1 worker", "2 workers"},
     "faces": {"insert_images", "insert_images_async", "insert_images_streaming"},
     "sandbox": {"free", "sandbox"},
-    "startup": {"new process, empty cache", "new process, warm cache", "warm pool"},
+    "startup": {"new process, empty cache", "new process, warm cache", "warm pool", "first batch", "penstock search"},
     "memory": {"few", "many"},
     "resume": {"killed", "undisturbed"},
     "recovery": {"each", "p99", "before", "after", "start"},

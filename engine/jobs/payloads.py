@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ...errors import ItemError
 from ...preprocess import Source
-from .ceiling import Ceiling, Part
+
+if TYPE_CHECKING:
+    from .ceiling import Ceiling
 
 BATCH_BYTES: Final = 64 * 2**20
 """Bytes of pictures in memory that a batch may have. A larger picture is a batch of its own."""
@@ -54,6 +56,8 @@ def with_payloads(ceiling: Ceiling) -> tuple[Ceiling, int]:
 
     Where the memory is limited, it is so many that the ceiling stays below the limit if that is possible at all.
     """
+    from .ceiling import Part  # the configuration comes with it, which a stream of pixels does without
+
     workers, slots = ceiling.settings["workers"], ceiling.settings["slots"]
     batches = _AHEAD + workers * (slots + _COPIES)
     left = BATCH_BYTES if ceiling.limit is None else (ceiling.limit - ceiling.total) // batches

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from .. import Outcome, Pipeline, Report
 
     Array = np.ndarray[Any, np.dtype[Any]]
+
+_NEEDED_NEXT = ("..builder", ".inputs")
+"""What the first stream needs: imported before the workers are waited for, and not after."""
 
 _BATCH_SIZE, _QUEUE_MAXSIZE = 32, 10
 """Where nothing is said, and ``/dev/shm`` has room."""
@@ -172,6 +176,8 @@ class StreamingMultiprocessPreprocessor:
                     self.spec, workers=workers, batch_size=batch_size, slots=slots, **self._settings
                 )
             self._pool.prepare()
+            for name in _NEEDED_NEXT:
+                import_module(name, __package__)
         return self._pool
 
     def start(self) -> None:
