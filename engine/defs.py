@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..errors import ConfigError
 from .budget import Budget, Tally, check_budget
 from .ops import Operation, look_at
-from .policies import Fail, Policy, Retry, Skip
+from .policies import Fail, Policy, Retry, Skip, tolerated
 from .values import HubResource, PlainValues, ValueModel
 
 Order = Literal["completion", "input"]
@@ -55,8 +55,8 @@ class PipeDef:
     @property
     def budget(self) -> Budget | None:
         """How many failures the stage tolerates; None: as many as others."""
-        last = self.last_resort
-        return last.max_failures if isinstance(last, Skip) and last.max_failures is not None else self.max_failures
+        own = tolerated(self.on_failure)
+        return self.max_failures if own is None else own
 
     def _check_failures(self) -> None:
         if self.max_failures is None:

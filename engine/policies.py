@@ -149,6 +149,12 @@ Policy = Skip | Fail | Retry
 """What a stage does about an item that fails."""
 
 
+def tolerated(policy: Policy) -> Budget | None:
+    """How many failures a policy says there may be, if it does."""
+    last = policy.then if isinstance(policy, Retry) else policy
+    return last.max_failures if isinstance(last, Skip) else None
+
+
 def parse_policy(said: object) -> Policy:
     """A policy, or its spelling: ``skip``, ``skip:100``, ``skip:5%``, ``fail``, ``retry:30s``, ``retry:5,fail``...
 

@@ -48,5 +48,8 @@ def test_a_rate_counts_over_all_runs_of_a_job(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert main(embed(pictures, tmp_path, "--job", str(job), "--max-failures", "50%", "--update")) == 1
     assert "stage 'preprocess': 6 of 8 items failed, more than max_failures=50% allows" in capsys.readouterr().err
+    assert main(["resume", str(job), "--progress", "none"]) == 1  # nothing remains, and it is as it was
+    assert "stage 'preprocess': 6 of 8 items failed" in capsys.readouterr().err
+    assert main(["resume", str(job), "--progress", "none", "--max-failures", "75%"]) == 0
     counts = read_status(job).counts
     assert (counts.written, counts.dead) == (2, 6)

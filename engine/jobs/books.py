@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from ...errors import AccountingError, ConfigError, JournalError
+from ...errors import AccountingError, ConfigError, FailureBudgetError, ItemError, JournalError
 from ...sinks import DeadLetters, Found, read_dead_letters
 from .. import Report
-from ..budget import Tally
+from ..budget import Budget, FailureBudget, Tally
 from ..config import ServiceConfig
 from ..config_types import Stage
 from ..journal import Counts, JobFolder, Outcome
+from ..policies import tolerated
 from ..sources import Broken, FileSource, Filtered, Item, key_of
 from .batches import Written
 from .identity import fingerprints, settings_of, specs_of, what_differs
@@ -183,6 +185,20 @@ class JobBooks:
             tallies[stage] = Tally(reached, died[stage])
             reached -= died[stage]
         return tallies
+
+    def judge(self, config: ServiceConfig) -> None:
+        """Judge a job of which nothing remains as its last run was judged at its end.
+
+        Raises:
+            FailureBudgetError: more pictures failed than a rate allows.
+        """
+        own: dict[str, Budget | None] = {stage: tolerated(policy) for stage, policy in config.policies.items()}
+        for stage, tally in self.earlier().items():
+            limit = own.get(stage)
+            limit = config.max_failures if limit is None else limit
+            budget = FailureBudget(limit, tally)
+            if isinstance(limit, Fraction) and budget.is_exceeded:
+                raise FailureBudgetError(f"stage {stage!r}: {budget}", [ItemError("items of earlier runs failed")])
 
     def attempts(self, key: str) -> int:
         """How often earlier runs have tried an item that they gave up."""

@@ -126,7 +126,9 @@ def run_job(
         if config.list_filtered is not None:
             listing = stack.enter_context(closing(FilteredList(config.list_filtered)))
         if books and books.finished:
-            return _finish(pipeline, things, books, listing, begin, watcher, interrupt)
+            report = _finish(pipeline, things, books, listing, begin, watcher, interrupt)
+            books.judge(config)
+            return report
         if books:
             books.starts()
         begins(pipeline.ceiling, books.remaining if books else None)
