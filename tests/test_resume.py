@@ -153,7 +153,7 @@ def test_a_retry_does_dead_letters_again(pictures: Path, tmp_path: Path, capsys:
     run(pictures, tmp_path / "a")
     job = tmp_path / "a" / "job"
     assert main(["retry", str(job), "--stage", "embed"]) == 0
-    assert "nothing to try again" in capsys.readouterr().out
+    assert "no dead letter has the stage embed" in capsys.readouterr().out
     draw(pictures / "broken.png", np.random.default_rng(2))
     assert main(["retry", str(job)]) == 0
     counts = read_status(job).counts
