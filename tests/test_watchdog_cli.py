@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -18,7 +18,7 @@ import pytest
 from penstock.engine.cli_dump import dumping
 from penstock.engine.cli_options import configured
 from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
-from penstock.preprocess import PreprocessPool, PreprocessSpec
+from penstock.preprocess import PreprocessPool, PreprocessSpec, Row
 from penstock.tests.waiting import DEADLINE, wait_until
 
 EMBEDDER = """
@@ -124,8 +124,14 @@ def test_a_worker_in_the_sandbox_answers_sigusr1_and_lives(
     with PreprocessPool(PreprocessSpec(), workers=1, batch_size=4, sandbox=True) as pool:
         from penstock.engine import PipelineBuilder, green
 
+        @green
+        def rows(paths: list[str]) -> Sequence[Row]:
+            slot = pool.process(paths)
+            slot.release()
+            return slot.rows
+
         builder = PipelineBuilder().add_source([[str(path) for path in photos[:4]]]).add_resource(pool)
-        builder.pipe(green(lambda paths: pool.process(paths).rows)).add_sink()
+        builder.pipe(rows).add_sink()
         with builder.build(num_threads=1).auto_stop() as pipeline:
             assert len(pipeline.get_item(timeout=DEADLINE)) == 4
         (pid,) = pool.pids
