@@ -380,7 +380,9 @@ def wide(folder: Path, pixels: int) -> int:
     rgba.save(folder / "alpha.png", compress_level=1)
     rgba.save(folder / "alpha.webp", lossless=True, method=0, quality=0)
     rgba.convert("CMYK").save(folder / "press.jpg", progressive=True, subsampling=0)
-    Image.fromarray(np.asarray(rgba)[:, :, 0].astype(np.float32)).save(folder / "depth.tif", compression="tiff_deflate")
+    Image.fromarray(np.asarray(rgba)[:, :, 0].astype(np.float32) / 255).save(
+        folder / "depth.tif", compression="tiff_deflate"
+    )
     return 4
 
 
