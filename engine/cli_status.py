@@ -149,10 +149,12 @@ def _said(found: Status) -> Iterator[tuple[str, str]]:
 
 def _normal(source: str) -> str:
     """A path without ``..``, where that is the same place: behind a link it may be another."""
+    from .sources.paths import real_path
+
     mark = "@" if source.startswith("@") else ""
     path = source.removeprefix("@")
     normal = os.path.normpath(path)
-    return mark + (normal if os.path.realpath(normal) == os.path.realpath(path) else path)
+    return mark + (normal if real_path(normal) == real_path(path) else path)
 
 
 def _pixels(settings: dict[str, Any]) -> str:

@@ -140,6 +140,15 @@ def test_an_argument_that_can_be_no_path_is_refused_in_the_system_s_words(spec: 
     assert broken.key.encode()
 
 
+@pytest.mark.parametrize("folder", ["a\0b", "\ud800", "../a\0b", "a\0b/..", "https://host/\0"])
+def test_a_picture_in_a_folder_that_can_be_no_path_is_broken_and_ends_nothing(folder: str) -> None:
+    """Links are resolved of its folder, to see whether it was read already; so are those of a glob below it."""
+    picture, broken = FileSource(["a.jpg", f"{folder}/b.jpg"])
+    assert isinstance(picture, Item)
+    assert isinstance(broken, Broken)
+    assert [type(entry) for entry in FileSource(["a.jpg", f"{folder}/[b].jpg"])] == [Item, Broken]
+
+
 _AS_ANOTHER_USER = """
 import json, os, sys
 from penstock.engine.sources import Broken, FileSource

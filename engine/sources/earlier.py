@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from .paths import real_path
+
 if TYPE_CHECKING:
     from .walk import Root
 
@@ -24,7 +26,7 @@ class Earlier:
     def __init__(self) -> None:
         self._files: set[str] = set()
         self._roots: dict[str, list[Root]] = {}
-        self._real = lru_cache(_PARENTS)(_real_path)
+        self._real = lru_cache(_PARENTS)(real_path)
 
     def take(self, path: str) -> bool:
         """Whether a file is new. From now on it is not.
@@ -66,7 +68,3 @@ class Earlier:
             if real in ("/", ""):
                 return
             real = real.rpartition("/")[0] or "/"
-
-
-def _real_path(path: str) -> str:
-    return os.path.realpath(path)

@@ -83,7 +83,16 @@ def absolute(path: str) -> str:
     if path and not path.startswith("/") and is_plain(below):
         here = os.getcwd()
         return below if here == "/" else here + below
-    return os.path.realpath(path) if ".." in Path(path).parts else str(Path(path).absolute())
+    whole = str(Path(path).absolute())
+    return real_path(whole) if ".." in Path(path).parts else whole
+
+
+def real_path(path: str) -> str:
+    """The path with its links resolved; itself where it can be no path, which whoever looks at it is told."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL, or a surrogate that never was a byte, in the name of a folder
+        return path
 
 
 def is_plain(path: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Self
 
 from ...errors import ReadError
 from .earlier import Earlier
-from .paths import Found, absolute, look, reason
+from .paths import Found, absolute, look, real_path, reason
 from .selection import ALL, Selection
 
 _MAGIC: Final = frozenset("*?[")
@@ -63,7 +63,7 @@ class Root:
     @classmethod
     def of(cls, path: str, selection: Selection = ALL) -> Self:
         """The root for an absolute path of a folder. A name that exists is no pattern, whatever signs it holds."""
-        return cls(path, os.path.realpath(path), selection=selection)
+        return cls(path, real_path(path), selection=selection)
 
     @classmethod
     def of_pattern(cls, pattern: str, selection: Selection = ALL) -> Self:
@@ -76,7 +76,7 @@ class Root:
         while parts and (not is_pattern(parts[0]) or os.path.exists(base / parts[0])):  # noqa: PTH110  (Path's raises)
             base, parts = base / parts[0], parts[1:]
         whole = absolute(str(base))
-        return cls(whole, os.path.realpath(whole), parts, selection=selection)
+        return cls(whole, real_path(whole), parts, selection=selection)
 
     def covers(self, real: str) -> bool:
         """Whether this root yields (or walks) what lies at this real path."""
@@ -121,7 +121,7 @@ class Root:
         try:
             with os.scandir(folder.path) as listing:
                 entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             yield Found(folder.path, ReadError(f"the folder cannot be listed: {reason(error)}"))
             return
         is_read = earlier.within(folder.real)
@@ -147,7 +147,7 @@ class Root:
     def _followed(self, link: _Folder, earlier: Earlier, trail: _Trail) -> Found | tuple[Root, str]:
         """A link to a folder as a root of its own, and where it lies; or why it is not followed."""
         aside = self.selection.leaves_out_folder(link.below)
-        root = Root(link.path, os.path.realpath(link.path), self.parts, link.states, link.below + "/", self.selection)
+        root = Root(link.path, real_path(link.path), self.parts, link.states, link.below + "/", self.selection)
         if aside or root._is_read(earlier, (*trail, (self, link.real))):
             return Found(link.path, folder=True, aside=aside or _READ_ANYWAY)
         return root, link.real
