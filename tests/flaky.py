@@ -46,8 +46,8 @@ class Told(PlainValues):
         self.discarded.append(value)
 
 
-def built(builder: PipelineBuilder, **knobs: Any) -> Pipeline:
-    return builder.add_sink(100).build(**{"num_threads": 2, **knobs})
+def built(builder: PipelineBuilder, num_threads: int = 2, **knobs: Any) -> Pipeline:
+    return builder.add_sink(100).build(num_threads=num_threads, **knobs)
 
 
 def finish(pipeline: Pipeline) -> list[Any]:

@@ -230,8 +230,8 @@ def batches(sizes: Sequence[int]) -> list[Batch]:
     return [Batch(list(range(size))) for size in sizes]
 
 
-def finish(builder: PipelineBuilder, **knobs: Any) -> tuple[list[Any], Report, Pipeline]:
-    pipeline = builder.add_sink().build(**{"num_threads": 2, **knobs})
+def finish(builder: PipelineBuilder, num_threads: int = 2, **knobs: Any) -> tuple[list[Any], Report, Pipeline]:
+    pipeline = builder.add_sink().build(num_threads=num_threads, **knobs)
     with pipeline.auto_stop():
         items = list(pipeline)
     report = pipeline.report()

@@ -48,8 +48,8 @@ ODDITIES: dict[str, BaseException | type[BaseException]] = {
 ORDERS: list[Literal["completion", "input"]] = ["completion", "input"]
 
 
-def build(builder: PipelineBuilder, **settings: Any) -> Pipeline:
-    return builder.add_sink().build(**{"num_threads": 2, **settings})
+def build(builder: PipelineBuilder, num_threads: int = 2, **settings: Any) -> Pipeline:
+    return builder.add_sink().build(num_threads=num_threads, **settings)
 
 
 def _collect(pipeline: Pipeline, into: list[Any]) -> None:

@@ -18,8 +18,8 @@ from penstock.engine.metrics import Stopwatch
 from penstock.tests.waiting import DEADLINE, wait_until
 
 
-def run(builder: PipelineBuilder, **knobs: Any) -> tuple[list[Any], Pipeline]:
-    pipeline = builder.add_sink().build(**{"num_threads": 2, **knobs})
+def run(builder: PipelineBuilder, num_threads: int = 2, **knobs: Any) -> tuple[list[Any], Pipeline]:
+    pipeline = builder.add_sink().build(num_threads=num_threads, **knobs)
     with pipeline.auto_stop():
         items = list(pipeline.get_iterator(timeout=DEADLINE))
     report = pipeline.report()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from penstock.engine import Outcome, PipelineBuilder, Report, StageReport, green
 from penstock.engine.books import find_bottleneck
 from penstock.engine.metrics import Histogram, Meter, Stopwatch
-from penstock.tests.waiting import DEADLINE
+from penstock.tests.waiting import DEADLINE, patient
 
 
 @settings(max_examples=100, deadline=None)
@@ -109,11 +109,11 @@ def test_an_event_costs_at_most_three_microseconds() -> None:
             meter.emitted(1)
         best = min(best, (perf_counter() - began) / len(times))
     print(f"one event: {1e6 * best:.2f} us")
-    assert best < 6e-6  # 1.1-1.6 us on a quiet core; twice the promise, for noisy ones
+    assert best < patient(3e-6)  # 1.1-1.6 us on a quiet core
 
 
-def finish(builder: PipelineBuilder, **knobs: Any) -> Report:
-    pipeline = builder.add_sink().build(**{"num_threads": 2, **knobs})
+def finish(builder: PipelineBuilder, num_threads: int = 2, **knobs: Any) -> Report:
+    pipeline = builder.add_sink().build(num_threads=num_threads, **knobs)
     with pipeline.auto_stop():
         for _ in pipeline:
             pass
@@ -265,7 +265,7 @@ def test_the_hub_stays_responsive_under_load() -> None:
             waits.append(perf_counter() - began)
     reader.join(DEADLINE)
     print(f"a report under load: median {1e3 * statistics.median(waits):.1f} ms, worst {1e3 * max(waits):.1f} ms")
-    assert statistics.median(waits) < 0.2
+    assert statistics.median(waits) < patient(0.1)
 
 
 @pytest.mark.slow
@@ -285,4 +285,4 @@ def test_what_a_stage_costs_an_item(op: Callable[[int], int], most: float) -> No
 
     cost = min(once(5) for _ in range(4)) - min(once(1) for _ in range(4))
     print(f"an item costs {1e6 * cost / 4:.0f} us a stage")
-    assert cost / 4 < 3 * most  # three times the promise, for noisy machines
+    assert cost / 4 < patient(most)
