@@ -8,12 +8,14 @@ STAMP  := $(VENV)/.ready
 
 # How many times slower than usual this machine is: what tests wait for may take so many times longer.
 SLOWNESS ?= $(or $(PENSTOCK_SLOWNESS),1)
-PYTEST := PENSTOCK_SLOWNESS=$(SLOWNESS) $(BIN)/python -m pytest -n 2 --dist worksteal -o faulthandler_timeout=$$((300 * $(SLOWNESS)))
+# Tests wait as often as they compute: more of them than cores.
+WORKERS ?= 3
+PYTEST := PENSTOCK_SLOWNESS=$(SLOWNESS) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -o faulthandler_timeout=$$((300 * $(SLOWNESS)))
 
 SEEDS  ?= 10
 SEARCH ?= 10000
 
-.PHONY: help demo test fast nightly lint types storm bench clean
+.PHONY: help demo test fast nightly lint types mypy pyright storm bench clean
 
 help:
 	@echo "make demo [IMAGES=folder]   embed a folder of pictures, search it, write a contact sheet"
@@ -46,7 +48,13 @@ lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: $(STAMP)
-	$(BIN)/mypy -p penstock && $(BIN)/mypy tests && $(BIN)/pyright
+	$(MAKE) --no-print-directory -j 2 mypy pyright
+
+mypy: $(STAMP)
+	$(BIN)/mypy -p penstock && $(BIN)/mypy tests
+
+pyright: $(STAMP)
+	$(BIN)/pyright
 
 # A failing seed says how to run it again; the searches tell their smallest failing example.
 storm: $(STAMP)

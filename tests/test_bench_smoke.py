@@ -33,8 +33,21 @@ VARIANTS = {
 }
 """Those that need no extra."""
 
-LONG = ("scaling", "memory", "soak", "resume", "recovery", "sandbox", "triton")
-"""Those that take over ten seconds in their tiniest form: run at night."""
+LONG = {
+    "faces",
+    "gist",
+    "memory",
+    "paths",
+    "recovery",
+    "resume",
+    "sandbox",
+    "scaling",
+    "soak",
+    "startup",
+    "stream",
+    "triton",
+}
+"""Those that take over ten seconds in their tiniest form, on two cores: run at night."""
 
 
 def test_every_benchmark_is_smoke_tested() -> None:

@@ -177,7 +177,7 @@ def check(graph: Sequence[Step], run: Run, got: Sequence[Any], report: Report) -
     assert [figures(stage) for stage in report.stages[1:-1]] == stages
 
 
-@searching(250)
+@searching(100)
 @given(graphs, runs)
 def test_any_graph_does_with_each_value_what_the_model_says(
     executor: Executor, graph: tuple[Step, ...], run: Run
@@ -191,7 +191,7 @@ def test_any_graph_does_with_each_value_what_the_model_says(
     check_no_thread_is_left()
 
 
-@searching(50)
+@searching(20)
 @given(graphs, runs)
 def test_any_graph_that_is_forgotten_ends(executor: Executor, graph: tuple[Step, ...], run: Run) -> None:
     """In the middle of its work; no thread of it remains."""

@@ -49,7 +49,14 @@ def run(pictures: Path, folder: Path, **settings: Any) -> Report:
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("kills", [(1, 90, 91, 200), (17, 250, 400, 560)], ids=["early", "late"])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param((1, 90, 250, 560), id="early and late"),
+        pytest.param((1, 90, 91, 200), marks=pytest.mark.nightly, id="early"),
+        pytest.param((17, 250, 400, 560), marks=pytest.mark.nightly, id="late"),
+    ],
+)
 def test_a_job_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
     pictures: Path, tmp_path: Path, kills: tuple[int, ...]
 ) -> None:
