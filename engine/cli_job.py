@@ -76,7 +76,7 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     with JobFolder.create_or_open(folder) as job:
         others = job.counts.remaining
         again = undo_dead(job, chosen)
-    if not (again or config.redo or config.accept_store):
+    if not (again or config.redo or config.accept_store or config.accept_changes):  # the way on that a refusal named
         say(_nothing_to_retry(folder, stage, error))
         if others:
             say(f"what is not done yet ({plural(others, 'item')}) goes on with: {_resume(folder)}")

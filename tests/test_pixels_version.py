@@ -21,7 +21,7 @@ from penstock.engine.jobs.stores import Stores
 from penstock.engine.journal import read_status
 from penstock.errors import CollectionMismatchError
 from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch
-from penstock.tests.whole_jobs import draw_folder
+from penstock.tests.whole_jobs import draw, draw_folder
 
 VERSION = "penstock.engine.jobs.recipe.PIXELS_VERSION"
 
@@ -127,6 +127,22 @@ def test_an_older_job_goes_on_once_it_is_accepted(
     draw_folder(here / "pictures" / "others", 2)
     assert main(["resume", "job", "--update"]) == 0
     assert read_status("job").counts.written == 7
+
+
+@pytest.mark.slow
+def test_a_retry_that_is_refused_goes_on_when_it_is_accepted(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first one has marked the dead letter to be done again already."""
+    broken = here / "pictures" / "broken.png"
+    broken.write_bytes(b"words")
+    assert embed() == 0
+    draw(broken, np.random.default_rng(0))
+    monkeypatch.setattr(VERSION, 7)
+    assert main(["retry", "job"]) == 2
+    assert "--accept-changes" in capsys.readouterr().err
+    assert main(["retry", "job", "--accept-changes", "--progress", "none"]) == 0
+    assert read_status("job").counts.written == 4
 
 
 @pytest.mark.slow
