@@ -187,14 +187,16 @@ class PreprocessPool:
             return
         self._broken = None
         zygote = self.prepare()
+        threads = ThreadPoolExecutor(self.workers, "penstock-start")
         try:
-            with ThreadPoolExecutor(self.workers, "penstock-start") as threads:
-                layouts = list(threads.map(lambda member: member.introduce(zygote), self._members))
-                require_room(sum(layout.ring_bytes(self.slots) for layout in layouts))
-                list(threads.map(Member.give_ring, self._members, layouts))
+            layouts = list(threads.map(lambda member: member.introduce(zygote), self._members))
+            require_room(sum(layout.ring_bytes(self.slots) for layout in layouts))
+            list(threads.map(Member.give_ring, self._members, layouts))
         except BaseException:
-            self.close()
+            self.close()  # before the threads are waited for: they wait for a start, which comes to nothing by this
             raise
+        finally:
+            threads.shutdown()
         self._layout = layouts[0]
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from penstock.engine.jobs.run import Interrupt
 from penstock.engine.jobs.streaming import PreprocessedBatch
 from penstock.engine.values import PlainValues
 from penstock.preprocess import PreprocessPool, SlotBatch, preset
+from penstock.shm import Zygote
 from penstock.tests.slots import in_use
 from penstock.tests.waiting import DEADLINE, wait_until
 
@@ -263,6 +264,48 @@ def by_its_ctrl_c(pipeline: ImageEmbeddingPipeline, way: str, photos: list[Path]
             getattr(pipeline, way)(source())
     finally:
         go.set()
+
+
+@pytest.mark.parametrize("face", ["stream", "insert"])
+def test_ctrl_c_while_workers_start_does_not_wait_for_them(
+    face: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their ancestor imports something for ever; no process of it stays."""
+    fifo = tmp_path / "gate"
+    os.mkfifo(fifo)
+    (tmp_path / "never.py").write_text(f"open({str(fifo)!r}).read()")
+    monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]
+    zygote = Zygote(["never"])
+
+    def borrow() -> Zygote:
+        zygote.start()
+        return zygote
+
+    monkeypatch.setattr("penstock.preprocess.pool.borrow_ancestor", borrow)
+    monkeypatch.setattr("penstock.preprocess.pool.return_ancestor", Zygote.close)
+    over = threading.Event()
+
+    def interrupt() -> None:
+        with fifo.open("w"):  # opened by the import: a worker is waited for now
+            os.kill(os.getpid(), signal.SIGINT)
+            over.wait()
+
+    def start() -> None:
+        if face == "stream":
+            StreamingMultiprocessPreprocessor(num_workers=1, image_size=32).start()
+            return
+        with ImageEmbeddingPipeline(to=str(tmp_path / "photos.db"), workers=1) as made:
+            made.insert_images_streaming([b""])
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        over.set()
+        thread.join()
+    assert zygote.pid == 0
 
 
 @pytest.mark.parametrize("way", ["insert_images", "insert_images_async", "insert_images_streaming"])

@@ -479,11 +479,17 @@ class ImageEmbeddingPipeline:
     def _started(self, config: ServiceConfig, collection: str | None) -> PreprocessPool:
         """The workers and the sink, started side by side where the sink need not wait to hear how long vectors are."""
         self._stores.reach(self.config, collection or self.config.collection)
-        with ThreadPoolExecutor(1, "penstock-start") as helper:
+        helper = ThreadPoolExecutor(1, "penstock-start")
+        try:
             pool = helper.submit(self._started_pool, config)
             if self._plan.embedder.knows_dimension:
                 self._sink(collection)
             return pool.result()
+        except KeyboardInterrupt:
+            self._pool.close()  # a start may take minutes; it comes to nothing by this
+            raise
+        finally:
+            helper.shutdown()
 
     def _started_pool(self, config: ServiceConfig) -> PreprocessPool:
         if self._plan.embedder.runs != "worker":
