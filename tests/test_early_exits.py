@@ -295,6 +295,7 @@ def test_ctrl_c_while_workers_start_does_not_wait_for_them(
             StreamingMultiprocessPreprocessor(num_workers=1, image_size=32).start()
             return
         with ImageEmbeddingPipeline(to=str(tmp_path / "photos.db"), workers=1) as made:
+            made.create_collection()  # so that nothing but the workers is waited for
             made.insert_images_streaming([b""])
 
     thread = threading.Thread(target=interrupt)
