@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,13 +162,10 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
 @setting_options(*_SEARCH_FIELDS)
 def search(uri: str, image: str, k: int, html: str | None, config_file: str | None, **options: Any) -> int:
     """The pictures nearest to IMAGE in the store at URI, nearest first, with their scores."""
-    config = configured(config_file, {**options, "to": uri})
-    if Path(image).is_dir():
-        raise click.UsageError(f"IMAGE: {printable(image)!r} is a folder: give one picture of it")
-    if not Path(image).is_file():
-        raise click.UsageError(f"IMAGE: there is no file {printable(image)!r}")
-    if "://" not in uri and not Path(uri).exists():
-        raise click.UsageError(f"URI: there is no store {printable(uri)!r}; penstock embed ... --to makes one")
+    config = configured(config_file, {**options, "to": uri}, to="URI")
+    _check_image(image)
+    if "://" not in uri:
+        _mode("URI", "store", uri, "; penstock embed ... --to makes one")
     if html is not None:
         from .contact_sheet import check_sheet_path
 
@@ -194,6 +192,24 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
         )
         say(f"contact sheet: {printable(html)}")
     return OK
+
+
+def _check_image(image: str) -> None:
+    mode = _mode("IMAGE", "file", image)
+    if stat.S_ISDIR(mode):
+        raise click.UsageError(f"IMAGE: {printable(image)!r} is a folder: give one picture of it")
+    if not stat.S_ISREG(mode):
+        raise click.UsageError(f"IMAGE: {printable(image)!r} is no regular file: save the picture to one")
+
+
+def _mode(argument: str, what: str, path: str, hint: str = "") -> int:
+    """Mode bits of what an argument names; wrong usage where nothing is there, or it cannot be looked at."""
+    try:
+        return Path(path).stat().st_mode
+    except FileNotFoundError:
+        raise click.UsageError(f"{argument}: there is no {what} {printable(path)!r}{hint}") from None
+    except OSError as error:
+        raise click.UsageError(f"{argument}: {printable(path)!r} cannot be read: {error.strerror}") from error
 
 
 @click.command(epilog=_DOCTOR_EXAMPLES, short_help="Check this machine, and what to change.")

@@ -92,14 +92,19 @@ def spelled_as_options() -> AbstractContextManager[None]:
     return spelled({field: option_name(field) for field in FIELDS})
 
 
-def configured(file: str | None, options: Mapping[str, Any]) -> ServiceConfig:
+def configured(file: str | None, options: Mapping[str, Any], **arguments: str) -> ServiceConfig:
     """The configuration of a file and of what was given on the command line, which wins.
+
+    Args:
+        file: YAML.
+        options: field -> what was given for it, None for nothing.
+        arguments: field -> the name of the argument that it is here.
 
     Raises:
         ConfigError: a value is not allowed; it is called as the user spelled it.
     """
     given = given_of(options)
-    with spelled_as_options():
+    with spelled_as_options(), spelled(arguments):
         return ServiceConfig.from_yaml(file, **given) if file else ServiceConfig(**given)
 
 
@@ -158,4 +163,4 @@ def _choice(annotation: Any) -> click.Choice[str] | None:
     """The choice of a Literal, also where None is allowed too."""
     if get_origin(annotation) in (Union, types.UnionType):
         return next((found for part in get_args(annotation) if (found := _choice(part))), None)
-    return click.Choice(get_args(annotation)) if get_origin(annotation) is Literal else None
+    return click.Choice(get_args(annotation), case_sensitive=False) if get_origin(annotation) is Literal else None

@@ -33,6 +33,7 @@ from .config_types import (
     EmbedderSpec,
     Files,
     Globs,
+    Metric,
     Parameters,
     Policies,
     PresetName,
@@ -181,7 +182,7 @@ class ServiceConfig(Settings):
     profile: ProfileName = Field(default="default", frozen=True)
     """Set of values to start from."""
 
-    metric: Literal["COSINE", "L2", "IP"] = "COSINE"
+    metric: Metric = "COSINE"
     """How the store compares vectors."""
 
     index: str | None = Field(default=None, min_length=1, json_schema_extra={"metavar": "TYPE"})

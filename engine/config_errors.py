@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self, get_args
+from typing import TYPE_CHECKING, Final, Self, cast, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
@@ -109,8 +109,15 @@ def _lines(details: ErrorDetails, model: type[BaseModel]) -> list[str]:
     if kind == "frozen_field":
         return [f"{name}: is chosen when the configuration is made: make a new ServiceConfig"]
     text = details["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
-    value = "this value" if _is_secret(model, name) else f"{details['input']!r:.200}"
+    value = "this value" if _is_secret(model, name) else f"{_shown(details['input']):.200}"
     return [f"{name}: {value} is not allowed: {text}"]
+
+
+def _shown(given: object) -> str:
+    """As the user wrote it: what an option was given, once or more often, comes as a tuple."""
+    if isinstance(given, tuple) and given:
+        return ", ".join(map(repr, cast("tuple[object, ...]", given)))
+    return repr(given)
 
 
 def _is_secret(model: type[BaseModel], name: str) -> bool:

@@ -150,6 +150,15 @@ def _globs(value: object) -> object:
 Globs = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_globs)]
 """Patterns of file names."""
 
+
+def _capitals(value: object) -> object:
+    """``cosine`` is meant."""
+    return value.upper() if isinstance(value, str) else value
+
+
+Metric = Annotated[Literal["COSINE", "L2", "IP"], BeforeValidator(_capitals)]
+"""How vectors are compared."""
+
 Parameters = Annotated[dict[str, int | float | str], BeforeValidator(_parameters)]
 """Name -> value."""
 

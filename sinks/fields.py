@@ -48,10 +48,10 @@ class ScalarField:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"field: {self.name!r:.100} is no name of a column: a letter or _, then letters, digits")
         if self.kind not in KINDS or bool(self.length) != (self.kind == "varchar"):
-            raise ConfigError(f"field {self.name!r}: {self.declared!r} is no type; give {_FORM}")
+            raise ConfigError(f"field: {self.name!r}: {self.declared!r} is no type; give {_FORM}")
         if self.length > MAX_VARCHAR_BYTES:
             raise ConfigError(
-                f"field {self.name!r}: varchar({self.length}) is too long, {MAX_VARCHAR_BYTES} is the most"
+                f"field: {self.name!r}: varchar({self.length}) is too long, {MAX_VARCHAR_BYTES} is the most"
             )
 
     @property
@@ -97,7 +97,7 @@ def parse_fields(declared: Mapping[str, str]) -> tuple[ScalarField, ...]:
 def _field(name: str, declared: str) -> ScalarField:
     match = _KIND.fullmatch(declared.strip().lower().replace(" ", ""))
     if match is None:
-        raise ConfigError(f"field {name!r}: {declared!r:.100} is no type; give {_FORM}")
+        raise ConfigError(f"field: {name!r}: {declared!r:.100} is no type; give {_FORM}")
     kind, length = match.groups()
     return ScalarField(name, kind, int(length) if length else MAX_VARCHAR_BYTES if kind == "varchar" else 0)
 

@@ -70,7 +70,7 @@ class CollectionSpec:
         for each in self.fields:
             if each.name in taken:
                 raise ConfigError(
-                    f"field {each.name!r}: the collection has one of this name already; rename the column"
+                    f"field: {each.name!r}: the collection has one of this name already; rename the column"
                 )
         if self.partition is not None:
             _check_name("partition", self.partition)

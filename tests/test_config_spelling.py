@@ -25,6 +25,7 @@ LATER: list[tuple[str, Any, str]] = [
     ("report", "r.pdf", "must end in .json or .html"),
     ("metadata", "nowhere.csv", "there is no file"),
     ("fields", "1x:int64", "is no name of a column"),
+    ("fields", "year:intt", "'year': 'intt' is no type"),
     ("memory", "1MiB", "is too little"),
     ("update", True, "about the books of a job"),
 ]
@@ -80,10 +81,25 @@ def test_an_option_that_overrides_the_file_is_blamed_and_not_the_file(capsys: py
     assert "penstock: --index: there is no type" in capsys.readouterr().err
 
 
-def test_a_setting_that_nobody_gave_is_called_by_its_option(capsys: pytest.CaptureFixture[str]) -> None:
-    """The report's page needs what may not be installed; a default may be wrong here, too."""
-    Path("job.yaml").write_text("to: ftp://x\n")
-    assert main(["search", "ftp://x", "pictures/0000.png"]) == 2
+def test_an_argument_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """A search has no --to."""
+    for uri in ("ftp://x", "pictures"):
+        assert main(["search", uri, "pictures/0000.png"]) == 2
+        assert f"penstock: URI: '{uri}' is not a Milvus address" in capsys.readouterr().err
+
+
+def test_what_an_option_was_given_is_shown_as_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also that of an option that may be given more than once."""
+    assert main(["embed", "pictures", "--to", "a.db", "--on-failure", "embed=fail", "--on-failure", "x"]) == 2
+    assert "penstock: --on-failure: 'embed=fail', 'x' is not allowed" in capsys.readouterr().err
+    assert main(["embed", "pictures", "--to", "a.db", "--field", "year"]) == 2
+    assert "penstock: --field: 'year' is not allowed" in capsys.readouterr().err
+
+
+def test_a_metric_may_be_written_in_small_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a command line any choice may."""
+    assert ServiceConfig(metric="l2").metric == "L2"
+    assert main(["embed", "pictures", "--to", "ftp://x", "--metric", "cosine", "--dtype", "Float16"]) == 2
     assert "penstock: --to: 'ftp://x' is not a Milvus address" in capsys.readouterr().err
 
 

@@ -30,7 +30,7 @@ def count(to: str, **settings: Any) -> int:
         ({"to": "bulk:"}, "names no folder"),
         ({"to": "bulk:parts", "partition": "p"}, "for the import"),
         ({"to": "bulk:parts", "wait_index": 5}, "for the import"),
-        ({"to": "bulk:parts", "fields": {"a": "b"}}, "field 'a'"),
+        ({"to": "bulk:parts", "fields": {"a": "b"}}, "fields: 'a': 'b' is no type"),
         ({"to": "p.db", "index": "HNWS"}, "did you mean HNSW"),
         ({"to": "p.db", "partition": "p", "partition_key": "k"}, "exclude one another"),
     ],
