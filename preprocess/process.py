@@ -12,7 +12,7 @@ from gevent.socket import wait_read, wait_write
 
 from ..errors import WorkerError, WorkerStartError
 from ..shm import Child, FrameReader, Payload, Ring, SlotLayout, Zygote, recv_frame, send_frame_fds
-from .protocol import RING, decode_layout, encode_json
+from .protocol import RING, Piece, decode_layout, encode_json
 from .settings import WorkerSettings
 
 ENTRY = "penstock.preprocess.worker:main"
@@ -194,7 +194,7 @@ class WorkerProcess:
         return self._child
 
 
-def in_memory(pieces: Sequence[bytes | memoryview]) -> Payload:
+def in_memory(pieces: Sequence[Piece]) -> Payload:
     """What is too much for a message, copied in a thread: gigabytes take a second, and the hub goes on.
 
     Raises:

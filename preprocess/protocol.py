@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from .. import errors
-from ..shm import SlotLayout
+from ..shm import SlotLayout, flat, nbytes_of
 
 LAYOUT, RING, TASK, DONE, HUNG, REFUSED = range(6)
 
@@ -172,6 +172,10 @@ def decode_answer(frame: bytes) -> Done | Hung:
         return decode_done(frame) if frame[0] == DONE else _decode_hung(frame)
 
 
+Piece = bytes | memoryview | np.ndarray[Any, np.dtype[Any]]
+"""Data of a task; an array where its samples are yet to be brought into order, by who copies them anyway."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A TASK as it is sent.
@@ -182,17 +186,17 @@ class Message:
     """
 
     frame: list[bytes | memoryview]
-    payload: list[bytes | memoryview]
+    payload: list[Piece]
 
 
 def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> Message:
-    """A task to send. Neither bytes nor pixels are copied.
+    """A task to send. Neither bytes nor pixels are copied, but for a few (an array that is turned, mirrored or cut).
 
     What cannot be sent travels as the error that the worker then answers for it: it costs its neighbours nothing.
     """
     records: list[bytes] = [_TASK.pack(TASK, slot, generation, len(sources))]
     words: list[bytes | memoryview] = []
-    data: list[bytes | memoryview] = []
+    data: list[Piece] = []
     for source in sources:
         try:
             if isinstance(source, str):  # by far the most, and this runs on the hub
@@ -203,11 +207,14 @@ def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> Messag
             kind, pieces = _encode_data(source)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is about this item)
             kind, pieces = _ERROR, [_encode_error(_unfit(source, error))]
-        records.append(_ITEM.pack(kind, sum([len(piece) for piece in pieces])))
-        (data if kind in _DATA else words).extend(pieces)
+        records.append(_ITEM.pack(kind, sum(map(nbytes_of, pieces))))
+        if kind in _DATA:
+            data += pieces
+        else:
+            words += map(flat, pieces)
     frame = [b"".join(records), *words]
-    shared = sum([len(piece) for piece in data]) > _SHARED
-    return Message(frame, data) if shared else Message([*frame, *data], [])
+    shared = sum(map(nbytes_of, data)) > _SHARED
+    return Message(frame, data) if shared else Message([*frame, *map(flat, data)], [])
 
 
 def _encode_path(path: str) -> bytes:
@@ -219,16 +226,15 @@ def _encode_path(path: str) -> bytes:
 
 def _encode_data(
     source: bytes | memoryview | np.ndarray[Any, np.dtype[Any]] | errors.ItemError,
-) -> tuple[int, list[bytes | memoryview]]:
+) -> tuple[int, list[Piece]]:
     if isinstance(source, (bytes, memoryview)):
         return _BYTES, [memoryview(source).cast("B")]
     if isinstance(source, errors.ItemError):
         return _ERROR, [_encode_error(source)]
     if source.dtype.kind not in _NUMBERS:  # objects have no bytes, and some others no size
         raise TypeError("give uint8, uint16 or float")
-    pixels = np.ascontiguousarray(source)
-    head = json.dumps([pixels.dtype.str, pixels.shape]).encode()
-    return _ARRAY, [struct.pack("<H", len(head)), head, pixels.reshape(-1).view(np.uint8).data]
+    head = json.dumps([source.dtype.str, source.shape]).encode()
+    return _ARRAY, [struct.pack("<H", len(head)), head, source]
 
 
 def _unfit(source: Source, error: Exception) -> errors.ItemError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .child import Child
 from .frames import FRAME_LIMIT, FrameReader, frame_pieces, recv_frame, recv_frame_fds, send_frame, send_frame_fds
 from .janitor import Orphan, orphans, sweep
-from .payload import Payload, map_payload
+from .payload import Payload, flat, map_payload, nbytes_of
 from .segment import Segment, free_bytes, no_room, require_room
 from .slots import Grant, SlotState, SlotTable
 from .zygote import Zygote
@@ -37,9 +37,11 @@ __all__ = [
     "SlotTable",
     "SlotView",
     "Zygote",
+    "flat",
     "frame_pieces",
     "free_bytes",
     "map_payload",
+    "nbytes_of",
     "no_room",
     "orphans",
     "recv_frame",

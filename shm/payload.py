@@ -8,16 +8,22 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SharedMemoryFullError
 from .frames import Buffer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Payload:
     """Some buffers, one after the other, in memory that another process can map.
 
     Args:
-        pieces: the buffers; copied.
+        pieces: the buffers; copied. An array need not lie in one piece: it is brought into that order here.
 
     Attributes:
         fd: its descriptor; -1 once closed.
@@ -26,18 +32,18 @@ class Payload:
         SharedMemoryFullError: the system gives no memory, or no descriptor, for it.
     """
 
-    def __init__(self, pieces: Sequence[Buffer]) -> None:
+    def __init__(self, pieces: Sequence[Buffer | Array]) -> None:
         self.fd = -1
         try:
             self.fd = os.memfd_create("penstock-payload", os.MFD_CLOEXEC)
             for piece in pieces:
-                _write(self.fd, memoryview(piece).cast("B"))
-        except OSError as error:
+                _write(self.fd, flat(piece))
+        except (OSError, MemoryError) as error:
             self.close()
-            needed = sum(memoryview(piece).nbytes for piece in pieces)
+            why = (error.strerror if isinstance(error, OSError) else None) or "Cannot allocate memory"
             raise SharedMemoryFullError(
-                f"{needed:,} bytes of pictures cannot be handed to a worker: {error.strerror}; hand over smaller"
-                " pictures, or paths"
+                f"{sum(map(nbytes_of, pieces)):,} bytes of pictures cannot be handed to a worker: {why}; hand over"
+                " smaller pictures, or paths"
             ) from error
 
     def close(self) -> None:
@@ -47,6 +53,20 @@ class Payload:
             os.close(fd)
 
     __del__ = close  # the thread that makes it may be one that nobody waits for any more
+
+
+def nbytes_of(piece: Buffer | Array) -> int:
+    """Bytes of a buffer, or of an array's samples."""
+    return len(piece) if isinstance(piece, bytes) else piece.nbytes
+
+
+def flat(piece: Buffer | Array) -> memoryview:
+    """Its bytes, one after the other: a copy, which takes its time, where an array's samples do not lie so."""
+    if not isinstance(piece, (bytes, memoryview)):
+        import numpy as np  # is there, if an array is
+
+        piece = np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data
+    return memoryview(piece).cast("B")
 
 
 def map_payload(fd: int) -> memoryview:

@@ -79,6 +79,16 @@ def test_a_task_arrives_as_it_was_sent_in_its_message_or_beside_it(nbytes: int) 
     np.testing.assert_array_equal(found.sources[4], array.T)
 
 
+def test_samples_that_do_not_lie_in_order_are_brought_into_it_off_the_hub() -> None:
+    """As channels that are reversed (BGR) do: a copy of a large picture takes a tenth of a second."""
+    turned = np.zeros((1024, 1024, 3), np.uint8)[:, :, ::-1]
+    (piece,) = [piece for piece in encode_task(0, 1, [turned]).payload if isinstance(piece, np.ndarray)]
+    assert np.shares_memory(piece, turned)
+    payload = Payload([piece])
+    assert len(map_payload(os.dup(payload.fd))) == turned.nbytes
+    payload.close()
+
+
 def test_no_path_makes_a_message_too_long() -> None:
     """One that is longer than any system takes is that item's error."""
     found = decode_task(b"".join(encode_task(0, 1, ["/" + "a" * 2**20, "b.jpg"]).frame))
