@@ -23,11 +23,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def said(source: FileSource, dead: int = 0) -> str:
+def said(source: FileSource) -> str:
     """What a job over it has to say if nothing was written."""
     passing = Passing()
     things = list(passing(source))
-    counts = {"written": 0, "filtered": sum(isinstance(thing, Filtered) for thing in things), "dead": dead}
+    counts = {"written": 0, "filtered": sum(isinstance(thing, Filtered) for thing in things), "dead": 0}
     return nothing_written(counts, passing, source)
 
 
@@ -75,12 +75,14 @@ def test_links_and_globs_name_their_options(here: Path) -> None:
     assert f"not included (--include) ({here}/set/a.png)" in found
 
 
-def test_dead_lines_say_why_one_of_them_died() -> None:
-    """That URLs are not read is no detail for a file of letters."""
-    Path("urls.txt").write_text("https://example.com/a.jpg\nhttps://example.com/b.jpg\n")
-    found = said(FileSource("@urls.txt"), dead=2)
-    assert "all 2 pictures failed; one because: line 1 of @urls.txt: URLs are not read yet" in found
-    assert "the only picture failed" in nothing_written({"written": 0, "filtered": 0, "dead": 1}, Passing(), [])
+def test_why_the_first_died_is_said() -> None:
+    """That URLs are not read, or that each row lacks a column, is no detail for a file of letters."""
+    counts = {"written": 0, "filtered": 0, "dead": 2}
+    found = nothing_written(counts, Passing(), [], "line 1 of @urls.txt: URLs are not read yet")
+    assert found.endswith("all 2 pictures failed, the first because: line 1 of @urls.txt: URLs are not read yet")
+    counts["dead"] = 1
+    assert nothing_written(counts, Passing(), []).endswith("the only picture failed")
+    assert len(nothing_written(counts, Passing(), [], "x" * 9999)) < 400
 
 
 def test_nothing_is_said_where_rows_were_written() -> None:
@@ -121,13 +123,18 @@ def test_whole_jobs_that_write_nothing_say_so(
 ) -> None:
     """In Python as a warning and in the report; on the command line on standard error; where all died it fails."""
     (here / "imgs.txt").write_text("a.jpg\n")
+    (here / "broken.jpg").write_text("this is text and not a picture")
     with caplog.at_level(logging.WARNING):
         report = embed_images("imgs.txt", to="rows.db", workers=1)
     assert "give it as @imgs.txt" in report.extra["nothing_written"]
     assert report.extra["nothing_written"] in caplog.messages
     assert report.extra["filtered"] == {"not a picture; if it is a list of paths, give it as @imgs.txt": 1}
     assert main(["embed", "@imgs.txt", "--to", "rows.db", "--workers", "1"]) == 1
-    assert "line 1 of @imgs.txt: cannot be read: No such file" in capsys.readouterr().err
+    assert "the only picture failed: line 1 of @imgs.txt: cannot be read: No such file" in capsys.readouterr().err
+    assert main(["embed", "broken.jpg", "--to", "rows.db", "--workers", "1", "--job", "job"]) == 1
+    assert "the only picture failed: not a picture: looks like plain text" in capsys.readouterr().err
+    assert main(["resume", "job"]) == 1
+    assert "the only picture failed: not a picture: looks like plain text" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import ConfigError
-from ..sources import Broken, FileSource, Filtered
+from ..sources import FileSource, Filtered
 from ..wording import count, printable
 
 _REASONS: Final = 50
@@ -17,6 +17,8 @@ _REASONS: Final = 50
 
 _OTHER: Final = "other reasons"
 _SHOWN: Final = 3
+_LONGEST: Final = 300
+"""Characters shown of what a dead letter says."""
 
 
 class FilteredList:
@@ -50,13 +52,11 @@ class Passing:
     Attributes:
         reasons: why things were left out, and how many.
         first: the key of the first for each reason.
-        broken: what was wrong with the first that could not even become a candidate; empty if there was none.
     """
 
     def __init__(self, listing: FilteredList | None = None) -> None:
         self.reasons: Counter[str] = Counter()
         self.first: dict[str, str] = {}
-        self.broken = ""
         self._listing = listing
 
     def __call__(self, things: Iterable[Any]) -> Iterator[Any]:
@@ -68,18 +68,17 @@ class Passing:
                 self.first.setdefault(why, thing.key)
                 if self._listing is not None:
                     self._listing.write(thing.key, thing.why)
-            elif isinstance(thing, Broken):
-                self.broken = self.broken or str(thing.error)
             yield thing
 
 
-def nothing_written(counts: Mapping[str, int], passed: Passing, source: Iterable[Any]) -> str:
+def nothing_written(counts: Mapping[str, int], passed: Passing, source: Iterable[Any], why: str = "") -> str:
     """What a person needs to hear when a job has written no row: what there was, and what was probably meant.
 
     Args:
         counts: ``written``, ``filtered`` and ``dead``, of the whole job.
         passed: what was left out.
         source: what was read.
+        why: what the first dead letter says, if there is one.
 
     Returns:
         One line; empty if rows were written.
@@ -91,9 +90,10 @@ def nothing_written(counts: Mapping[str, int], passed: Passing, source: Iterable
         return f"nothing was read: {found}"
     said = [_reason(passed, why, number) for why, number in passed.reasons.most_common(_SHOWN)]
     if counts["dead"]:
-        failed = "the only picture failed" if counts["dead"] == 1 else f"all {count(counts['dead'])} pictures failed"
-        why = [f"one because: {printable(passed.broken)}"] if passed.broken else []
-        return "nothing was written: " + "; ".join([failed, *why, *(f"left out: {reason}" for reason in said)])
+        only = counts["dead"] == 1
+        failed = "the only picture failed" if only else f"all {count(counts['dead'])} pictures failed"
+        because = f"{': ' if only else ', the first because: '}{printable(why)[:_LONGEST]}" if why else ""
+        return "nothing was written: " + "; ".join([failed + because, *(f"left out: {reason}" for reason in said)])
     return f"nothing was written, for there was no picture: {'; '.join(said) or 'everything was left out'}"
 
 

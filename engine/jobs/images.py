@@ -13,7 +13,7 @@ from typing import Any, TypeGuard, cast
 
 from ...errors import ConfigError, SharedMemoryError
 from ...preprocess import warm_start
-from ...sinks import Hit, row_key
+from ...sinks import Hit, read_dead_letters, row_key
 from .. import NOTHING, ItemFailure, Outcome, Report
 from ..config import ServiceConfig
 from ..machine import shared_memory_room
@@ -180,7 +180,7 @@ def _embed(
             books.check(report, interrupted=interrupted)
         extra["filtered"] = dict(passing.reasons)
         if not interrupted:
-            extra.update(_said_of_nothing(report, books, passing, things))
+            extra.update(_said_of_nothing(pipeline, report, books, passing, things))
         if books and listing:
             _list(books, listing)
         if config.wait_index is not None and not interrupted:
@@ -209,7 +209,7 @@ def _finish(
 ) -> Report:
     """Do what an earlier run left undone behind its last row. Nothing is embedded, and no worker started."""
     config = pipeline.config
-    extra: dict[str, Any] = {"job": books.told(), **_said_of_nothing(Report(), books, Passing(), things)}
+    extra: dict[str, Any] = {"job": books.told(), **_said_of_nothing(pipeline, Report(), books, Passing(), things)}
     if listing:
         _list(books, listing)
     pipeline.finish_store()
@@ -221,12 +221,15 @@ def _finish(
 
 
 def _said_of_nothing(
-    report: Report, books: JobBooks | None, passed: Passing, things: Iterable[Any]
+    pipeline: ImageEmbeddingPipeline, report: Report, books: JobBooks | None, passed: Passing, things: Iterable[Any]
 ) -> Mapping[str, str]:
     """For the report, what there is to say if the whole job has written no row."""
     counts = books.counts if books else report.accounting
     numbers = {name: getattr(counts, name) for name in ("written", "filtered", "dead")}
-    said = nothing_written(numbers, passed, things)
+    if numbers["written"]:
+        return {}
+    letter = next(read_dead_letters(pipeline.dead_letters), None) if numbers["dead"] else None
+    said = nothing_written(numbers, passed, things, letter.message if letter else "")
     return {"nothing_written": said} if said else {}
 
 
