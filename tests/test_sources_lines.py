@@ -74,6 +74,18 @@ def test_a_bad_line_is_one_dead_letter_with_its_number(line: Any, words: str) ->
     assert broken.key.encode()
 
 
+def test_what_is_wrong_below_a_folder_of_a_list_names_its_line(here: Path) -> None:
+    """A list may have thousands of folders; the key says which of its files it is."""
+    (here / "folder").mkdir()
+    os.mkfifo(here / "folder" / "b.jpg")
+    (here / "folder" / "c.jpg").symlink_to("gone")
+    fifo, gone = listed(b"", b"folder")
+    assert isinstance(fifo, Broken)
+    assert isinstance(gone, Broken)
+    assert str(fifo.error) == "line 2 of @list.txt: is a FIFO, not a regular file"
+    assert str(gone.error) == "line 2 of @list.txt: cannot be read: No such file or directory"
+
+
 def test_what_is_wrong_with_a_line_is_said_also_by_a_job_that_keeps_books(here: Path) -> None:
     """It is listed, then looked at once more; the number of the line and what is no path at all come through."""
     lines = [b"gone.jpg", b"https://example.com/a.jpg", b"a\0" + b"b" * 500, b"x" * 300, b"a.jpg"]

@@ -137,14 +137,9 @@ class FileSource:
             for number, line in read_paths(file, name, self.null):
                 where = f"{'path' if self.null else 'line'} {number} of {name}"
                 found = broken_line(line, where) or look_for(os.fsdecode(line))
-                if found.folder:
-                    yield from Root.of(found.path, self.selection).walk(Earlier())
-                else:
-                    yield (
-                        found
-                        if found.problem is None
-                        else found._replace(problem=ReadError(f"{where}: {found.problem}"))
-                    )
+                walked = Root.of(found.path, self.selection).walk(Earlier()) if found.folder else [found]
+                for each in walked:
+                    yield each._replace(problem=ReadError(f"{where}: {each.problem}")) if each.problem else each
 
 
 def look_again(path: str, why: str) -> Entry:
