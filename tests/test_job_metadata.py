@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,11 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
         Metadata(tmp_path / "m.xlsx", {})
     with pytest.raises(ConfigError, match="no file"):
         Metadata(tmp_path / "m.csv", {})
+
+
+def test_a_reader_that_is_not_installed_is_about_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install, by the name of the setting."""
+    path = written(tmp_path, ".parquet", ROWS)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ConfigError, match=r"^metadata: Parquet files need pyarrow: pip install"):
+        Metadata(path, {})

@@ -91,6 +91,8 @@ class Metadata:
             while (row := next(rows, None)) is not None:
                 yield self._keyed(row)
                 number += 1
+        except ConfigError:  # about the reader, and no row
+            raise
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise SourceError(f"metadata: {os.fspath(self._path)!r}, row {number}: {error}") from error
 
