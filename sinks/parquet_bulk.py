@@ -23,6 +23,7 @@ from .schema import COLUMNS, KEY, VECTOR, CollectionSpec
 
 SCHEME = "bulk:"
 MANIFEST = "manifest.json"
+_WAY_ON = "the parts that are there stay: free some space or mend the disk, then run the job again and it goes on"
 _META = "$meta"
 _NOTE, _DIMENSION = b"penstock.recipe", b"penstock.dimension"
 _ARROW = {"float": "float32", "double": "float64", "varchar": "string", "json": "string", "bool": "bool_"}
@@ -122,7 +123,7 @@ class ParquetBulkSink(Sink):
             SinkError: the folder is open in another process, or cannot be made.
             CollectionMismatchError: the parts there have another dimension or other columns.
         """
-        with self._writing():
+        with self._writing("take another folder (--to), or other permissions"):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = self._locked()
         try:
@@ -291,16 +292,13 @@ class ParquetBulkSink(Sink):
         put(unfinished, self._folder / MANIFEST)
 
     @contextmanager
-    def _writing(self) -> Generator[None]:
+    def _writing(self, way_on: str = _WAY_ON) -> Generator[None]:
         """What the disk refuses becomes an error that says where, why, and what to do."""
         try:
             yield
         except OSError as error:
             self._broken = True  # closing has nothing to add to that
-            raise SinkError(
-                f"{self.uri} cannot be written: {error.strerror or error}; the parts that are there stay: free some"
-                " space or mend the disk, then run the job again and it goes on"
-            ) from error
+            raise SinkError(f"{self.uri} cannot be written: {error.strerror or error}; {way_on}") from error
 
     def _locked(self) -> int:
         lock = os.open(self._folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -107,6 +107,13 @@ def test_a_look_leaves_out_what_is_not_what_the_manifest_says(tmp_path: Path) ->
     assert not is_finished(tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_needs_another_place(tmp_path: Path) -> None:
+    """There are no parts that stay, and no disk is full."""
+    (tmp_path / "parts").write_text("a file")
+    with pytest.raises(SinkError, match=r"parts cannot be written: File exists; take another folder \(--to\)"):
+        sink_on(tmp_path / "parts").open()
+
+
 def test_a_write_is_on_disk_when_it_returns(tmp_path: Path) -> None:
     """A job that is killed then has lost nothing: the next one goes on with what is there."""
     folder = tmp_path / "live"
