@@ -16,7 +16,7 @@ import click
 
 from ..errors import ConfigError
 from .cli_outcome import OK, say
-from .wording import count, duration, printable, rate
+from .wording import CALLED, count, duration, printable, rate
 
 if TYPE_CHECKING:
     from .journal import Status
@@ -31,9 +31,6 @@ Examples:
   penstock status photos-job --json | jq .counts.remaining"""
 
 _COUNTS = ("written", "filtered", "dead", "remaining", "total")
-
-_WORDS = {"preprocess": "pixels", "sink": "store"}
-"""What people call a fingerprint, where it is not its name."""
 
 _FIRST = ("size", "resize", "interpolation", "mean", "std", "dtype", "layout")
 """What people ask of pixels, before the rest."""
@@ -118,7 +115,7 @@ def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None])
     if found.counts.dead:
         lines.append(f"dead letters: {listed_errors(errors)}")
         lines.append(f"try them again: {_command('retry', found)}")
-    lines += [f"{_WORDS.get(name, name)}: {said}" for name, said in _said(found)]
+    lines += [f"{CALLED.get(name, name)}: {said}" for name, said in _said(found)]
     return "\n".join(printable(line) for line in lines)
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
+CALLED: Final[Mapping[str, str]] = {"preprocess": "pixels", "sink": "store"}
+"""What a job was begun with by the words that people know, where the books have others."""
+
 
 def printable(text: str) -> str:
     r"""Text for a terminal or a page: what cannot be seen is escaped (``\x1b``, ``\n``, ``\u202e``, ``\udcff``).

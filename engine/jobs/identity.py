@@ -13,6 +13,7 @@ from ...sinks import parse_uri
 from ..config import PER_RUN, ServiceConfig
 from ..journal import Difference, Status
 from ..sources import STDIN, FileSource, is_plain
+from ..wording import CALLED
 from .files import files_of
 from .kept_sources import MANY, kept_sources
 from .places import bulk_folder
@@ -161,4 +162,4 @@ def _change(change: Difference) -> str:
         names = [name for name in now if before.get(name) != now[name]]
         there = ", ".join(f"{name} {before.get(name)}" for name in names)
         here = ", ".join(f"{name} {now[name]}" for name in names)
-    return f"{change.name} was {there}, and is {here} now"
+    return f"{CALLED.get(change.name, change.name)} then {there}, now {here}"
