@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TextIO
 
 from .render import mean_rate, report_json
 from .report import Report, StageReport
@@ -19,6 +19,10 @@ from .wording import count, duration, percent, printable, rate, size
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
+
+_ECHO: Final = 4
+"""Columns left free behind the live table, where the terminal shows the ^C that is typed, twice: in a line of its own
+it would keep a line of the table from being wiped."""
 
 Total = Callable[[], int | None]
 Mode = Literal["auto", "plain", "json", "none"]
@@ -168,7 +172,7 @@ class LiveTable(_Unpainted):
 
                 self._live = Live(console=Console(file=self._stream), auto_refresh=False, transient=True)
                 self._live.start()
-            self._live.update(self._picture(report), refresh=True)
+            self._live.update(self._picture(report, self._live.console.width - _ECHO), refresh=True)
 
     def announce(self, text: str) -> None:
         """Above the table: at once, or when what is being painted just now is there."""
@@ -207,8 +211,9 @@ class LiveTable(_Unpainted):
 
             self._live.console.print(Text(self._announced.pop(0)))
 
-    def _picture(self, report: Report) -> RenderableType:
+    def _picture(self, report: Report, width: int) -> RenderableType:
         from rich.console import Group
+        from rich.constrain import Constrain
         from rich.table import Table
         from rich.text import Text
 
@@ -220,7 +225,7 @@ class LiveTable(_Unpainted):
             # Text, not str: a name with [brackets] must not be taken for markup.
             cells = [Text(cell) for cell in _live_cells(stage, stage.name == slow)]
             table.add_row(*cells, style="bold" if stage.name == slow else "")
-        return Group(Text(f"{duration(report.seconds)}  {summary(report, self._total())}"), table)
+        return Constrain(Group(Text(f"{duration(report.seconds)}  {summary(report, self._total())}"), table), width)
 
 
 def summary(report: Report, total: int | None) -> str:

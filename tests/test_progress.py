@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 
@@ -116,6 +117,18 @@ def test_a_live_table_shows_each_stage_and_leaves_the_terminal_as_it_was(monkeyp
     progress.close(halfway())
     progress.close()
     assert stream.getvalue().rfind("\x1b[?25h") > stream.getvalue().rfind("\x1b[?25l")
+
+
+def test_a_live_table_leaves_room_for_what_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal, too: an echoed ^C that wraps moves the table down, and a line of it would stay for good."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "50")
+    stream = Terminal()
+    progress = make_progress("auto", lambda: 1000, stream)
+    progress.update(halfway())
+    progress.close()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).splitlines()
+    assert 40 < max(map(len, lines)) <= 46
 
 
 def test_a_live_table_that_never_painted_can_be_closed() -> None:
