@@ -13,6 +13,7 @@ from penstock import ConfigError, ServiceConfig, embed_images
 from penstock.engine.cli import main
 from penstock.engine.jobs.filtered import FilteredList, Passing, nothing_written
 from penstock.engine.sources import FileSource, Filtered, Item, Selection
+from penstock.errors import FailureBudgetError
 from penstock.tests.whole_jobs import draw_folder
 
 
@@ -150,3 +151,15 @@ def test_a_job_lists_what_all_its_runs_have_left_out(here: Path, capsys: pytest.
         "key": str(here / "pictures" / "notes.txt"),
         "why": "not a picture",
     }
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_lists_what_it_has_left_out(here: Path) -> None:
+    """It is no reason to empty the list of the run before."""
+    draw_folder(here / "pictures", 1)
+    (here / "pictures" / "notes.txt").write_text("text")
+    (here / "pictures" / "broken.png").write_text("text")
+    config = ServiceConfig(to="rows.db", job=here / "job", workers=1, max_failures=0, list_filtered=Path("out.jsonl"))
+    with pytest.raises(FailureBudgetError):
+        embed_images("pictures", config=config)
+    assert json.loads(Path("out.jsonl").read_text())["key"] == str(here / "pictures" / "notes.txt")

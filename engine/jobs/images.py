@@ -125,8 +125,10 @@ def run_job(
         listing = None
         if config.list_filtered is not None:
             listing = stack.enter_context(closing(FilteredList(config.list_filtered)))
+            if books:
+                stack.callback(_list, books, listing)  # however the run ends
         if books and books.finished:
-            report = _finish(pipeline, things, books, listing, begin, watcher, interrupt)
+            report = _finish(pipeline, things, books, begin, watcher, interrupt)
             books.judge(config)
             return report
         if books:
@@ -181,8 +183,6 @@ def _embed(
         extra["filtered"] = dict(passing.reasons)
         if not interrupted:
             extra.update(_said_of_nothing(pipeline, report, books, passing, things))
-        if books and listing:
-            _list(books, listing)
         if config.wait_index is not None and not interrupted:
             wait_for_index(pipeline, config.wait_index, report, extra, watcher, interrupt)
     except BaseException as error:
@@ -202,7 +202,6 @@ def _finish(
     pipeline: ImageEmbeddingPipeline,
     things: Iterable[Any],
     books: JobBooks,
-    listing: FilteredList | None,
     begin: float,
     watcher: Watcher | None,
     interrupt: Interrupt | None,
@@ -210,8 +209,6 @@ def _finish(
     """Do what an earlier run left undone behind its last row. Nothing is embedded, and no worker started."""
     config = pipeline.config
     extra: dict[str, Any] = {"job": books.told(), **_said_of_nothing(pipeline, Report(), books, Passing(), things)}
-    if listing:
-        _list(books, listing)
     pipeline.finish_store()
     if config.wait_index is not None:
         wait_for_index(pipeline, config.wait_index, Report(), extra, watcher, interrupt)
