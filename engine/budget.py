@@ -20,7 +20,7 @@ _KEPT: Final = 8
 _NAMED: Final = 3
 """Items in the final message: the first that failed."""
 _LONGEST: Final = 200
-"""Characters shown of what an error says."""
+"""Characters shown of what an error says, and of a name: of a path its end."""
 
 
 class Tally(NamedTuple):
@@ -64,6 +64,7 @@ class FailureBudget:
         self.errors.append(error)
         if len(self._first) < _NAMED:
             name, why = printable(str(key or describe())), printable(str(error))[:_LONGEST]
+            name = name if len(name) <= _LONGEST else f"...{name[-_LONGEST:]}"
             self._first.append(f"{name} ({type(error).__name__}: {why})")
 
     @property

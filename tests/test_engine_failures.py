@@ -16,7 +16,7 @@ import gevent
 import pytest
 
 from penstock.engine import Feedback, Lane, Pipeline, PipelineBuilder
-from penstock.engine.budget import Tally
+from penstock.engine.budget import FailureBudget, Tally
 from penstock.engine.workers import WorkerPool
 from penstock.errors import ConfigError, EmbedderError, EmbedError, FailureBudgetError, PipelineFailure
 from penstock.tests.waiting import DEADLINE
@@ -313,6 +313,15 @@ def test_a_spent_budget_names_the_first_items_with_their_reasons() -> None:
     assert caught.value.message.startswith("stage 'parse': 5 of 5 items failed, more than max_failures=4 allows; the ")
     assert "first: 'a' (ValueError: invalid literal for int() with base 10: 'a'), 'b' (" in caught.value.message
     assert "'d'" not in caught.value.message
+
+
+def test_of_a_long_name_in_a_spent_budget_the_end_is_shown() -> None:
+    """Lines of a list may be anything; of a path the end tells it from others."""
+    budget = FailureBudget(0)
+    budget.fail(1)
+    budget.note(ValueError("w" * 999), "/folder/" + "x" * 999 + ".jpg", str)
+    assert ".jpg (ValueError: " in str(budget)
+    assert len(str(budget)) < 600
 
 
 # -- fatal failures ---------------------------------------------------------------------------------------------------
