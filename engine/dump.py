@@ -17,7 +17,6 @@ from .defs import GraphDef
 from .ends import Source
 from .hub import Hub
 from .nodes import Job, Node
-from .render import accounting_line
 from .values import TellsState, ValueModel
 from .wording import count, duration, plural, printable
 
@@ -133,7 +132,7 @@ def _headline(run: Running) -> str:
         return f"{run.label}: not started"
     state = "has run" if run.finished is not None else "has been running"
     report = make_report(run, None)
-    return f"{run.label} {state} for {duration(report.seconds)}: {accounting_line(report.accounting)}"
+    return f"{run.label} {state} for {duration(report.seconds)}: {report.accounting}"
 
 
 def _channels_and_states(run: Running) -> list[str]:

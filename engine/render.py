@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .report import Accounting, Report, StageReport
+from .report import Report, StageReport
 from .wording import count, duration, milliseconds, percent, plural, printable, rate, size
 
 _STALLS = 3
@@ -35,17 +35,8 @@ def render_text(report: Report) -> str:
         peak = f"memory {size(report.memory.peak)} at its peak"
         lines.append(f"{peak} ({report.memory.measure.upper()}, {processes}){most}")
     lines += [stall_line(report)] if report.stalls else []
-    lines.append(accounting_line(report.accounting))
+    lines.append(str(report.accounting))
     return "\n".join(lines)
-
-
-def accounting_line(books: Accounting) -> str:
-    """``read 1,000 = written 990 + filtered 5 + dead 5 + in flight 0``."""
-    read = f"read {count(books.read)}" + (f" + created {count(books.created)}" if books.created else "")
-    parts = {"written": books.written, "filtered": books.filtered, "dead": books.dead, "in flight": books.in_flight}
-    if books.merged:
-        parts["merged"] = books.merged
-    return f"{read} = " + " + ".join(f"{name} {count(number)}" for name, number in parts.items())
 
 
 def bottleneck_line(report: Report) -> str:

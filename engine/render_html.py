@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from .pages import page
-from .render import accounting_line, bottleneck_line
+from .render import bottleneck_line
 from .report import Report, StageReport
 from .wording import printable
 
@@ -32,7 +32,7 @@ def report_page(report: Report) -> str:
     return page(
         "report.html",
         report=report,
-        books=accounting_line(report.accounting),
+        books=str(report.accounting),
         bottleneck=bottleneck_line(report),
         plots=[(title, svg) for title, svg in plots if svg],
     )

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..errors import AccountingError
+from .wording import count
 
 
 class Readable:
@@ -69,6 +70,14 @@ class Accounting(Readable):
     in_flight: int = 0
     created: int = 0
     merged: int = 0
+
+    def __str__(self) -> str:
+        """``read 1,000 = written 990 + filtered 5 + dead 5 + in flight 0``: in the words of jobs."""
+        read = f"read {count(self.read)}" + (f" + created {count(self.created)}" if self.created else "")
+        parts = {"written": self.written, "filtered": self.filtered, "dead": self.dead, "in flight": self.in_flight}
+        if self.merged:
+            parts["merged"] = self.merged
+        return f"{read} = " + " + ".join(f"{name} {count(number)}" for name, number in parts.items())
 
     @property
     def written(self) -> int:

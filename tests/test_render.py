@@ -97,6 +97,7 @@ def test_the_text_says_what_matters() -> None:
     """Accounting, bottleneck, rate, memory, and a row for each stage."""
     text = render_text(a_report())
     assert "read 1,000 = written 988 + filtered 5 + dead 7 + in flight 0" in text
+    assert str(a_report().accounting) == "read 1,000 = written 988 + filtered 5 + dead 7 + in flight 0"
     assert "bottleneck: preprocess works 98% of the time" in text
     assert "988 pictures in 3.3 s, 300/s" in text
     assert "2.0 GiB at its peak (PSS, 3 processes)" in text
