@@ -95,6 +95,8 @@ class ParquetBulkSink(Sink):
         self._mutex = threading.Lock()
         self._lock: int | None = None
         self._broken = False
+        self._closing = False
+        self._writes = 0  # under way
         self._note = note
         self._parts: list[Part] = []
         self._next = 1
@@ -162,7 +164,7 @@ class ParquetBulkSink(Sink):
             for name, value in row.items():
                 values[name].append(value)
         if kept:
-            with self._writing():
+            with self._under_way(), self._writing():
                 self._write_part(values, rows.vectors[kept])
         return screened.result(refused)
 
@@ -198,11 +200,18 @@ class ParquetBulkSink(Sink):
     def close(self) -> None:
         """Merge the parts, write the manifest, and let others at the folder. Idempotent.
 
+        A write that is under way has been abandoned, and is not waited for: it lets others at the folder when it ends,
+        which is unfinished then, as after a kill. Else its part would come among those of others.
+
         Raises:
             SinkError: the disk is full or gone; opening and closing again finishes it.
         """
-        if self._lock is None:
-            return
+        with self._mutex:
+            if self._lock is None or self._closing:
+                return
+            self._closing = True
+            if self._writes:
+                return
         try:
             if not (self._broken or is_finished(self._folder)):
                 with self._writing():
@@ -309,7 +318,23 @@ class ParquetBulkSink(Sink):
             raise SinkError(f"{self.uri} is open in another process; wait for it, or choose another folder") from None
         return lock
 
+    @contextmanager
+    def _under_way(self) -> Generator[None]:
+        """A write, during which the folder stays ours."""
+        with self._mutex:
+            if self._lock is None or self._closing:
+                raise SinkError(f"{self.uri}: the sink is closed")
+            self._writes += 1
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._writes -= 1
+                if self._closing and not self._writes:
+                    self._let_go()
+
     def _let_go(self) -> None:
+        self._closing = False
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from penstock.sinks import (
     is_finished,
     read_manifest,
 )
+from penstock.sinks.parquet_parts import write_part
 from penstock.tests.waiting import DEADLINE
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -239,6 +241,37 @@ def test_a_folder_is_open_once(tmp_path: Path) -> None:
     """Two jobs would merge each other's parts."""
     with sink_on(tmp_path), pytest.raises(SinkError, match="open in another process"):
         sink_on(tmp_path).open()
+
+
+def test_a_write_that_was_abandoned_keeps_the_folder_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its part would replace one of whoever opens the folder next. Closing does not wait for it."""
+    begun, go = threading.Event(), threading.Event()
+
+    def late(*args: Any) -> int:
+        begun.set()
+        assert go.wait(DEADLINE)
+        return write_part(*args)
+
+    monkeypatch.setattr("penstock.sinks.parquet_bulk.write_part", late)
+    first, second = sink_on(tmp_path), sink_on(tmp_path)
+    first.open()
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            writing = threads.submit(first.write, make_rows(range(1)))
+            assert begun.wait(DEADLINE)
+            first.close()
+            with pytest.raises(SinkError, match="is open in another process"):
+                second.open()
+            with pytest.raises(SinkError, match="is closed"):
+                first.write(make_rows(range(1)))
+        finally:
+            go.set()
+        writing.result(DEADLINE)
+    with second:
+        second.write(make_rows(range(1, 2)))
+    assert [row["path"] for row in rows_in(tmp_path)] == ["/0.jpg", "/1.jpg"]
 
 
 def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
