@@ -328,10 +328,13 @@ class ParquetBulkSink(Sink):
         try:
             yield
         finally:
-            with self._mutex:
-                self._writes -= 1
-                if self._closing and not self._writes:
-                    self._let_go()
+            self._write_ended()
+
+    def _write_ended(self) -> None:
+        with self._mutex:
+            self._writes -= 1
+            if self._closing and not self._writes:
+                self._let_go()
 
     def _let_go(self) -> None:
         self._closing = False
