@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from penstock import ConfigError
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import cli, main
-from penstock.engine.cli_options import FIELDS, option_name
+from penstock.engine.cli_options import FIELDS, RUN_FIELDS, option_name
 from penstock.engine.config import PER_RUN, ServiceConfig
 from penstock.engine.jobs import images
 from penstock.engine.jobs.books import JobBooks
@@ -105,6 +106,13 @@ def test_all_that_may_differ_is_an_option(command: str) -> None:
     options = {option for parameter in cli.commands[command].params for option in parameter.opts}
     expected = PER_RUN - ({"update"} if command == "retry" else set())
     assert options & {option_name(field) for field in FIELDS} == {option_name(field) for field in expected}
+
+
+def test_the_documentation_names_all_that_may_differ() -> None:
+    """People look there for what they may turn after a job that was too large."""
+    text = (Path(__file__).parents[1] / "docs" / "usage.md").read_text()
+    (said,) = [part for part in text.split("\n\n") if part.startswith("`resume` and `retry` go on")]
+    assert {option_name(name) for name in RUN_FIELDS} <= set(re.findall(r"--[a-z-]+", said))
 
 
 def test_an_option_wins_over_the_run_before_and_the_rest_is_as_it_was(runs: list[ServiceConfig]) -> None:
