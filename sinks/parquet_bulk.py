@@ -361,8 +361,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     try:
         return Manifest(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
+        why = f"{MANIFEST}: {error.strerror if isinstance(error, OSError) else error}"
+        if isinstance(error, FileNotFoundError):
+            why = f"it has no {MANIFEST}" if path.parent.is_dir() else "there is no such folder"
         raise ConfigError(
-            f"{os.fspath(folder)!r} is no finished bulk folder ({MANIFEST}: {error}); penstock embed ... --to"
+            f"{os.fspath(folder)!r} is no finished bulk folder: {why}; penstock embed ... --to"
             f" {SCHEME}DIR makes one, and finishes one whose job was killed when it is run again"
         ) from error
 

@@ -303,8 +303,9 @@ def test_milvus_lite_is_refused(folder: Path, milvus_lite_server: MilvusLiteServ
 
 def test_a_folder_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     """Its job is still running, or was killed; or it is no such folder at all."""
-    for wrong in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(ConfigError, match="no finished bulk folder"):
+    wrongs = {tmp_path: r"it has no manifest\.json;", tmp_path / "nothing": "there is no such folder;"}
+    for wrong, why in wrongs.items():
+        with pytest.raises(ConfigError, match=rf"no finished bulk folder: {why}"):
             bulk_import(wrong, "http://127.0.0.1:1")
 
 
