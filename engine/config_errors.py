@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _spelling: ContextVar[Mapping[str, str]] = ContextVar("spelling")
+
+_SHOULD: Final = re.compile(r"^(Input|String) should")
+"""How pydantic begins; what is refused is named before."""
 
 _ABOVE: Final[Mapping[str, str]] = {"uri": "to", "field": "fields", "size": "image_size"}
 """What the floors below call a setting -> its field."""
@@ -108,7 +112,7 @@ def _lines(details: ErrorDetails, model: type[BaseModel]) -> list[str]:
         return [f"{name}: {_value_of(name, model) or no_such(name, list(model.model_fields))}"]
     if kind == "frozen_field":
         return [f"{name}: is chosen when the configuration is made: make a new ServiceConfig"]
-    text = details["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+    text = _SHOULD.sub("must", details["msg"].removeprefix("Value error, "))
     value = "this value" if _is_secret(model, name) else f"{_shown(details['input']):.200}"
     return [f"{name}: {value} is not allowed: {text}"]
 

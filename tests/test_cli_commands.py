@@ -150,6 +150,7 @@ WRONG: list[tuple[str, str]] = [
     ("embed nowhere --to a.db", "nowhere"),
     ("embed *.nothing --to a.db", "matches nothing"),
     ("embed @nowhere.txt --to a.db", "nowhere.txt"),
+    ("embed @pictures --to a.db", "leave out the @"),
     ("embed - - --to a.db", "standard input"),
     ("embed pictures --to a.db --wrokers 2", "--workers"),
     ("embed pictures --to a.db --workers 0", "--workers"),

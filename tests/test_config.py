@@ -71,7 +71,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("preset", "clipp", "'imagenet', 'clip', 'siglip' or 'dinov2'"),
     ("embedder", "gits", r"one of gist, jax, onnx, .*; did you mean gist\?"),
     ("embedder", "clip", "clip is a preset, .* the model itself is said as onnx:FILE.onnx"),
-    ("collection", "", "at least 1 character"),
+    ("collection", "", "not allowed: must have at least 1 character"),
     ("mode", "replace", "'append' or 'overwrite'"),
     ("fields", "year", "NAME:TYPE"),
     ("index_params", "M", "NAME=VALUE"),

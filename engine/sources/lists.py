@@ -49,7 +49,8 @@ def open_list(path: str) -> BinaryIO:
         return open(path, "rb")
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise SourceError(f"the list {path!r} cannot be opened: {why}") from error
+        knob = "; to embed what is in the folder, leave out the @" if isinstance(error, IsADirectoryError) else ""
+        raise SourceError(f"the list {path!r} cannot be opened: {why}{knob}") from error
 
 
 def check_list(path: str, null: bool) -> None:
