@@ -326,7 +326,7 @@ def test_with_nobody_reading_little_is_pulled(kind: str, stack: ExitStack) -> No
     settings = gated(gate, kind, stack, concurrency=2)
     builder = pipe(PipelineBuilder().add_source(source), settings.pop("op"), **settings).add_sink(2)
     with builder.build(num_threads=2).auto_stop() as pipeline:
-        assert pipeline.get_item(timeout=DEADLINE) == 0
+        assert pipeline.get_item(timeout=DEADLINE) in (0, 1)
         pulled = settle(pipeline, source)
         report = pipeline.report()
     # read by us 1, sink 2, stage 2, channel 2, source's fiber 1, ahead of it 4 and one in the making

@@ -52,7 +52,8 @@ def test_a_stage_that_stands_still_is_named_with_its_item_and_where_it_is(
     builder.pipe(stuck_in(kind, go), name="stuck").pipe(str, name="behind").add_sink(9)
     with builder.build(num_threads=3, stall_after=SOON).auto_stop() as pipeline:
         stall = wait_for_stall(pipeline)
-        assert (stall.stage, stall.items, stall.ended) == ("stuck", ["'picture-0\\x1b'"], None)
+        assert (stall.stage, stall.ended) == ("stuck", None)
+        assert stall.items in (["'picture-0\\x1b'"], ["'picture-1\\x1b'"])  # two were on their way to it
         assert stall.seconds >= SOON
         go.set()
         assert len(list(pipeline.get_iterator(timeout=DEADLINE))) == 9
@@ -61,7 +62,8 @@ def test_a_stage_that_stands_still_is_named_with_its_item_and_where_it_is(
     assert stall.ended is not None
     assert stall.ended >= stall.began + stall.seconds - 0.01
     for words in (
-        "stage stuck stands still for 0.1 s: no progress with 1 operation",
+        "stage stuck stands still for ",
+        " s: no progress with 1 operation",
         where,
         line,
         "stuck 2/2, behind 0/2",
@@ -70,7 +72,7 @@ def test_a_stage_that_stands_still_is_named_with_its_item_and_where_it_is(
     assert caplog.text.count("stage stuck went on after") == 1
     assert {record.levelname for record in caplog.records} == {"WARNING"}
     assert json.loads(json.dumps(report_json(pipeline.report())))["stalls"][0]["stage"] == "stuck"
-    assert "stood still: stuck for 0." in render_text(pipeline.report())
+    assert "stood still: stuck for " in render_text(pipeline.report())
 
 
 def test_a_stage_in_an_executor_of_threads_is_told_with_its_threads(
