@@ -163,7 +163,7 @@ def _insert(batches: list[Rows], sink: MilvusSink, dead: DeadLetters, ticks: lis
         builder = PipelineBuilder(values=ends.values).add_source(batches).pipe(watched)
         pipeline = insert_into(builder, ends).build(num_threads=1)
         with pipeline.auto_stop():
-            return sum(len(value.pictures) for value in pipeline.get_iterator())
+            return sum(len(value.ordinals) for value in pipeline.get_iterator())
 
 
 def _gaps(ticks: list[float]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from penstock.engine.servers import (
 )
 from penstock.engine.servers.server import Server
 from penstock.engine.servers.venvs import servers_folder
-from penstock.preprocess import warm_start
+from penstock.preprocess import ancestor, warm_start
 from penstock.tests.slots import SlotWatch
 
 _Server = TypeVar("_Server", bound=Server)
@@ -120,6 +120,13 @@ def _fork_server(_compilation_cache: None) -> Iterator[None]:
     """One fork server for all pools of the test run: each would import JAX anew, which takes longer than most tests."""
     with warm_start():
         yield
+
+
+@pytest.fixture
+def own_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that reads what workers print: they inherit standard error from the fork server, which has it from
+    whoever started it."""
+    monkeypatch.setattr(ancestor, "_shared", ancestor._Shared())  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture(scope="session")

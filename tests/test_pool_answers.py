@@ -156,21 +156,6 @@ def test_a_picture_of_which_a_worker_answers_wrongly_is_given_up_alone(
         pool.stop_in_hub()
 
 
-@pytest.mark.slow
-def test_a_batch_too_large_to_be_sent_keeps_no_slot(liar: str, photos: list[Path], tmp_path: Path) -> None:
-    """More often than there are slots: each is refused, and the next batch is done."""
-    huge = memoryview(bytearray(2**28))
-    with pool_of(liar, f"garbage|of poison|{tmp_path / 'told'}") as pool:
-        pool.start_in_hub()
-        for _ in range(3):
-            with pytest.raises(ValueError, match="batch_size"):
-                pool.process([huge] * 4)
-        slot = gevent.spawn(pool.process, [str(photos[0])]).get(timeout=DEADLINE)
-        slot.release()
-        assert pool.states[SlotState.FREE] == pool.capacity
-        pool.stop_in_hub()
-
-
 def answer(positions: list[int], failed: list[int]) -> bytes:
     """A well-formed answer to a batch of four."""
     failures = [(position, ReadError("gone")) for position in failed]

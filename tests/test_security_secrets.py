@@ -34,6 +34,9 @@ WRONG = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("own_fork_server")
+
+
 @pytest.fixture(autouse=True)
 def _everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)

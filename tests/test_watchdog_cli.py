@@ -117,6 +117,7 @@ def test_a_job_that_stands_still_says_where_and_goes_on(job: Job, photos: list[P
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_fork_server")
 def test_a_worker_in_the_sandbox_answers_sigusr1_and_lives(
     photos: list[Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
