@@ -143,7 +143,13 @@ def test_a_users_own_jax_function_makes_the_pixels(
 
 @pytest.mark.parametrize(
     ("settings", "knob"),
-    [({"num_workers": -1}, "num_workers"), ({"image_size": (3, 4)}, "image_size"), ({"preset": "nope"}, "preset")],
+    [
+        ({"num_workers": -1}, "num_workers"),
+        ({"num_workers": "2"}, "num_workers='2' must be a whole number"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"image_size": (3, 4)}, "image_size"),
+        ({"preset": "nope"}, "preset"),
+    ],
 )
 def test_a_wrong_setting_is_refused_by_name(settings: dict[str, object], knob: str) -> None:
     """Before anything is started."""

@@ -140,9 +140,14 @@ class StreamingMultiprocessPreprocessor:
         devices: Sequence[int] | None = None,
         item_timeout: float = 30.0,
     ) -> None:
-        for name, value in (("num_workers", num_workers), ("batch_size", batch_size), ("queue_maxsize", queue_maxsize)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value} must be at least 1")
+        sizes: dict[str, object] = {
+            "num_workers": num_workers,
+            "batch_size": batch_size,
+            "queue_maxsize": queue_maxsize,
+        }
+        for name, value in sizes.items():
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ConfigError(f"{name}={value!r} must be a whole number of at least 1")
         self.spec = spec or _spec(image_size, preset, dtype, layout, transform)
         if self.spec.decoder != "pillow":
             from ...preprocess.jpeg import check_decoder
