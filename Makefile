@@ -15,12 +15,13 @@ PYTEST := PENSTOCK_SLOWNESS=$(SLOWNESS) $(BIN)/python -m pytest -n $(WORKERS) --
 SEEDS  ?= 10
 SEARCH ?= 10000
 
-.PHONY: help demo test fast nightly lint types mypy pyright storm bench clean
+.PHONY: help demo test suite fast nightly pythons lint types mypy pyright storm bench clean
 
 help:
 	@echo "make demo [IMAGES=folder]   embed a folder of pictures, search it, write a contact sheet"
 	@echo "make test [SLOWNESS=4]      checkers and all tests, on a machine so many times slower than usual"
 	@echo "make fast, make nightly     only the fast tests; only those that take minutes or gigabytes"
+	@echo "make pythons                all tests with each of Python 3.11, 3.12 and 3.13 that is installed"
 	@echo "make lint types             ruff; mypy and pyright"
 	@echo "make storm [SEEDS=200]      jobs under random faults, and long searches for orders that break something"
 	@echo "make bench                  every figure of the README, as ratios against its peer"
@@ -35,14 +36,24 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py "$(IMAGES)" --out "$(OUT)"
 
-test: lint types
-	$(PYTEST)
+test: lint types suite
 
 fast: $(STAMP)
 	$(PYTEST) -m "not slow and not nightly"
 
 nightly: $(STAMP)
 	$(PYTEST) -m nightly
+
+# One after the other; each in an environment of its own.
+pythons:
+	for version in 3.11 3.12 3.13; do \
+	  if python$$version --version >/dev/null 2>&1; then \
+	    $(MAKE) --no-print-directory suite PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	  else echo "python$$version is not installed: left out"; fi; \
+	done
+
+suite: $(STAMP)
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
