@@ -14,12 +14,13 @@ import pytest
 from penstock import ImageEmbeddingPipeline, ServiceConfig, StreamingMultiprocessPreprocessor
 from penstock.engine.jobs.batches import Batch, Picture
 from penstock.engine.jobs.ceiling import ceiling_of
+from penstock.engine.jobs.fitting import fitted
 from penstock.engine.jobs.images import batches_of
 from penstock.engine.jobs.inputs import batched
 from penstock.engine.jobs.payloads import BATCH_BYTES, grouped, with_payloads
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.sources import Filtered, Item
-from penstock.errors import ReadError, SharedMemoryFullError
+from penstock.errors import ConfigError, ReadError, SharedMemoryFullError
 from penstock.preprocess import PreprocessPool, Source, preset
 from penstock.preprocess.protocol import decode_task, encode_task
 from penstock.shm import Payload, map_payload
@@ -166,3 +167,19 @@ def test_the_ceiling_counts_pictures_in_memory_and_they_are_made_to_fit() -> Non
     assert most == 10 * MIB
     assert ceiling.total <= files.total + batches * 10 * MIB
     assert with_payloads(ceiling_of(plan, config.model_copy(update={"memory": 1})))[1] == MIB
+
+
+def test_settings_are_made_smaller_until_pictures_in_memory_have_room_too() -> None:
+    """A limit is one of all that the job takes; what leaves no room for them is refused as too little memory."""
+    wanted = ServiceConfig(to="p.db", workers=2, slots=3)
+    plan = make_plan(wanted)
+    limit = ceiling_of(plan, wanted).total
+    config, files = fitted(plan, ServiceConfig(to="p.db", workers=2, memory=limit), in_memory=True)
+    assert (config.workers, files.limit) == (2, limit)
+    assert with_payloads(files)[0].total <= limit
+    with pytest.raises(ConfigError, match="is too little"):
+        fitted(
+            plan,
+            wanted.model_copy(update={"memory": limit, "batch_size": 32, "insert_batch_size": 128}),
+            in_memory=True,
+        )

@@ -13,13 +13,20 @@ from ..machine import usable_cores
 from ..wording import size
 from .ceiling import Ceiling, ceiling_of
 from .largest import USEFUL, cramped, halves, largest
+from .payloads import with_payloads
 from .plan import Plan
 
 _LEAST_INSERTED: Final = 16
 
 
 def fitted(
-    plan: Plan, config: ServiceConfig, entries: int | None = None, letters: int = 0, room: int | None = None
+    plan: Plan,
+    config: ServiceConfig,
+    entries: int | None = None,
+    letters: int = 0,
+    room: int | None = None,
+    *,
+    in_memory: bool = False,
 ) -> tuple[ServiceConfig, Ceiling]:
     """The configuration as it can be run in ``config.memory`` and in the shared memory there is, and what it takes.
 
@@ -32,6 +39,8 @@ def fitted(
         entries: of the job's books.
         letters: dead letters in them.
         room: bytes that ``/dev/shm`` has for the rings; None: do not look at it.
+        in_memory: whether pictures come as bytes or arrays: then the least of them that `with_payloads` counts has room
+            in ``memory``, too.
 
     Raises:
         ConfigError: even the smallest does not fit into ``memory``; the message has its parts.
@@ -41,8 +50,11 @@ def fitted(
     def ceiling(settings: Mapping[str, int]) -> Ceiling:
         return ceiling_of(plan, config.model_copy(update=dict(settings)), entries, letters)
 
+    def counted(found: Ceiling) -> Ceiling:
+        return with_payloads(found)[0] if in_memory else found
+
     def fits(settings: Mapping[str, int]) -> bool:
-        found = ceiling(settings)
+        found = counted(ceiling(settings))
         return (limit is None or found.total <= limit) and (room is None or found.rings <= room)
 
     limit = config.memory
@@ -53,7 +65,7 @@ def fitted(
     chosen = largest(options, fits)
     if chosen is None:
         least = ceiling({name: values[-1] for name, values in options.items()})
-        raise _refusal(least, config)
+        raise _refusal(counted(least), config)
     lowered = tuple(
         f"{name} {value}, not {options[name][0]}" for name, value in chosen.items() if value < options[name][0]
     )

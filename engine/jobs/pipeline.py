@@ -258,7 +258,7 @@ class ImageEmbeddingPipeline:
         said = {"batch_size": batch_size, "workers": num_preprocess_workers}
         asked = self._given.model_copy(update={name: value for name, value in said.items() if value is not None})
         with self._pool.serving():
-            pool = self._started(asked, collection_name)
+            pool = self._started(asked, collection_name, in_memory=True)
             self._ceiling, self._batch_bytes = with_payloads(self._pool.ceiling or self.ceiling)
 
             def graph(ends: Ends) -> PipelineBuilder:
@@ -312,7 +312,7 @@ class ImageEmbeddingPipeline:
         Raises:
             ConfigError: it cannot be; of ``/dev/shm`` a SharedMemoryFullError.
         """
-        self.config, self._ceiling = fitted(self._plan, self._given, entries, letters, room)
+        self.config, self._ceiling = fitted(self._plan, self._given, entries, letters, room, in_memory=in_memory)
         if in_memory:
             self._ceiling, self._batch_bytes = with_payloads(self._ceiling)
 
@@ -476,12 +476,12 @@ class ImageEmbeddingPipeline:
             self._local_threads = threads
         return self._local
 
-    def _started(self, config: ServiceConfig, collection: str | None) -> PreprocessPool:
+    def _started(self, config: ServiceConfig, collection: str | None, *, in_memory: bool = False) -> PreprocessPool:
         """The workers and the sink, started side by side where the sink need not wait to hear how long vectors are."""
         self._stores.reach(self.config, collection or self.config.collection)
         helper = ThreadPoolExecutor(1, "penstock-start")
         try:
-            pool = helper.submit(self._started_pool, config)
+            pool = helper.submit(self._started_pool, config, in_memory)
             if self._plan.embedder.knows_dimension:
                 self._sink(collection)
             return pool.result()
@@ -491,10 +491,10 @@ class ImageEmbeddingPipeline:
         finally:
             helper.shutdown()
 
-    def _started_pool(self, config: ServiceConfig) -> PreprocessPool:
+    def _started_pool(self, config: ServiceConfig, in_memory: bool) -> PreprocessPool:
         if self._plan.embedder.runs != "worker":
             self._open_embedder(config.batch_size)
-        return self._pool.started(self._plan, config)
+        return self._pool.started(self._plan, config, in_memory=in_memory)
 
     def _dimension(self) -> int:
         try:

@@ -58,11 +58,12 @@ class WarmPool:
         """Floats of a vector in its slots; None while there is no pool."""
         return self._pool.layout.dimension if self._pool else None
 
-    def started(self, plan: Plan, config: ServiceConfig) -> PreprocessPool:
+    def started(self, plan: Plan, config: ServiceConfig, *, in_memory: bool = False) -> PreprocessPool:
         """A started pool for the workers and the batch size of the configuration; the warm one, if made for them.
 
         What the configuration leaves open is made to fit into its memory and into ``/dev/shm``: the pool's
         ``batch_size`` may be smaller. An embedder that does not run in the workers must be open.
+        ``in_memory``: see `fitted`.
 
         Raises:
             ConfigError: it cannot be made to fit into ``memory``.
@@ -75,7 +76,7 @@ class WarmPool:
         if unfit or self._asked != asked:
             self.close()
         if self._pool is None:
-            possible, self._ceiling = fitted(plan, config, room=shared_memory_room())
+            possible, self._ceiling = fitted(plan, config, room=shared_memory_room(), in_memory=in_memory)
             tell_cramped(self._ceiling.cramped)
             self._pool, self._asked = plan.pool(possible), asked
             tell_workers(self._pool.workers)
