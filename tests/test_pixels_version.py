@@ -121,7 +121,7 @@ def test_an_older_job_goes_on_once_it_is_accepted(
     forget_version()
     monkeypatch.setattr(VERSION, 7)
     assert embed() == 2
-    assert "pixels then pixels version 1, now pixels version 7" in capsys.readouterr().err
+    assert "pixels was pixels version 1, and is pixels version 7 now" in capsys.readouterr().err
     draw_folder(here / "pictures" / "more", 2)
     assert embed("--accept-changes", "--update") == 0
     draw_folder(here / "pictures" / "others", 2)

@@ -104,9 +104,9 @@ def test_a_job_goes_on_with_other_workers_and_batches(pictures: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image_size": 96}, "pixels then size 64, now size 96"),
-        ({"embedder": "gist:32"}, "embedder then gist [0-9a-f]+, now gist"),
-        ({"collection": "other"}, "store then"),
+        ({"image_size": 96}, "pixels was size 64, and is size 96 now"),
+        ({"embedder": "gist:32"}, "embedder was gist [0-9a-f]+, and is gist"),
+        ({"collection": "other"}, "store was"),
     ],
 )
 def test_another_job_is_refused_with_the_difference(
@@ -117,7 +117,7 @@ def test_another_job_is_refused_with_the_difference(
     with pytest.raises(ConfigError, match=rf"(?s)begun otherwise: {said}.* or go on with --accept-changes"):
         run(pictures, tmp_path / "a", **change)
     (tmp_path / "more").mkdir()
-    with pytest.raises(ConfigError, match="source then"):
+    with pytest.raises(ConfigError, match="source was"):
         penstock.embed_images(
             [pictures, tmp_path / "more"], to=str(tmp_path / "a" / "rows.db"), job=tmp_path / "a" / "job"
         )

@@ -162,4 +162,4 @@ def _change(change: Difference) -> str:
         names = [name for name in now if before.get(name) != now[name]]
         there = ", ".join(f"{name} {before.get(name)}" for name in names)
         here = ", ".join(f"{name} {now[name]}" for name in names)
-    return f"{CALLED.get(change.name, change.name)} then {there}, now {here}"
+    return f"{CALLED.get(change.name, change.name)} was {there}, and is {here} now"
