@@ -49,7 +49,7 @@ def parse_uri(uri: str | os.PathLike[str], token: str | None = None) -> Target:
     scheme, separator, _ = uri.partition("://")
     if separator and scheme.lower() in _DEFAULT_PORT:
         return _server(uri, token)
-    if not separator and (uri.endswith(".db") or (Path(uri) / "collections").is_dir()):
+    if not separator and (uri.rstrip("/").endswith(".db") or (Path(uri) / "collections").is_dir()):
         return _lite(uri)
     raise ConfigError(f"uri: {redact(uri)!r} is not a Milvus address; possible are {_FORMS}")
 

@@ -62,7 +62,7 @@ def test_uris_point_where_they_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """Paths are kept absolute; addresses get their default port; explicit tokens go first, the environment's last."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MILVUS_TOKEN", raising=False)
-    assert parse_uri("photos.db").address == str(tmp_path / "photos.db")
+    assert parse_uri("photos.db").address == parse_uri("photos.db/").address == str(tmp_path / "photos.db")
     assert parse_uri("http://host").address == "http://host:19530"
     assert parse_uri("https://host").address == "https://host:443"
     assert parse_uri("http://[::1]:7/db").shown == "http://[::1]:7/db"
