@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock import ConfigError, ServiceConfig
@@ -89,6 +89,8 @@ def test_what_somebody_named_is_taken_whatever_the_globs_say(tree: Path) -> None
     assert taken(named, tree) == [".f.jpg", "a.jpg", "b.png", "raw/c.jpg", "raw/thumbs/d.jpg"]
 
 
+@example("[?--]")
+@example("[--a]")
 @given(st.text("ab*?[]!/^-.\\", min_size=1, max_size=8))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_a_glob_or_refused_by_name(glob: str) -> None:

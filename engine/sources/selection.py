@@ -90,9 +90,14 @@ def _piece(piece: str) -> str:
     if piece.startswith("[") and len(piece) > 2:
         inner = piece[1:-1]
         negated, inner = inner.startswith("!"), inner.removeprefix("!")
-        chosen = re.sub(r"([\\\[\]^&~|])", r"\\\1", inner)
+        chosen = re.sub(r"(.)-(.)|.", _range_or_sign, inner, flags=re.DOTALL)
         return f"(?!/)[{'^' * negated}{chosen}]"
     return re.escape(piece)
+
+
+def _range_or_sign(match: re.Match[str]) -> str:
+    """A piece of ``[...]``: whatever signs it is made of, they are meant as signs."""
+    return "-".join(map(re.escape, match.groups() if match[1] else match[0]))
 
 
 ALL: Final = Selection()
