@@ -13,8 +13,7 @@ import pytest
 
 from penstock.engine import ItemFailure, Outcome, Pipeline, PipelineBuilder, PlainValues, Report
 from penstock.errors import PipelineFailure
-
-from .waiting import wait_until
+from penstock.tests.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("error")
 
