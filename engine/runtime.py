@@ -90,16 +90,18 @@ class Runtime:
         refuse_patched_threads()
         self.began = perf_counter()
         running[self.label] = self
+        # A forgotten pipeline must not keep working while the interpreter goes down around it. Before the thread, which
+        # takes it back at its end: that may come before `start` returns.
+        atexit.register(self._at_exit)
         try:
             self._thread.start()
         except BaseException:
             # A Ctrl-C while the thread begins does not keep it from running; once it has begun it can be stopped.
             if not self._begun.acquire(timeout=_BEGIN_SECONDS):
+                atexit.unregister(self._at_exit)
                 del running[self.label]
                 self.outlet.end()
             raise
-        # A forgotten pipeline must not keep working while the interpreter goes down around it.
-        atexit.register(self._at_exit)
 
     def request_stop(self, grace: float | None = None, *, discard: bool = False) -> None:
         """Ask the thread to end early; operations get `grace` seconds. `discard`: see `Pipeline.stop`."""

@@ -71,6 +71,28 @@ def test_nothing_of_a_run_stays_in_memory(end: str, caplog: pytest.LogCaptureFix
     wait_until(lambda: all_gone(watched))  # what a thread's greenlets held goes a moment after the thread
 
 
+def test_a_run_that_ends_before_its_start_returns_is_held_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's thread may be faster than the user's."""
+
+    def run() -> weakref.ref[Any]:
+        pipeline = PipelineBuilder().add_source([]).add_sink().build(num_threads=1)
+        thread = pipeline._runtime._thread  # pyright: ignore[reportPrivateUsage]
+        start = thread.start
+
+        def start_and_end() -> None:
+            start()
+            thread.join(DEADLINE)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(thread, "start", start_and_end)
+            pipeline.start()
+        pipeline.stop()
+        return weakref.ref(pipeline._runtime)  # pyright: ignore[reportPrivateUsage]
+
+    watched = run()
+    wait_until(lambda: all_gone([watched]))
+
+
 @pytest.mark.parametrize("kind", ["blocking", "async", "green", "executor"])
 def test_a_value_that_was_delivered_is_held_by_nobody(kind: str) -> None:
     """While the pipeline waits for more, what it has passed on is the reader's alone."""
