@@ -34,9 +34,11 @@ VARIANTS = {
 """Those that need no extra."""
 
 LONG = {
+    "chain",
     "faces",
     "gist",
     "memory",
+    "milvus",
     "paths",
     "recovery",
     "resume",

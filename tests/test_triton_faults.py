@@ -91,7 +91,10 @@ def url(server: TritonServer, model: str, protocol: str = "http", **options: obj
 
 @pytest.mark.kills
 @pytest.mark.slow
-@pytest.mark.parametrize(("protocol", "away"), [("http", 0.0), ("grpc", 0.0), ("http", 30.0)])
+@pytest.mark.parametrize(
+    ("protocol", "away"),
+    [("http", 0.0), ("grpc", 0.0), ("http", 5.0), pytest.param("http", 30.0, marks=pytest.mark.nightly)],
+)
 def test_a_server_killed_in_the_middle_and_back_again_loses_nothing(
     protocol: str, away: float, make_triton: MakeTriton, triton_answer: Answers
 ) -> None:
