@@ -70,6 +70,7 @@ def test_a_stream_of_nothing_is_refused() -> None:
     made = StreamingMultiprocessPreprocessor(num_workers=1)
     with pytest.raises(ConfigError, match=r"preprocess_stream takes a list of pictures, not one string"):
         next(made.preprocess_stream("a.jpg"))
+    made.close()
 
 
 def test_ids_that_are_no_list_are_refused(to: Callable[..., ImageEmbeddingPipeline]) -> None:
