@@ -129,6 +129,14 @@ def own_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ancestor, "_shared", ancestor._Shared())  # pyright: ignore[reportPrivateUsage]
 
 
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that runs commands here: the current folder is its own, and the user's environment says nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PENSTOCK_DEBUG", raising=False)
+    monkeypatch.delenv("MILVUS_TOKEN", raising=False)
+
+
 @pytest.fixture(scope="session")
 def photos() -> list[Path]:
     """The real photographs that come with the project."""
