@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -62,9 +63,14 @@ def check_pillow() -> None:
         raise ConfigError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut files would become silently wrong pictures")
 
 
-def lift_pillows_limit() -> None:
-    """For a process of our own: no limit of Pillow's beside `max_pixels`, which is checked on every header."""
-    Image.MAX_IMAGE_PIXELS = None
+def bound_pillow(max_pixels: int) -> None:
+    """For a process of our own: what Pillow checks itself is held to `max_pixels`, and refused, not warned of.
+
+    Every header is checked before pixels are made. This is the second line, for sizes that a plugin finds later. After
+    `prepare_jax`, which silences Pillow's warnings.
+    """
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def decode_into(source: Source, spec: PreprocessSpec, canvas: UInt32) -> Placement:
@@ -115,7 +121,7 @@ def _guarded(name: str, data: bytes, place: Callable[[], Placement]) -> Placemen
     except ItemError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = "PIL.Image.MAX_IMAGE_PIXELS of this process is the limit; there is none in worker processes"
+        limit = "PIL.Image.MAX_IMAGE_PIXELS of this process is the limit; in worker processes it is max_pixels"
         raise TooLargeError(f"{name}: {error} ({limit})") from error
     except Exception as error:
         # Plugins were seen to raise nine classes, among them ValueError, SyntaxError, IndexError, OverflowError and

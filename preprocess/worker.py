@@ -20,7 +20,7 @@ from typing import Protocol, Self, cast
 from ..errors import ConfigError, ItemError
 from ..shm import Ring, SlotLayout, SlotView, map_payload, recv_frame_fds, send_frame
 from ..shm.child import readable
-from .decode import lift_pillows_limit
+from .decode import bound_pillow
 from .failures import kept
 from .preprocessor import Preprocessor
 from .protocol import (
@@ -75,20 +75,21 @@ def _made(sock: socket.socket, settings: WorkerSettings) -> Worker:
         ConfigError: its settings ask for what cannot be had: a device, a decoder, a transform.
     """
     prepare_jax(device=settings.device)
-    lift_pillows_limit()
+    spec = PreprocessSpec.from_json(settings.spec)
+    bound_pillow(spec.max_pixels)
     if settings.sandbox:  # now, because threads and user code come next
         confine(compilation_cache())
     if settings.device is not None:
         check_device(settings.device)
-    return Worker(sock, settings)
+    return Worker(sock, settings, spec)
 
 
 class Worker:
     """One worker's life: introduce itself, compile, map the ring, then one task after the other."""
 
-    def __init__(self, sock: socket.socket, settings: WorkerSettings) -> None:
+    def __init__(self, sock: socket.socket, settings: WorkerSettings, spec: PreprocessSpec) -> None:
         self._sock = sock
-        self._spec = PreprocessSpec.from_json(settings.spec)
+        self._spec = spec
         self._rows = settings.rows
         self._sandbox = settings.sandbox
         self._preprocessor = Preprocessor(self._spec, settings.rows)

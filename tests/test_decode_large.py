@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,20 @@ from penstock.tests.drawn import SIZE, channels, encoded, smooth
 SPEC = PreprocessSpec(size=SIZE, resize=SIZE)
 LARGE = 8 * SIZE
 CANVAS = make_canvas(SPEC, 1)[0]
+BOMBS = """
+import jax.numpy as jnp
+from PIL import Image
+
+def length(pixels):
+    try:
+        return Image.new("1", (1, 1)).crop((0, 0, pixels, 1)).width
+    except Image.DecompressionBombWarning:
+        return 0
+
+def lengths(image):
+    allowed = image.shape[0] * image.shape[1]
+    return jnp.array([length(allowed), length(allowed + 1)], "float32")
+"""
 
 
 def large(**options: Any) -> bytes:
@@ -102,6 +117,20 @@ def test_a_panorama_is_taken_where_the_side_is_allowed() -> None:
         decode_into(data, SPEC, CANVAS)
     placed = decode_into(data, SPEC.replace(max_side=40_000), CANVAS)
     assert (placed.width, placed.height) == (40_000, 400)
+
+
+def test_in_workers_pillow_is_held_to_max_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pixel more is an error there, not a warning: as a transform in the worker finds it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "bombs_of_test_decode_large.py").write_text(BOMBS)
+    spec = SPEC.replace(max_pixels=SIZE * SIZE, transform="bombs_of_test_decode_large:lengths")
+    with PreprocessPool(spec, workers=1, batch_size=1) as pool:
+        pool.start_in_hub()
+        batch = pool.process([encoded(Image.fromarray(smooth()), "PNG")])
+        assert batch.failures == []
+        assert batch.view.pixels[0].tolist() == [SIZE * SIZE, 0]
+        batch.release()
+        pool.stop_in_hub()
 
 
 @pytest.mark.slow
