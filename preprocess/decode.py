@@ -129,16 +129,23 @@ def _guarded(name: str, data: bytes, place: Callable[[], Placement]) -> Placemen
         raise refusal(name, data, error) from error
 
 
-def _check_size(width: int, height: int, spec: PreprocessSpec, factor: int = 1) -> None:
+def _check_size(width: int, height: int, spec: PreprocessSpec, factor: int = 1, part: str = "") -> None:
     """Refuse what would be too large in memory, at 1/`factor` of its sides."""
     if width < 1 or height < 1:
         raise UnreadableError(f"an empty picture of {width} x {height} pixels")
-    decoded = f"{width} x {height} pixels" + (f", decoded at 1/{factor}," if factor > 1 else "")
+    decoded = f"{part}{width} x {height} pixels" + (f", decoded at 1/{factor}," if factor > 1 else "")
     width, height = -(-width // factor), -(-height // factor)
     if max(width, height) > spec.max_side:
         raise TooLargeError(f"{decoded}: a side is over max_side={spec.max_side}")
     if width * height > spec.max_pixels:
         raise TooLargeError(f"{decoded}: {width * height} pixels are over max_pixels={spec.max_pixels}")
+
+
+def _check_tile(image: TiffImagePlugin.TiffImageFile, spec: PreprocessSpec) -> None:
+    """Refuse a tile that is too large: libtiff holds a tile whole, however little of it the picture needs."""
+    width, height = image.tag_v2.get(TiffImagePlugin.TILEWIDTH), image.tag_v2.get(TiffImagePlugin.TILELENGTH)
+    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
+        _check_size(width, height, spec, part="a tile of ")
 
 
 def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) -> Placement:
@@ -160,6 +167,8 @@ def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UI
     stored = image.size  # TIFF answers its upright size and turns itself while loading
     factor = draft_factor(*stored, spec) if name == "JPEG" else 1
     _check_size(*stored, spec, 1 if factor > 1 and is_held_whole(data) else factor)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tile(image, spec)
     pixels = fast_jpeg(image, data, factor) if name == "JPEG" and spec.decoder == "simplejpeg" else None
     if pixels is None:
         load(image, factor, spec)

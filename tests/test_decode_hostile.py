@@ -206,6 +206,7 @@ BOMBS = [
     ("JPEG of 65535 a side", promising_jpeg(65535, 65535)),
     ("WEBP of 16383 a side", promising_webp(16383, 16383)),
     ("GIF of 65535 a side", b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\x02\0;" + b"\0" * 20),
+    ("TIFF, one tile", tiff(GREY, _259=5, _322=16_384, _323=16_384, _324=8, _325=128)),
     (
         "BMP",
         b"BM" + b"\0" * 8 + b"\x36\0\0\0\x28\0\0\0" + (2**30).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24),
