@@ -29,6 +29,8 @@ from penstock.engine.servers import (
 from penstock.engine.servers.server import Server
 from penstock.engine.servers.venvs import servers_folder
 from penstock.preprocess import ancestor, warm_start
+from penstock.shm import Zygote
+from penstock.tests.children import ENTRIES
 from penstock.tests.slots import SlotWatch
 
 _Server = TypeVar("_Server", bound=Server)
@@ -135,6 +137,23 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PENSTOCK_DEBUG", raising=False)
     monkeypatch.delenv("MILVUS_TOKEN", raising=False)
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A folder on sys.path with `ENTRIES` as ``shm_entries``, which only that tells the fork server where to find."""
+    folder = tmp_path_factory.mktemp("entries")
+    (folder / "shm_entries.py").write_text(ENTRIES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield str(folder)
+
+
+@pytest.fixture(scope="module")
+def zygote(entries: str) -> Iterator[Zygote]:
+    """A fork server that knows them, with a preloaded module and a variable of its own."""
+    with Zygote(["wave"], {"SHM_TEST_COLOR": "red", "OPENBLAS_NUM_THREADS": "1"}) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
