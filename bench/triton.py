@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -274,15 +274,15 @@ def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Genera
     """The main job: worker processes, rings, Triton, Milvus Lite. With a `Ticker`, which costs CPU, or without."""
     from ..engine.jobs.graphs import Ends, streaming
     from ..engine.jobs.inputs import batched, pictures_of
-    from ..engine.jobs.pipeline import ImageEmbeddingPipeline
     from ..engine.jobs.plan import make_plan
+    from ..engine.jobs.runner import JobRunner
 
     ticker = Ticker()
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         config = _config(server, folder)
         plan = make_plan(config)
         plan.embedder.open(plan.spec, BATCH)
-        with ImageEmbeddingPipeline(config) as pipeline, plan.pool(config) as pool:
+        with closing(JobRunner(config)) as runner, plan.pool(config) as pool:
 
             def graph(ends: Ends) -> PipelineBuilder:
                 builder = streaming(ends, pool, plan.embedder)
@@ -293,7 +293,7 @@ def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Genera
 
                 def job() -> int:
                     source = batched(pictures_of(paths, None, None, "bench"), BATCH)
-                    return pipeline.run(source, graph, None, 2, collect=cost.note).accounting.written
+                    return runner.run(source, graph, None, 2, collect=cost.note).accounting.written
 
                 figures = _watched(server, len(paths), job)
                 return {"blocked_ms": ticker.worst * 1e3} if watched else {**figures, **cost.figures()}

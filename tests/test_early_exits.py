@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ import pytest
 
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, StreamingMultiprocessPreprocessor
 from penstock.engine import Pipeline, PipelineBuilder, green
+from penstock.engine.config import ServiceConfig
 from penstock.engine.jobs.images import batches_of
 from penstock.engine.jobs.inputs import pictures_of
 from penstock.engine.jobs.run import Interrupt
+from penstock.engine.jobs.runner import JobRunner
 from penstock.engine.jobs.streaming import PreprocessedBatch
 from penstock.engine.values import PlainValues
 from penstock.preprocess import PreprocessPool, SlotBatch, preset
@@ -325,9 +327,13 @@ def test_a_call_that_ends_early_gives_all_slots_back(
     assert None not in ids
 
 
-def test_a_job_that_is_interrupted_gives_all_slots_back(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:
-    """What is in flight is finished; then a whole one through the same pipeline."""
+def test_a_job_that_is_interrupted_gives_all_slots_back(photos: list[Path], tmp_path: Path) -> None:
+    """What is in flight is finished; then a whole one by the same runner."""
     interrupt = Interrupt()
+    config = ServiceConfig(to=f"{tmp_path}/a.db", workers=2, batch_size=4, image_size=32, embedder="gist:32")
+
+    def batches(inputs: Iterable[Any]) -> Iterator[Any]:
+        return batches_of(pictures_of(inputs, None, None, "stream"), 4)
 
     def source() -> Iterator[Any]:
         for number, photo in enumerate(itertools.cycle(photos)):
@@ -335,9 +341,10 @@ def test_a_job_that_is_interrupted_gives_all_slots_back(pipeline: ImageEmbedding
                 interrupt.request()
             yield photo
 
-    report = pipeline.stream(batches_of(pictures_of(source(), None, None, "stream"), 4), interrupt=interrupt)
-    assert report.accounting.written == report.accounting.read
-    assert len(pipeline.insert_images_streaming(photos[:12])) == 12
+    with closing(JobRunner(config)) as runner:
+        report = runner.stream(batches(source()), interrupt=interrupt)
+        assert report.accounting.written == report.accounting.read
+        assert runner.stream(batches(photos[:12])).accounting.written == 12
 
 
 def test_a_second_job_is_refused_while_the_first_runs(pipeline: ImageEmbeddingPipeline, photos: list[Path]) -> None:

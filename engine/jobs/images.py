@@ -34,6 +34,7 @@ from .pipeline import ImageEmbeddingPipeline
 from .places import dead_letters_path, report_paths
 from .query import query_vector
 from .run import Interrupt, Watcher
+from .runner import JobRunner
 
 _logger = logging.getLogger(__name__)
 
@@ -105,39 +106,39 @@ def run_job(
     begin = time.monotonic()
     with config.spelled(), ExitStack() as stack:
         _check_books(config)
-        pipeline = stack.enter_context(ImageEmbeddingPipeline(config))
+        runner = stack.enter_context(closing(JobRunner(config)))
         books = None
         if _keeps_books(things, config):
-            books = stack.enter_context(JobBooks(config, pipeline.plan, things, interrupt))
-        stack.callback(pipeline.close)  # before the books: what a store does when it is closed belongs to the job
+            books = stack.enter_context(JobBooks(config, runner.plan, things, interrupt))
+        stack.callback(runner.close)  # before the books: what a store does when it is closed belongs to the job
         _prepare(config, books)
         if not (books and books.finished):
             entries, letters = (books.counts.total, books.counts.dead) if books else (None, 0)
-            pipeline.fit(entries, letters, shared_memory_room(), in_memory=not isinstance(things, FileSource))
+            runner.fit(entries, letters, shared_memory_room(), in_memory=not isinstance(things, FileSource))
         if books and books.begun:
-            pipeline.keep_rows()
+            runner.keep_rows()
         if books and books.accepted_pixels:
-            pipeline.accept_pixels()
+            runner.accept_pixels()
         if interrupt and interrupt.requested:
             return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
         if books and books.counts.written:
-            books.check_store(pipeline.look(), f"{config.shown_to}, collection {config.collection!r}")
+            books.check_store(runner.look(), f"{config.shown_to}, collection {config.collection!r}")
         listing = None
         if config.list_filtered is not None:
             listing = stack.enter_context(closing(FilteredList(config.list_filtered)))
             if books:
                 stack.callback(_list, books, listing)  # however the run ends
         if books and books.finished:
-            report = _finish(pipeline, things, books, begin, watcher, interrupt)
+            report = _finish(runner, things, books, begin, watcher, interrupt)
             books.judge(config)
             return report
         if books:
             books.starts()
-        begins(pipeline.ceiling, books.remaining if books else None)
-        tell_cramped(pipeline.ceiling.cramped)
-        warn_if_scarce(pipeline.ceiling)
+        begins(runner.ceiling, books.remaining if books else None)
+        tell_cramped(runner.ceiling.cramped)
+        warn_if_scarce(runner.ceiling)
         metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
-        return _embed(pipeline, things, books, metadata, listing, begin, watcher, interrupt)
+        return _embed(runner, things, books, metadata, listing, begin, watcher, interrupt)
 
 
 def _check_books(config: ServiceConfig) -> None:
@@ -152,7 +153,7 @@ def _check_books(config: ServiceConfig) -> None:
 
 
 def _embed(
-    pipeline: ImageEmbeddingPipeline,
+    runner: JobRunner,
     things: Iterable[Any],
     books: JobBooks | None,
     metadata: Metadata | None,
@@ -163,15 +164,15 @@ def _embed(
 ) -> Report:
     """Do what there is to do, and report on it however it ends."""
     extra: dict[str, Any] = {}
-    config = pipeline.config
+    config = runner.config
     whole = False
     cause: BaseException | None = None
     passing = Passing(None if books else listing)
     try:
         some = passing(books.things() if books else things)
         known = metadata(some) if metadata else some
-        report = pipeline.stream(
-            batches_of(known, config.batch_size, pipeline.batch_bytes),
+        report = runner.stream(
+            batches_of(known, config.batch_size, runner.batch_bytes),
             watcher=watcher,
             interrupt=interrupt,
             books=books,
@@ -182,9 +183,9 @@ def _embed(
             books.check(report, interrupted=interrupted)
         extra["filtered"] = dict(passing.reasons)
         if not interrupted:
-            extra.update(_said_of_nothing(pipeline, report, books, passing, things))
+            extra.update(_said_of_nothing(runner, report, books, passing, things))
         if config.wait_index is not None and not interrupted:
-            wait_for_index(pipeline, config.wait_index, report, extra, watcher, interrupt)
+            wait_for_index(runner, config.wait_index, report, extra, watcher, interrupt)
     except BaseException as error:
         cause = error
         raise
@@ -193,13 +194,13 @@ def _embed(
             extra["metadata"] = metadata.report(whole)
         if books:
             extra["job"] = books.told()
-        report = _whole(pipeline.report or Report(), time.monotonic() - begin, pipeline, extra)
+        report = _whole(runner.report or Report(), time.monotonic() - begin, runner, extra)
         _write_reports(report, report_paths(config), cause)
     return report
 
 
 def _finish(
-    pipeline: ImageEmbeddingPipeline,
+    runner: JobRunner,
     things: Iterable[Any],
     books: JobBooks,
     begin: float,
@@ -207,25 +208,25 @@ def _finish(
     interrupt: Interrupt | None,
 ) -> Report:
     """Do what an earlier run left undone behind its last row. Nothing is embedded, and no worker started."""
-    config = pipeline.config
-    extra: dict[str, Any] = {"job": books.told(), **_said_of_nothing(pipeline, Report(), books, Passing(), things)}
-    pipeline.finish_store()
+    config = runner.config
+    extra: dict[str, Any] = {"job": books.told(), **_said_of_nothing(runner, Report(), books, Passing(), things)}
+    runner.finish_store()
     if config.wait_index is not None:
-        wait_for_index(pipeline, config.wait_index, Report(), extra, watcher, interrupt)
+        wait_for_index(runner, config.wait_index, Report(), extra, watcher, interrupt)
     report = Report(seconds=time.monotonic() - begin, extra=extra)
     _write_reports(report, [path for path in config.report if not path.exists()], None)
     return report
 
 
 def _said_of_nothing(
-    pipeline: ImageEmbeddingPipeline, report: Report, books: JobBooks | None, passed: Passing, things: Iterable[Any]
+    runner: JobRunner, report: Report, books: JobBooks | None, passed: Passing, things: Iterable[Any]
 ) -> Mapping[str, str]:
     """For the report, what there is to say if the whole job has written no row."""
     counts = books.counts if books else report.accounting
     numbers = {name: getattr(counts, name) for name in ("written", "filtered", "dead")}
     if numbers["written"]:
         return {}
-    letter = next(read_dead_letters(pipeline.dead_letters), None) if numbers["dead"] else None
+    letter = next(read_dead_letters(runner.dead_letters), None) if numbers["dead"] else None
     said = nothing_written(numbers, passed, things, letter.message if letter else "")
     return {"nothing_written": said} if said else {}
 
@@ -246,14 +247,14 @@ def _write_reports(report: Report, paths: Iterable[Path], cause: BaseException |
             cause.add_note(f"no report: {error}")
 
 
-def _whole(report: Report, seconds: float, pipeline: ImageEmbeddingPipeline, more: dict[str, Any]) -> Report:
+def _whole(report: Report, seconds: float, runner: JobRunner, more: dict[str, Any]) -> Report:
     """The report of the whole job: the engine's, with the time it took to start it."""
     extra = {
         **report.extra,
         **more,
-        "memory_ceiling": pipeline.ceiling.to_dict(),
+        "memory_ceiling": runner.ceiling.to_dict(),
         "startup_seconds": seconds - report.seconds - more.get("index", {}).get("seconds", 0.0),
-        "dead_letters": pipeline.dead_letters if report.accounting.dead else None,
+        "dead_letters": runner.dead_letters if report.accounting.dead else None,
     }
     rate = report.accounting.written / seconds if seconds > 0 else 0.0
     return replace(report, seconds=seconds, items_per_second=rate, extra=extra)

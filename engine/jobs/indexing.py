@@ -8,12 +8,12 @@ from typing import Any
 
 from ...sinks import IndexState
 from .. import Report
-from .pipeline import ImageEmbeddingPipeline
 from .run import Interrupt, Watcher
+from .runner import JobRunner
 
 
 def wait_for_index(
-    pipeline: ImageEmbeddingPipeline,
+    runner: JobRunner,
     seconds: float,
     report: Report,
     extra: dict[str, Any],
@@ -23,7 +23,7 @@ def wait_for_index(
     """Wait until the index covers every row, or the job is interrupted.
 
     Args:
-        pipeline: whose job has ended.
+        runner: whose job has ended.
         seconds: to wait at most.
         report: of that job; the watcher is told it again, with ``extra["index"]``.
         extra: gets ``index``: rows, indexed, seconds.
@@ -41,4 +41,4 @@ def wait_for_index(
             watcher.update(replace(report, extra={**report.extra, **extra}))
             due = time.monotonic() + watcher.interval
 
-    pipeline.wait_index(seconds, told, interrupt.wish if interrupt else None)
+    runner.wait_index(seconds, told, interrupt.wish if interrupt else None)
