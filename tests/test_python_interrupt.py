@@ -57,5 +57,5 @@ def test_ctrl_c_does_not_wait_for_a_write_that_blocks(tmp_path: Path, way: str) 
         assert child.stdout.readline() == "writing\n"
         child.send_signal(signal.SIGINT)
         rest = child.stdout.read().splitlines()
-    assert rest == ["interrupted"] if way == "embed_images" else ["interrupted", "[0, 1, 2, 3]"]
+    assert rest == ["interrupted", *([] if way == "embed_images" else ["[0, 1, 2, 3]"])]
     assert child.returncode == 0
