@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from penstock.engine.progress import LiveTable, make_progress
-from penstock.tests.screen import shown
-from penstock.tests.test_progress import Terminal, halfway
+from penstock.tests.screen import Terminal, halfway, shown
 
 ANSWER = "penstock: finishing what is in flight; once more (Ctrl-C) to leave at once"
 
@@ -96,7 +95,7 @@ _JOB = """
 import os, signal, sys
 from penstock.engine.cli import main
 from penstock.engine.jobs import images
-from penstock.tests.test_progress import halfway
+from penstock.tests.screen import halfway
 
 def run_job(config, things, watcher, interrupt, begins):
     watcher.update(halfway())
@@ -111,12 +110,16 @@ sys.exit(main(["embed", {pictures!r}, "--to", "a.db"]))
 """
 
 
+_SHELL = '"$@"; status=$?; printf "$ "; exit $status'
+
+
 def on_a_terminal(code: str) -> tuple[int, list[str]]:
-    """Exit status, and what the terminal shows in the end."""
+    """Exit status, and what the terminal shows in the end above the shell's prompt, which has a line of its own."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
     environment = {**os.environ, "TERM": "xterm"}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment) as process:
+    command = ["sh", "-c", _SHELL, "sh", sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         written = b""
         with os.fdopen(ours, "rb", buffering=0) as reader:
@@ -125,7 +128,9 @@ def on_a_terminal(code: str) -> tuple[int, list[str]]:
                     written += said
             except OSError:  # Linux says so at the end
                 pass
-    return process.returncode, shown(written.decode())
+    *lines, prompt = shown(written.decode())
+    assert prompt == "$"
+    return process.returncode, lines
 
 
 @pytest.mark.slow
@@ -145,7 +150,7 @@ def test_leaving_at_once_leaves_the_prompt_a_line_of_its_own(tmp_path: Path) -> 
     """And the answer to the first Ctrl-C."""
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
     then = "os.kill(os.getpid(), signal.SIGINT)"
-    status, lines = on_a_terminal(_JOB.format(pictures=str(tmp_path), then=then) + "\nprint('x')")
+    status, lines = on_a_terminal(_JOB.format(pictures=str(tmp_path), then=then))
     assert status == 130
     assert lines[0] == ANSWER
     assert is_table(lines[-1])

@@ -8,39 +8,9 @@ import re
 
 import pytest
 
-from penstock.engine import Accounting, Bottleneck, ChannelReport, Report, StageReport
+from penstock.engine import Accounting, Report, StageReport
 from penstock.engine.progress import JsonLines, LiveTable, PlainLines, Progress, Quiet, eta, make_progress, summary
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def halfway() -> Report:
-    """500 of 1,000 are done, 10 of them dead, at 100/s."""
-    return Report(
-        Accounting(read=520, delivered=480, dropped=10, failed=10, in_flight=20),
-        [
-            StageReport("source", "source", items_out=520, rate_now=99.0, rate=100.0, busy=0.1),
-            StageReport(
-                "[red]prep\x1b[0m",
-                "green",
-                items_out=490,
-                failed=10,
-                rate_now=98.0,
-                rate=100.0,
-                busy=0.97,
-                channel=ChannelReport(2, 4),
-            ),
-            StageReport("sink", "sink", items_out=480, rate_now=97.0, rate=100.0, channel=ChannelReport(0, 4)),
-        ],
-        Bottleneck("[red]prep\x1b[0m", 0.97, "it is busy", 2.0),
-        seconds=5.0,
-        items_per_second=96.0,
-    )
+from penstock.tests.screen import Terminal, halfway
 
 
 @pytest.mark.parametrize(
