@@ -6,6 +6,7 @@ import errno
 import http.server
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -107,23 +108,37 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("free", "status", "said"),
-    [(2**40, "ok", ""), (64 * 2**20, "warn", "batch_size 16, not 32"), (2**20, "warn", "instead of"), (0, "fail", "")],
+    ("free", "status", "said", "then"),
+    [
+        (2**40, "ok", "", "ok"),
+        (64 * 2**20, "warn", "batch_size 16, not 32", "ok"),
+        (2**20, "warn", "instead of", "warn"),
+        (0, "fail", "", "warn"),
+    ],
 )
 def test_shared_memory_is_judged_by_what_the_default_job_does(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, status: str, said: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, status: str, said: str, then: str
 ) -> None:
-    """Docker gives 64 MiB by default: the job runs there with smaller batches. An option and a number are named."""
-    found = os.statvfs_result((4096, 4096, free // 4096, free // 4096, free // 4096, 0, 0, 0, 0, 255))
-    monkeypatch.setattr(os, "statvfs", lambda path: found)
+    """Docker gives 64 MiB by default: the job runs there with smaller batches. The option that is named gives it all
+    that it wants; what the larger job of the two wants may be told next."""
+
+    def found(room: int) -> Finding:
+        pages = room // 4096
+        statvfs = os.statvfs_result((4096, 4096, pages, pages, pages, 0, 0, 0, 0, 255))
+        monkeypatch.setattr(os, "statvfs", lambda path: statvfs)
+        return doctor_checks.shared_memory(str(tmp_path))
+
     monkeypatch.setenv("PENSTOCK_CORES", "2")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
-    finding = doctor_checks.shared_memory(str(tmp_path))
+    finding = found(free)
     assert finding.status == status
     assert said in finding.detail
     if status != "ok":
         mib = int(finding.advice.partition("--shm-size=")[2].partition("m")[0])
         assert mib * 2**20 >= free + 2**20
+        advised = found(mib * 2**20)
+        assert advised.status == then
+        assert re.search(r"the default job takes [\d.]+ MiB, with", advised.detail)
 
 
 def test_no_shared_memory_at_all_is_a_failure(tmp_path: Path) -> None:

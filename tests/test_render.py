@@ -163,7 +163,6 @@ def test_a_page_without_matplotlib_is_refused_before_the_start(tmp_path: Path, m
         check_report_path(tmp_path / "r.html")
 
 
-@pytest.mark.slow
 def test_what_came_at_once_has_no_rate() -> None:
     """A short job's rows are one write: 0.0/s would look as if there were none."""
     stages = [
@@ -185,6 +184,7 @@ def test_one_picture_is_one_picture() -> None:
     assert render_text(Report(Accounting(read=1, delivered=1), seconds=2.0)).startswith("1 picture in 2.0 s")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra report")
 def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
     """Plots are inline, each with a text alternative; a stage named like markup, or like a formula, stays a name."""
