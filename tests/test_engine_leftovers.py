@@ -15,24 +15,15 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
 from typing import Any
 
 import psutil
 import pytest
 
-from penstock.engine import Pipeline, PipelineBuilder, green
+from penstock.engine import PipelineBuilder, green
 from penstock.engine.workers import WorkerPool
 from penstock.errors import PipelineFailure
 from penstock.tests.waiting import DEADLINE, wait_until
-
-
-def ours(pipeline: Pipeline) -> list[str]:
-    """Names of the threads of a pipeline that run."""
-    label = pipeline._runtime._thread.name  # pyright: ignore[reportPrivateUsage]
-    return [
-        thread.name for thread in threading.enumerate() if thread.name == label or thread.name.startswith(f"{label}-")
-    ]
 
 
 class Value:
@@ -185,15 +176,13 @@ def test_a_forgotten_pipeline_does_not_keep_the_interpreter(text: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", [READING, ASYNC], ids=["reading", "async"])
-def test_ctrl_c_ends_it_within_three_seconds(text: str) -> None:
+def test_ctrl_c_ends_it(text: str) -> None:
     """SIGINT reaches the reader, and leaving the `with` block stops the rest."""
     process = program(text)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    began = monotonic()
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=DEADLINE)
-    assert monotonic() - began < DEADLINE / 2
+    output, errors = process.communicate(timeout=DEADLINE / 2)
     assert "KeyboardInterrupt" in errors
     assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)
     if text is READING:

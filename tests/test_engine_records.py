@@ -13,6 +13,7 @@ import pytest
 
 from penstock.engine import ItemFailure, Outcome, Pipeline, PipelineBuilder, PlainValues, Report
 from penstock.errors import PipelineFailure
+from penstock.tests.threads import threads_of
 from penstock.tests.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -121,7 +122,7 @@ def test_a_failure_that_cannot_be_written_ends_the_pipeline(ended: bool) -> None
     pipeline = build(values, source, sink=10 if ended else 1)
     pipeline.start()
     if ended:
-        wait_until(lambda: not any(thread.name.startswith("penstock-") for thread in threading.enumerate()))
+        wait_until(lambda: not threads_of(pipeline))
     got: list[int] = []
     with pytest.raises(PipelineFailure, match="stage 'op': stopped") as caught:
         got.extend(pipeline)

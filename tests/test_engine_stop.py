@@ -16,15 +16,16 @@ import gevent
 import pytest
 
 from penstock.engine import Pipeline, PipelineBuilder, green
+from penstock.tests.threads import threads_of
 from penstock.tests.waiting import DEADLINE, wait_until
 
 
-def ours(pipeline: Pipeline) -> list[str]:
-    """Names of the threads of a pipeline that run."""
-    label = pipeline._runtime._thread.name  # pyright: ignore[reportPrivateUsage]
-    return [
-        thread.name for thread in threading.enumerate() if thread.name == label or thread.name.startswith(f"{label}-")
-    ]
+def endless(closed: threading.Event) -> Iterator[int]:
+    """Numbers from a generator that tells when it is closed."""
+    try:
+        yield from itertools.count()
+    finally:
+        closed.set()
 
 
 def test_no_thread_remains_after_a_stop_while_the_pipeline_is_referenced() -> None:
@@ -40,29 +41,22 @@ def test_no_thread_remains_after_a_stop_while_the_pipeline_is_referenced() -> No
     pipeline = builder.add_sink().build(num_threads=3, sample_memory=0.01)
     with pipeline.auto_stop():
         assert sorted(itertools.islice(pipeline, 5))
-        assert len(ours(pipeline)) >= 4
-    assert ours(pipeline) == []
+        assert len(threads_of(pipeline)) >= 4
+    assert threads_of(pipeline) == []
 
 
 def test_no_thread_remains_after_the_natural_end() -> None:
     """Nobody has to stop what has ended."""
     pipeline = PipelineBuilder().add_source(range(5)).pipe(str).add_sink().build(num_threads=2)
     assert len(list(pipeline)) == 5
-    wait_until(lambda: not ours(pipeline))
+    wait_until(lambda: not threads_of(pipeline))
     pipeline.stop()
 
 
 def test_an_early_stop_closes_a_generator_source() -> None:
     """`finally` blocks of the source run."""
     closed = threading.Event()
-
-    def source() -> Iterator[int]:
-        try:
-            yield from itertools.count()
-        finally:
-            closed.set()
-
-    with PipelineBuilder().add_source(source()).add_sink().build(num_threads=1).auto_stop() as pipeline:
+    with PipelineBuilder().add_source(endless(closed)).add_sink().build(num_threads=1).auto_stop() as pipeline:
         pipeline.get_item(timeout=DEADLINE)
     assert closed.is_set()
 
@@ -101,7 +95,8 @@ def test_an_early_stop_closes_an_async_generator_source_that_waits() -> None:
             closed.set()
 
     began = monotonic()
-    with PipelineBuilder().add_source(source()).add_sink().build(num_threads=1).auto_stop() as pipeline:
+    pipeline = PipelineBuilder().add_source(source()).add_sink().build(num_threads=1)
+    with pipeline.auto_stop(timeout=DEADLINE):
         assert pipeline.get_item(timeout=DEADLINE) == 1
         assert waiting.wait(DEADLINE)
     assert closed.is_set()
@@ -124,11 +119,11 @@ def test_an_early_stop_cancels_async_operations() -> None:
 
     began = monotonic()
     builder = PipelineBuilder().add_source(range(5)).pipe(op, concurrency=2).add_sink()
-    with builder.build(num_threads=1).auto_stop() as pipeline:
+    with builder.build(num_threads=1).auto_stop(timeout=DEADLINE) as pipeline:
         assert inside.wait(DEADLINE)
     assert cancelled.is_set()
     assert monotonic() - began < DEADLINE / 2
-    assert ours(pipeline) == []
+    assert threads_of(pipeline) == []
 
 
 def test_an_early_stop_ends_green_operations() -> None:
@@ -145,7 +140,8 @@ def test_an_early_stop_ends_green_operations() -> None:
         return x
 
     began = monotonic()
-    with PipelineBuilder().add_source(range(5)).pipe(op).add_sink().build(num_threads=1).auto_stop():
+    builder = PipelineBuilder().add_source(range(5)).pipe(op).add_sink()
+    with builder.build(num_threads=1).auto_stop(timeout=DEADLINE):
         assert inside.wait(DEADLINE)
     assert ended.is_set()
     assert monotonic() - began < DEADLINE / 2
@@ -164,7 +160,7 @@ def test_a_stop_waits_shortly_for_blocking_operations() -> None:
     with PipelineBuilder().add_source([1]).pipe(op).add_sink().build(num_threads=1).auto_stop() as pipeline:
         assert inside.wait(DEADLINE)
     assert done.is_set()
-    assert ours(pipeline) == []
+    assert threads_of(pipeline) == []
 
 
 def test_a_stop_abandons_a_blocked_operation_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -184,7 +180,7 @@ def test_a_stop_abandons_a_blocked_operation_with_a_warning(caplog: pytest.LogCa
     assert "stage stuck" in caplog.text
     assert pipeline.report().accounting.in_flight == 2
     go.set()
-    wait_until(lambda: not ours(pipeline))
+    wait_until(lambda: not threads_of(pipeline))
 
 
 def test_a_stop_abandons_a_source_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
@@ -208,7 +204,7 @@ def test_a_stop_abandons_a_source_that_hangs(caplog: pytest.LogCaptureFixture) -
     assert "source" in caplog.text
     go.set()
     assert closed.wait(DEADLINE)
-    wait_until(lambda: not ours(pipeline))
+    wait_until(lambda: not threads_of(pipeline))
 
 
 def test_a_blocked_reader_hears_of_a_stop() -> None:
@@ -241,14 +237,7 @@ def test_a_blocked_reader_hears_of_a_stop() -> None:
 def test_a_forgotten_pipeline_stops_when_it_is_collected() -> None:
     """Nothing of the engine keeps the user's object alive."""
     closed = threading.Event()
-
-    def source() -> Iterator[int]:
-        try:
-            yield from itertools.count()
-        finally:
-            closed.set()
-
-    pipeline = PipelineBuilder().add_source(source()).pipe(lambda x: x).add_sink().build(num_threads=1)
+    pipeline = PipelineBuilder().add_source(endless(closed)).pipe(lambda x: x).add_sink().build(num_threads=1)
     assert pipeline.get_item(timeout=DEADLINE) == 0
     label = pipeline._runtime._thread.name  # pyright: ignore[reportPrivateUsage]
     alive = weakref.ref(pipeline)
@@ -276,7 +265,7 @@ def test_a_pipeline_may_be_stopped_from_its_own_operations() -> None:
         items = list(pipeline.get_iterator(timeout=DEADLINE))  # an endless source, and yet there is an end
         assert items == list(range(len(items)))
         pipeline.stop()
-        wait_until(lambda pipeline=pipeline: not ours(pipeline))  # type: ignore[misc]
+        wait_until(lambda pipeline=pipeline: not threads_of(pipeline))  # type: ignore[misc]
 
 
 def test_drain_finishes_what_is_in_flight() -> None:
@@ -346,7 +335,7 @@ def test_a_stop_right_after_the_start_is_quick_and_clean() -> None:
         pipeline.start()
         pipeline.stop(timeout=DEADLINE)
         assert monotonic() - began < DEADLINE / 2  # less than the grace: nothing was waited for in vain
-        assert ours(pipeline) == []
+        assert threads_of(pipeline) == []
 
 
 def test_a_drain_right_after_the_start_is_not_lost() -> None:
@@ -364,14 +353,7 @@ def test_a_drain_right_after_the_start_is_not_lost() -> None:
 def test_a_ctrl_c_while_the_engine_starts_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread runs by then, whatever the one that started it is told."""
     closed = threading.Event()
-
-    def source() -> Iterator[int]:
-        try:
-            yield from itertools.count()
-        finally:
-            closed.set()
-
-    pipeline = PipelineBuilder().add_source(source()).add_sink().build(num_threads=1)
+    pipeline = PipelineBuilder().add_source(endless(closed)).add_sink().build(num_threads=1)
     thread = pipeline._runtime._thread  # pyright: ignore[reportPrivateUsage]
     start = thread.start
 
@@ -384,4 +366,4 @@ def test_a_ctrl_c_while_the_engine_starts_stops_it(monkeypatch: pytest.MonkeyPat
     with pytest.raises(KeyboardInterrupt), pipeline.auto_stop():
         pass
     assert closed.is_set()
-    assert ours(pipeline) == []
+    assert threads_of(pipeline) == []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import gevent
 import pytest
 
 from penstock.errors import ConfigError
 from penstock.preprocess.hub_steps import HubSteps
+from penstock.tests.threads import elsewhere
 from penstock.tests.waiting import DEADLINE
 
 
@@ -23,14 +24,6 @@ def hub() -> Iterator[HubSteps]:
     steps.close()
 
 
-def elsewhere(work: Callable[[], object]) -> None:
-    """Run something in another thread, to its end."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(DEADLINE)
-    assert not thread.is_alive()
-
-
 def test_the_hub_does_them_in_its_own_thread(hub: HubSteps) -> None:
     """At once for itself, when it comes to it for others."""
     done: list[int] = []
@@ -38,7 +31,9 @@ def test_the_hub_does_them_in_its_own_thread(hub: HubSteps) -> None:
     assert done == [threading.get_ident()]
     elsewhere(lambda: hub.run(lambda: done.append(threading.get_ident())))
     assert len(done) == 1
-    gevent.sleep(0.001)
+    with gevent.Timeout(DEADLINE):
+        while len(done) == 1:
+            gevent.sleep(0.001)
     assert done == [threading.get_ident()] * 2
 
 
@@ -62,16 +57,8 @@ def test_where_there_is_no_hub_whoever_brings_a_step_does_it() -> None:
 
 def test_a_second_hub_is_refused(hub: HubSteps) -> None:
     """It hears why, and the first goes on."""
-    refused: list[str] = []
-
-    def second() -> None:
-        try:
-            hub.open()
-        except ConfigError as error:
-            refused.append(str(error))
-
-    elsewhere(second)
-    assert "serves another pipeline" in refused[0]
+    with pytest.raises(ConfigError, match="serves another pipeline"):
+        elsewhere(hub.open)
     done: list[bool] = []
     hub.run(lambda: done.append(True))
     assert done
@@ -117,4 +104,5 @@ def test_none_is_lost_and_no_two_run_at_once_while_hubs_come_and_go() -> None:
             thread.join(DEADLINE)
         sys.setswitchinterval(interval)
     assert not clashes
+    assert all(handed)
     assert count == sum(handed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from penstock.errors import ConfigError
 from penstock.preprocess import PreprocessPool, Source, member, preset, protocol
 from penstock.preprocess.member import Member
 from penstock.tests.slots import in_use
+from penstock.tests.threads import elsewhere
 from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.slow
@@ -74,9 +74,7 @@ def test_a_batch_is_given_back_once_however_often_and_wherever_it_is_released(
 ) -> None:
     """From another thread, and again: the next batch has the slot by then."""
     first = pool.process([str(photos[0])])
-    thread = threading.Thread(target=first.release)
-    thread.start()
-    thread.join()
+    elsewhere(first.release)
     second = pool.process([str(photos[1])])
     first.release()
     assert in_use(pool) == {"ready": 1}
@@ -85,16 +83,6 @@ def test_a_batch_is_given_back_once_however_often_and_wherever_it_is_released(
 
 def test_a_pool_that_serves_one_hub_refuses_another(pool: PreprocessPool, photos: list[Path]) -> None:
     """Two pipelines that share it by mistake: the second hears so, the first goes on."""
-    refused: list[str] = []
-
-    def second() -> None:
-        try:
-            pool.start_in_hub()
-        except ConfigError as error:
-            refused.append(str(error))
-
-    thread = threading.Thread(target=second)
-    thread.start()
-    thread.join()
-    assert "serves another pipeline" in refused[0]
+    with pytest.raises(ConfigError, match="serves another pipeline"):
+        elsewhere(pool.start_in_hub)
     pool.process([str(photos[0])]).release()
