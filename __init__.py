@@ -6,8 +6,9 @@ it starts neither JAX nor a Milvus client.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import lazy_exports
 
 __version__ = "0.1.0"
 
@@ -20,23 +21,20 @@ if TYPE_CHECKING:
     from .engine.workers import WorkerPool
     from .errors import ConfigError, PenstockError, PipelineFailure
     from .preprocess import PreprocessSpec
-
-_HOMES = {
-    "ConfigError": "errors",
-    "Fail": "engine",
-    "ImageEmbeddingPipeline": "engine.jobs.pipeline",
-    "PenstockError": "errors",
-    "PipelineBuilder": "engine",
-    "PipelineFailure": "errors",
-    "PreprocessSpec": "preprocess",
-    "Report": "engine",
-    "Retry": "engine",
-    "ServiceConfig": "engine.config",
-    "Skip": "engine",
-    "StreamingMultiprocessPreprocessor": "engine.jobs.streaming",
-    "WorkerPool": "engine.workers",
-    "embed_images": "engine.jobs.images",
-}
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "engine": ("Fail", "PipelineBuilder", "Report", "Retry", "Skip"),
+            "engine.config": ("ServiceConfig",),
+            "engine.jobs.images": ("embed_images",),
+            "engine.jobs.pipeline": ("ImageEmbeddingPipeline",),
+            "engine.jobs.streaming": ("StreamingMultiprocessPreprocessor",),
+            "engine.workers": ("WorkerPool",),
+            "errors": ("ConfigError", "PenstockError", "PipelineFailure"),
+            "preprocess": ("PreprocessSpec",),
+        },
+    )
 
 __all__ = [
     "ConfigError",
@@ -55,15 +53,3 @@ __all__ = [
     "__version__",
     "embed_images",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .builder import PipelineBuilder
@@ -30,6 +31,38 @@ if TYPE_CHECKING:
         PlainValues,
         ValueModel,
         green,
+    )
+else:
+    # A worker process wants the embedders beside this machine, not the machine (0.1 s).
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "builder": ("PipelineBuilder",),
+            "pipeline": ("Pipeline",),
+            "policies": ("Fail", "Policy", "Retry", "Skip"),
+            "report": (
+                "Accounting",
+                "Bottleneck",
+                "ChannelReport",
+                "LaneReport",
+                "MemoryReport",
+                "Report",
+                "StageReport",
+                "Stall",
+            ),
+            "values": (
+                "NOTHING",
+                "Feedback",
+                "HubResource",
+                "ItemFailure",
+                "Lane",
+                "Nothing",
+                "Outcome",
+                "PlainValues",
+                "ValueModel",
+                "green",
+            ),
+        },
     )
 
 __all__ = [
@@ -58,46 +91,3 @@ __all__ = [
     "ValueModel",
     "green",
 ]
-
-_HOMES = {
-    "Pipeline": "pipeline",
-    "PipelineBuilder": "builder",
-    **dict.fromkeys(("Fail", "Policy", "Retry", "Skip"), "policies"),
-    **dict.fromkeys(
-        (
-            "Accounting",
-            "Bottleneck",
-            "ChannelReport",
-            "LaneReport",
-            "MemoryReport",
-            "Report",
-            "StageReport",
-            "Stall",
-        ),
-        "report",
-    ),
-    **dict.fromkeys(
-        (
-            "NOTHING",
-            "Feedback",
-            "HubResource",
-            "ItemFailure",
-            "Lane",
-            "Nothing",
-            "Outcome",
-            "PlainValues",
-            "ValueModel",
-            "green",
-        ),
-        "values",
-    ),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when first used: a worker process wants the embedders beside this machine, not the machine (0.1 s).
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value

@@ -5,9 +5,9 @@ Knows nothing of pictures, gevent or JAX. See README.md in this folder.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..lazy import lazy_exports
 from .child import Child
 from .frames import FRAME_LIMIT, FrameReader, frame_pieces, recv_frame, recv_frame_fds, send_frame, send_frame_fds
 from .janitor import Orphan, orphans, sweep
@@ -19,8 +19,9 @@ from .zygote import Zygote
 if TYPE_CHECKING:
     from .layout import Place, SlotLayout, SlotView
     from .ring import Ring
-
-_HOMES = {"Place": "layout", "SlotLayout": "layout", "SlotView": "layout", "Ring": "ring"}
+else:
+    # They import NumPy. The workers' fork server is started without it, and everybody's imports go on beside it.
+    __getattr__, __dir__ = lazy_exports(__name__, {"layout": ("Place", "SlotLayout", "SlotView"), "ring": ("Ring",)})
 
 __all__ = [
     "FRAME_LIMIT",
@@ -51,12 +52,3 @@ __all__ = [
     "send_frame_fds",
     "sweep",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # They import NumPy. The workers' fork server is started without it, and everybody's imports go on beside it.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value

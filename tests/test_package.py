@@ -15,6 +15,8 @@ import penstock
 
 ROOT = Path(penstock.__file__).parent
 FLOORS = ("engine", "shm", "preprocess", "sinks", "bench")
+GROUND = {"errors", "lazy"}
+"""The modules beside the floors, for all of them; they import nothing of penstock."""
 
 
 def sources() -> list[Path]:
@@ -28,7 +30,8 @@ def imports(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
-            found.append(".".join((*base, *(node.module.split(".") if node.module else ()))))
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            found += [module] if module else [alias.name for alias in node.names]  # as in ``from .. import errors``
         elif isinstance(node, ast.ImportFrom):
             found.append(f"absolute:{node.module}")
         elif isinstance(node, ast.Import):
@@ -74,13 +77,13 @@ def test_modules_import_one_another_relatively() -> None:
 @pytest.mark.parametrize(
     ("floor", "may"),
     [
-        ("shm", {"shm", "errors"}),
-        ("preprocess", {"preprocess", "shm", "errors"}),
-        ("sinks", {"sinks", "errors"}),
-        ("engine/sources", {"engine.sources", "errors"}),
-        ("engine/embedders", {"engine.embedders", "engine.policies", "engine.machine", "shm", "errors"}),
-        ("engine/journal", {"engine.journal", "errors"}),
-        ("engine/servers", {"engine.servers", "errors"}),
+        ("shm", {"shm"}),
+        ("preprocess", {"preprocess", "shm"}),
+        ("sinks", {"sinks"}),
+        ("engine/sources", {"engine.sources"}),
+        ("engine/embedders", {"engine.embedders", "engine.policies", "engine.machine", "shm"}),
+        ("engine/journal", {"engine.journal"}),
+        ("engine/servers", {"engine.servers"}),
     ],
 )
 def test_arrows_go_down_only(floor: str, may: set[str]) -> None:
@@ -88,9 +91,16 @@ def test_arrows_go_down_only(floor: str, may: set[str]) -> None:
     for path in sorted((ROOT / floor).rglob("*.py")):
         for name in imports(path):
             if not name.startswith("absolute:"):
-                assert any(name == ok or name.startswith(ok + ".") or (name == "" and ok == "errors") for ok in may), (
-                    f"{path} imports {name}"
-                )
+                assert any(name == ok or name.startswith(ok + ".") for ok in may | GROUND), f"{path} imports {name}"
+
+
+def test_what_all_floors_have_in_common_imports_none_of_them() -> None:
+    """The modules beside the floors; the package itself and its command lie above."""
+    beside = {path.stem: imports(path) for path in ROOT.glob("*.py")}
+    del beside["__init__"], beside["__main__"]
+    assert beside.keys() == GROUND
+    wrong = {stem: name for stem, names in beside.items() for name in names if not name.startswith("absolute:")}
+    assert not wrong
 
 
 def test_the_engine_core_knows_no_pictures() -> None:
@@ -150,7 +160,7 @@ def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     expected = {
         f"penstock/{name}"
         for name in listed
-        if name in {"__init__.py", "__main__.py", "errors.py", "py.typed"}
+        if name in {"__init__.py", "__main__.py", "py.typed", *(f"{module}.py" for module in GROUND)}
         or (name.startswith(tuple(f"{floor}/" for floor in FLOORS)) and name.endswith((".py", ".html")))
     }
     assert shipped == expected
