@@ -7,7 +7,6 @@ field, checked by the same rules. Precedence: command line > YAML file > profile
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from fractions import Fraction
@@ -23,6 +22,7 @@ from pydantic import (
     SecretStr,
 )
 
+from ..messages import redact
 from .budget import parse_budget
 from .config_errors import Spelling, spelled
 from .config_profiles import ProfileName, merged, over_profile
@@ -57,8 +57,6 @@ PER_RUN: Final = frozenset(
 
 _POLICIES: Final[Mapping[Stage, Policy]] = {"preprocess": Retry(), "embed": Retry(), "insert": Skip()}
 """For failures of which the user says nothing. A sink tries again by itself."""
-
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
 
 
 def _numbers(value: object) -> object:
@@ -268,7 +266,7 @@ class ServiceConfig(Settings):
     @property
     def shown_to(self) -> str:
         """``to`` without credentials."""
-        return _CREDENTIALS.sub("***@", self.to or "")
+        return redact(self.to or "")
 
     def spelled(self) -> AbstractContextManager[None]:
         """While the block runs, errors about a setting call it as the user did who said it: see `config_errors`."""

@@ -22,7 +22,6 @@ MAX_KEY_BYTES = 128
 # Quotes, backslashes and control characters would have to be escaped in Milvus filter expressions, and pymilvus
 # does not: its `get` pastes ids between quotes. Keys without them cannot carry an expression.
 _UNFIT_IN_KEY = re.compile(r"[\x00-\x1f\x7f'\"\\]")
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,11 +91,6 @@ def _encoded(name: str) -> bytes:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a lone surrogate that never was a byte, from a JSON manifest for example
         return name.encode("utf-8", "surrogatepass")
-
-
-def redact(text: str) -> str:
-    """`text` with the credentials of every URI in it replaced by ``***``."""
-    return _CREDENTIALS.sub("***@", text)
 
 
 @dataclass(frozen=True, slots=True)

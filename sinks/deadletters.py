@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import ConfigError
-from .base import redact
+from ..messages import redact
 from .durable import put, sync_path
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}\b")

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import ConfigError
-from .base import redact
+from ..messages import redact
 
 _FORMS = (
     "photos.db (a Milvus Lite store: a folder), http://host:19530 or https://host (a Milvus server or Zilliz Cloud),"

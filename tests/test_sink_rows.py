@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, RowRefusedError
+from penstock.messages import redact
 from penstock.sinks import RowBatch, WriteResult, concat, is_fit_key, row_key
-from penstock.sinks.base import redact, screen
+from penstock.sinks.base import screen
 from penstock.sinks.milvus_uri import parse_uri
 
 

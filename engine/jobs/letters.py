@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from ...sinks.base import redact
+from ...messages import redact
 from ...sinks.deadletters import DeadLetter, keep_dead_letters, read_dead_letters
 from ..journal import JobFolder, Outcome
 from ..sources import key_of

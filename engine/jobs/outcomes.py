@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...sinks.base import redact
+from ...messages import redact
 from .batches import Picture, PictureFailure, Written
 
 FAILURES_KEPT: Final = 1000

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ...errors import ItemError, ReadError
+from ...messages import redact
 
 _KINDS: Final = {
     stat.S_IFIFO: "a FIFO",
@@ -21,8 +22,6 @@ _UNUSUAL: Final = re.compile(r"/\.{0,2}(/|$)")
 """An empty part, ``.`` or ``..``; a slash at the end."""
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
 
 NOT_READ: Final = "URLs are not read yet: download the pictures, and give the folder"
 
@@ -64,7 +63,7 @@ def look(path: str, named: bool = False) -> Found:
 def look_for(name: str) -> Found:
     """What lies under a name that somebody gave: relative, a URL, too long, no path at all."""
     if is_url(name):
-        return Found(without_credentials(name), ReadError(NOT_READ))
+        return Found(redact(name), ReadError(NOT_READ))
     try:
         return look(absolute(name), named=True)
     except OSError as error:  # the current folder is gone
@@ -103,11 +102,6 @@ def is_plain(path: str) -> bool:
 def is_url(name: str) -> bool:
     """Whether it is one, and no file has this odd name."""
     return "://" in name and _URL.match(name) is not None and not os.path.lexists(name)
-
-
-def without_credentials(url: str) -> str:
-    """A URL as it may be shown and kept."""
-    return _CREDENTIALS.sub("***@", url)
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...errors import SourceError
+from ...messages import redact
 from .earlier import Earlier
 from .kinds import has_picture_name
 from .lists import check_list
-from .paths import NOT_READ, is_url, reason, without_credentials
+from .paths import NOT_READ, is_url, reason
 from .walk import Root, is_pattern
 
 STDIN = "-"
@@ -92,7 +93,7 @@ def _what_is_wrong(spec: str, null: bool) -> str | None:
         if as_pattern(spec):
             return None if matches(spec) else f"{spec!r} matches nothing"
         if is_url(spec):
-            return f"{without_credentials(spec)!r}: {NOT_READ}"
+            return f"{redact(spec)!r}: {NOT_READ}"
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
             return f"{spec!r}: there is no such file or folder"
         return f"{spec!r} cannot be read: {reason(error)}"
