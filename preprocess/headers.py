@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final, Literal
 
 from ..errors import DecodeError, TruncatedError, UnreadableError, UnsupportedFormatError
+from ..messages import without_addresses
 from .spec import FORMATS
 from .tiff import camera_raw
 
@@ -80,7 +80,6 @@ _TEXTS: Final = (
     (b"{", "JSON"),
     (b"[", "JSON"),
 )
-_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _SIGNATURE_ONLY: Final = 16
 """Bytes; up to here a file is only a signature, with nothing that could have been cut."""
 
@@ -150,7 +149,7 @@ def refusal(name: str, data: bytes | memoryview, error: Exception) -> DecodeErro
     Plugins say "truncated" in a dozen ways, and for a cut header only "cannot identify"; the end marker of the format
     is the better witness. It is asked only after a failure: many good files lack it.
     """
-    words = _ADDRESS.sub("", str(error))  # the same failure in the same words each time
+    words = without_addresses(str(error))  # the same failure in the same words each time
     said = f"{type(error).__name__}: {words}" if words else type(error).__name__
     if isinstance(error, MemoryError):
         return DecodeError(f"{name}: no memory to decode it; lower max_pixels (--max-pixels) or the number of workers")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -14,11 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import ConfigError
-from ..messages import redact
+from ..messages import redact, without_addresses
 from .durable import put, sync_path
-
-_ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}\b")
-"""Where an object lies in memory: says nothing, and would make each of many equal messages another one."""
 
 _NAMES = frozenset({"key", "stage", "error", "message", "attempts", "time"})
 
@@ -86,7 +82,7 @@ class DeadLetters:
             key=redact(os.fsdecode(key)),
             stage=stage,
             error=type(error).__name__,
-            message=_ADDRESS.sub("", redact(str(error))),
+            message=without_addresses(redact(str(error))),
             attempts=attempts,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             fields={name: _redacted(value) for name, value in fields.items()},

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, RowRefusedError
-from penstock.messages import redact
 from penstock.sinks import RowBatch, WriteResult, concat, is_fit_key, row_key
 from penstock.sinks.base import screen
 from penstock.sinks.milvus_uri import parse_uri
@@ -101,20 +100,6 @@ def test_every_row_is_either_written_or_refused(rows: list[tuple[str, bool, bool
 def test_an_empty_batch_is_written_at_once() -> None:
     """No rows: nothing written, nothing refused."""
     assert screen(batch([])).result([]) == WriteResult(0, [])
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("http://user:pa@ss@host:1/db", "http://***@host:1/db"),
-        ("s3://key:secret@bucket/a.jpg and http://b", "s3://***@bucket/a.jpg and http://b"),
-        ("mail me@home", "mail me@home"),
-        ("http://host/a@b", "http://host/a@b"),
-    ],
-)
-def test_credentials_in_addresses_are_left_out(text: str, shown: str) -> None:
-    """Only what stands before the @ of an address is a credential."""
-    assert redact(text) == shown
 
 
 @pytest.mark.parametrize(
