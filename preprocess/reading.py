@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Final
 
 from ..errors import ItemError, ReadError, TooLargeError
+from ..messages import kind_of_path
 
-_KINDS = (
-    (stat.S_ISDIR, "a directory; whole folders are for embed_images, or penstock embed"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a character device"),
-    (stat.S_ISBLK, "a block device"),
-)
+_FOLDER: Final = "a directory; whole folders are for embed_images, or penstock embed"
 
 
 def read_file(path: str, max_bytes: int) -> bytes:
@@ -51,7 +47,7 @@ def read_file(path: str, max_bytes: int) -> bytes:
 
 def _check_regular(path: str, found: os.stat_result, max_bytes: int) -> None:
     if not stat.S_ISREG(found.st_mode):
-        kind = next((words for test, words in _KINDS if test(found.st_mode)), "something else")
+        kind = _FOLDER if stat.S_ISDIR(found.st_mode) else kind_of_path(found.st_mode)
         raise ReadError(f"{path!r} is not a regular file but {kind}")
     if found.st_size > max_bytes:
         raise TooLargeError(f"{path!r} has {found.st_size} bytes; max_file_bytes allows {max_bytes}")

@@ -1,12 +1,15 @@
-"""What the messages of all floors leave out."""
+"""What the messages of all floors leave out, and what they call what is no file."""
 
 from __future__ import annotations
 
 import io
+import os
+import stat
+from pathlib import Path
 
 import pytest
 
-from penstock.messages import redact, without_addresses
+from penstock.messages import kind_of_path, redact, without_addresses
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,10 @@ def test_where_an_object_lies_is_left_out() -> None:
 def test_a_place_in_a_file_is_not_where_an_object_lies() -> None:
     """A marker's offset says something."""
     assert without_addresses("bad marker at 0x1f") == "bad marker at 0x1f"
+
+
+def test_what_is_no_file_is_called_by_its_kind() -> None:
+    """Also a kind that no system here has."""
+    assert kind_of_path(Path(os.devnull).stat().st_mode) == "a character device"
+    assert kind_of_path(stat.S_IFSOCK | 0o600) == "a socket"
+    assert kind_of_path(0) == "something special"

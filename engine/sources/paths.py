@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ...errors import ItemError, ReadError
-from ...messages import redact
-
-_KINDS: Final = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
+from ...messages import kind_of_path, redact
 
 _UNUSUAL: Final = re.compile(r"/\.{0,2}(/|$)")
 """An empty part, ``.`` or ``..``; a slash at the end."""
@@ -57,7 +50,7 @@ def look(path: str, named: bool = False) -> Found:
         return Found(path, None, False, "", named, (status.st_size, status.st_mtime_ns))
     if stat.S_ISDIR(mode):
         return Found(path, folder=True)
-    return Found(path, ReadError(f"is {_KINDS.get(stat.S_IFMT(mode), 'something special')}, not a regular file"))
+    return Found(path, ReadError(f"is {kind_of_path(mode)}, not a regular file"))
 
 
 def look_for(name: str) -> Found:
