@@ -235,7 +235,7 @@ def _check_value_range(span: object) -> None:
         case (int() | float() as black, int() | float() as white) if -math.inf < black < white < math.inf:
             return
         case _:
-            raise ConfigError(f"preprocess: value_range={span!r} must be two finite numbers, black below white")
+            raise ConfigError(f"value_range: {span!r} must be two finite numbers, black below white")
 
 
 def _check_formats(formats: object) -> None:
