@@ -100,10 +100,12 @@ def _as_json(found: Status, errors: Counter[str], pace: dict[str, float | None])
 
 
 def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None]) -> str:
+    from .journal import held_by_orphan
+
     if found.owner is not None:
         state = f"running (pid {found.owner.pid})"
     elif found.orphan:
-        state = f"not running, but a child of the dead job (pid {found.orphan}) still holds it; end that process first"
+        state = f"not running, but {held_by_orphan(found.orphan)}"
     elif not found.listed:
         state = "not begun: its source is not listed yet"
     else:

@@ -13,7 +13,7 @@ from .changes import Changes
 from .disk import Disk
 from .entries import Entry, Kind
 from .folder import JobFolder
-from .lock import Owner
+from .lock import Owner, held_by_orphan
 from .reading import Event
 from .snapshot import Snapshot
 from .states import Counts, Ordinals, Outcome, States
@@ -41,5 +41,6 @@ __all__ = [
     "SourceOrderError",
     "States",
     "Status",
+    "held_by_orphan",
     "read_status",
 ]

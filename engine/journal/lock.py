@@ -98,6 +98,11 @@ def owner_of(disk: Disk, path: str) -> tuple[Owner | None, int]:
     return None, 0
 
 
+def held_by_orphan(pid: int) -> str:
+    """Who holds a job whose owner is dead, and what to do."""
+    return f"a child of the dead job (pid {pid}) still holds it; end that process first"
+
+
 def _take(fd: int) -> bool:
     for _ in range(_TRIES):
         try:
@@ -112,7 +117,7 @@ def _take(fd: int) -> bool:
 def _refusal(disk: Disk, path: str, fd: int) -> str:
     owner = _written(disk, path)
     if orphan := _orphan(disk, path, fd, owner):
-        return f"{Path(path).parent}: a child of the dead job (pid {orphan}) still holds it; end that process first"
+        return f"{Path(path).parent}: {held_by_orphan(orphan)}"
     who = f"process {owner.pid} on {owner.host}" if owner else "another process"
     return f"{Path(path).parent}: {who} is running this job; wait for it or stop it, or give another --job folder"
 
