@@ -7,7 +7,7 @@ again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 from ...messages import redact
@@ -31,14 +31,17 @@ def errors_of(path: Path, dead: Iterable[str]) -> Counter[str]:
         path: of the letters.
         dead: names of the entries that are dead now: a retry may have done others since their letters were written.
     """
-    errors = {letter.key: letter.error for letter in read_dead_letters(path)}
-    return Counter(errors.get(letter_key(key_of(name)), NO_LETTER) for name in dead)
+    return _counted(path, dead, lambda letter: letter.error)
 
 
 def stages_of(path: Path, dead: Iterable[str]) -> Counter[str]:
     """How many entries died in which stage; see `errors_of`."""
-    stages = {letter.key: letter.stage for letter in read_dead_letters(path)}
-    return Counter(stages.get(letter_key(key_of(name)), NO_LETTER) for name in dead)
+    return _counted(path, dead, lambda letter: letter.stage)
+
+
+def _counted(path: Path, dead: Iterable[str], said_by: Callable[[DeadLetter], str]) -> Counter[str]:
+    said = {letter.key: said_by(letter) for letter in read_dead_letters(path)}
+    return Counter(said.get(letter_key(key_of(name)), NO_LETTER) for name in dead)
 
 
 def clear_letters(path: Path, folder: JobFolder, healed: Container[str]) -> None:
