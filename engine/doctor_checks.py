@@ -17,7 +17,15 @@ from urllib.parse import urlsplit
 from ..errors import SharedMemoryFullError
 from .config import ServiceConfig
 from .doctor import Finding, Status
-from .machine import SHARED_MEMORY, core_limits, memory_available, memory_limit, shared_memory_room
+from .machine import (
+    SHARED_MEMORY,
+    limited_by,
+    machine_cores,
+    memory_available,
+    memory_limit,
+    shared_memory_room,
+    usable_cores,
+)
 from .wording import plural, size
 
 EXTRAS: Final = {
@@ -33,10 +41,8 @@ _JAX_PROBE: Final = "import jax, json; print(json.dumps([jax.__version__, [str(d
 
 def cores() -> Finding:
     """Cores, as affinity, container and environment allow."""
-    limits, machine = core_limits(), os.cpu_count() or 1
-    usable = min(limits.values())
-    reasons = [name for name, limit in limits.items() if limit == usable < machine]
-    what = f"{usable}{f' of {machine} ({reasons[0]})' if reasons else ''}"
+    usable, why = usable_cores(), limited_by()
+    what = f"{usable}{f' of {machine_cores()} ({why})' if why else ''}"
     if usable == 1:
         return Finding("cores", "warn", what, "preprocessing grows with cores: use a machine with more")
     return Finding("cores", "ok", f"{what}, one worker process for each")

@@ -54,11 +54,16 @@ def core_limits(root: Path = _ROOT) -> dict[str, int]:
     return limits
 
 
-def limited_by() -> str:
-    """What leaves this process fewer cores than its affinity does, e.g. ``cgroup quota``; empty where nothing does."""
-    limits = core_limits()
+def limited_by(root: Path = _ROOT) -> str:
+    """Which of `core_limits` leaves this process fewer cores than its machine has; empty where none does."""
+    limits = core_limits(root)
     name = min(limits, key=limits.__getitem__)
-    return "" if name == "affinity" else name
+    return name if limits[name] < machine_cores() else ""
+
+
+def machine_cores() -> int:
+    """Cores of the machine, whoever may use them."""
+    return os.cpu_count() or 1
 
 
 def memory_limit(root: Path = _ROOT) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from penstock.engine import doctor, doctor_checks
+from penstock.engine import doctor, doctor_checks, machine
 from penstock.engine.cli import main
 from penstock.engine.doctor import Finding, findings_text, is_ready
 from penstock.preprocess import landlock, seccomp
@@ -219,7 +219,7 @@ def test_a_container_with_less_time_than_cores_gets_a_worker_for_each_core_it_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As many as a job starts, with what limits them."""
-    monkeypatch.setattr(doctor_checks, "core_limits", lambda: {"affinity": 16, "cgroup quota": 3})
+    monkeypatch.setattr(machine, "core_limits", lambda *_: {"affinity": 16, "cgroup quota": 3})
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     finding = doctor_checks.cores()
     assert (finding.status, finding.advice) == ("ok", "")

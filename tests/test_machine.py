@@ -197,6 +197,9 @@ def test_the_least_of_what_is_said_of_cores_counts(
     assert machine.usable_cores(root) == usable
     limits = machine.core_limits(root)
     assert limits[why] == usable
+    for machine_has, limited in ((usable + 1, why), (usable, "")):
+        monkeypatch.setattr(os, "cpu_count", lambda count=machine_has: count)
+        assert machine.limited_by(root) == limited
 
 
 @pytest.mark.parametrize("said", ["0", "-1", "two", "1.5"])
@@ -216,4 +219,4 @@ def test_nothing_else_counts_cores() -> None:
         for path in (root / floor).rglob("*.py")
         if "len(os.sched_getaffinity" in path.read_text() or "os.cpu_count()" in path.read_text()
     }
-    assert counting == {"engine/machine.py", "engine/doctor_checks.py"}  # the latter says how many the machine has
+    assert counting == {"engine/machine.py"}
