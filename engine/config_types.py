@@ -134,7 +134,6 @@ Colour = Annotated[tuple[int, int, int], BeforeValidator(_colour)]
 Files = Annotated[tuple[Path, ...], BeforeValidator(_several)]
 """Paths of files: one, several, or none."""
 
-
 ValueRange = Annotated[tuple[float, float], BeforeValidator(_value_range)]
 """The samples that are black and white."""
 

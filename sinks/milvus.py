@@ -202,11 +202,11 @@ class MilvusSink(Sink):
         return int(answer)
 
     def look(self) -> Found | None:
-        """What is there, without making or changing anything; None where there is no file, collection or partition.
+        """What is there, without making or changing anything; None where there is no store, collection or partition.
 
         Raises:
             SinkUnavailableError: Milvus does not answer.
-            SinkError: access denied, or the Milvus Lite file is open in another process.
+            SinkError: access denied, or the Milvus Lite store is open in another process.
         """
         target = self._connection.target
         if target.lite and not Path(target.address).exists():

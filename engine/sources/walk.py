@@ -26,7 +26,6 @@ _READ_ANYWAY: Final = "link to a folder that is read where it lies"
 _States = frozenset[int]
 """How many parts of the pattern the path so far may have used up."""
 
-
 _Trail = tuple[tuple["Root", str], ...]
 """Roots whose walk has led to a link to a folder, each with the real path of the folder in which the next link lies."""
 
