@@ -1,14 +1,14 @@
 """Where rows go: Milvus, and the dead letters for what cannot go anywhere. One contract, idempotent by key."""
 
 from .base import Found, RowBatch, Sink, WriteResult, concat, is_fit_key, row_key
-from .deadletters import DeadLetter, DeadLetters, read_dead_letters
+from .dead_letters import DeadLetter, DeadLetters, read_dead_letters
 from .fields import ScalarField, parse_fields
-from .milvus import MilvusSink
-from .milvus_collection import IndexState
-from .milvus_import import ImportProgress, bulk_import
-from .milvus_rows import Hit
-from .milvus_uri import parse_uri
-from .parquet_bulk import ParquetBulkSink, is_finished, read_manifest
+from .milvus.bulk_files import ParquetBulkSink, is_finished, read_manifest
+from .milvus.bulk_import import ImportProgress, bulk_import
+from .milvus.collection import IndexState
+from .milvus.rows import Hit
+from .milvus.sink import MilvusSink
+from .milvus.uri import parse_uri
 
 __all__ = [
     "DeadLetter",

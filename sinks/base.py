@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, RowRefusedError
 
+KEY, VECTOR = "key", "vector"
+"""Names of the two columns that every store has."""
+
 MAX_KEY_BYTES = 128
 """Longest primary key, in bytes of UTF-8. `row_key` makes 32."""
 

@@ -73,7 +73,7 @@ def store_process() -> psutil.Process:
     (found,) = [
         child
         for child in psutil.Process().children(recursive=True)
-        if any("milvus_lite_child" in word for word in child.cmdline())
+        if any("lite_child" in word for word in child.cmdline())
     ]
     return found
 

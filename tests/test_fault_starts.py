@@ -17,7 +17,7 @@ import pytest
 from penstock.errors import SinkUnavailableError, WorkerStartError
 from penstock.preprocess import PreprocessPool, preset
 from penstock.shm import Zygote
-from penstock.sinks import milvus_lite as lite
+from penstock.sinks.milvus import lite
 from penstock.tests.waiting import DEADLINE
 
 pytestmark = [pytest.mark.slow, pytest.mark.kills]

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from penstock import ImageEmbeddingPipeline
-from penstock.sinks.deadletters import read_dead_letters
+from penstock.sinks.dead_letters import read_dead_letters
 
 SABOTAGE = """
     import time

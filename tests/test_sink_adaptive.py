@@ -21,11 +21,11 @@ from pymilvus.exceptions import MilvusException
 from penstock.engine.servers import MilvusLiteServer
 from penstock.errors import SinkError, SinkUnavailableError
 from penstock.sinks import MilvusSink, RowBatch, WriteResult
-from penstock.sinks.milvus_connection import Connection
-from penstock.sinks.milvus_upsert import has_inside, message_of, upsert
-from penstock.sinks.milvus_uri import parse_uri
-from penstock.sinks.milvus_writer import MilvusWriter
-from penstock.sinks.pace import Pace
+from penstock.sinks.milvus.connection import Connection
+from penstock.sinks.milvus.limiter import Pace
+from penstock.sinks.milvus.upsert import has_inside, message_of, upsert
+from penstock.sinks.milvus.uri import parse_uri
+from penstock.sinks.milvus.writer import MilvusWriter
 from penstock.tests.waiting import DEADLINE, wait_until
 
 # --- the pace, against servers that are a formula

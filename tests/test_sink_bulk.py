@@ -30,7 +30,7 @@ from penstock.sinks import (
     is_finished,
     read_manifest,
 )
-from penstock.sinks.parquet_parts import write_part
+from penstock.sinks.parquet.parts import write_part
 from penstock.tests.waiting import DEADLINE
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -254,7 +254,7 @@ def test_a_write_that_was_abandoned_keeps_the_folder_until_it_ends(
         assert go.wait(DEADLINE)
         return write_part(*args)
 
-    monkeypatch.setattr("penstock.sinks.parquet_bulk.write_part", late)
+    monkeypatch.setattr("penstock.sinks.milvus.bulk_files.write_part", late)
     first, second = sink_on(tmp_path), sink_on(tmp_path)
     first.open()
     with ThreadPoolExecutor(1) as threads:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from penstock.errors import SinkError
-from penstock.sinks.milvus_connection import Connection
-from penstock.sinks.milvus_uri import parse_uri
+from penstock.sinks.milvus.connection import Connection
+from penstock.sinks.milvus.uri import parse_uri
 from penstock.tests.waiting import DEADLINE
 
 

@@ -369,7 +369,7 @@ def test_a_write_goes_on_when_the_server_comes_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that restarts, at the same address, costs time but no row. People are told once of each end of it."""
-    monkeypatch.setattr("penstock.sinks.milvus_outage._TOLD_AFTER", 0.0)
+    monkeypatch.setattr("penstock.sinks.milvus.outage._TOLD_AFTER", 0.0)
     process = LiteProcess(tmp_path / "data")
     try:
         with MilvusSink(process.uri, "images", DIMENSION, retry_for=60.0) as sink, ThreadPoolExecutor(1) as pool:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, DecodeError, ReadError, TruncatedError
 from penstock.sinks import DeadLetters, read_dead_letters
-from penstock.sinks.deadletters import keep_dead_letters
+from penstock.sinks.dead_letters import keep_dead_letters
 from penstock.tests.waiting import DEADLINE
 
 HOSTILE = [

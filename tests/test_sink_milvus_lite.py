@@ -20,10 +20,11 @@ import pytest
 from milvus_lite.db import MilvusLite
 
 from penstock.errors import SinkError, SinkUnavailableError
-from penstock.sinks import MilvusSink, RowBatch, milvus_upsert
-from penstock.sinks import milvus_lite as lite
-from penstock.sinks.milvus_collection import Collection
-from penstock.sinks.milvus_lite import LiteServer
+from penstock.sinks import MilvusSink, RowBatch
+from penstock.sinks.milvus import lite
+from penstock.sinks.milvus import upsert as milvus_upsert
+from penstock.sinks.milvus.collection import Collection
+from penstock.sinks.milvus.lite import LiteServer
 from penstock.tests.waiting import DEADLINE
 
 DIMENSION = 4

@@ -18,8 +18,9 @@ from pymilvus.exceptions import MilvusException
 
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.errors import CollectionMismatchError, SinkError, SinkUnavailableError
-from penstock.sinks import MilvusSink, RowBatch, WriteResult, milvus_rows, row_key
-from penstock.sinks.milvus_upsert import upsert
+from penstock.sinks import MilvusSink, RowBatch, WriteResult, row_key
+from penstock.sinks.milvus import rows as milvus_rows
+from penstock.sinks.milvus.upsert import upsert
 from penstock.tests.waiting import DEADLINE, wait_until
 
 pytestmark = pytest.mark.slow
@@ -160,7 +161,7 @@ class Behaviours(ABC):
             row, size = encode(rows, index, layout)
             return ({**row, "path": "p" * 5000} if index in {5, 41} else row), size
 
-        monkeypatch.setattr("penstock.sinks.milvus.encode_row", too_long)
+        monkeypatch.setattr("penstock.sinks.milvus.sink.encode_row", too_long)
         result = sink.write(make_rows(60))
         assert (result.written, [index for index, _ in result.refused]) == (58, [5, 41])
         assert all("5000" in str(error) for _, error in result.refused)

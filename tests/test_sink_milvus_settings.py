@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, RowRefusedError
 from penstock.sinks import MilvusSink, RowBatch
-from penstock.sinks.milvus_rows import MAX_METADATA_BYTES, encode_row
-from penstock.sinks.milvus_uri import parse_uri
-from penstock.sinks.schema import COLUMNS, Layout
+from penstock.sinks.milvus.rows import MAX_METADATA_BYTES, encode_row
+from penstock.sinks.milvus.schema import COLUMNS, Layout
+from penstock.sinks.milvus.uri import parse_uri
 
 DIMENSION = 4
 

@@ -16,12 +16,13 @@ from penstock.engine.cli import main
 from penstock.engine.jobs.run import WithStore
 from penstock.engine.progress import summary
 from penstock.errors import SinkError, SinkUnavailableError
-from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch, milvus_connection
-from penstock.sinks.milvus_errors import UnreachableError
-from penstock.sinks.milvus_outage import Outage
+from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch
+from penstock.sinks.milvus import connection as milvus_connection
+from penstock.sinks.milvus.errors import UnreachableError
+from penstock.sinks.milvus.outage import Outage
 from penstock.tests.waiting import wait_until
 
-OUTAGE = "penstock.sinks.milvus_outage"
+OUTAGE = "penstock.sinks.milvus.outage"
 
 
 @pytest.fixture

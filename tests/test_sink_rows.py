@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from penstock.errors import ConfigError, RowRefusedError
 from penstock.sinks import RowBatch, WriteResult, concat, is_fit_key, row_key
 from penstock.sinks.base import screen
-from penstock.sinks.milvus_uri import parse_uri
+from penstock.sinks.milvus.uri import parse_uri
 
 
 def batch(keys: list[str], vectors: Any = None) -> RowBatch:

@@ -18,10 +18,10 @@ from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
 from penstock.sinks import MilvusSink, RowBatch, ScalarField, parse_fields
 from penstock.sinks.fields import INTEGERS
-from penstock.sinks.index_options import check_index
-from penstock.sinks.milvus_collection import IndexState, wait_for_index
-from penstock.sinks.milvus_rows import decode_columns, encode_row
-from penstock.sinks.schema import COLUMNS, Layout, knows_null, places_upserts
+from penstock.sinks.milvus.collection import IndexState, wait_for_index
+from penstock.sinks.milvus.index_options import check_index
+from penstock.sinks.milvus.rows import decode_columns, encode_row
+from penstock.sinks.milvus.schema import COLUMNS, Layout, knows_null, places_upserts
 
 DIMENSION = 8
 

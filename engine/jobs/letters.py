@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 from ...messages import redact
-from ...sinks.deadletters import DeadLetter, keep_dead_letters, read_dead_letters
+from ...sinks.dead_letters import DeadLetter, keep_dead_letters, read_dead_letters
 from ..journal import JobFolder, Outcome
 from ..sources import key_of
 

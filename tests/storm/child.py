@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.cli import main
 from penstock.engine.journal import Disk, folder
-from penstock.sinks.deadletters import DeadLetters
+from penstock.sinks.dead_letters import DeadLetters
 from penstock.tests.storm.seeds import Seed
 
 

@@ -127,7 +127,7 @@ class Run:
             return []
 
     def _store(self) -> list[psutil.Process]:
-        return [child for child in self._children() if "milvus_lite_child" in _command(child)]
+        return [child for child in self._children() if "lite_child" in _command(child)]
 
     def _server(self) -> list[psutil.Process]:
         return [child for child in self._children() if "fork_server" in _command(child)]

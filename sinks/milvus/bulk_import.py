@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import CollectionMismatchError, ConfigError, SinkError
+from ...errors import CollectionMismatchError, ConfigError, SinkError
+from .bulk_files import Manifest, read_manifest
+from .collection import IndexState
 from .index_options import Number
-from .milvus import MilvusSink
-from .milvus_collection import IndexState
-from .parquet_bulk import Manifest, read_manifest
 from .schema import knows_null
+from .sink import MilvusSink
 
 _AT_ONCE = 8
 """Files a server is given to read at a time; it queues 32 by default, for everybody."""

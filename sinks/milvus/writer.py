@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import RowRefusedError, SinkError
-from .milvus_connection import Connection
-from .milvus_errors import Kind, Trouble
-from .pace import Pace
-from .schema import KEY
+from ...errors import RowRefusedError, SinkError
+from ..base import KEY
+from .connection import Connection
+from .errors import Kind, Trouble
+from .limiter import Pace
 
 Row = dict[str, Any]
 Encode = Callable[[int], tuple[Row, int]]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ..errors import ConfigError
-from ..messages import redact
+from ...errors import ConfigError
+from ...messages import redact
 
 _FORMS = (
     "photos.db (a Milvus Lite store: a folder), http://host:19530 or https://host (a Milvus server or Zilliz Cloud),"

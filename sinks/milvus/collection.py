@@ -10,13 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import CollectionMismatchError, ConfigError, SinkError
-from .base import Found
-from .milvus_errors import caught
+from ...errors import CollectionMismatchError, ConfigError, SinkError
+from ..base import KEY, VECTOR, Found
+from .errors import caught
 from .schema import (
-    KEY,
     NOTE_PROPERTY,
-    VECTOR,
     CollectionSpec,
     Layout,
     check_collection,

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 from weakref import WeakValueDictionary
 
-from ..errors import SinkError, SinkUnavailableError
+from ...errors import SinkError, SinkUnavailableError
 
-_CHILD = Path(__file__).with_name("milvus_lite_child.py")
+_CHILD = Path(__file__).with_name("lite_child.py")
 
 _STARTS = 3
 """How often a server is started that is killed before it answers."""

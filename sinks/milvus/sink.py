@@ -13,18 +13,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CollectionMismatchError, ConfigError, SinkError
-from .base import Found, RowBatch, Sink, WriteResult, is_fit_key, screen
-from .fields import parse_fields
+from ...errors import CollectionMismatchError, ConfigError, SinkError
+from ..base import KEY, VECTOR, Found, RowBatch, Sink, WriteResult, is_fit_key, screen
+from ..fields import parse_fields
+from .collection import Collection, IndexState, partitions, wait_for_index
+from .connection import RETRY_FOR, Connection
+from .errors import Kind, Trouble
 from .index_options import Number, check_index
-from .milvus_collection import Collection, IndexState, partitions, wait_for_index
-from .milvus_connection import RETRY_FOR, Connection
-from .milvus_errors import Kind, Trouble
-from .milvus_rows import Hit, decode_columns, decode_hit, encode_row
-from .milvus_upsert import upsert
-from .milvus_uri import parse_uri
-from .milvus_writer import MilvusWriter
-from .schema import KEY, VECTOR, CollectionSpec, Layout
+from .rows import Hit, decode_columns, decode_hit, encode_row
+from .schema import CollectionSpec, Layout
+from .upsert import upsert
+from .uri import parse_uri
+from .writer import MilvusWriter
 
 
 class MilvusSink(Sink):

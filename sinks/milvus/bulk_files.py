@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
-from .base import Found, RowBatch, Sink, WriteResult, screen
-from .durable import put
-from .fields import ScalarField, parse_fields
-from .milvus_rows import metadata_json, split_columns
-from .parquet_parts import Part, arrow, live_rows, merge, parts_in, write_part
-from .schema import COLUMNS, KEY, VECTOR, CollectionSpec
+from ...errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
+from ..base import KEY, VECTOR, Found, RowBatch, Sink, WriteResult, screen
+from ..durable import put
+from ..fields import ScalarField, parse_fields
+from ..parquet.parts import Part, arrow, live_rows, merge, parts_in, write_part
+from .rows import metadata_json, split_columns
+from .schema import COLUMNS, CollectionSpec
 
 SCHEME = "bulk:"
 MANIFEST = "manifest.json"

@@ -1,6 +1,6 @@
 """The process that serves one Milvus Lite directory to the process that started it. Run as a script, never imported.
 
-``python -P milvus_lite_child.py DIRECTORY`` answers with one JSON line, ``{"port": n}`` or ``{"error": ...,
+``python -P lite_child.py DIRECTORY`` answers with one JSON line, ``{"port": n}`` or ``{"error": ...,
 "message": ...}``, and then waits. The byte ``q`` on its standard input: flush, close, leave. The end of its input, or
 of its parent: leave at once. Nothing is lost then, every acknowledged row is in the write-ahead log; and the directory
 is free at once, where a flush would hold it for the seconds that building an index takes.

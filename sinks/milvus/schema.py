@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import CollectionMismatchError, ConfigError
-from .base import MAX_KEY_BYTES
-from .fields import INTEGERS, MAX_VARCHAR_BYTES, ScalarField
+from ...errors import CollectionMismatchError, ConfigError
+from ..base import KEY, MAX_KEY_BYTES, VECTOR
+from ..fields import INTEGERS, MAX_VARCHAR_BYTES, ScalarField
 from .index_options import Number
 
-KEY, VECTOR = "key", "vector"
 METRICS = ("COSINE", "IP", "L2")
 MAX_DIMENSION = 32_768
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 Number = int | float | str
 

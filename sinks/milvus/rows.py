@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import RowRefusedError
-from .base import MAX_KEY_BYTES, RowBatch
-from .fields import ScalarField, jsonable, printable
-from .schema import COLUMNS, KEY, RESERVED, VECTOR, Layout
+from ...errors import RowRefusedError
+from ..base import KEY, MAX_KEY_BYTES, VECTOR, RowBatch
+from ..fields import ScalarField, jsonable, printable
+from .schema import COLUMNS, RESERVED, Layout
 
 MAX_METADATA_BYTES = 65_536
 """Milvus' own limit on the dynamic field of a row, as JSON. Milvus Lite has none; rows must fit both."""

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from ..errors import SinkError, SinkUnavailableError
-from .milvus_errors import Kind, Trouble, UnreachableError, caught, classify, describe, is_unreachable, quiet
-from .milvus_lite import LiteServer, server_for
-from .milvus_outage import Outage
-from .milvus_uri import Target
+from ...errors import SinkError, SinkUnavailableError
+from .errors import Kind, Trouble, UnreachableError, caught, classify, describe, is_unreachable, quiet
+from .lite import LiteServer, server_for
+from .outage import Outage
+from .uri import Target
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Parquet files: parts that never change."""
