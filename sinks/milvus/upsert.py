@@ -3,7 +3,7 @@
 pymilvus fills it value by value, under the GIL, and makes a Python float of every number: 44 us for a row of 512 floats
 and three columns, most of what a writing job spends on the store, and the reason why large calls stall the hub of an
 engine beside it. On the wire a packed repeated float is the numbers as they lie in memory, and lists go in whole: 4 us.
-The rows have been checked before (`milvus_rows`), and the server checks them again.
+The rows have been checked before (`rows`), and the server checks them again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def upsert(client: Any, collection: str, rows: list[dict[str, Any]], *, partitio
     Never flushes, and tries once: when Milvus answers, its write-ahead log has the rows.
 
     Raises:
-        MilvusException, grpc.RpcError: see `milvus_errors`.
+        MilvusException, grpc.RpcError: see `errors`.
     """
     from pymilvus.client.utils import check_status
     from pymilvus.exceptions import SchemaMismatchRetryableException
