@@ -1,4 +1,4 @@
-"""The sink: a bounded handover from the hub to whatever threads read the pipeline. It outlives the engine's thread.
+"""The sink: a bounded handover from the hub to threads and asyncio tasks that read. It outlives the engine's thread.
 
 Readers are interrupted by Ctrl-C at any point. So there is no `threading.Condition` here: a KeyboardInterrupt inside of
 its ``__enter__`` or ``wait`` can leave its lock taken, and the hub would hang in the next put. A ``with`` on the lock
@@ -23,6 +23,8 @@ from .nodes import Node
 
 ENDED = object()
 """What `Outlet.take` returns when nothing will come any more."""
+NOT_YET = object()
+"""What `Outlet.poll` returns when nothing is here yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +61,7 @@ class Outlet:
         self._mailbox = mailbox
         self._items: deque[Entry] = deque()
         self._lock = threading.RLock()
-        self._readers: set[threading.Lock] = set()  # each is released to wake the reader that waits for it
+        self._readers: set[Callable[[], object]] = set()  # each is called to wake the reader that waits
         self._putters: deque[Seat] = deque()
         self._unrecorded: Counter[str] = Counter()
         self._ended = False
@@ -154,27 +156,40 @@ class Outlet:
         """
         deadline = None if timeout is None else monotonic() + timeout
         while True:
-            with self._lock:
-                if self._items:
-                    return self._pop().value
-                if self._ended:
-                    return ENDED
+            bell = threading.Lock()
+            bell.acquire()
+            if (value := self.poll(bell.release)) is not NOT_YET:
+                return value
+            try:
                 remaining = _LOOK_UP if deadline is None else deadline - monotonic()
                 if remaining <= 0:
                     raise TimeoutError(f"no item arrived within {timeout} s; it is not lost: read again")
-                bell = threading.Lock()
-                bell.acquire()
-                self._readers.add(bell)
-            try:
                 bell.acquire(timeout=min(remaining, _LOOK_UP))
             finally:
-                with self._lock:
-                    self._readers.discard(bell)
+                self.forget(bell.release)
+
+    def poll(self, ring: Callable[[], object]) -> Any:
+        """The next value, or `ENDED`, or `NOT_YET`: then `ring` is called, in any thread, when there is more to see.
+
+        Whoever looks no more takes `ring` back with `forget`.
+        """
+        with self._lock:
+            if self._items:
+                return self._pop().value
+            if self._ended:
+                return ENDED
+            self._readers.add(ring)
+            return NOT_YET
+
+    def forget(self, ring: Callable[[], object]) -> None:
+        """Do not call `ring` any more."""
+        with self._lock:
+            self._readers.discard(ring)
 
     def _wake_readers(self) -> None:
         # All of them: one may be leaving, and its news must not be lost with it.
         while self._readers:
-            self._readers.pop().release()
+            self._readers.pop()()
 
     def _pop(self) -> Entry:
         self._tick()

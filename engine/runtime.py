@@ -25,6 +25,7 @@ from .dump import running
 from .graph import Graph
 from .hub import Event, Hub, Killed, Mailbox, refuse_patched_threads
 from .intake import AsyncIntake, Intake, ThreadIntake
+from .latch import Latch
 from .nodes import Node, as_exception
 from .outlet import Outlet, Record
 from .places import Places
@@ -49,7 +50,12 @@ _EXIT_SECONDS = 2.0
 
 
 class Runtime:
-    """The running side of a pipeline. `start` once; all other methods from any thread."""
+    """The running side of a pipeline. `start` once; all other methods from any thread.
+
+    Attributes:
+        opened: set when all resources have started and the source is being read, or when that will never be.
+        closed: set as the last thing the engine's thread does.
+    """
 
     def __init__(self, definition: GraphDef, label: str) -> None:
         self.definition = definition
@@ -59,6 +65,7 @@ class Runtime:
         self.outlet = Outlet(definition.sink_size, self.hub, self.mailbox)
         self.graph = Graph(self, definition, self.outlet)
         self.watch = Watch(definition)
+        self.opened, self.closed = Latch(), Latch()
         self.began: float | None = None
         self.finished: float | None = None
         self.label = label
@@ -102,6 +109,12 @@ class Runtime:
                 del running[self.label]
                 self.outlet.end()
             raise
+
+    @property
+    def starting(self) -> str:
+        """What it waits for at its start, in words."""
+        waiting = self.definition.resources[len(self._started) :]
+        return f"{type(waiting[0]).__name__} has not started" if waiting else "its thread has not begun"
 
     def request_stop(self, grace: float | None = None, *, discard: bool = False) -> None:
         """Ask the thread to end early; operations get `grace` seconds. `discard`: see `Pipeline.stop`."""
@@ -181,6 +194,8 @@ class Runtime:
             running.pop(self.label, None)
             atexit.unregister(self._at_exit)
             self._discard_unread()
+            self.opened.set()
+            self.closed.set()
 
     def _conduct(self) -> None:
         self.mailbox.open(self.hub)
@@ -211,6 +226,7 @@ class Runtime:
                 self._started.append(resource)
             if not self._over.is_set:
                 self._begin()
+                self.opened.set()
         except BaseException as error:  # noqa: BLE001
             if not (isinstance(error, Killed) and self._over.is_set):
                 self._record("resource" if not self._alive else "engine", [as_exception(error)], "could not start")

@@ -50,3 +50,10 @@ def test_the_builder_runs_a_graph_of_ones_own(tmp_path: Path) -> None:
     told = run(str(EXAMPLES / "pipeline_builder.py"), cwd=tmp_path)
     assert "dropped" in told
     assert "pixels" in told
+
+
+def test_async_for_beside_another_task(tmp_path: Path) -> None:
+    """What is sent arrives."""
+    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
+    told = run(str(EXAMPLES / "async_iteration.py"), cwd=tmp_path)
+    assert f"sent {photos} thumbnails, received {photos} " in told
