@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ..descriptors import CloseOnFork
 from ..errors import SharedMemoryError, SharedMemoryFullError
 from .janitor import DIRECTORY, PREFIX, sweep
 
@@ -31,16 +32,15 @@ class Segment:
     Attributes:
         name: ``penstock-<160 random bits>``; "" for an attached one. Triton knows it as ``"/" + name``.
         nbytes: its size.
-        fd: the owner's open file; whoever gets a copy over a socket can attach. -1 for an attached one and once closed.
     """
 
-    def __init__(self, fd: int, nbytes: int, path: str = "") -> None:
-        self.fd = fd
-        self.nbytes = nbytes
+    def __init__(self, mapping: mmap.mmap, path: str = "", file: CloseOnFork | None = None) -> None:
+        self.nbytes = len(mapping)
         self.name = os.path.basename(path)
         self._path = path
+        self._file = file
         self._owner = os.getpid()
-        self._buf: memoryview | None = memoryview(mmap.mmap(fd, nbytes))
+        self._buf: memoryview | None = memoryview(mapping)
 
     @classmethod
     def create(cls, nbytes: int, *, directory: str = DIRECTORY) -> Self:
@@ -58,19 +58,19 @@ class Segment:
         """
         require_room(nbytes, directory)
         try:
-            fd, path = _create_unnamed(nbytes, directory) or _create_named(nbytes, directory)
+            file, path = _create_unnamed(nbytes, directory) or _create_named(nbytes, directory)
+            try:
+                return cls(_map(path, nbytes), path, file)
+            except BaseException:
+                Path(path).unlink(missing_ok=True)
+                file.close()
+                raise
         except SharedMemoryError:
             raise
         except OSError as error:
             if error.errno == errno.ENOSPC:  # somebody was faster since we looked
                 raise SharedMemoryFullError(no_room(nbytes, directory)) from error
             raise SharedMemoryError(f"cannot make a segment of {nbytes:,} bytes in {directory}: {error}") from error
-        try:
-            return cls(fd, nbytes, path)
-        except BaseException:
-            Path(path).unlink()
-            os.close(fd)
-            raise
 
     @classmethod
     def attach(cls, fd: int, nbytes: int) -> Self:
@@ -85,17 +85,17 @@ class Segment:
                 raise SharedMemoryError(
                     f"the segment has {size:,} bytes, the layout needs {nbytes:,}: not the same ring"
                 )
-            # Python's mmap keeps a duplicate of its descriptor, and with it the owner's flock, which belongs to the
-            # open file. Opening the file anew leaves the owner the only one who holds the lock.
-            own = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+            return cls(_map(f"/proc/self/fd/{fd}", nbytes))
         finally:
             os.close(fd)
-        try:
-            segment = cls(own, nbytes)
-        finally:
-            os.close(own)
-        segment.fd = -1
-        return segment
+
+    @property
+    def fd(self) -> int:
+        """The owner's open file, which holds the lock; whoever gets a copy over a socket can attach.
+
+        -1 for an attached one, once closed, and in a fork of the owner, where what is mapped stays so.
+        """
+        return self._file.fd if self._file else -1
 
     @property
     def buf(self) -> memoryview:
@@ -124,9 +124,8 @@ class Segment:
         # mmap.close() sees no views and takes the memory from under them (a segmentation fault, seen with numpy 2.4).
         # They do keep a reference, and the mapping goes with the last one.
         self._buf = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self._file:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -175,26 +174,38 @@ def _path(directory: str) -> str:
     return os.path.join(directory, PREFIX + secrets.token_hex(20))
 
 
-def _create_unnamed(nbytes: int, directory: str) -> tuple[int, str] | None:
+def _map(path: str, nbytes: int) -> mmap.mmap:
+    """Map a file, opened anew: a mapping keeps its open file, and would keep the lock of the owner's.
+
+    In whatever process has attached it, and in forks of the owner, which have all its mappings.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return mmap.mmap(fd, nbytes)
+    finally:
+        os.close(fd)
+
+
+def _create_unnamed(nbytes: int, directory: str) -> tuple[CloseOnFork, str] | None:
     """Reserve and lock it first, name it last: nobody sees it unlocked. None where the system cannot do that."""
     try:
-        fd = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        file = CloseOnFork(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
     except OSError as error:
         if error.errno in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:
             return None
         raise
     try:
-        _reserve(fd, nbytes)
+        _reserve(file.fd, nbytes)
         path = _path(directory)
         try:
-            _give_name(fd, path)
+            _give_name(file.fd, path)
         except (FileNotFoundError, PermissionError):  # no /proc, or one that hides it
-            os.close(fd)
+            file.close()
             return None
     except BaseException:
-        os.close(fd)
+        file.close()
         raise
-    return fd, path
+    return file, path
 
 
 def _give_name(fd: int, path: str) -> None:
@@ -206,23 +217,23 @@ def _give_name(fd: int, path: str) -> None:
         os.close(directory)
 
 
-def _create_named(nbytes: int, directory: str) -> tuple[int, str]:
+def _create_named(nbytes: int, directory: str) -> tuple[CloseOnFork, str]:
     """The old way: for a moment there is a name without a lock, so somebody may sweep it; then try another."""
     for _ in range(_ATTEMPTS):
         path = _path(directory)
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        file = CloseOnFork(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
-            _reserve(fd, nbytes)
+            _reserve(file.fd, nbytes)
         except BlockingIOError:
-            os.close(fd)  # a sweeper has it, and removes it
+            file.close()  # a sweeper has it, and removes it
             continue
         except BaseException:
             Path(path).unlink(missing_ok=True)
-            os.close(fd)
+            file.close()
             raise
-        if os.fstat(fd).st_nlink:
-            return fd, path
-        os.close(fd)
+        if os.fstat(file.fd).st_nlink:
+            return file, path
+        file.close()
     raise SharedMemoryError(f"cannot keep a name in {directory}: it is swept faster than it can be locked")
 
 

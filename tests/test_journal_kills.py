@@ -116,7 +116,7 @@ import subprocess, os, sys, time
 from penstock.engine.journal import JobFolder
 
 job = JobFolder.create_or_open(sys.argv[1])
-fd = job._lock._fd
+fd = job._lock._file.fd
 os.set_inheritable(fd, True)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=[fd])
 os.write(1, b"%d\\n" % child.pid)

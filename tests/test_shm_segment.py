@@ -159,12 +159,34 @@ def test_attaching_leaves_the_name_and_closing_too(segment: Segment, tmp_path: P
     assert (tmp_path / segment.name).exists()
 
 
-def test_a_fork_of_the_owner_leaves_the_name(segment: Segment, tmp_path: Path) -> None:
-    """A copy of the object in another process of the host owns nothing."""
-    segment._owner += 1  # pyright: ignore[reportPrivateUsage]  (as seen from a process with another pid)
-    segment.unlink()
-    (path,) = tmp_path.iterdir()
-    path.unlink()
+FORK = """
+    import os, sys
+    from penstock.shm import Segment, sweep
+    if sys.argv[2] == "named at once":
+        import penstock.shm.segment
+        penstock.shm.segment._create_unnamed = lambda *_: None
+    with Segment.create(8192, directory=sys.argv[1]) as segment:
+        view = segment.buf
+        if (child := os.fork()) == 0:
+            assert segment.fd == -1
+            spare = os.open(os.devnull, os.O_RDONLY)  # may have got the number of the descriptor that was let go of
+            view[0] += 1
+            segment.close()
+            view[1] = 7
+            os.fstat(spare)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert list(view[:2]) == [1, 7]
+        assert sweep(sys.argv[1]) == []
+        assert os.listdir(sys.argv[1]) == [segment.name]
+"""
+
+
+def test_a_fork_of_the_owner_owns_nothing_and_uses_what_is_mapped(way: str, tmp_path: Path) -> None:
+    """It lets go of the lock and closes its copy: the owner keeps the lock and the name, and both see the memory."""
+    done = python(FORK, str(tmp_path), way)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 VIEWS: dict[str, Callable[[memoryview], NDArray[np.uint8]]] = {

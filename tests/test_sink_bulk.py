@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -241,6 +244,36 @@ def test_a_folder_is_open_once(tmp_path: Path) -> None:
     """Two jobs would merge each other's parts."""
     with sink_on(tmp_path), pytest.raises(SinkError, match="open in another process"):
         sink_on(tmp_path).open()
+
+
+FORKS = """
+import os, sys, time
+from penstock.sinks import ParquetBulkSink
+
+sink = ParquetBulkSink(sys.argv[1], 4)
+sink.open()
+if os.fork() == 0:
+    os.write(1, b"%d" % os.getpid())
+os.close(1)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.kills
+def test_a_forked_child_of_a_killed_job_does_not_keep_the_folder(tmp_path: Path) -> None:
+    """A data loader's or a pool's child has a copy of everything, but not of the lock."""
+    with subprocess.Popen([sys.executable, "-c", FORKS, str(tmp_path)], stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        child = int(job.stdout.read())
+        try:
+            job.kill()
+            job.wait()
+            with sink_on(tmp_path) as sink:
+                assert sink.count() == 0
+        finally:
+            job.kill()
+            os.kill(child, signal.SIGKILL)
 
 
 def test_a_write_that_was_abandoned_keeps_the_folder_until_it_ends(

@@ -1,7 +1,7 @@
 """One writer for each job folder: a lock of the kernel's, which cannot outlive its owner.
 
-It belongs to an open file, and a forked process has a copy of that: so a copy is closed as soon as it is there. A
-process that was forked behind Python's back, or that was given the descriptor, keeps the lock, and is named.
+It belongs to an open file, which a forked child lets go of (`CloseOnFork`). A process that holds it all the same in a
+dead owner's place is named.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from ...descriptors import CloseOnFork
 from ...errors import JobLockedError
 from .disk import Disk, read_file, shut, writing
 
@@ -34,17 +36,6 @@ class Owner:
     """Seconds since 1970."""
 
 
-_held: set[Lock] = set()
-
-
-def _let_go_in_child() -> None:
-    for lock in list(_held):
-        lock.close()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)
-
-
 class Lock:
     """The lock, held from here to `close`, in this process only.
 
@@ -56,29 +47,24 @@ class Lock:
     """
 
     def __init__(self, disk: Disk, path: str) -> None:
-        self._disk = disk
         with writing(path):
-            self._fd = disk.open(path, os.O_RDWR | os.O_CREAT)
+            self._file = CloseOnFork(disk.open(path, os.O_RDWR | os.O_CREAT), partial(shut, disk))
         try:
             with writing(path):
-                taken = _take(self._fd)
+                taken = _take(self._file.fd)
             if not taken:
-                raise JobLockedError(_refusal(disk, path, self._fd))
+                raise JobLockedError(_refusal(disk, path, self._file.fd))
             owner = Owner(os.getpid(), socket.gethostname(), time.time())
             with writing(path):
-                disk.truncate(self._fd, 0)
-                disk.write(self._fd, json.dumps(asdict(owner)).encode(), 0)
-            _held.add(self)
+                disk.truncate(self._file.fd, 0)
+                disk.write(self._file.fd, json.dumps(asdict(owner)).encode(), 0)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Let go. Idempotent."""
-        fd, self._fd = self._fd, -1
-        _held.discard(self)
-        if fd >= 0:
-            shut(self._disk, fd)
+        self._file.close()
 
 
 def owner_of(disk: Disk, path: str) -> tuple[Owner | None, int]:

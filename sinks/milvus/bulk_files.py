@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ...descriptors import CloseOnFork
 from ...errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
 from ..base import KEY, VECTOR, Found, RowBatch, Sink, WriteResult, screen
 from ..durable import put
@@ -93,7 +94,7 @@ class ParquetBulkSink(Sink):
         self._part_bytes = part_bytes
         self._to_replace = mode == "overwrite"
         self._mutex = threading.Lock()
-        self._lock: int | None = None
+        self._lock: CloseOnFork | None = None
         self._broken = False
         self._closing = False
         self._writes = 0  # under way
@@ -195,7 +196,7 @@ class ParquetBulkSink(Sink):
             rows = sum(int(live.sum()) for live in live_rows(self._folder, parts))
             return Found(rows, self._note_in(parts[0]) if parts else "")
         finally:
-            os.close(lock)
+            lock.close()
 
     def close(self) -> None:
         """Merge the parts, write the manifest, and let others at the folder. Idempotent.
@@ -309,12 +310,12 @@ class ParquetBulkSink(Sink):
             self._broken = True  # closing has nothing to add to that
             raise SinkError(f"{self.uri} cannot be written: {error.strerror or error}; {way_on}") from error
 
-    def _locked(self) -> int:
-        lock = os.open(self._folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _locked(self) -> CloseOnFork:
+        lock = CloseOnFork(os.open(self._folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(lock)
+            lock.close()
             raise SinkError(f"{self.uri} is open in another process; wait for it, or choose another folder") from None
         return lock
 
@@ -340,7 +341,7 @@ class ParquetBulkSink(Sink):
         self._closing = False
         lock, self._lock = self._lock, None
         if lock is not None:
-            os.close(lock)
+            lock.close()
 
 
 def is_finished(folder: str | os.PathLike[str]) -> bool:
