@@ -23,8 +23,8 @@ from PIL import Image
 from .child import Measure, Measures
 
 if TYPE_CHECKING:
-    from ..preprocess.preprocessor import Preprocessor
     from ..preprocess.spec import PreprocessSpec
+    from ..preprocess.worker.preprocessor import Preprocessor
 
 Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
@@ -128,7 +128,7 @@ class _Avx2Resizer:
         extensions = self._lib.CpuExtensions
         self._resizer.cpu_extensions = extensions.avx2
         self._bicubic = self._lib.ResizeAlg.convolution(self._lib.FilterType.catmull_rom)
-        canvas: Any = importlib.import_module("penstock.preprocess.canvas")
+        canvas: Any = importlib.import_module("penstock.preprocess.kernel.canvas")
         self.pixels: UInt8 = canvas.aligned((BATCH, SIZE, SIZE, 4), np.uint8)
         self._rows = [_wrap(row) for row in self.pixels]
         for row in self._rows:
@@ -174,8 +174,8 @@ def penstock(paths: Sequence[str], decoder: str) -> Generator[Measure, None, Non
 
 def make_preprocessor(spec: PreprocessSpec) -> Preprocessor:
     """What runs in a worker, in a process set up as a worker's is."""
-    from ..preprocess.preprocessor import Preprocessor
-    from ..preprocess.runtime import prepare_jax
+    from ..preprocess.worker.jax_runtime import prepare_jax
+    from ..preprocess.worker.preprocessor import Preprocessor
 
     prepare_jax()
     return Preprocessor(spec, BATCH)

@@ -44,7 +44,7 @@ def embed(size: int, n: int) -> Generator[Measure, None, None]:
     """Embed ``n`` pictures in batches, with a worker's settings."""
     from ..engine.embedders import ArrayView, Gist
     from ..preprocess import PreprocessSpec
-    from ..preprocess.runtime import prepare_jax
+    from ..preprocess.worker.jax_runtime import prepare_jax
 
     prepare_jax()
     spec = PreprocessSpec(size=size, resize=None, dtype="uint8")

@@ -166,7 +166,7 @@ def milvus_lite() -> Finding:
 
 def cache() -> Finding:
     """Where compiled kernels are kept between runs."""
-    from ..preprocess.runtime import compilation_cache
+    from ..preprocess.worker.jax_runtime import compilation_cache
 
     folder = compilation_cache()
     if folder is not None:
@@ -179,7 +179,7 @@ def cache() -> Finding:
 
 def sandbox() -> Finding:
     """Whether workers can be confined here (--sandbox)."""
-    from ..preprocess.sandbox import lacking, means
+    from ..preprocess.sandbox.sandbox import lacking, means
 
     found, less = means(), lacking()
     advice = f"without {' and '.join(less)}" if less else ""

@@ -9,11 +9,11 @@ from ..lazy import lazy_exports
 if TYPE_CHECKING:
     from .ancestor import warm_start
     from .pool import PreprocessPool
-    from .preprocessor import Preprocessor
     from .presets import PRESETS, preset
-    from .protocol import Row, Source, Timings
     from .slot import SlotBatch
     from .spec import PIXELS_VERSION, PreprocessSpec
+    from .worker.preprocessor import Preprocessor
+    from .worker.protocol import Row, Source, Timings
 else:
     # The parent of a streaming job has no use for JAX (0.4 s and 100 MB there), and starts the workers' ancestor before
     # it imports anything large, so that both go on at once.
@@ -22,9 +22,9 @@ else:
         {
             "ancestor": ("warm_start",),
             "pool": ("PreprocessPool",),
-            "preprocessor": ("Preprocessor",),
+            "worker.preprocessor": ("Preprocessor",),
             "presets": ("PRESETS", "preset"),
-            "protocol": ("Row", "Source", "Timings"),
+            "worker.protocol": ("Row", "Source", "Timings"),
             "slot": ("SlotBatch",),
             "spec": ("PIXELS_VERSION", "PreprocessSpec"),
         },

@@ -11,9 +11,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from ..shm import Zygote
-from .runtime import worker_environment
+from .worker.jax_runtime import worker_environment
 
-PRELOAD = ("jax", "jax.numpy", "PIL.Image", "penstock.preprocess.worker")
+PRELOAD = ("jax", "jax.numpy", "PIL.Image", "penstock.preprocess.worker.worker")
 """What it imports. None of it starts a thread or a JAX backend."""
 
 

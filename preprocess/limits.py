@@ -1,13 +1,16 @@
-"""Pictures in memory that are over a limit: refused where they lie, before anything copies them."""
+"""Limits of one picture: what is over them is refused where it lies, before anything copies it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from ..errors import TooLargeError
 from .spec import PreprocessSpec
+
+BAND_PIXELS: Final = 2**20
+"""How much of a large picture is flattened at once."""
 
 
 def over_limit(source: object, spec: PreprocessSpec) -> TooLargeError | None:

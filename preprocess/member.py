@@ -15,10 +15,10 @@ from gevent.lock import Semaphore
 from ..errors import ConfigError, StaleSlotError, WorkerError, WorkerStartError
 from ..shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
 from .process import in_memory
-from .protocol import Done, Hung, Source, decode_answer, encode_task
 from .seat import Seat
-from .settings import WorkerSettings
 from .vigil import Verdict, Vigil
+from .worker.protocol import Done, Hung, Source, decode_answer, encode_task
+from .worker.settings import WorkerSettings
 
 logger = logging.getLogger("penstock.preprocess")
 

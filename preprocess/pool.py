@@ -21,16 +21,16 @@ from ..errors import ConfigError, WorkerError
 from ..shm import SlotLayout, SlotState, Zygote, require_room
 from .ancestor import borrow_ancestor, return_ancestor
 from .credit import Credit
+from .decode.jpeg import check_decoder
 from .hub_steps import HubSteps
-from .jpeg import check_decoder
 from .limits import over_limit
 from .member import Lost, Member
-from .protocol import Row, Source, Timings
-from .sandbox import check_means
-from .settings import WorkerSettings
+from .sandbox.sandbox import check_means
 from .slot import Lease, SlotBatch
 from .spec import PreprocessSpec
 from .ticket import Ticket
+from .worker.protocol import Row, Source, Timings
+from .worker.settings import WorkerSettings
 
 
 class PreprocessPool:

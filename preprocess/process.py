@@ -12,10 +12,10 @@ from gevent.socket import wait_read, wait_write
 
 from ..errors import WorkerError, WorkerStartError
 from ..shm import Child, FrameReader, Payload, Ring, SlotLayout, Zygote, recv_frame, send_frame_fds
-from .protocol import RING, Piece, decode_layout, encode_json
-from .settings import WorkerSettings
+from .worker.protocol import RING, Piece, decode_layout, encode_json
+from .worker.settings import WorkerSettings
 
-ENTRY = "penstock.preprocess.worker:main"
+ENTRY = "penstock.preprocess.worker.worker:main"
 
 _START_TIMEOUT = 120.0
 

@@ -11,7 +11,7 @@ import gevent.threadpool  # pyright: ignore[reportUnusedImport]  (else imported 
 from ..errors import ConfigError, WorkerError, WorkerStartError
 from ..shm import Ring, SlotLayout, Zygote
 from .process import KilledError, WorkerProcess
-from .settings import WorkerSettings
+from .worker.settings import WorkerSettings
 
 logger = logging.getLogger("penstock.preprocess")
 

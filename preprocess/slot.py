@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ItemError
 from ..shm import Grant, Place
 from .member import Member
-from .protocol import Row, Timings
+from .worker.protocol import Row, Timings
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -144,8 +144,8 @@ def test_the_hostile_folder_holds_what_must_not_be_opened(hostile: tuple[Path, d
 @pytest.mark.slow
 def test_decoding_the_hostile_folder_ends_as_expected(hostile: tuple[Path, dict[str, Expected]]) -> None:
     """File by file through penstock's decoder: the size of each row, the error class of each dead letter."""
-    from penstock.preprocess.canvas import make_canvas
-    from penstock.preprocess.decode import decode_into
+    from penstock.preprocess.decode.decode import decode_into
+    from penstock.preprocess.kernel.canvas import make_canvas
     from penstock.preprocess.spec import PreprocessSpec
 
     folder, expected = hostile

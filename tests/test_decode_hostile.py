@@ -30,11 +30,11 @@ from penstock.errors import (
     UnreadableError,
     UnsupportedFormatError,
 )
-from penstock.preprocess import decode
-from penstock.preprocess.canvas import make_canvas
-from penstock.preprocess.decode import decode_into
-from penstock.preprocess.headers import refusal, webp_size
-from penstock.preprocess.reading import read_file
+from penstock.preprocess.decode import decode
+from penstock.preprocess.decode.decode import decode_into
+from penstock.preprocess.decode.headers import refusal, webp_size
+from penstock.preprocess.fetch import read_file
+from penstock.preprocess.kernel.canvas import make_canvas
 from penstock.preprocess.spec import FORMATS, PreprocessSpec
 from penstock.tests.drawn import tiff
 
@@ -464,9 +464,9 @@ def test_a_thousand_refusals_keep_memory_flat() -> None:
     code = f"""
 import resource, sys
 sys.path[:0] = {[str(p) for p in sys.path]!r}
-from penstock.preprocess import decode
-from penstock.preprocess.canvas import make_canvas
-from penstock.preprocess.decode import decode_into
+from penstock.preprocess.decode import decode
+from penstock.preprocess.kernel.canvas import make_canvas
+from penstock.preprocess.decode.decode import decode_into
 from penstock.preprocess.spec import FORMATS, PreprocessSpec
 from penstock.tests.drawn import tiff
 from penstock.errors import ItemError

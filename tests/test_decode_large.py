@@ -15,9 +15,9 @@ from penstock.engine.config import ServiceConfig
 from penstock.engine.jobs.plan import make_plan
 from penstock.errors import TooLargeError
 from penstock.preprocess import PreprocessPool
-from penstock.preprocess.canvas import make_canvas
-from penstock.preprocess.decode import decode_into
-from penstock.preprocess.jpeg import is_held_whole
+from penstock.preprocess.decode.decode import decode_into
+from penstock.preprocess.decode.jpeg import is_held_whole
+from penstock.preprocess.kernel.canvas import make_canvas
 from penstock.preprocess.spec import MAX_PIXELS, MAX_SIDE, PreprocessSpec
 from penstock.tests.drawn import SIZE, channels, encoded, smooth
 

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from penstock.preprocess import PreprocessSpec
-from penstock.preprocess.footprint import decode_bytes
+from penstock.preprocess.worker.memory import decode_bytes
 from penstock.tests.waiting import DEADLINE
 
 SIDE = 2304
 PEAK = """
 import io, json, sys
-from penstock.preprocess.canvas import make_canvas
-from penstock.preprocess.decode import decode_into
-from penstock.preprocess.runtime import _keep_memory
+from penstock.preprocess.kernel.canvas import make_canvas
+from penstock.preprocess.decode.decode import decode_into
+from penstock.preprocess.worker.jax_runtime import _keep_memory
 from penstock.preprocess.spec import PreprocessSpec
 from PIL import Image
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from penstock.preprocess.packed import pack, pack_array
+from penstock.preprocess.kernel.packed import pack, pack_array
 from penstock.tests.drawn import channels, smooth
 
 

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from penstock.errors import ConfigError, DecodeError, UnreadableError
-from penstock.preprocess.canvas import Placement, make_canvas
-from penstock.preprocess.decode import Source, check_pillow, decode_into
-from penstock.preprocess.jpeg import check_decoder
+from penstock.preprocess.decode.decode import Source, check_pillow, decode_into
+from penstock.preprocess.decode.jpeg import check_decoder
+from penstock.preprocess.kernel.canvas import Placement, make_canvas
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.tests.drawn import SIZE, channels, encoded, gamma_profile, smooth
 
@@ -262,7 +262,7 @@ def test_cmyk_by_profile_follows_imagecms(monkeypatch: pytest.MonkeyPatch) -> No
         asked.append((profile, mode))
         return Inverting()
 
-    monkeypatch.setattr("penstock.preprocess.color._transform", find)
+    monkeypatch.setattr("penstock.preprocess.decode.color._transform", find)
     image = Image.fromarray(smooth()).convert("CMYK")
     image.info["icc_profile"] = b"press"
     by_profile, _ = decode(image)
@@ -406,7 +406,7 @@ def test_text_chunks_do_not_matter() -> None:
 
 def test_decoder_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for by name and not there: an error with the way out, not a slow job."""
-    monkeypatch.setattr("penstock.preprocess.jpeg._simplejpeg", lambda: None)
+    monkeypatch.setattr("penstock.preprocess.decode.jpeg._simplejpeg", lambda: None)
     check_decoder(SPEC)
     with pytest.raises(ConfigError, match=r"penstock\[jpeg\]"):
         check_decoder(SPEC.replace(decoder="simplejpeg"))

@@ -18,7 +18,7 @@ import pytest
 from penstock.engine import doctor, doctor_checks, machine
 from penstock.engine.cli import main
 from penstock.engine.doctor import Finding, findings_text, is_ready
-from penstock.preprocess import landlock, seccomp
+from penstock.preprocess.sandbox import landlock, seccomp
 from penstock.shm import Orphan
 
 

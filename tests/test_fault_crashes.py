@@ -51,8 +51,9 @@ HOW_TOLD = {
 
 SABOTEUR = """
 import faulthandler, os, signal, sys
-from penstock.preprocess import decode, worker
-from penstock.preprocess.preprocessor import Preprocessor
+from penstock.preprocess.decode import decode
+from penstock.preprocess.worker import worker
+from penstock.preprocess.worker.preprocessor import Preprocessor
 
 doomed = {}  # row of the batch -> where and how
 

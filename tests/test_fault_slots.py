@@ -44,8 +44,8 @@ STEPS = {
 
 SABOTEUR = """
 import os, signal
-from penstock.preprocess import worker
-from penstock.preprocess.preprocessor import Preprocessor
+from penstock.preprocess.worker import worker
+from penstock.preprocess.worker.preprocessor import Preprocessor
 from penstock.shm import Ring
 
 class Nothing:

@@ -61,7 +61,7 @@ before = dict(jax.config.values)
 """
         + EMBED
         + """
-from penstock.preprocess.runtime import on_cpu
+from penstock.preprocess.worker.jax_runtime import on_cpu
 with on_cpu():
     print(jax.numpy.ones(1).devices() == {jax.devices("cpu")[0]} and jax.config.jax_default_device.platform)
 changed = {name for name, value in jax.config.values.items() if before.get(name) != value}
@@ -80,7 +80,9 @@ jax.monitoring.register_event_listener(lambda event, **_: compiled.append(event)
 """
     # The listener is there before the first compilation, and JAX is ours all the same.
     code = EMBED.replace(
-        "with penstock", "from penstock.preprocess.runtime import on_cpu; on_cpu()" + counted + "with penstock", 1
+        "with penstock",
+        "from penstock.preprocess.worker.jax_runtime import on_cpu; on_cpu()" + counted + "with penstock",
+        1,
     )
     code += """
 print(sum("cache_hits" in event for event in compiled), sum("cache_misses" in event for event in compiled))

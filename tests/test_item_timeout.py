@@ -16,7 +16,7 @@ from penstock.sinks.dead_letters import read_dead_letters
 
 SABOTAGE = """
     import time
-    from penstock.preprocess.preprocessor import Preprocessor
+    from penstock.preprocess.worker.preprocessor import Preprocessor
 
     load = Preprocessor.load
 

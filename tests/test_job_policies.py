@@ -27,7 +27,7 @@ from penstock.engine import StageReport
 from penstock.engine.cli import main
 from penstock.engine.jobs.run import Interrupt
 from penstock.errors import ReadError
-from penstock.preprocess import reading
+from penstock.preprocess import fetch as reading
 from penstock.tests.whole_jobs import draw_folder
 
 pytestmark = pytest.mark.slow
@@ -161,7 +161,7 @@ def test_the_faces_without_workers_follow_the_same_policies(
             raise error
         return reading.read_file(path, max_bytes)
 
-    monkeypatch.setattr("penstock.preprocess.decode.read_file", read_file)
+    monkeypatch.setattr("penstock.preprocess.decode.decode.read_file", read_file)
     gone = tmp_path / "gone.jpg"
     with ImageEmbeddingPipeline(to=f"bulk:{tmp_path / 'rows'}", job=tmp_path, **SMALL) as pipeline:
         ids = getattr(pipeline, way)([*pictures, gone], ids=range(11))

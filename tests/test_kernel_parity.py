@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from penstock.errors import DecodeError
-from penstock.preprocess.canvas import aligned
-from penstock.preprocess.preprocessor import Preprocessor
+from penstock.preprocess.kernel.canvas import aligned
 from penstock.preprocess.presets import PRESETS, preset
 from penstock.preprocess.spec import PreprocessSpec
+from penstock.preprocess.worker.preprocessor import Preprocessor
 
 # A kernel takes a second to compile, and most tests here are the first to need theirs.
 pytestmark = pytest.mark.slow

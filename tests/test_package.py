@@ -79,6 +79,12 @@ def test_modules_import_one_another_relatively() -> None:
     [
         ("shm", {"shm"}),
         ("preprocess", {"preprocess", "shm"}),
+        ("preprocess/kernel", {"preprocess.kernel", "preprocess.spec", "preprocess.transforms"}),
+        (
+            "preprocess/decode",
+            {"preprocess.decode", "preprocess.kernel", "preprocess.spec", "preprocess.limits", "preprocess.fetch"},
+        ),
+        ("preprocess/sandbox", {"preprocess.sandbox", "preprocess.spec", "shm"}),
         ("sinks", {"sinks"}),
         ("engine/sources", {"engine.sources"}),
         ("engine/embedders", {"engine.embedders", "engine.policies", "engine.machine", "shm"}),

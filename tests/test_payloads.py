@@ -22,7 +22,7 @@ from penstock.engine.jobs.plan import make_plan
 from penstock.engine.sources import Filtered, Item
 from penstock.errors import ConfigError, ReadError, SharedMemoryFullError
 from penstock.preprocess import PreprocessPool, Source, preset
-from penstock.preprocess.protocol import decode_task, encode_task
+from penstock.preprocess.worker.protocol import decode_task, encode_task
 from penstock.shm import Payload, map_payload
 from penstock.tests.waiting import DEADLINE
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from penstock.engine.jobs.inputs import as_source
 from penstock.errors import ItemError
-from penstock.preprocess.canvas import make_canvas
-from penstock.preprocess.decode import Source, decode_into
+from penstock.preprocess.decode.decode import Source, decode_into
+from penstock.preprocess.kernel.canvas import make_canvas
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.tests.drawn import SIZE, bmp, channels, encoded, gamma_profile, smooth, tiff
 

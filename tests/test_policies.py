@@ -31,8 +31,8 @@ from penstock.errors import (
     TruncatedError,
     UnreadableError,
 )
-from penstock.preprocess.protocol import Task, Timings, decode_done, encode_done
-from penstock.preprocess.reading import read_file
+from penstock.preprocess.fetch import read_file
+from penstock.preprocess.worker.protocol import Task, Timings, decode_done, encode_done
 
 SPELLED: dict[str, Policy] = {
     "skip": Skip(),

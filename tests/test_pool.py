@@ -66,7 +66,7 @@ def saboteur(folder: Path, body: str) -> tuple[str, str]:
     name = f"sabotage_{folder.name.replace('-', '_')}"
     code = f"""
         import os, signal, time
-        from penstock.preprocess.preprocessor import Preprocessor
+        from penstock.preprocess.worker.preprocessor import Preprocessor
 
         class Nothing:
             dimension = 0

@@ -17,15 +17,24 @@ from hypothesis import strategies as st
 
 from penstock.errors import PoisonItemError, ReadError, WorkerError
 from penstock.preprocess import PreprocessPool, preset
-from penstock.preprocess.protocol import DONE, Done, Row, Task, Timings, decode_answer, decode_layout, encode_done
+from penstock.preprocess.worker.protocol import (
+    DONE,
+    Done,
+    Row,
+    Task,
+    Timings,
+    decode_answer,
+    decode_layout,
+    encode_done,
+)
 from penstock.shm import SlotState
 from penstock.tests.waiting import DEADLINE
 
 LIAR = """
     import os, signal
-    from penstock.preprocess import worker
-    from penstock.preprocess.preprocessor import Preprocessor
-    from penstock.preprocess.protocol import Row, Task
+    from penstock.preprocess.worker import worker
+    from penstock.preprocess.worker.preprocessor import Preprocessor
+    from penstock.preprocess.worker.protocol import Row, Task
     from penstock.shm import Ring
 
     class Nothing:

@@ -13,8 +13,8 @@ import pytest
 
 from penstock.preprocess import process
 from penstock.preprocess.process import WorkerProcess
-from penstock.preprocess.settings import WorkerSettings
 from penstock.preprocess.spec import PreprocessSpec
+from penstock.preprocess.worker.settings import WorkerSettings
 from penstock.shm.child import STATUS, Child, readable
 from penstock.tests.waiting import DEADLINE
 

@@ -11,7 +11,7 @@ import pytest
 from penstock import ConfigError, StreamingMultiprocessPreprocessor
 from penstock.engine.cli import main
 from penstock.preprocess import PreprocessSpec
-from penstock.preprocess.protocol import REFUSED, decode_layout, encode_json
+from penstock.preprocess.worker.protocol import REFUSED, decode_layout, encode_json
 from penstock.tests.waiting import DEADLINE
 from penstock.tests.whole_jobs import draw_folder, penstock
 
@@ -25,7 +25,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _no_simplejpeg(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.preprocess.jpeg._simplejpeg", lambda: None)
+    monkeypatch.setattr("penstock.preprocess.decode.jpeg._simplejpeg", lambda: None)
 
 
 @pytest.mark.usefixtures("_no_simplejpeg")

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.kills]
 
 EMBEDDER = """
     import os, pathlib, signal, socket, time
-    from penstock.preprocess import worker
+    from penstock.preprocess.worker import worker
 
     class Nothing:
         dimension = 0

@@ -9,8 +9,9 @@ import gevent
 import pytest
 
 from penstock.errors import ConfigError
-from penstock.preprocess import PreprocessPool, Source, member, preset, protocol
+from penstock.preprocess import PreprocessPool, Source, member, preset
 from penstock.preprocess.member import Member
+from penstock.preprocess.worker import protocol
 from penstock.tests.slots import in_use
 from penstock.tests.threads import elsewhere
 from penstock.tests.waiting import DEADLINE

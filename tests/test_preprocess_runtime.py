@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.preprocess.runtime import compilation_cache, worker_environment
+from penstock.preprocess.worker.jax_runtime import compilation_cache, worker_environment
 from penstock.tests.waiting import DEADLINE
 
 PATHS = f"import sys; sys.path[:0] = {[str(p) for p in sys.path if p]!r}\n"
@@ -85,7 +85,8 @@ def test_preparing_starts_no_backend(cache: Path) -> None:
     """A forkserver may preload every module here: no JAX backend is started by import or by preparing."""
     code = """
 import threading
-import penstock.preprocess.preprocessor, penstock.preprocess.runtime as runtime, penstock.preprocess.kernel
+import penstock.preprocess.kernel.kernel, penstock.preprocess.worker.preprocessor
+import penstock.preprocess.worker.jax_runtime as runtime
 runtime.prepare_jax()
 from jax._src import xla_bridge
 print(len(xla_bridge._backends), threading.active_count())
@@ -106,10 +107,10 @@ def test_cached_kernel_gives_the_same_pixels(cache: Path) -> None:
     code = """
 import hashlib, os
 import numpy as np
-from penstock.preprocess.runtime import prepare_jax
+from penstock.preprocess.worker.jax_runtime import prepare_jax
 if "NPROC" in os.environ:
     prepare_jax()
-from penstock.preprocess.preprocessor import Preprocessor
+from penstock.preprocess.worker.preprocessor import Preprocessor
 from penstock.preprocess.presets import preset
 p = Preprocessor(preset("clip", size=64), 2)
 p.load(1, np.random.default_rng(0).integers(0, 256, (77, 101, 3), dtype=np.uint8))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import ReadError
-from penstock.preprocess.reader import Reader
-from penstock.preprocess.reading import read_file
+from penstock.preprocess.fetch import read_file
+from penstock.preprocess.worker.reader import Reader
 from penstock.tests.waiting import wait_until
 
 SLOW = 0.001

@@ -21,7 +21,8 @@ from PIL import Image
 
 from penstock.bench.hostile import make_hostile
 from penstock.errors import ConfigError, PoisonItemError
-from penstock.preprocess import PreprocessPool, PreprocessSpec, landlock, sandbox, seccomp
+from penstock.preprocess import PreprocessPool, PreprocessSpec
+from penstock.preprocess.sandbox import landlock, sandbox, seccomp
 
 MakePool = Callable[..., PreprocessPool]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -96,7 +97,7 @@ def user_code(folder: Path, probes: Iterable[str]) -> str:
     code = f"""
         import ctypes, fcntl, os, resource, socket, struct, subprocess, threading
         import jax, numpy as np
-        from penstock.preprocess.runtime import compilation_cache
+        from penstock.preprocess.worker.jax_runtime import compilation_cache
 
         FOLDER = {str(folder)!r}
         KEY = 0x70656E73  # of nothing: not refused, the answer is that there is nothing
@@ -277,7 +278,7 @@ def test_a_picture_that_makes_its_worker_attack_is_a_named_failure(
         textwrap.dedent(
             """
             import ctypes, os
-            from penstock.preprocess.preprocessor import Preprocessor
+            from penstock.preprocess.worker.preprocessor import Preprocessor
 
             class Nothing:
                 dimension = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.preprocess import landlock, sandbox, seccomp
+from penstock.preprocess.sandbox import landlock, sandbox, seccomp
 from penstock.tests.waiting import DEADLINE
 
 
@@ -139,7 +139,7 @@ def test_landlock_of_every_version_keeps_files(number: int, tmp_path: Path) -> N
     script = f"""
         import ctypes, os
         from pathlib import Path
-        from penstock.preprocess import landlock
+        from penstock.preprocess.sandbox import landlock
         landlock.version = lambda: {number}
         ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
         folder = Path({str(tmp_path)!r})

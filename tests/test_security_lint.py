@@ -205,7 +205,7 @@ def test_all_of_the_package_is_read() -> None:
     assert {
         "errors.py",
         "shm/frames.py",
-        "preprocess/worker.py",
+        "preprocess/worker/worker.py",
         "sinks/milvus/sink.py",
         "engine/cli.py",
         PICKLER,

@@ -175,7 +175,7 @@ def test_a_job_with_a_worker_that_crashes_leaks_nothing(
 CRASH = textwrap.dedent(
     """
     import os, signal
-    from penstock.preprocess.preprocessor import Preprocessor
+    from penstock.preprocess.worker.preprocessor import Preprocessor
 
     assert "MARKER" not in repr(dict(os.environ))
     load = Preprocessor.load

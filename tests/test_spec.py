@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from penstock.errors import ConfigError
-from penstock.preprocess.geometry import canvas_side, grid_for, reduction, resized_size, scale_limit, span
+from penstock.preprocess.kernel.geometry import canvas_side, grid_for, reduction, resized_size, scale_limit, span
 from penstock.preprocess.presets import PRESETS, preset
 from penstock.preprocess.spec import FORMATS, PreprocessSpec
 

@@ -17,9 +17,9 @@ from penstock.engine.config import ServiceConfig
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.jobs.recipe import plan_of, recipe_of
 from penstock.errors import DecodeError
-from penstock.preprocess.canvas import make_canvas
-from penstock.preprocess.decode import Source, decode_into
-from penstock.preprocess.ranges import to_uint8
+from penstock.preprocess.decode.decode import Source, decode_into
+from penstock.preprocess.decode.value_ranges import to_uint8
+from penstock.preprocess.kernel.canvas import make_canvas
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.sinks import read_dead_letters
 from penstock.tests.drawn import SIZE, channels, encoded, smooth, tiff

@@ -103,7 +103,7 @@ def test_a_job_that_stands_still_says_where_and_goes_on(job: Job, photos: list[P
     for process in family:
         process.send_signal(signal.SIGUSR1)
     wait_until(lambda: job.said.count("Stack (most recent call first):") > stacks)
-    assert "preprocess/worker.py" in job.said
+    assert "preprocess/worker/worker.py" in job.said
     assert all(process.is_running() for process in family)
 
     job.go.touch()
@@ -142,7 +142,7 @@ def test_a_worker_in_the_sandbox_answers_sigusr1_and_lives(
         def has_said() -> bool:
             nonlocal said
             said += capfd.readouterr().err
-            return "preprocess/worker.py" in said
+            return "preprocess/worker/worker.py" in said
 
         wait_until(has_said)
         assert psutil.Process(pid).is_running()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ...preprocess.footprint import ANCESTOR_BYTES, worker_bytes
+from ...preprocess.worker.memory import ANCESTOR_BYTES, worker_bytes
 from ...shm import SlotLayout
 from ...sinks import parse_uri
 from ..config import ServiceConfig

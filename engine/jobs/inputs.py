@@ -13,9 +13,9 @@ from PIL import Image
 
 from ...errors import ConfigError, DecodeError
 from ...preprocess import Source
-from ...preprocess.modes import is_deep, with_alpha, without_unused_alpha
-from ...preprocess.tiff import sample_tags
-from ...preprocess.upright import turned
+from ...preprocess.decode.exif import turned
+from ...preprocess.decode.modes import is_deep, with_alpha, without_unused_alpha
+from ...preprocess.decode.tiff import sample_tags
 from ...sinks import row_key
 from ...sinks.base import row_hash
 from ..sources import key_of

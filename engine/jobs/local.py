@@ -16,8 +16,8 @@ import numpy as np
 
 from ...errors import ItemError
 from ...preprocess import PreprocessSpec, Row, Source, Timings
-from ...preprocess.failures import kept
-from ...preprocess.runtime import on_cpu
+from ...preprocess.worker.failures import kept
+from ...preprocess.worker.jax_runtime import on_cpu
 from ..embedders import ArrayView, Embedder
 
 if TYPE_CHECKING:

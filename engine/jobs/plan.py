@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...preprocess import PreprocessPool, PreprocessSpec, preset
-from ...preprocess.jpeg import check_decoder
+from ...preprocess.decode.jpeg import check_decoder
 from ..config import ServiceConfig
 from ..embedders import Embedder, parse_embedder
 from ..machine import usable_cores

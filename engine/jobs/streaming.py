@@ -150,7 +150,7 @@ class StreamingMultiprocessPreprocessor:
                 raise ConfigError(f"{name}={value!r} must be a whole number of at least 1")
         self.spec = spec or _spec(image_size, preset, dtype, layout, transform)
         if self.spec.decoder != "pillow":
-            from ...preprocess.jpeg import check_decoder
+            from ...preprocess.decode.jpeg import check_decoder
 
             check_decoder(self.spec)  # now rather than at the start
         self._sizes_asked = (num_workers, batch_size, queue_maxsize)

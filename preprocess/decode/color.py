@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 import numpy as np
 from PIL import Image, ImageCms
 
-from .spec import Cmyk
+from ..spec import Cmyk
 
 _MAX_PROFILE: Final = 4 * 2**20
 """Bytes; press profiles have up to 2 MiB, and what is larger is not worth the memory of the cache."""

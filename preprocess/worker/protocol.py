@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import errors
-from ..shm import SlotLayout, flat, nbytes_of
+from ... import errors
+from ...shm import SlotLayout, flat, nbytes_of
 
 LAYOUT, RING, TASK, DONE, HUNG, REFUSED = range(6)
 

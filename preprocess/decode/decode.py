@@ -25,18 +25,18 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ..errors import ConfigError, DecodeError, ItemError, TooLargeError, UnreadableError
-from .canvas import Placement, put
+from ...errors import ConfigError, DecodeError, ItemError, TooLargeError, UnreadableError
+from ..fetch import read_file
+from ..kernel.canvas import Placement, put
+from ..kernel.geometry import grid_for, reduction
+from ..kernel.packed import UInt32, pack, pack_array, unpack
+from ..spec import PreprocessSpec
 from .color import to_rgb
-from .geometry import grid_for, reduction
+from .exif import View, orientation
 from .headers import check_format, refusal, webp_size
 from .jpeg import draft_factor, fast_jpeg, is_held_whole, load
 from .modes import bands, flatten, sample_range, without_unused_alpha
-from .packed import UInt32, pack, pack_array, unpack
-from .ranges import Range, to_uint8
-from .reading import read_file
-from .spec import PreprocessSpec
-from .upright import View, orientation
+from .value_ranges import Range, to_uint8
 
 PLUGINS: Final[Mapping[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,

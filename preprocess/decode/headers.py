@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from ..errors import DecodeError, TruncatedError, UnreadableError, UnsupportedFormatError
-from ..messages import without_addresses
-from .spec import FORMATS
+from ...errors import DecodeError, TruncatedError, UnreadableError, UnsupportedFormatError
+from ...messages import without_addresses
+from ..spec import FORMATS
 from .tiff import camera_raw
 
 _PICTURES: Final = (

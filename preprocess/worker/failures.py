@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ..errors import ItemError
+from ...errors import ItemError
 from .protocol import Source
 
 

@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol, cast
 
 from PIL import Image
 
-from ..errors import ConfigError
-from .packed import UInt8, UInt32, pack_array
-from .spec import PreprocessSpec
+from ...errors import ConfigError
+from ..kernel.packed import UInt8, UInt32, pack_array
+from ..spec import PreprocessSpec
 
 # Other eighths exist in libjpeg-turbo, but have no SIMD code: 5/8 takes 0.89 ms where the full size takes 0.69.
 _FACTORS: Final = (8, 4, 2)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..spec import PreprocessSpec
 from .geometry import Grid, canvas_side, span
 from .packed import UInt32
-from .spec import PreprocessSpec
 
 Float32 = npt.NDArray[np.float32]
 Params = tuple[float, float, float, float, float, float]

@@ -17,11 +17,15 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, cast
 
-from ..errors import ConfigError, ItemError
-from ..shm import Ring, SlotLayout, SlotView, map_payload, recv_frame_fds, send_frame
-from ..shm.child import readable
-from .decode import bound_pillow
+from ...errors import ConfigError, ItemError
+from ...shm import Ring, SlotLayout, SlotView, map_payload, recv_frame_fds, send_frame
+from ...shm.child import readable
+from ..decode.decode import bound_pillow
+from ..fetch import read_file
+from ..sandbox.sandbox import confine, seal
+from ..spec import PreprocessSpec
 from .failures import kept
+from .jax_runtime import check_device, compilation_cache, keep_no_more_kernels, prepare_jax
 from .preprocessor import Preprocessor
 from .protocol import (
     LAYOUT,
@@ -37,11 +41,7 @@ from .protocol import (
     encode_json,
 )
 from .reader import ReadAhead, Reader
-from .reading import read_file
-from .runtime import check_device, compilation_cache, keep_no_more_kernels, prepare_jax
-from .sandbox import confine, seal
 from .settings import WorkerSettings
-from .spec import PreprocessSpec
 
 HUNG_STATUS = 75
 """Exit status of a worker that leaves because an item is over its deadline."""

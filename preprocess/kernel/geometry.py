@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from .spec import PreprocessSpec
+from ..spec import PreprocessSpec
 
 SUPPORT: Final = {"bicubic": 2, "bilinear": 1}
 """Reach of the filter in pixels of the coarser grid, on one side."""

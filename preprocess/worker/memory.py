@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from .geometry import canvas_side, scale_limit
+from ..kernel.geometry import canvas_side, scale_limit
+from ..limits import BAND_PIXELS
+from ..spec import PreprocessSpec
 from .reader import AHEAD_BYTES
-from .spec import PreprocessSpec
 
 ANCESTOR_BYTES: Final = 170 * 2**20
 """The process that all workers are forked from: an interpreter with JAX, no backend (measured: 131-145 MiB)."""
@@ -22,9 +23,6 @@ _WORKER_BYTES: Final = 130 * 2**20
 _PIXEL_BYTES: Final = 18
 """Bytes for each pixel of the picture that is being decoded (measured: 16.5 for WebP, 8 for progressive JPEG in four
 colours, 4 to 6 for the rest)."""
-
-BAND_PIXELS: Final = 2**20
-"""How much of a large picture is flattened at once."""
 
 _BAND_PIXEL_BYTES: Final = 36
 """What some modes take on the way."""

@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 from PIL import ExifTags, Image
 
-from .geometry import Grid
-from .packed import UInt32
+from ..kernel.geometry import Grid
+from ..kernel.packed import UInt32
 
 _T = TypeVar("_T")
 

@@ -17,11 +17,11 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
+from ..spec import Interpolation, PreprocessSpec
+from ..transforms import find_transform
 from .canvas import Float32
 from .geometry import SUPPORT, canvas_side, scale_limit
 from .packed import UInt32
-from .spec import Interpolation, PreprocessSpec
-from .transforms import find_transform
 
 _BLOCK_ROWS: Final = 4
 _BLOCK_COLUMNS: Final = 8

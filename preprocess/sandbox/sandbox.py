@@ -20,10 +20,10 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from ..errors import ConfigError
-from ..shm.janitor import DIRECTORY
+from ...errors import ConfigError
+from ...shm.janitor import DIRECTORY
+from ..spec import PreprocessSpec
 from . import landlock, seccomp
-from .spec import PreprocessSpec
 
 logger = logging.getLogger("penstock.preprocess")
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DecodeError
-from .packed import UInt8
+from ...errors import DecodeError
+from ..kernel.packed import UInt8
 
 ValueRange = tuple[float, float]
 """The samples that become 0 and 255."""

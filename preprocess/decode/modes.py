@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from ..limits import BAND_PIXELS
+from ..spec import PreprocessSpec
 from .color import to_rgb
-from .footprint import BAND_PIXELS
-from .ranges import Range, range_of, scaled
-from .spec import PreprocessSpec
 from .tiff import is_min_white, sample_tags, top_sample
+from .value_ranges import Range, range_of, scaled
 
 _PLAIN: Final = ("L", "RGB", "CMYK")
 _GREY: Final = ("1", "L", "LA", "La")

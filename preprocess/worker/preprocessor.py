@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ItemError
-from .canvas import Placement, make_canvas, make_params
-from .decode import Source, check_pillow, decode_into
-from .jpeg import check_decoder
-from .kernel import Kernel
-from .limits import over_limit
-from .spec import PreprocessSpec
+from ...errors import ItemError
+from ..decode.decode import Source, check_pillow, decode_into
+from ..decode.jpeg import check_decoder
+from ..kernel.canvas import Placement, make_canvas, make_params
+from ..kernel.kernel import Kernel
+from ..limits import over_limit
+from ..spec import PreprocessSpec
 
 
 class Preprocessor:

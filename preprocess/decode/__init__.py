@@ -1,0 +1,1 @@
+"""One picture, from whatever it is given as, into its canvas."""

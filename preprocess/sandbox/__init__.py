@@ -1,0 +1,1 @@
+"""What confines a worker process on request."""
