@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..engine.machine import usable_cores
+from ..engine.machine.resources import usable_cores
 from ..errors import ConfigError
 
 _PACKAGES = (

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Final, NamedTuple
 
 from ..errors import ConfigError
-from .wording import count, printable
+from ..formatting import count, printable
 
 Budget = int | Fraction
 """A count (-1: no limit), or a share of the items in (0, 1]."""

@@ -18,6 +18,7 @@ import click
 
 from .. import __version__
 from ..errors import ItemError, SourceError
+from ..formatting import printable
 from .cli_dump import dumping
 from .cli_help import GroupedCommand
 from .cli_import import import_
@@ -27,7 +28,6 @@ from .cli_outcome import OK, complain, run_command, say
 from .cli_run import run_and_tell
 from .cli_serve import serve_demo
 from .cli_status import status
-from .wording import printable
 
 _EXAMPLES = """\b
 Examples:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
+from ..formatting import count, duration, plural
 from .cli_help import GroupedCommand
 from .cli_options import configured, setting_options
 from .cli_outcome import OK, complain, say
-from .wording import count, duration, plural
 
 if TYPE_CHECKING:
     from ..sinks import ImportProgress

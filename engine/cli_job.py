@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import SourceError
+from ..formatting import count, plural, printable
 from .cli_options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_as_options
 from .cli_outcome import OK, complain, say
 from .cli_run import run_and_tell
 from .cli_status import LETTERS, job_folder, listed_errors, need_job
 from .config import ServiceConfig
-from .wording import count, plural, printable
 
 if TYPE_CHECKING:
     from .sources import FileSource

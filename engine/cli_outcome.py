@@ -15,7 +15,7 @@ from typing import Protocol
 import click
 
 from ..errors import ConfigError, FailureBudgetError, PenstockError, PipelineFailure
-from .wording import printable
+from ..formatting import printable
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 

@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PipelineFailure
+from ..formatting import count, plural, printable
 from .cli_outcome import FAILED, INTERRUPTED, OK, complain, draining, say
 from .config import ServiceConfig
-from .machine import limited_by
-from .wording import count, plural, printable
+from .machine.resources import limited_by
 
 if TYPE_CHECKING:
     from . import Report

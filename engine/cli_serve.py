@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
+from ..formatting import printable
 from .cli_outcome import FAILED, OK, complain, say
-from .wording import printable
 
 _EXAMPLES = """\b
 Examples:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
+from ..formatting import CALLED, count, duration, printable, rate
 from .cli_outcome import OK, say
-from .wording import CALLED, count, duration, printable, rate
 
 if TYPE_CHECKING:
     from .journal import Status

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from .machine import memory_total
+from .machine.resources import memory_total
 from .policies import Policy, parse_policy
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from .wording import printable
+from ..formatting import printable
 
 Status = Literal["ok", "warn", "fail"]
 

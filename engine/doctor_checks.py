@@ -15,9 +15,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import SharedMemoryFullError
+from ..formatting import plural, size
 from .config import ServiceConfig
 from .doctor import Finding, Status
-from .machine import (
+from .machine.resources import (
     SHARED_MEMORY,
     limited_by,
     machine_cores,
@@ -26,7 +27,6 @@ from .machine import (
     shared_memory_room,
     usable_cores,
 )
-from .wording import plural, size
 
 EXTRAS: Final = {
     "jpeg": ("simplejpeg", "--decoder simplejpeg, about 15 % faster for JPEG"),

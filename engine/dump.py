@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from time import perf_counter
 from typing import Protocol
 
+from ..formatting import count, duration, plural, printable
 from . import stacks
 from .books import Run, make_report
 from .defs import GraphDef
@@ -18,7 +19,6 @@ from .ends import Source
 from .hub import Hub
 from .nodes import Job, Node
 from .values import TellsState, ValueModel
-from .wording import count, duration, plural, printable
 
 _SHOWN = 3
 """Operations of a stage that are shown with their stacks: the oldest ones."""

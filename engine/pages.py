@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from .wording import count, duration, milliseconds, percent, printable, rate, size
+from ..formatting import count, duration, milliseconds, percent, printable, rate, size
 
 
 def page(template: str, **values: Any) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TextIO
 
+from ..formatting import count, duration, percent, printable, rate, size
 from .render import mean_rate, report_json
 from .report import Report, StageReport
-from .wording import count, duration, percent, printable, rate, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..formatting import count, duration, milliseconds, percent, plural, printable, rate, size
 from .report import Report, StageReport
-from .wording import count, duration, milliseconds, percent, plural, printable, rate, size
 
 _STALLS = 3
 """Stalls that the table names."""

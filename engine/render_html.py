@@ -9,10 +9,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ..formatting import printable
 from .pages import page
 from .render import bottleneck_line
 from .report import Report, StageReport
-from .wording import printable
 
 _INK = "#010203"
 """Stands for the page's text colour in a plot, so that plots are right in light and in dark."""

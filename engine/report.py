@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..errors import AccountingError
-from .wording import count
+from ..formatting import count
 
 
 class Readable:

@@ -13,10 +13,10 @@ from concurrent.futures import Executor, Future
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
+from ..formatting import printable
 from . import intake, runners
 from .hub import Fiber
 from .ops import advance
-from .wording import printable
 
 _INNERMOST = 20
 """Frames shown of a stack: those nearest to where it stands."""

@@ -10,6 +10,7 @@ from time import monotonic, perf_counter
 from typing import Any, NoReturn
 
 from ..errors import ItemError, PenstockError
+from ..formatting import printable
 from .budget import FailureBudget
 from .channel import Channel, Entry
 from .hub import Event, Seat
@@ -19,7 +20,6 @@ from .patience import Patience
 from .policies import Fail, Policy, Retry, is_transient
 from .runners import Answer, ExecutorRunner, Runner, StageBroken
 from .values import NOTHING, Feedback, ItemFailure, Lane, Outcome
-from .wording import printable
 
 _logger = logging.getLogger(__name__)
 

@@ -18,13 +18,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+from ..formatting import duration, plural, printable
 from .dump import Running, blocker, channels, is_at_work, named, oldest, operations, resources, under_way
 from .ends import Source
 from .nodes import Node
 from .report import Stall
 from .stacks import indented, of_thread
 from .threads import daemon, join_threads
-from .wording import duration, plural, printable
 
 _logger = logging.getLogger(__name__)
 

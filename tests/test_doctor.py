@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from penstock.engine import doctor, doctor_checks, machine
+from penstock.engine import doctor, doctor_checks
 from penstock.engine.cli import main
 from penstock.engine.doctor import Finding, findings_text, is_ready
+from penstock.engine.machine import resources as machine
 from penstock.preprocess.sandbox import landlock, seccomp
 from penstock.shm import Orphan
 

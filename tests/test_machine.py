@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engine import machine
-from penstock.engine.cgroups import cpu_quota, memory_left, memory_limit
+from penstock.engine.machine import resources as machine
+from penstock.engine.machine.cgroups import cpu_quota, memory_left, memory_limit
 from penstock.errors import ConfigError
 
 MIB, GIB = 2**20, 2**30
@@ -219,4 +219,4 @@ def test_nothing_else_counts_cores() -> None:
         for path in (root / floor).rglob("*.py")
         if "len(os.sched_getaffinity" in path.read_text() or "os.cpu_count()" in path.read_text()
     }
-    assert counting == {"engine/machine.py"}
+    assert counting == {"engine/machine/resources.py"}

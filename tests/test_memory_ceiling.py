@@ -30,7 +30,7 @@ from penstock.engine.jobs.largest import tell_workers
 from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.jobs.store import make_store
-from penstock.engine.machine import memory_total
+from penstock.engine.machine.resources import memory_total
 from penstock.engine.report import MemoryReport
 from penstock.errors import ConfigError, SharedMemoryFullError
 

@@ -15,7 +15,7 @@ import penstock
 
 ROOT = Path(penstock.__file__).parent
 FLOORS = ("engine", "shm", "preprocess", "sinks", "bench")
-GROUND = {"descriptors", "errors", "lazy", "messages"}
+GROUND = {"descriptors", "errors", "formatting", "lazy", "messages"}
 """The modules beside the floors, for all of them; they import nothing of penstock."""
 
 

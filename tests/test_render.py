@@ -19,8 +19,8 @@ from PIL import Image
 from penstock.engine import Accounting, Bottleneck, ChannelReport, MemoryReport, Report, StageReport, render
 from penstock.engine.contact_sheet import check_sheet_path, contact_sheet
 from penstock.engine.render import check_report_path, render_text, report_json, write_report
-from penstock.engine.wording import duration, printable, rate, size
 from penstock.errors import ConfigError
+from penstock.formatting import duration, printable, rate, size
 from penstock.sinks import Hit
 
 HOSTILE = [

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, cast
 import numpy as np
 
 from ...errors import ConfigError, EmbedderError
-from ..machine import usable_cores
+from ..machine.resources import usable_cores
 from .base import (
     NONE_REFUSED,
     Array,

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...errors import ItemError, PenstockError
+from ...formatting import printable
 from ...preprocess import Row, Source, Timings
 from ...sinks import DeadLetters, RowBatch, is_fit_key, row_key
 from .. import ItemFailure
 from ..embedders import View
-from ..wording import printable
 
 
 @dataclass(frozen=True, slots=True)

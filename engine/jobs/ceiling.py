@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from ...formatting import plural, size
 from ...preprocess.worker.memory import ANCESTOR_BYTES, worker_bytes
 from ...shm import SlotLayout
 from ...sinks import parse_uri
 from ..config import ServiceConfig
-from ..machine import usable_cores
-from ..wording import plural, size
+from ..machine.resources import usable_cores
 from .places import bulk_folder
 from .plan import Plan
 from .store import is_bulk, rows_per_write

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import ConfigError
+from ...formatting import count, printable
 from ..sources import FileSource, Filtered
-from ..wording import count, printable
 
 _REASONS: Final = 50
 """Reasons to count apart: some name the file."""

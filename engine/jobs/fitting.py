@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Final
 
 from ...errors import ConfigError, SharedMemoryFullError
+from ...formatting import size
 from ...shm import no_room
 from ..config import ServiceConfig
-from ..machine import usable_cores
-from ..wording import size
+from ..machine.resources import usable_cores
 from .ceiling import Ceiling, ceiling_of
 from .largest import USEFUL, cramped, halves, largest
 from .payloads import with_payloads

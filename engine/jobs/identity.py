@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ...formatting import CALLED
 from ...sinks import parse_uri
 from ..config import PER_RUN, ServiceConfig
 from ..journal import Difference, Status
 from ..sources import STDIN, FileSource, is_plain
-from ..wording import CALLED
 from .files import files_of
 from .kept_sources import MANY, kept_sources
 from .places import bulk_folder

@@ -16,7 +16,7 @@ from ...preprocess import warm_start
 from ...sinks import Hit, read_dead_letters, row_key
 from .. import NOTHING, ItemFailure, Outcome, Report
 from ..config import ServiceConfig
-from ..machine import shared_memory_room
+from ..machine.resources import shared_memory_room
 from ..render import check_report_path, write_report
 from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Batch, Picture, PictureFailure

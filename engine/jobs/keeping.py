@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Set
 from typing import Final
 
+from ...formatting import size
 from .. import Report
-from ..machine import memory_available
+from ..machine.resources import memory_available
 from ..report import MemoryReport
-from ..wording import size
 from .ceiling import Ceiling, Side
 
 _logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from ..machine import SHARED_MEMORY, usable_cores
-from ..wording import plural, size
+from ...formatting import plural, size
+from ..machine.resources import SHARED_MEMORY, usable_cores
 
 _logger = logging.getLogger(__name__)
 

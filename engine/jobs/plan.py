@@ -9,7 +9,7 @@ from ...preprocess import PreprocessPool, PreprocessSpec, preset
 from ...preprocess.decode.jpeg import check_decoder
 from ..config import ServiceConfig
 from ..embedders import Embedder, parse_embedder
-from ..machine import usable_cores
+from ..machine.resources import usable_cores
 
 _FACTORY = "penstock.engine.embedders:parse_embedder"
 

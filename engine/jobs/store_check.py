@@ -16,9 +16,9 @@ from uuid import uuid4
 import numpy as np
 
 from ...errors import StoreChangedError
+from ...formatting import count, plural
 from ...sinks import Found
 from ..journal import Event, JobFolder, Outcome
-from ..wording import count, plural
 
 _ID = "collection"
 NOTED, REDONE = "store", "redone"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ...errors import ConfigError, ItemError
 from ...preprocess.ancestor import warm_start
 from ...preprocess.presets import preset
-from ..machine import shared_memory_room, usable_cores
+from ..machine.resources import shared_memory_room, usable_cores
 from ..values import PlainValues
 from .largest import cramped, halves, largest, tell_cramped, tell_workers
 

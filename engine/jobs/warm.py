@@ -10,7 +10,7 @@ from ...errors import ConfigError
 from ...preprocess import PreprocessPool
 from ...shm import SlotState
 from ..config import ServiceConfig
-from ..machine import shared_memory_room, usable_cores
+from ..machine.resources import shared_memory_room, usable_cores
 from .ceiling import Ceiling
 from .fitting import fitted
 from .largest import tell_cramped, tell_workers

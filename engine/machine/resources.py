@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from . import cgroups
 
 CORES_VARIABLE: Final = "PENSTOCK_CORES"
@@ -95,6 +95,6 @@ def shared_memory_room(directory: str = SHARED_MEMORY) -> int:
     Raises:
         SharedMemoryError: there is no such directory.
     """
-    from ..shm import free_bytes, orphans  # NumPy comes with it: `penstock --help` does without
+    from ...shm import free_bytes, orphans  # NumPy comes with it: `penstock --help` does without
 
     return free_bytes(directory) + sum(orphan.nbytes for orphan in orphans(directory))
