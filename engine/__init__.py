@@ -7,20 +7,8 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .builder import PipelineBuilder
-    from .pipeline import Pipeline
-    from .policies import Fail, Policy, Retry, Skip
-    from .report import (
-        Accounting,
-        Bottleneck,
-        ChannelReport,
-        LaneReport,
-        MemoryReport,
-        Report,
-        StageReport,
-        Stall,
-    )
-    from .values import (
+    from .core.policies import Fail, Policy, Retry, Skip
+    from .core.values import (
         NOTHING,
         Feedback,
         HubResource,
@@ -32,15 +20,27 @@ if TYPE_CHECKING:
         ValueModel,
         green,
     )
+    from .observe.report import (
+        Accounting,
+        Bottleneck,
+        ChannelReport,
+        LaneReport,
+        MemoryReport,
+        Report,
+        StageReport,
+        Stall,
+    )
+    from .pipeline.builder import PipelineBuilder
+    from .pipeline.pipeline import Pipeline
 else:
     # A worker process wants the embedders beside this machine, not the machine (0.1 s).
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "builder": ("PipelineBuilder",),
-            "pipeline": ("Pipeline",),
-            "policies": ("Fail", "Policy", "Retry", "Skip"),
-            "report": (
+            "pipeline.builder": ("PipelineBuilder",),
+            "pipeline.pipeline": ("Pipeline",),
+            "core.policies": ("Fail", "Policy", "Retry", "Skip"),
+            "observe.report": (
                 "Accounting",
                 "Bottleneck",
                 "ChannelReport",
@@ -50,7 +50,7 @@ else:
                 "StageReport",
                 "Stall",
             ),
-            "values": (
+            "core.values": (
                 "NOTHING",
                 "Feedback",
                 "HubResource",

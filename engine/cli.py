@@ -135,7 +135,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     picture.
     """
     from .jobs.files import files_of
-    from .render import check_report_path
+    from .observe.render_text import check_report_path
 
     config = configured(config_file, options)
     if config.to is None:
@@ -167,7 +167,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     if "://" not in uri:
         _mode("URI", "store", uri, "; penstock embed ... --to makes one")
     if html is not None:
-        from .contact_sheet import check_sheet_path
+        from .observe.contact_sheet import check_sheet_path
 
         check_sheet_path(html)
     from ..preprocess.ancestor import warm_start
@@ -184,8 +184,8 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     if not hits:
         complain(f"the collection {config.collection!r} holds no pictures")
     if html is not None:
-        from .contact_sheet import contact_sheet
-        from .render import write_whole
+        from .observe.contact_sheet import contact_sheet
+        from .observe.render_text import write_whole
 
         write_whole(
             html, contact_sheet(image, hits, f"{config.shown_to}, collection {config.collection}", config.metric)

@@ -40,8 +40,8 @@ def _run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     from .jobs.images import run_job
     from .jobs.places import dead_letters_path
     from .jobs.run import Interrupt
-    from .progress import make_progress
-    from .render import render_text, report_json
+    from .observe.progress import make_progress
+    from .observe.render_text import render_text, report_json
 
     interrupt = Interrupt()
     remaining: int | None = None

@@ -23,7 +23,6 @@ from pydantic import (
 )
 
 from ..messages import redact
-from .budget import parse_budget
 from .config_errors import Spelling, spelled
 from .config_profiles import ProfileName, merged, over_profile
 from .config_sections import AsyncPipelineConfig, Settings
@@ -42,7 +41,8 @@ from .config_types import (
     ValueRange,
 )
 from .config_yaml import read_yaml
-from .policies import Policy, Retry, Skip
+from .core.budget import parse_budget
+from .core.policies import Policy, Retry, Skip
 
 PER_RUN: Final = frozenset(
     {

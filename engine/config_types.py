@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
+from .core.policies import Policy, parse_policy
 from .machine.resources import memory_total
-from .policies import Policy, parse_policy
 
 
 def _pairs(value: object, between: str, comma: str, wrong: str) -> object:

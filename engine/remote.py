@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import ConfigError, ItemError, WorkerStartError
 from ..shm import recv_frame, send_frame
-from .ops import Collect
+from .core.operations import Collect
 
 ENTRY = f"{__name__}:serve"
 """Where a worker begins."""

@@ -19,9 +19,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..errors import ConfigError, DeadlineError, PenstockError, PoisonItemError
 from ..shm import Child, Zygote, recv_frame, send_frame
-from .defs import at_least
+from .core.definitions import at_least
+from .core.threads import daemon, join_threads
 from .remote import ENTRY, dump_call, load_answer, refuse_while_loading
-from .threads import daemon, join_threads
 
 _logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")

@@ -18,16 +18,16 @@ from PIL import Image
 
 import penstock
 from penstock.engine import PipelineBuilder, Report, StageReport
-from penstock.engine.channel import Channel
-from penstock.engine.channel import Entry as Passing
 from penstock.engine.cli import main
-from penstock.engine.ends import Aggregate
+from penstock.engine.core.channel import Channel
+from penstock.engine.core.channel import Entry as Passing
+from penstock.engine.core.stage import Emitter, Job
+from penstock.engine.core.stage_ends import Aggregate
 from penstock.engine.jobs.books import JobBooks
 from penstock.engine.jobs.run import Interrupt, drive
 from penstock.engine.journal import Entry, JobFolder, Outcome, read_status
 from penstock.engine.journal.log import of_records
 from penstock.engine.journal.states import RECORD
-from penstock.engine.nodes import Emitter, Job
 from penstock.errors import AccountingError
 from penstock.tests.waiting import DEADLINE
 
@@ -133,7 +133,7 @@ def test_each_kind_of_difference_is_told() -> None:
 
 def test_a_report_beside_a_blocked_hub_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its figures may have been taken in the middle of a step."""
-    monkeypatch.setattr("penstock.engine.runtime._REPORT_SECONDS", 0.05)
+    monkeypatch.setattr("penstock.engine.pipeline.runtime._REPORT_SECONDS", 0.05)
     entered, go = threading.Event(), threading.Event()
 
     def block(x: int) -> int:

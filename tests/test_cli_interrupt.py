@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engine.progress import LiveTable, make_progress
+from penstock.engine.observe.progress import LiveTable, make_progress
 from penstock.tests.screen import Terminal, halfway, shown
 
 ANSWER = "penstock: finishing what is in flight; once more (Ctrl-C) to leave at once"

@@ -21,12 +21,12 @@ import pytest
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, StreamingMultiprocessPreprocessor
 from penstock.engine import Pipeline, PipelineBuilder, green
 from penstock.engine.config import ServiceConfig
+from penstock.engine.core.values import PlainValues
 from penstock.engine.jobs.images import batches_of
 from penstock.engine.jobs.inputs import pictures_of
 from penstock.engine.jobs.run import Interrupt
 from penstock.engine.jobs.runner import JobRunner
 from penstock.engine.jobs.streaming import PreprocessedBatch
-from penstock.engine.values import PlainValues
 from penstock.preprocess import PreprocessPool, SlotBatch, preset
 from penstock.shm import Zygote
 from penstock.tests.slots import in_use

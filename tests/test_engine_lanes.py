@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from penstock.engine import Feedback, Lane, Outcome, Pipeline, PipelineBuilder, PlainValues, green
-from penstock.engine.channel import Channel, Closed, Entry
-from penstock.engine.hub import Hub
-from penstock.engine.metrics import Stopwatch
+from penstock.engine.core.channel import Channel, Closed, Entry
+from penstock.engine.core.hub import Hub
+from penstock.engine.core.metrics import Stopwatch
 from penstock.tests.waiting import DEADLINE, wait_until
 
 

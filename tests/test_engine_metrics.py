@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.engine import Outcome, PipelineBuilder, Report, StageReport, green
-from penstock.engine.books import find_bottleneck
-from penstock.engine.metrics import Histogram, Meter, Stopwatch
+from penstock.engine.core.metrics import Histogram, Meter, Stopwatch
+from penstock.engine.observe.report_builder import find_bottleneck
 from penstock.tests.waiting import DEADLINE, patient
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.engine import NOTHING, Fail, ItemFailure, Outcome, PipelineBuilder, Retry
-from penstock.engine.defs import Order
+from penstock.engine.core.definitions import Order
 from penstock.errors import PipelineFailure
 from penstock.tests.flaky import NEVER, SOON, Flaky, Told, built, finish, op_of
 from penstock.tests.waiting import DEADLINE

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from penstock.engine import Fail, Feedback, Pipeline, PipelineBuilder, PlainValues, Policy, Retry, Skip
-from penstock.engine.defs import Order
+from penstock.engine.core.definitions import Order
 from penstock.engine.workers import WorkerPool
 from penstock.errors import ConfigError, PipelineFailure, SinkUnavailableError
 from penstock.tests.flaky import NEVER, SOON, Flaky, Told, built, finish, op_of

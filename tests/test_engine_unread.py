@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from penstock.engine import Pipeline, PipelineBuilder
-from penstock.engine.values import PlainValues
+from penstock.engine.core.values import PlainValues
 from penstock.tests.waiting import wait_until
 
 

@@ -31,7 +31,7 @@ from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.jobs.store import make_store
 from penstock.engine.machine.resources import memory_total
-from penstock.engine.report import MemoryReport
+from penstock.engine.observe.report import MemoryReport
 from penstock.errors import ConfigError, SharedMemoryFullError
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30

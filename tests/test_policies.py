@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock import ConfigError, Fail, Retry, ServiceConfig, Skip
-from penstock.engine.patience import Patience
-from penstock.engine.policies import Policy, is_transient, parse_policy
+from penstock.engine.core.patience import Patience
+from penstock.engine.core.policies import Policy, is_transient, parse_policy
 from penstock.errors import (
     DeadlineError,
     EmbedderError,

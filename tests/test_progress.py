@@ -9,7 +9,16 @@ import re
 import pytest
 
 from penstock.engine import Accounting, Report, StageReport
-from penstock.engine.progress import JsonLines, LiveTable, PlainLines, Progress, Quiet, eta, make_progress, summary
+from penstock.engine.observe.progress import (
+    JsonLines,
+    LiveTable,
+    PlainLines,
+    Progress,
+    Quiet,
+    eta,
+    make_progress,
+    summary,
+)
 from penstock.tests.screen import Terminal, halfway
 
 

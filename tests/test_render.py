@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from penstock.engine import Accounting, Bottleneck, ChannelReport, MemoryReport, Report, StageReport, render
-from penstock.engine.contact_sheet import check_sheet_path, contact_sheet
-from penstock.engine.render import check_report_path, render_text, report_json, write_report
+from penstock.engine import Accounting, Bottleneck, ChannelReport, MemoryReport, Report, StageReport
+from penstock.engine.observe import render_text as render
+from penstock.engine.observe.contact_sheet import check_sheet_path, contact_sheet
+from penstock.engine.observe.render_text import check_report_path, render_text, report_json, write_report
 from penstock.errors import ConfigError
 from penstock.formatting import duration, printable, rate, size
 from penstock.sinks import Hit

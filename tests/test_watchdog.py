@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from penstock.engine import PipelineBuilder, PlainValues, green
-from penstock.engine.render import render_text, report_json
-from penstock.engine.watchdog import Watchdog
+from penstock.engine.observe.render_text import render_text, report_json
+from penstock.engine.observe.watchdog import Watchdog
 from penstock.engine.workers import WorkerPool
 from penstock.errors import ConfigError
 from penstock.tests.stuck import SOON, stuck_in, wait_for_stall

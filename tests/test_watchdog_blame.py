@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from penstock.engine import PipelineBuilder, green
-from penstock.engine.policies import Retry
+from penstock.engine.core.policies import Retry
 from penstock.tests.stuck import SOON, stalls_of, stuck_in, wait_for_stall
 from penstock.tests.waiting import DEADLINE, wait_until
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from ...errors import ConfigError, EmbedderError, EmbedError, PenstockError
-from ..policies import is_transient
+from ..core.policies import is_transient
 from .base import (
     NONE_REFUSED,
     Array,

@@ -19,11 +19,11 @@ from typing import Any, Self, get_args
 from ...errors import AccountingError, ConfigError, FailureBudgetError, ItemError, JournalError
 from ...sinks import DeadLetters, Found, read_dead_letters
 from .. import Report
-from ..budget import Budget, FailureBudget, Tally
 from ..config import ServiceConfig
 from ..config_types import Stage
+from ..core.budget import Budget, FailureBudget, Tally
+from ..core.policies import tolerated
 from ..journal import Counts, JobFolder, Outcome
-from ..policies import tolerated
 from ..sources import Broken, FileSource, Filtered, Item, key_of
 from .batches import Written
 from .identity import fingerprints, settings_of, specs_of, what_differs

@@ -21,8 +21,8 @@ from ...preprocess import PreprocessPool, Timings
 from ...sinks import RowBatch, Sink, concat
 from .. import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
 from ..config_types import Stage
+from ..core.policies import Policy, Retry
 from ..embedders import Embedder
-from ..policies import Policy, Retry
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
 from .local import LocalPreprocessor, at_home
 

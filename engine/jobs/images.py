@@ -17,7 +17,7 @@ from ...sinks import Hit, read_dead_letters, row_key
 from .. import NOTHING, ItemFailure, Outcome, Report
 from ..config import ServiceConfig
 from ..machine.resources import shared_memory_room
-from ..render import check_report_path, write_report
+from ..observe.render_text import check_report_path, write_report
 from ..sources import Broken, FileSource, Filtered, Item
 from .batches import Batch, Picture, PictureFailure
 from .books import JobBooks
@@ -58,7 +58,7 @@ def embed_images(
             PIL images, arrays).
         to: where the vectors go, e.g. ``photos.db`` (also as a Path) or ``http://host:19530``.
         config: a configuration, instead of settings.
-        watcher: told how it goes; see ``penstock.engine.progress``.
+        watcher: told how it goes; see ``penstock.engine.observe.progress``.
         interrupt: lets another thread, or a signal handler, end the job early.
         settings: fields of ``ServiceConfig``.
 

@@ -10,7 +10,7 @@ from typing import Final
 from ...formatting import size
 from .. import Report
 from ..machine.resources import memory_available
-from ..report import MemoryReport
+from ..observe.report import MemoryReport
 from .ceiling import Ceiling, Side
 
 _logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from ...preprocess import PreprocessPool
 from ...sinks import DeadLetters, Found, IndexState, MilvusSink, is_finished
 from .. import PipelineBuilder, Report
 from ..config import ServiceConfig
-from ..threads import DaemonThreads
+from ..core.threads import DaemonThreads
 from .batches import JobValues, Listener
 from .books import JobBooks
 from .ceiling import Ceiling, ceiling_of

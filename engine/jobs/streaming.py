@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 from ...errors import ConfigError, ItemError
 from ...preprocess.ancestor import warm_start
 from ...preprocess.presets import preset
+from ..core.values import PlainValues
 from ..machine.resources import shared_memory_room, usable_cores
-from ..values import PlainValues
 from .largest import cramped, halves, largest, tell_cramped, tell_workers
 
 # All else is imported once the workers' ancestor is starting: both go on at once then.

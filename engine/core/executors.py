@@ -1,0 +1,47 @@
+"""The places where operations run during one run: threads and a loop, made when first needed and ended together."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+from .asyncio_loop import AsyncLoop
+from .definitions import GraphDef
+from .hub import Hub, Mailbox
+from .runners import AsyncRunner, ExecutorRunner, GreenRunner, Runner, ThreadRunner
+from .threads import DaemonThreads
+
+
+class Places:
+    """What runs operations, for one pipeline."""
+
+    def __init__(self, definition: GraphDef, hub: Hub, mailbox: Mailbox, label: str) -> None:
+        self._hub = hub
+        self._mailbox = mailbox
+        self._label = label
+        self._threads = DaemonThreads(definition.num_threads, f"{label}-op")
+        self._loop: AsyncLoop | None = None
+
+    @property
+    def asynchronous(self) -> AsyncRunner:
+        """The asyncio loop, started when first asked for."""
+        if self._loop is None:
+            self._loop = AsyncLoop(self._threads, f"{self._label}-asyncio")
+        return AsyncRunner(self._hub, self._mailbox, self._loop)
+
+    def runner(self, kind: str, executor: Executor | None) -> Runner:
+        """Where a stage of this kind runs."""
+        if executor is not None:
+            return ExecutorRunner(self._hub, self._mailbox, executor)
+        match kind:
+            case "async":
+                return self.asynchronous
+            case "green" | "disaggregate":
+                return GreenRunner()
+            case _:
+                return ThreadRunner(self._hub, self._mailbox, self._threads)
+
+    def close(self, seconds: float) -> list[str]:
+        """End all threads within about `seconds`; returns the names of those that do not end."""
+        late = self._loop.close(seconds) if self._loop is not None else []
+        self._threads.shutdown(wait=False)
+        return late + self._threads.join(seconds)

@@ -1,0 +1,156 @@
+"""A declared graph turned into stages, joined by channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+
+from .budget import Budget, FailureBudget
+from .channel import Channel
+from .definitions import AggregateDef, GraphDef, PipeDef, StageDef
+from .feedback import Circle
+from .operations import Operation, check_arity, look_at
+from .output_queue import Outlet
+from .stage import Engine, Node
+from .stage_ends import Aggregate, Disaggregate, Source
+from .stage_pipe import Pipe
+from .values import ValueModel
+
+_CHANNEL_SIZE = 2
+"""Entries between two stages where the user says nothing."""
+_FEEDBACK_LANE = "feedback"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A pipe and the executor it was declared with."""
+
+    node: Pipe
+    executor: Executor | None
+
+
+class Graph:
+    """All stages of a pipeline in their order, the source first.
+
+    Raises:
+        TypeError: an operation cannot be called with one argument.
+    """
+
+    def __init__(self, engine: Engine, definition: GraphDef, outlet: Outlet) -> None:
+        self._engine = engine
+        self._definition = definition
+        self.source = Source(engine, self._budget("source"))
+        self.pipes: list[Placed] = []
+        self.nodes: list[Node] = [self.source]
+        for index, stage in enumerate(definition.stages):
+            channel = self._channel(index)
+            self.nodes[-1].port = channel
+            self.nodes.append(self._node(stage, definition.names[index], channel))
+        self.nodes[-1].port = outlet
+        self.circles = self._circles()
+
+    def _channel(self, index: int) -> Channel:
+        stage, name = self._definition.stages[index], self._definition.names[index]
+        if not isinstance(stage, PipeDef):
+            return Channel(self._engine.hub, _CHANNEL_SIZE)
+        lanes = stage.lanes
+        fed_back = any(isinstance(other, PipeDef) and other.feedback == name for other in self._definition.stages)
+        if fed_back and lanes is None:
+            lanes = {"": 1, _FEEDBACK_LANE: 1}
+        return Channel(self._engine.hub, stage.buffer_size, stage.buffer_bytes, lanes)
+
+    def _node(self, stage: StageDef, name: str, channel: Channel) -> Node:
+        match stage:
+            case PipeDef():
+                return self._pipe(stage, name, channel)
+            case AggregateDef():
+                return Aggregate(self._engine, name, channel, stage.n, stage.drop_last, stage.max_wait)
+            case _:
+                node = Disaggregate(self._engine, name, channel, self._budget(name))
+                self.pipes.append(Placed(node, None))
+                return node
+
+    def _pipe(self, stage: PipeDef, name: str, channel: Channel) -> Pipe:
+        op = look_at(stage.op)
+        check_arity(op, name)
+        node = Pipe(
+            self._engine,
+            name,
+            channel,
+            self._budget(name, stage.budget),
+            op=op,
+            policy=stage.on_failure,
+            kind=_kind(stage, op),
+            concurrency=stage.concurrency,
+            parallelism=stage.parallelism or min(stage.concurrency, self._hands(stage)),
+            ordered=stage.output_order == "input",
+        )
+        self.pipes.append(Placed(node, stage.executor))
+        return node
+
+    def _budget(self, name: str, own: Budget | None = None) -> FailureBudget:
+        limit = self._definition.max_failures if own is None else own
+        return FailureBudget(limit, self._definition.earlier.get(name))
+
+    def _hands(self, stage: PipeDef) -> int:
+        """How many operations of a stage can work at once, whatever its concurrency."""
+        if stage.executor is not None:
+            return getattr(stage.executor, "num_workers", stage.concurrency)
+        return self._definition.num_threads if _kind(stage, look_at(stage.op)) == "blocking" else stage.concurrency
+
+    def _circles(self) -> list[Circle]:
+        """One circle per fed-back stage: up to the furthest stage from which something may come back to it."""
+        ends: dict[int, int] = {}
+        for index, stage in enumerate(self._definition.stages, start=1):
+            if isinstance(stage, PipeDef) and stage.feedback is not None:
+                head = self._definition.names.index(stage.feedback) + 1
+                ends[head] = index
+                self.nodes[index].feedback = self.nodes[head].channel
+        for head, end in ends.items():
+            for node in self.nodes[head : end + 1]:
+                node.in_circle = True
+        return [Circle(self.nodes[head : _reach(head, ends) + 1]) for head in ends]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the source was ever iterated."""
+        return hasattr(self.source, "intake")
+
+    def before(self, node: Node) -> Sequence[Node]:
+        """The stages before this one."""
+        return self.nodes[: self.nodes.index(node)]
+
+    def after(self, node: Node) -> Node | None:
+        """The next stage, if this is not the last."""
+        index = self.nodes.index(node) + 1
+        return self.nodes[index] if index < len(self.nodes) else None
+
+    def circle_at(self, node: Node) -> Circle | None:
+        """The circle that begins with this stage."""
+        return next((circle for circle in self.circles if circle.head is node), None)
+
+    def discard_leftovers(self, values: ValueModel) -> None:
+        """Give back what lies in the channels."""
+        for node in self.nodes:
+            if node.channel is not None:
+                for entry in node.channel.leftovers():
+                    values.discard(entry.value)
+
+
+def _reach(head: int, ends: Mapping[int, int]) -> int:
+    """The last stage of the circle that begins at `head`: where circles overlap, a value comes back by two edges."""
+    end = ends[head]
+    while (further := max(ends[other] for other in ends if head <= other <= end)) > end:
+        end = further
+    return end
+
+
+def _kind(stage: PipeDef, op: Operation) -> str:
+    if stage.executor is not None:
+        # An executor says by `runs_processes` that it is one of processes; the standard one is known.
+        processes = isinstance(stage.executor, ProcessPoolExecutor) or getattr(stage.executor, "runs_processes", False)
+        return "process" if processes else "blocking"
+    if op.is_async:
+        return "async"
+    return "green" if op.is_green or stage.kind == "green" else "blocking"

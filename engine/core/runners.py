@@ -1,0 +1,251 @@
+"""Where an operation runs: on the hub, in the thread pool, on the asyncio loop, or in somebody's executor.
+
+All four look the same to a stage: `run(function, argument)` in a fiber, and back comes an `Answer`. Whatever the
+operation raises is an answer, never an exception here: `SystemExit` or `StopIteration` must not end a thread, a loop or
+a fiber.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Callable, Coroutine
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from threading import get_ident
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+from ...errors import PenstockError, WorkerDiedError
+from .asyncio_loop import AsyncLoop
+from .hub import Hub, Killed, Mailbox, Seat
+from .threads import DaemonThreads
+
+
+class Answer(NamedTuple):
+    """What became of one operation: a result or an error, and the seconds it took."""
+
+    result: Any
+    error: BaseException | None
+    seconds: float
+
+
+class StageBroken(Exception):  # noqa: N818  (carries the error of the whole stage, is never seen by users)
+    """The stage cannot go on, whatever its failure budget.
+
+    Attributes:
+        error: to report.
+        why: in words.
+    """
+
+    def __init__(self, error: Exception, why: str = "cannot go on") -> None:
+        super().__init__(why)
+        self.error = error
+        self.why = why
+
+
+class Call:
+    """One operation under way outside the hub.
+
+    Attributes:
+        place: what to look at to see what it does: the ident of its thread, its coroutine, or a future. None while it
+            waits to begin.
+    """
+
+    __slots__ = ("_answer", "_late", "_mailbox", "_seat", "cancelled", "place", "stop")
+
+    def __init__(self, hub: Hub, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self._seat = Seat(hub)
+        self._answer: Answer | None = None
+        self._late: Callable[[Answer], object] | None = None
+        self.cancelled = False
+        self.place: object = None
+        self.stop: Callable[[], object] = _nothing
+
+    def finish(self, result: Any, error: BaseException | None, seconds: float) -> None:
+        """From any thread: it has ended."""
+        answer = Answer(result, error, seconds)
+        self._mailbox.post(lambda: self._arrive(answer))
+
+    def wait(self) -> Answer:
+        """Wait in a fiber until it has ended."""
+        while (answer := self._answer) is None:
+            self._seat.sit()
+        self._answer = None  # its error's traceback leads back here: break the circle
+        return answer
+
+    def abandon(self, late: Callable[[Answer], object]) -> None:
+        """The fiber waits no more: ask the operation to end, and give its answer to `late` whenever it comes."""
+        self._late = late
+        self.cancelled = True
+        if self._answer is not None:
+            late(self._answer)
+        else:
+            self.stop()
+
+    def _arrive(self, answer: Answer) -> None:
+        if self._late is not None:
+            self._late(answer)
+        else:
+            self._answer = answer
+            self._seat.resume()
+
+
+class Job(Protocol):
+    """Who waits for an operation; remembers the call in case it must be abandoned."""
+
+    call: Call | None
+
+    @property
+    def doomed(self) -> bool:
+        """Whether the engine has told this fiber to end."""
+        ...
+
+
+class Runner(Protocol):
+    """A place where operations run."""
+
+    def run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
+        """Run `fn(argument)`, waiting in the current fiber.
+
+        Raises:
+            StageBroken: nothing can run there any more.
+        """
+        ...
+
+
+class GreenRunner:
+    """On the hub, in the stage's own fiber."""
+
+    def run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
+        """See `Runner`."""
+        began = perf_counter()
+        try:
+            result = fn(argument)
+        except BaseException as error:
+            if isinstance(error, Killed) and job.doomed:
+                raise
+            return Answer(None, error, perf_counter() - began)
+        return Answer(result, None, perf_counter() - began)
+
+
+class ThreadRunner:
+    """In the pipeline's thread pool."""
+
+    def __init__(self, hub: Hub, mailbox: Mailbox, threads: DaemonThreads) -> None:
+        self._hub, self._mailbox, self._threads = hub, mailbox, threads
+
+    def run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
+        """See `Runner`."""
+        job.call = call = Call(self._hub, self._mailbox)
+
+        def work() -> None:
+            began = perf_counter()
+            call.place = get_ident()
+            if call.cancelled:
+                call.finish(None, CancelledError(), 0.0)
+                return
+            try:
+                result = fn(argument)
+            except BaseException as error:  # noqa: BLE001
+                call.finish(None, error, perf_counter() - began)
+            else:
+                call.finish(result, None, perf_counter() - began)
+
+        try:
+            self._threads.post(work)
+        except RuntimeError as error:
+            job.call = None
+            raise StageBroken(error) from error
+        answer = call.wait()
+        job.call = None
+        return answer
+
+
+class AsyncRunner:
+    """On the pipeline's asyncio loop."""
+
+    def __init__(self, hub: Hub, mailbox: Mailbox, loop: AsyncLoop) -> None:
+        self._hub, self._mailbox, self._loop = hub, mailbox, loop
+
+    def run(self, fn: Callable[[Any], Coroutine[Any, Any, Any]], argument: Any, job: Job) -> Answer:
+        """See `Runner`."""
+        job.call = call = Call(self._hub, self._mailbox)
+
+        async def work() -> None:
+            began = perf_counter()
+            try:
+                call.place = coroutine = fn(argument)
+                result = await coroutine
+            # A SystemExit that leaves a task ends the loop for everybody, so nothing may.
+            except BaseException as error:  # noqa: BLE001
+                call.finish(None, error, perf_counter() - began)
+            else:
+                call.finish(result, None, perf_counter() - began)
+
+        call.stop = self._loop.start(work, lambda: call.finish(None, CancelledError(), 0.0))
+        answer = call.wait()
+        job.call = None
+        return answer
+
+
+class ExecutorRunner:
+    """In an executor of the user's, or in penstock's worker pool."""
+
+    def __init__(self, hub: Hub, mailbox: Mailbox, executor: Executor) -> None:
+        self._hub, self._mailbox, self._executor = hub, mailbox, executor
+        self._processes: Any = None
+
+    def run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
+        """See `Runner`."""
+        job.call = call = Call(self._hub, self._mailbox)
+        began = perf_counter()
+        try:
+            future: Future[Any]
+            if isinstance(self._executor, ThreadPoolExecutor):
+                future = self._executor.submit(_in_thread, call, fn, argument)
+            else:
+                future = self._executor.submit(fn, argument)
+                call.place = future
+        except BaseException as error:
+            job.call = None
+            raise StageBroken(self._broken(error)) from error
+        # ProcessPoolExecutor forgets its processes when it breaks; their exit codes are what one wants to know then.
+        self._processes = getattr(self._executor, "_processes", None) or self._processes
+        call.stop = future.cancel
+        future.add_done_callback(lambda done: self._done(done, call, began))
+        answer = call.wait()
+        job.call = None
+        if isinstance(answer.error, BrokenExecutor):
+            raise StageBroken(self._broken(answer.error)) from answer.error
+        return answer
+
+    @staticmethod
+    def _done(future: Future[Any], call: Call, began: float) -> None:
+        known = getattr(future, "seconds", None)  # a WorkerPool tells what the call itself took
+        seconds = perf_counter() - began if known is None else known
+        try:
+            error = future.exception()
+        except BaseException as cancelled:  # noqa: BLE001
+            call.finish(None, cancelled, seconds)
+            return
+        call.finish(None if error is not None else future.result(), error, seconds)
+
+    def _broken(self, error: BaseException) -> Exception:
+        if not isinstance(error, BrokenExecutor):
+            return error if isinstance(error, Exception) else PenstockError(f"{type(error).__name__}: {error}")
+        exits = ", ".join(f"pid {p.pid}: exit code {p.exitcode}" for p in (self._processes or {}).values())
+        broken = WorkerDiedError(
+            f"the executor {type(self._executor).__name__} is broken, a worker died ({exits or 'exit codes unknown'}); "
+            f"penstock's WorkerPool replaces dead workers and does their items again: {error}"
+        )
+        broken.__cause__ = error
+        return broken
+
+
+def _in_thread(call: Call, fn: Callable[[Any], Any], argument: Any) -> Any:
+    call.place = get_ident()
+    return fn(argument)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,160 @@
+"""A report as text, as JSON, as files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from ...formatting import count, duration, milliseconds, percent, plural, printable, rate, size
+from .report import Report, StageReport
+
+_STALLS = 3
+"""Stalls that the table names."""
+
+_COLUMNS = ("stage", "in", "out", "retried", "failed", "rate", "busy", "p50 ms", "p99 ms", "waiting")
+_RETRIED = _COLUMNS.index("retried")
+
+
+def render_text(report: Report) -> str:
+    """The report as a compact table for a terminal, ending without a newline."""
+    rows = [_COLUMNS, *map(_cells, report.stages)]
+    if not any(stage.retried for stage in report.stages):
+        rows = [(*row[:_RETRIED], *row[_RETRIED + 1 :]) for row in rows]
+    lines = [_headline(report), *_table(rows)]
+    if report.bottleneck:
+        lines.append(bottleneck_line(report))
+    if report.memory:
+        processes = f"{report.memory.processes} processes" if report.memory.processes > 1 else "one process"
+        ceiling = report.extra.get("memory_ceiling")
+        most = f", {size(ceiling['bytes'])} at most were computed" if ceiling else ""
+        peak = f"memory {size(report.memory.peak)} at its peak"
+        lines.append(f"{peak} ({report.memory.measure.upper()}, {processes}){most}")
+    lines += [stall_line(report)] if report.stalls else []
+    lines.append(str(report.accounting))
+    return "\n".join(lines)
+
+
+def bottleneck_line(report: Report) -> str:
+    """Which stage is slow, why, and what lifting it would be worth."""
+    return f"bottleneck: {printable(report.bottleneck.reason)}" if report.bottleneck else "no stage has worked yet"
+
+
+def stall_line(report: Report) -> str:
+    """``stood still: embed for 1 min 23 s, insert for 60 s``, the longest ones first."""
+    longest = sorted(report.stalls, key=lambda stall: -stall.seconds)
+    told = [f"{printable(stall.stage)} for {duration(stall.seconds)}" for stall in longest[:_STALLS]]
+    more = f", and {plural(len(longest) - _STALLS, 'more time')}" if len(longest) > _STALLS else ""
+    return f"stood still: {', '.join(told)}{more}"
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The report as plain data, with the accounting in the words of jobs."""
+    books = report.accounting
+    plain = report.to_dict()
+    return {
+        "accounting": {
+            "read": books.read,
+            "written": books.written,
+            "filtered": books.filtered,
+            "dead": books.dead,
+            "in_flight": books.in_flight,
+            **{name: plain["accounting"][name] for name in ("created", "merged") if plain["accounting"][name]},
+        },
+        "stages": plain["stages"],
+        "bottleneck": plain["bottleneck"],
+        "seconds": report.seconds,
+        "images_per_second": report.images_per_second,
+        "memory": plain["memory"],
+        "extra": plain["extra"],
+        "stalls": plain["stalls"],
+    }
+
+
+def check_report_path(path: str | os.PathLike[str]) -> None:
+    """Whether a report could be written there; to be asked before the job starts.
+
+    Raises:
+        ConfigError: neither .json nor .html, no such folder, or what .html needs is not installed.
+    """
+    target = Path(path)
+    if target.suffix not in (".json", ".html"):
+        raise ConfigError(f"report: {str(target)!r} must end in .json or .html")
+    if not target.parent.is_dir() or target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise ConfigError(f"report: {str(target)!r} cannot be written: its folder must exist and be writable")
+    if target.suffix == ".html" and find_spec("matplotlib") is None:
+        raise ConfigError("report: the plots of an .html report need matplotlib: pip install 'penstock[report]'")
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> None:
+    """Write the report, by the name's ending as JSON or as one self-contained HTML page.
+
+    Raises:
+        ConfigError: see `check_report_path`.
+    """
+    check_report_path(path)
+    if Path(path).suffix == ".html":
+        from .render_html import report_page
+
+        write_whole(path, report_page(report))
+    else:
+        write_whole(path, json.dumps(report_json(report), indent=2) + "\n")
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file so that nobody ever sees half of it.
+
+    Raises:
+        OSError: the disk refuses; names the file.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror}); free some space", str(target)) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _headline(report: Report) -> str:
+    pictures = plural(report.accounting.written, "picture")
+    return f"{pictures} in {duration(report.seconds)}, {rate(report.images_per_second)}"
+
+
+def _cells(stage: StageReport) -> tuple[str, ...]:
+    channel = stage.channel
+    return (
+        printable(stage.name) + (f" x{stage.concurrency}" if stage.concurrency > 1 else ""),
+        count(stage.items_in),
+        count(stage.items_out),
+        count(stage.retried) if stage.retried else "",
+        count(stage.failed) if stage.failed else "",
+        mean_rate(stage),
+        percent(stage.busy),
+        milliseconds(stage.p50_ms) if stage.mean_ms else "",
+        milliseconds(stage.p99_ms) if stage.mean_ms else "",
+        percent(channel.occupancy) if channel else "",
+    )
+
+
+def mean_rate(stage: StageReport) -> str:
+    """``1,234/s`` since the first output; nothing where all of it came at once, which has no rate."""
+    return rate(stage.rate) if stage.rate or not stage.items_out else ""
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns in line: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,1 @@
+"""A pipeline: declared, run, read and stopped."""
