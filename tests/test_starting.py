@@ -6,8 +6,12 @@ No test here measures time: each pins what somebody waited for needlessly before
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
-from penstock.preprocess import preset
+import numpy as np
+import pytest
+
+from penstock.preprocess import Preprocessor, preset
 from penstock.shm import Zygote
 from penstock.tests.children import hear
 
@@ -25,3 +29,32 @@ def test_what_is_preloaded_is_imported_without_collections_and_left_alone_by_tho
     )
     with Zygote(["shm_preload"]) as zygote, zygote.fork("shm_collects:tell") as child:
         assert hear(child) == b"0 1 1"
+
+
+def test_the_kernel_is_traced_as_one_program() -> None:
+    """Not as sixty little jitted functions of jax.numpy inside it, each traced and lowered for itself."""
+    preprocessor = Preprocessor(SPEC, 1)
+    program = preprocessor.kernel._programs[0]  # pyright: ignore[reportPrivateUsage]
+    canvas, params = (np.zeros(shape, kind) for shape, kind in (((1, 80, 80), np.uint32), ((1, 6), np.float32)))
+    empty = np.zeros((1, *SPEC.pixel_shape()), SPEC.pixel_dtype())
+    traced = cast("Any", program).trace(canvas, params, np.zeros(1, np.int32), np.int32(1), empty)
+    assert str(traced.jaxpr).count("jit[") < 4
+
+
+@pytest.mark.slow
+def test_a_transform_may_have_control_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is traced as usual: what keeps the rest of the kernel in one piece would take a condition for a constant."""
+    (tmp_path / "condition_of_test_starting.py").write_text(
+        "import jax, jax.numpy as jnp\n"
+        "def brighter(x):\n"
+        "    return jax.lax.cond(x.mean() > 100, lambda x: x[:1, 0, 0], lambda x: -x[:1, 0, 0], x)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    preprocessor = Preprocessor(
+        preset("imagenet", size=32, resize=32, transform="condition_of_test_starting:brighter"), 2
+    )
+    out = np.empty((2, 1), np.float32)
+    for row, shade in enumerate((200, 50)):
+        preprocessor.load(row, np.full((32, 32, 3), shade, np.uint8))
+    preprocessor.run(out, [0, 1])
+    assert out.ravel().tolist() == [200.0, -50.0]

@@ -135,6 +135,15 @@ class _Branch:
 
     def __call__(self, canvas: Array, p: Array, i: Array) -> Array:
         """From the canvas, one row's parameters and its number to that row's finished pixels."""
+        # Functions of jax.numpy are jitted, each for itself. Traced so, the program is the same after XLA has inlined
+        # them, but tracing and lowering it takes twice the time, in every worker (0.1 s). Not for a user's transform:
+        # control flow would not be traced.
+        with jax.disable_jit():
+            y = self._resample(canvas, p, i)
+        return self._finish(y)
+
+    def _resample(self, canvas: Array, p: Array, i: Array) -> Array:
+        """Float32 [3, size, blocks, block] of 0..255."""
         side, out, columns = canvas_side(self.spec), self.spec.size, self.columns
         zero, piece = jnp.int32(0), (1, self.row_window, columns)
         start, weights = _bands(p[1], p[3], p[5], self.spec, _BLOCK_ROWS, self.row_window, side)
@@ -145,7 +154,7 @@ class _Branch:
         start, weights = _bands(p[0], p[2], p[4], self.spec, _BLOCK_COLUMNS, self.column_window, columns)
         slabs = jax.vmap(lambda a: lax.dynamic_slice(t, (zero, a), (3 * out, self.column_window)))(start)
         y = jnp.einsum("nok,nmk->nmo", weights, slabs, precision="highest")
-        return self._finish(jnp.clip(y.reshape(-1, out, 3, _BLOCK_COLUMNS).transpose(2, 1, 0, 3), 0.0, 255.0))
+        return jnp.clip(y.reshape(-1, out, 3, _BLOCK_COLUMNS).transpose(2, 1, 0, 3), 0.0, 255.0)
 
 
 def _planes(packed: Array) -> Array:
