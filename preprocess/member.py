@@ -125,7 +125,12 @@ class Member:
 
     # -- process: blocking, never on the hub --------------------------------------------------------------------------
 
-    def introduce(self, zygote: Zygote) -> SlotLayout:
+    def open(self, zygote: Zygote) -> None:
+        """From now on, until it is told to leave, there may be a process, forked from this ancestor."""
+        self._deaths = 0
+        self._seat.open(zygote)
+
+    def introduce(self) -> SlotLayout:
         """Start the process and hear what its slots must look like.
 
         Raises:
@@ -133,11 +138,20 @@ class Member:
             WorkerStartError: it cannot start, or does not speak in time.
             WorkerError: the pool has been closed meanwhile.
         """
-        self._deaths = 0
-        return self._seat.introduce(zygote)
+        return self._seat.introduce()
+
+    def make_ring(self, layout: SlotLayout) -> None:
+        """Make the ring before the process has said that it is this one. Nothing once it has been told to leave.
+
+        Raises:
+            SharedMemoryFullError: /dev/shm has no room for it.
+        """
+        with self._lock:
+            if self._seat.is_open:
+                self._made(layout)
 
     def give_ring(self, layout: SlotLayout) -> None:
-        """Make the ring and hand it to the process.
+        """Hand the ring to the process; make it if there is none of this layout.
 
         Raises:
             SharedMemoryFullError: /dev/shm has no room for it.
@@ -145,11 +159,23 @@ class Member:
         """
         with self._lock:
             self._seat.process.refuse_closed()
+            self._seat.process.give(self._made(layout))
+            self._alive = True
+
+    def _made(self, layout: SlotLayout) -> Ring:
+        """The ring; with the lock held."""
+        if self._ring is None or self._ring.layout != layout:
+            self._close_ring()
             self._ring = Ring.create(layout, self._slots)
             if not self._named:
                 self._ring.unlink()
-            self._seat.process.give(self._ring)
-            self._alive = True
+        return self._ring
+
+    def _close_ring(self) -> None:
+        ring, self._ring = self._ring, None
+        if ring:
+            ring.unlink()
+            ring.close()
 
     def leave(self) -> None:
         """Tell the process to go; it does when it has done its task. A start that is under way comes to nothing."""
@@ -160,10 +186,7 @@ class Member:
         """End the process and give the ring back."""
         self.leave()
         with self._lock:
-            if self._ring:
-                self._ring.unlink()
-                self._ring.close()
-                self._ring = None
+            self._close_ring()
         # Whoever still has a slot of this life may give it back in the next one, which must not mistake it for its own.
         self._table = SlotTable(self._slots, self._table.generation)
         self._tasks.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -47,7 +47,8 @@ class PreprocessPool:
             Shared memory in all: ``workers * slots * (batch_size * bytes per picture + header)``.
         threads: reads a worker has in flight when storage is slow.
         embedder: ``(factory reference, specification)`` of an embedder that runs in the workers.
-        dimension: floats per row that an embedder elsewhere (a thread, Triton) writes into the slot.
+        dimension: floats per row that an embedder elsewhere (a thread, Triton) writes into the slot. Of one that runs
+            in the workers it may be left out; known, it lets the rings be made before there are workers.
         devices: accelerators, given to the workers in turn.
         item_timeout: seconds one picture may take.
         sandbox: confine each worker before it decodes anything, as far as this machine allows; see ``sandbox``.
@@ -81,6 +82,7 @@ class PreprocessPool:
         self.spec = spec
         self.batch_size = batch_size
         self.slots = slots
+        self._dimension = dimension if dimension or embedder is None else None  # of which only the workers can tell
         self._zygote: Zygote | None = None
         self._members = [
             Member(
@@ -187,10 +189,16 @@ class PreprocessPool:
             return
         self._broken = None
         zygote = self.prepare()
-        threads = ThreadPoolExecutor(self.workers, "penstock-start")
+        threads = ThreadPoolExecutor(2 * self.workers, "penstock-start")
         try:
-            layouts = list(threads.map(lambda member: member.introduce(zygote), self._members))
-            require_room(sum(layout.ring_bytes(self.slots) for layout in layouts))
+            for member in self._members:
+                member.open(zygote)
+            rings = self._rings_ahead(threads)
+            layouts = list(threads.map(Member.introduce, self._members))
+            for ring in rings:
+                ring.result()
+            if not rings:
+                require_room(sum(layout.ring_bytes(self.slots) for layout in layouts))
             list(threads.map(Member.give_ring, self._members, layouts))
         except BaseException:
             self.close()  # before the threads are waited for: they wait for a start, which comes to nothing by this
@@ -198,6 +206,18 @@ class PreprocessPool:
         finally:
             threads.shutdown()
         self._layout = layouts[0]
+
+    def _rings_ahead(self, threads: Executor) -> Sequence[Future[None]]:
+        """Have the rings made now if their layout is known: the kernel clears 2 GB/s, and here nobody waits for that.
+
+        Raises:
+            SharedMemoryFullError: /dev/shm has no room for them.
+        """
+        if self.spec.transform or self._dimension is None:
+            return ()
+        layout = SlotLayout(self.batch_size, self.spec.pixel_shape(), self.spec.pixel_dtype().name, self._dimension)
+        require_room(self.workers * layout.ring_bytes(self.slots))
+        return [threads.submit(member.make_ring, layout) for member in self._members]
 
     def close(self) -> None:
         """End the workers and give the memory back. Idempotent."""

@@ -34,7 +34,17 @@ class Seat:
         self._coming: WorkerProcess | None = None
         self.process = WorkerProcess(index, settings)
 
-    def introduce(self, zygote: Zygote) -> SlotLayout:
+    @property
+    def is_open(self) -> bool:
+        """Whether processes may sit down: from `open` to `close`."""
+        return self._zygote is not None
+
+    def open(self, zygote: Zygote) -> None:
+        """Let processes sit down, forked from this ancestor."""
+        with self._lock:
+            self._zygote = zygote
+
+    def introduce(self) -> SlotLayout:
         """Start the first process and hear what its slots must look like. Blocks: never on the hub.
 
         Raises:
@@ -42,8 +52,6 @@ class Seat:
             WorkerStartError: it cannot start, or does not speak in time; it was killed before, several times.
             WorkerError: the seat has been closed meanwhile.
         """
-        with self._lock:
-            self._zygote = zygote
         for _ in range(_STARTS - 1):
             try:
                 return self._introduce()

@@ -5,15 +5,22 @@ No test here measures time: each pins what somebody waited for needlessly before
 
 from __future__ import annotations
 
+import platform
+import socket
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from penstock.preprocess import Preprocessor, preset
-from penstock.shm import Zygote
+from penstock.preprocess import Preprocessor, PreprocessPool, preset
+from penstock.preprocess.process import WorkerProcess
+from penstock.preprocess.runtime import compilation_cache
+from penstock.preprocess.settings import WorkerSettings
+from penstock.preprocess.worker import Worker
+from penstock.shm import Ring, SlotLayout, Zygote
 from penstock.tests.children import hear
+from penstock.tests.waiting import wait_until
 
 SPEC = preset("clip", size=32)
 
@@ -29,6 +36,65 @@ def test_what_is_preloaded_is_imported_without_collections_and_left_alone_by_tho
     )
     with Zygote(["shm_preload"]) as zygote, zygote.fork("shm_collects:tell") as child:
         assert hear(child) == b"0 1 1"
+
+
+def test_the_compilation_cache_is_found_without_running_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``platform.processor`` runs ``uname``, in each worker; what kind of CPU this is stands in /proc."""
+    monkeypatch.setattr(platform, "processor", lambda: pytest.fail("asked a program"))
+    assert compilation_cache()
+
+
+def test_a_worker_compiles_while_its_ring_is_made() -> None:
+    """What every first batch needs; else the compilation begins when the ring has come."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        worker = Worker(theirs, WorkerSettings(SPEC.to_json(), 2), SPEC)
+        ours.shutdown(socket.SHUT_WR)  # no ring will come
+        worker.serve()
+        assert worker._preprocessor.kernel.compilations() == 1  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.slow
+def test_rings_are_made_before_a_worker_has_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel clears their memory, 0.1 s, while the workers' ancestor imports. One each, and those they get."""
+    made: list[Ring] = []
+    create, start = Ring.create, WorkerProcess.start
+
+    def noted(layout: SlotLayout, slots: int) -> Ring:
+        ring = create(layout, slots)
+        made.append(ring)
+        return ring
+
+    def late(self: WorkerProcess, zygote: Zygote) -> SlotLayout:
+        wait_until(lambda: len(made) == 2, "the making of both rings")
+        return start(self, zygote)
+
+    monkeypatch.setattr(Ring, "create", noted)
+    monkeypatch.setattr(WorkerProcess, "start", late)
+    with PreprocessPool(SPEC, workers=2, batch_size=2, slots=1) as pool:
+        assert [ring.layout for ring in made] == [pool.layout] * 2
+
+
+@pytest.mark.slow
+def test_a_ring_is_made_for_what_the_worker_says_where_something_else_was_expected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The expected one is given back."""
+    made: list[Ring] = []
+    create = Ring.create
+
+    def noted(layout: SlotLayout, slots: int) -> Ring:
+        made.append(create(layout, slots))
+        return made[-1]
+
+    monkeypatch.setattr(Ring, "create", noted)
+    embedder = ("penstock.engine.embedders:parse_embedder", "gist:32")
+    with PreprocessPool(SPEC, workers=1, batch_size=2, slots=1, embedder=embedder, dimension=7) as pool:
+        expected, right = made
+        assert expected.layout.dimension == 7
+        assert expected.fd == -1
+        assert right.layout == pool.layout
+        assert pool.layout.dimension != 7
 
 
 def test_the_kernel_is_traced_as_one_program() -> None:

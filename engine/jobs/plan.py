@@ -37,7 +37,7 @@ class Plan:
             slots=self.slots(config, workers),
             threads=config.threads,
             embedder=(_FACTORY, self.embedder.spec) if in_worker else None,
-            dimension=0 if in_worker else self.embedder.dimension,
+            dimension=self.embedder.dimension if self.embedder.knows_dimension or not in_worker else 0,
             devices=config.devices,
             item_timeout=config.item_timeout,
             sandbox=config.sandbox,

@@ -190,11 +190,10 @@ def compilation_cache() -> Path | None:
 def _machine() -> str:
     import jax
 
-    cpu = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         wanted = ("vendor_id", "cpu family", "model", "model name", "flags", "Features")
         cpu = "\n".join(sorted({line for line in lines if line.split("\t")[0].strip() in wanted}))
     except OSError:
-        pass
+        cpu = platform.processor() or platform.machine()  # the former runs a program
     return hashlib.blake2b(f"{cpu}\n{jax.__version__}".encode(), digest_size=8).hexdigest()

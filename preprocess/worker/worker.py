@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, Self, cast
 
 from ...errors import ConfigError, ItemError
@@ -108,18 +108,22 @@ class Worker:
         """Work until the parent closes the socket."""
         layout = self._layout
         send_frame(self._sock, encode_json(LAYOUT, layout.to_json()))
+        compiling = self._preprocessor.warm()
+        next(compiling)  # no first batch can do without it: meanwhile the parent makes the ring
         first = recv_frame_fds(self._sock)
         if first is None:
             return
         frame, fds = first
         ring = Ring.attach(fds[0], layout, decode_json(frame)["slots"])
-        self._warm(layout)
+        self._warm(compiling, layout)
         while (task := self._next()) is not None:
             self._do(ring, *task)
 
-    def _warm(self, layout: SlotLayout) -> None:
-        """Compile what the first batches will need, for as long as none is waiting; in a sandbox all of it."""
-        for _ in self._preprocessor.warm():
+    def _warm(self, compiling: Iterator[None], layout: SlotLayout) -> None:
+        """Compile what else is going to be needed, for as long as no batch is waiting; in a sandbox all of it."""
+        if self._has_message() and not self._sandbox:
+            return
+        for _ in compiling:
             if self._has_message() and not self._sandbox:
                 return
         if self._embed:
