@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .engine import Fail, PipelineBuilder, Report, Retry, Skip
-    from .engine.config import ServiceConfig
+    from .engine.config.model import ServiceConfig
     from .engine.jobs.images import embed_images
     from .engine.jobs.pipeline import ImageEmbeddingPipeline
     from .engine.jobs.streaming import StreamingMultiprocessPreprocessor
@@ -26,7 +26,7 @@ else:
         __name__,
         {
             "engine": ("Fail", "PipelineBuilder", "Report", "Retry", "Skip"),
-            "engine.config": ("ServiceConfig",),
+            "engine.config.model": ("ServiceConfig",),
             "engine.jobs.images": ("embed_images",),
             "engine.jobs.pipeline": ("ImageEmbeddingPipeline",),
             "engine.jobs.streaming": ("StreamingMultiprocessPreprocessor",),

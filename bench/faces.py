@@ -45,7 +45,7 @@ def run(options: Options) -> Result:
 @contextmanager
 def insert(paths: Sequence[str], face: str) -> Generator[Measure, None, None]:
     """One face; each round has a pipeline and a store of its own, which are used twice."""
-    from ..engine.config import ServiceConfig
+    from ..engine.config.model import ServiceConfig
     from ..engine.jobs.pipeline import ImageEmbeddingPipeline
 
     def rate(pipeline: ImageEmbeddingPipeline, collection: str) -> float:

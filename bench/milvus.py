@@ -16,7 +16,7 @@ import gevent
 import numpy as np
 
 from ..engine import PipelineBuilder, green
-from ..engine.config import ServiceConfig
+from ..engine.config.model import ServiceConfig
 from ..engine.jobs.batches import JobValues, Picture, Rows
 from ..engine.jobs.graphs import Ends, insert_into
 from ..engine.servers import MilvusLiteServer, MilvusServer, ServerUnavailableError

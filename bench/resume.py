@@ -76,7 +76,7 @@ def _draw(folder: Path, count: int) -> list[Path]:
 def _start(folder: Path, name: str) -> subprocess.Popen[bytes]:
     own = ["--to", str(folder / f"{name}.db"), "--job", str(folder / f"{name}-job")]
     settings = ["--workers", str(_WORKERS), "--slots", str(_SLOTS), "--batch-size", str(_BATCH)]
-    command = [sys.executable, "-m", "penstock.engine.cli", "embed", str(folder / "pictures"), *own, *settings]
+    command = [sys.executable, "-m", "penstock", "embed", str(folder / "pictures"), *own, *settings]
     return subprocess.Popen([*command, "--progress", "none", "--embedder", "gist:32"], stdout=subprocess.DEVNULL)
 
 

@@ -102,7 +102,7 @@ def draw(folder: Path, count: int) -> None:
 
 def _watched(folder: Path, every: float) -> list[Moment]:
     """Run the job, and look at it at intervals until it ends."""
-    command = [sys.executable, "-m", "penstock.engine.cli", "embed", str(folder / "pictures")]
+    command = [sys.executable, "-m", "penstock", "embed", str(folder / "pictures")]
     command += ["--to", f"bulk:{folder / 'rows'}", "--job", str(folder / "job"), "--embedder", "gist:32"]
     command += ["--workers", str(_WORKERS), "--progress", "none"]
     moments: list[Moment] = []

@@ -33,7 +33,7 @@ _ROWS = 43
 _STEPS = ("workers are asked for", "workers are there", "first batch")
 """Of a new process with a warm cache, each with the seconds until then."""
 
-_CLI = (sys.executable, "-m", "penstock.engine.cli")
+_CLI = (sys.executable, "-m", "penstock")
 
 
 def run(options: Options) -> Result:

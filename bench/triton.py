@@ -20,7 +20,7 @@ import gevent
 import numpy as np
 
 from ..engine import PipelineBuilder
-from ..engine.config import ServiceConfig
+from ..engine.config.model import ServiceConfig
 from ..engine.servers import Tensor, TritonServer, add_model
 from .chains import BATCH, SIZE
 from .child import Measure, Measures

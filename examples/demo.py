@@ -18,7 +18,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 def penstock(*arguments: str) -> None:
     """Show a command and run it; leave with its status when it fails."""
     print(f"\n$ penstock {shlex.join(arguments)}\n", flush=True)
-    status = subprocess.run([sys.executable, "-m", "penstock.engine.cli", *arguments], check=False).returncode
+    status = subprocess.run([sys.executable, "-m", "penstock", *arguments], check=False).returncode
     if status:
         sys.exit(status)
 

@@ -14,9 +14,9 @@ import pytest
 
 import penstock
 from penstock.engine import Accounting, Report, StageReport
-from penstock.engine.cli import cli, main
-from penstock.engine.cli_options import FIELDS, option_name
-from penstock.engine.config import ServiceConfig
+from penstock.engine.cli.commands import cli, main
+from penstock.engine.cli.options import FIELDS, option_name
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs import images
 from penstock.engine.jobs.ceiling import ceiling_of
 from penstock.engine.jobs.plan import make_plan
@@ -113,8 +113,8 @@ def test_the_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.slow
 def test_the_module_can_be_run(pictures: Path) -> None:
-    """``python -m penstock.engine.cli`` is the command, where none is installed."""
-    line = [sys.executable, "-m", "penstock.engine.cli", "embed", str(pictures)]
+    """``python -m penstock`` is the command, where none is installed."""
+    line = [sys.executable, "-m", "penstock", "embed", str(pictures)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 2
     assert "--to is missing" in done.stderr

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engine.cli import cli, main
-from penstock.engine.cli_help import GROUPS
-from penstock.engine.cli_options import FIELDS, option_name
+from penstock.engine.cli.commands import cli, main
+from penstock.engine.cli.help import GROUPS
+from penstock.engine.cli.options import FIELDS, option_name
 
 
 def sections(text: str) -> dict[str, str]:
@@ -93,7 +93,7 @@ def test_tracebacks_can_be_asked_for_anywhere(
     def buggy(triton: str | None) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("penstock.engine.doctor.examine", buggy)
+    monkeypatch.setattr("penstock.engine.doctor.examine.examine", buggy)
     line = ["doctor", "--json"]
     assert main([*line[:place], "--debug", *line[place:]]) == 1
     assert "in buggy" in capsys.readouterr().err
@@ -120,7 +120,11 @@ def test_the_package_can_be_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_documented_completion_is_there(shell: str) -> None:
     """For the three shells of the documentation."""
-    command = [sys.executable, "-c", "import sys; from penstock.engine.cli import cli; cli.main(prog_name='penstock')"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from penstock.engine.cli.commands import cli; cli.main(prog_name='penstock')",
+    ]
     environment = {**os.environ, "_PENSTOCK_COMPLETE": f"{shell}_source"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert "_PENSTOCK_COMPLETE" in done.stdout

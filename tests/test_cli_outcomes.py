@@ -16,7 +16,7 @@ import pytest
 
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs import images
 from penstock.engine.sources import Entry
 from penstock.errors import (

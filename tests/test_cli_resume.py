@@ -10,9 +10,9 @@ import pytest
 
 from penstock import ConfigError
 from penstock.engine import Accounting, Report
-from penstock.engine.cli import cli, main
-from penstock.engine.cli_options import FIELDS, RUN_FIELDS, option_name
-from penstock.engine.config import PER_RUN, ServiceConfig
+from penstock.engine.cli.commands import cli, main
+from penstock.engine.cli.options import FIELDS, RUN_FIELDS, option_name
+from penstock.engine.config.model import PER_RUN, ServiceConfig
 from penstock.engine.jobs import images
 from penstock.engine.jobs.books import JobBooks
 from penstock.engine.jobs.identity import begun_with, fingerprints

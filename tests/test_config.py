@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine.cli import cli
-from penstock.engine.cli_options import FIELDS, configured, option_name
-from penstock.engine.config import ServiceConfig
-from penstock.engine.config_profiles import PROFILES
-from penstock.engine.config_sections import AsyncPipelineConfig
-from penstock.engine.config_types import PresetName
+from penstock.engine.cli.commands import cli
+from penstock.engine.cli.options import FIELDS, configured, option_name
+from penstock.engine.config.model import ServiceConfig
+from penstock.engine.config.profiles import PROFILES
+from penstock.engine.config.sections import AsyncPipelineConfig
+from penstock.engine.config.types import PresetName
 from penstock.errors import ConfigError
 from penstock.preprocess.presets import PRESETS as PRESETS_THERE_ARE
 

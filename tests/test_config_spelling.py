@@ -11,9 +11,9 @@ import pytest
 
 import penstock
 from penstock.engine.cli import main
-from penstock.engine.cli_options import option_name
-from penstock.engine.config import ServiceConfig
-from penstock.engine.config_errors import spelled
+from penstock.engine.cli.options import option_name
+from penstock.engine.config.messages import spelled
+from penstock.engine.config.model import ServiceConfig
 from penstock.errors import ConfigError, PipelineFailure, SourceError
 from penstock.tests.whole_jobs import draw_folder
 

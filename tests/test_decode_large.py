@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from penstock import ConfigError
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.plan import make_plan
 from penstock.errors import TooLargeError
 from penstock.preprocess import PreprocessPool

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from penstock.engine import doctor, doctor_checks
 from penstock.engine.cli import main
-from penstock.engine.doctor import Finding, findings_text, is_ready
+from penstock.engine.doctor import checks as doctor_checks
+from penstock.engine.doctor.examine import examine
+from penstock.engine.doctor.findings import Finding, findings_text, is_ready
 from penstock.engine.machine import resources as machine
 from penstock.preprocess.sandbox import landlock, seccomp
 from penstock.shm import Orphan
@@ -79,7 +80,7 @@ def test_one_failure_makes_the_machine_not_ready(
     def examine(triton: str | None) -> list[Finding]:
         return [Finding("JAX", "fail", "broken\x1b[0m", "reinstall it"), Finding("cores", "warn", "1", "more")]
 
-    monkeypatch.setattr(doctor, "examine", examine)
+    monkeypatch.setattr("penstock.engine.doctor.examine.examine", examine)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "not ready: 1 to put right, 1 could be better" in out
@@ -102,7 +103,7 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(doctor_checks, "memory", broken)
     monkeypatch.setattr(doctor_checks, "jax", lambda: Finding("JAX", "ok", ""))
-    found = {finding.name: finding for finding in doctor.examine()}
+    found = {finding.name: finding for finding in examine()}
     assert found["memory"].status == "fail"
     assert "psutil is confused" in found["memory"].detail
     assert found["Pillow"].status == "ok"

@@ -20,7 +20,7 @@ import pytest
 
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, StreamingMultiprocessPreprocessor
 from penstock.engine import Pipeline, PipelineBuilder, green
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.core.values import PlainValues
 from penstock.engine.jobs.images import batches_of
 from penstock.engine.jobs.inputs import pictures_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import penstock
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs import images
 from penstock.errors import SharedMemoryFullError
 from penstock.tests.waiting import DEADLINE
@@ -114,7 +114,7 @@ def test_a_search_needs_no_jax_here_and_compiles_nothing_that_the_job_has_compil
     code = """
 import os, sys, penstock
 from pathlib import Path
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.images import search_images
 from penstock.errors import ItemError
 folder = Path(sys.argv[1])

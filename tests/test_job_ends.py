@@ -13,7 +13,7 @@ import pytest
 import penstock
 from penstock import PipelineFailure, Report
 from penstock.engine.cli import main
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.books import JobBooks
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.journal import read_status

@@ -12,7 +12,7 @@ import pytest
 
 from penstock import Report
 from penstock.engine.cli import main
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.books import JobBooks
 from penstock.engine.jobs.images import run_job
 from penstock.engine.jobs.plan import make_plan

@@ -11,7 +11,7 @@ import pytest
 
 import penstock
 from penstock.engine.cli import main
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.books import JobBooks
 from penstock.engine.jobs.letters import errors_of, latest_letters, undo_dead
 from penstock.engine.jobs.listing import thing_of

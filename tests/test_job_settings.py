@@ -11,7 +11,7 @@ import pytest
 
 from penstock import ConfigError
 from penstock.engine.cli import main
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.books import JobBooks
 from penstock.engine.jobs.identity import begun_with, settings_of
 from penstock.engine.jobs.plan import make_plan

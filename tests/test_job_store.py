@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock import ImageEmbeddingPipeline, PipelineFailure, embed_images
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.places import dead_letters_path
 from penstock.engine.servers import MilvusServer
 from penstock.errors import CollectionMismatchError, ConfigError, SourceError

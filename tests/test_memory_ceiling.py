@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from penstock.engine import Report
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.ceiling import Ceiling, Part, ceiling_of, layout_of
 from penstock.engine.jobs.fitting import fitted
 from penstock.engine.jobs.images import embed_images
@@ -398,7 +398,7 @@ def test_the_ceiling_is_kept_as_seen_from_outside(photos: list[Path], tmp_path: 
     command = [
         sys.executable,
         "-m",
-        "penstock.engine.cli",
+        "penstock",
         "embed",
         str(folder),
         "--to",

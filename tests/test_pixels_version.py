@@ -13,7 +13,7 @@ import pytest
 
 from penstock import ConfigError, ImageEmbeddingPipeline
 from penstock.engine.cli import main
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.images import search_images
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.jobs.recipe import recipe_of

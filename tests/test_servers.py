@@ -321,7 +321,7 @@ def test_serve_demo_serves_until_interrupted(triton: TritonServer, tmp_path: Pat
     """It says what to do next, serves GIST and a file of the user's, and ends with status 0 and nothing left."""
     del triton  # Triton can run here
     write_onnx(tmp_path / "mine.onnx", "n")
-    command = [sys.executable, "-m", "penstock.engine.cli", "serve-demo", "--port", "0", "--onnx", "mine.onnx"]
+    command = [sys.executable, "-m", "penstock", "serve-demo", "--port", "0", "--onnx", "mine.onnx"]
     with subprocess.Popen(
         command,
         cwd=tmp_path,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from penstock.engine.cli import main
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.books import JobBooks
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.sources import Broken, Entry, FileSource, Item

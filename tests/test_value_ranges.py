@@ -13,7 +13,7 @@ from PIL import Image
 
 from penstock import ConfigError
 from penstock.engine.cli import main
-from penstock.engine.config import ServiceConfig
+from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.plan import make_plan
 from penstock.engine.jobs.recipe import plan_of, recipe_of
 from penstock.errors import DecodeError

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from penstock.engine.cli_dump import dumping
-from penstock.engine.cli_options import configured
+from penstock.engine.cli.options import configured
+from penstock.engine.cli.sigusr1 import dumping
 from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
 from penstock.preprocess import PreprocessPool, PreprocessSpec, Row
 from penstock.tests.waiting import DEADLINE, wait_until
@@ -45,7 +45,7 @@ class Job:
         options = ["--progress", "none", "--stall-after", "1", "--workers", "1", "--batch-size", "8"]
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "penstock.engine.cli", *arguments, *options],
+                [sys.executable, "-m", "penstock", *arguments, *options],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env={**os.environ, "PYTHONPATH": str(folder)},

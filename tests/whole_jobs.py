@@ -37,7 +37,7 @@ def draw_folder(folder: Path, count: int) -> Path:
 
 def penstock(command: str, *arguments: str) -> list[str]:
     """A command line of penstock's."""
-    return [sys.executable, "-m", "penstock.engine.cli", command, *arguments]
+    return [sys.executable, "-m", "penstock", command, *arguments]
 
 
 def embed(pictures: Path, folder: Path, *more: str) -> list[str]:

@@ -19,8 +19,8 @@ from typing import Any, Self, get_args
 from ...errors import AccountingError, ConfigError, FailureBudgetError, ItemError, JournalError
 from ...sinks import DeadLetters, Found, read_dead_letters
 from .. import Report
-from ..config import ServiceConfig
-from ..config_types import Stage
+from ..config.model import ServiceConfig
+from ..config.types import Stage
 from ..core.budget import Budget, FailureBudget, Tally
 from ..core.policies import tolerated
 from ..journal import Counts, JobFolder, Outcome

@@ -16,7 +16,7 @@ from ...formatting import plural, size
 from ...preprocess.worker.memory import ANCESTOR_BYTES, worker_bytes
 from ...shm import SlotLayout
 from ...sinks import parse_uri
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from ..machine.resources import usable_cores
 from .places import bulk_folder
 from .plan import Plan

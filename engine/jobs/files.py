@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from ..sources import FileSource, Selection
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from ...errors import ConfigError, SharedMemoryFullError
 from ...formatting import size
 from ...shm import no_room
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from ..machine.resources import usable_cores
 from .ceiling import Ceiling, ceiling_of
 from .largest import USEFUL, cramped, halves, largest

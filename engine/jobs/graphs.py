@@ -20,7 +20,7 @@ from typing import Any
 from ...preprocess import PreprocessPool, Timings
 from ...sinks import RowBatch, Sink, concat
 from .. import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
-from ..config_types import Stage
+from ..config.types import Stage
 from ..core.policies import Policy, Retry
 from ..embedders import Embedder
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows

@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ConfigError
 from ...formatting import CALLED
 from ...sinks import parse_uri
-from ..config import PER_RUN, ServiceConfig
+from ..config.model import PER_RUN, ServiceConfig
 from ..journal import Difference, Status
 from ..sources import STDIN, FileSource, is_plain
 from .files import files_of

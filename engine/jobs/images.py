@@ -15,7 +15,7 @@ from ...errors import ConfigError, SharedMemoryError
 from ...preprocess import warm_start
 from ...sinks import Hit, read_dead_letters, row_key
 from .. import NOTHING, ItemFailure, Outcome, Report
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from ..machine.resources import shared_memory_room
 from ..observe.render_text import check_report_path, write_report
 from ..sources import Broken, FileSource, Filtered, Item

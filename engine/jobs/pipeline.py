@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import ConfigError
 from ...sinks import Hit
 from .. import PipelineBuilder, Report
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from .batches import Picture
 from .ceiling import Ceiling
 from .graphs import Ends, in_turn, overlapped, streaming

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ...errors import ConfigError
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 
 
 def report_paths(config: ServiceConfig) -> list[Path]:

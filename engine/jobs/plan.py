@@ -7,7 +7,7 @@ from typing import Any
 
 from ...preprocess import PreprocessPool, PreprocessSpec, preset
 from ...preprocess.decode.jpeg import check_decoder
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from ..embedders import Embedder, parse_embedder
 from ..machine.resources import usable_cores
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...preprocess import Source
 from .. import Outcome, PipelineBuilder, PlainValues, green
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from ..embedders import ArrayView
 from .plan import Plan
 

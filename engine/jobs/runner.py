@@ -15,7 +15,7 @@ from ...errors import EmbedderError
 from ...preprocess import PreprocessPool
 from ...sinks import DeadLetters, Found, IndexState, MilvusSink, is_finished
 from .. import PipelineBuilder, Report
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from ..core.threads import DaemonThreads
 from .batches import JobValues, Listener
 from .books import JobBooks

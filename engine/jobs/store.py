@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...sinks import MilvusSink, ParquetBulkSink, parse_uri
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from .places import bulk_folder
 
 BULK_ROWS = 4096

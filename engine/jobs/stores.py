@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from ...sinks import Found, MilvusSink
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from .plan import Plan
 from .recipe import check_recipe, check_version, other_version, recipe_of
 from .store import Store, make_store, reader

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ...errors import ConfigError
 from ...preprocess import PreprocessPool
 from ...shm import SlotState
-from ..config import ServiceConfig
+from ..config.model import ServiceConfig
 from ..machine.resources import shared_memory_room, usable_cores
 from .ceiling import Ceiling
 from .fitting import fitted

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.engine.cli import main
+from penstock.engine.cli.commands import main
 from penstock.engine.journal import Disk, folder
 from penstock.sinks.dead_letters import DeadLetters
 from penstock.tests.storm.seeds import Seed

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
-from .core.threads import daemon
+from ..core.threads import daemon
 
 _SIGNAL = signal.SIGUSR1
 
@@ -54,7 +54,7 @@ def _serve(reader: int) -> None:
 
 
 def _told() -> str:
-    from .observe.dump import dump_process  # the machine, which is not needed before somebody asks for it
+    from ..observe.dump import dump_process  # the machine, which is not needed before somebody asks for it
 
     try:
         return dump_process()

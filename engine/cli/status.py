@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
-from ..formatting import CALLED, count, duration, printable, rate
-from .cli_outcome import OK, say
+from ...errors import ConfigError
+from ...formatting import CALLED, count, duration, printable, rate
+from .exit_status import OK, say
 
 if TYPE_CHECKING:
-    from .journal import Status
+    from ..journal import Status
 
 LETTERS = "dead-letters.jsonl"
 
@@ -45,8 +45,8 @@ def status(folder: Path, as_json: bool) -> int:
     """What became of each entry of a job's source; also while it runs: how fast, how long to go, and how long ago the
     last of them was recorded.
     """
-    from .jobs.letters import errors_of
-    from .journal import read_status
+    from ..jobs.letters import errors_of
+    from ..journal import read_status
 
     need_job(folder)
     found = read_status(folder, dead=True)
@@ -100,7 +100,7 @@ def _as_json(found: Status, errors: Counter[str], pace: dict[str, float | None])
 
 
 def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None]) -> str:
-    from .journal import held_by_orphan
+    from ..journal import held_by_orphan
 
     if found.owner is not None:
         state = f"running (pid {found.owner.pid})"
@@ -148,7 +148,7 @@ def _said(found: Status) -> Iterator[tuple[str, str]]:
 
 def _normal(source: str) -> str:
     """A path without ``..``, where that is the same place: behind a link it may be another."""
-    from .sources.paths import real_path
+    from ..sources.paths import real_path
 
     mark = "@" if source.startswith("@") else ""
     path = source.removeprefix("@")

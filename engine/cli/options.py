@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from .cli_help import GroupedCommand
-from .config import PER_RUN, ServiceConfig
-from .config_errors import spelled
+from ..config.messages import spelled
+from ..config.model import PER_RUN, ServiceConfig
+from .help import GroupedCommand
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self, cast, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from ..errors import ConfigError, PenstockError, SourceError
+from ...errors import ConfigError, PenstockError, SourceError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -16,18 +16,18 @@ from typing import Any
 
 import click
 
-from .. import __version__
-from ..errors import ItemError, SourceError
-from ..formatting import printable
-from .cli_dump import dumping
-from .cli_help import GroupedCommand
-from .cli_import import import_
-from .cli_job import resume, retry
-from .cli_options import FIELDS, configured, setting_options
-from .cli_outcome import OK, complain, run_command, say
-from .cli_run import run_and_tell
-from .cli_serve import serve_demo
-from .cli_status import status
+from ... import __version__
+from ...errors import ItemError, SourceError
+from ...formatting import printable
+from .embed import run_and_tell
+from .exit_status import OK, complain, run_command, say
+from .help import GroupedCommand
+from .import_parquet import import_
+from .jobs import resume, retry
+from .options import FIELDS, configured, setting_options
+from .serve import serve_demo
+from .sigusr1 import dumping
+from .status import status
 
 _EXAMPLES = """\b
 Examples:
@@ -134,8 +134,8 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     list of paths on standard input. Every file ends as a row, as a dead letter with a reason, or is counted as no
     picture.
     """
-    from .jobs.files import files_of
-    from .observe.render_text import check_report_path
+    from ..jobs.files import files_of
+    from ..observe.render_text import check_report_path
 
     config = configured(config_file, options)
     if config.to is None:
@@ -167,14 +167,14 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     if "://" not in uri:
         _mode("URI", "store", uri, "; penstock embed ... --to makes one")
     if html is not None:
-        from .observe.contact_sheet import check_sheet_path
+        from ..observe.contact_sheet import check_sheet_path
 
         check_sheet_path(html)
-    from ..preprocess.ancestor import warm_start
+    from ...preprocess.ancestor import warm_start
 
     try:
         with warm_start():  # imports JAX for the query while this process imports the rest
-            from .jobs.images import search_images
+            from ..jobs.images import search_images
 
             hits = search_images(config, image, k)
     except ItemError as error:
@@ -184,8 +184,8 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     if not hits:
         complain(f"the collection {config.collection!r} holds no pictures")
     if html is not None:
-        from .observe.contact_sheet import contact_sheet
-        from .observe.render_text import write_whole
+        from ..observe.contact_sheet import contact_sheet
+        from ..observe.render_text import write_whole
 
         write_whole(
             html, contact_sheet(image, hits, f"{config.shown_to}, collection {config.collection}", config.metric)
@@ -217,7 +217,8 @@ def _mode(argument: str, what: str, path: str, hint: str = "") -> int:
 @click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
 def doctor(triton: str | None, as_json: bool) -> int:
     """Whether this machine is ready: cores, memory, shared memory, libraries, servers; and what to change."""
-    from .doctor import examine, findings_json, findings_text, is_ready
+    from ..doctor.examine import examine
+    from ..doctor.findings import findings_json, findings_text, is_ready
 
     findings = examine(triton)
     say(json.dumps(findings_json(findings), indent=2) if as_json else findings_text(findings))
@@ -236,7 +237,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [word for word in options if word != "--debug"] + given[len(options) :]
     with dumping():
         return run_command(lambda: cli.main(given, prog_name="penstock", standalone_mode=False), debug)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import SourceError
-from ..formatting import count, plural, printable
-from .cli_options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_as_options
-from .cli_outcome import OK, complain, say
-from .cli_run import run_and_tell
-from .cli_status import LETTERS, job_folder, listed_errors, need_job
-from .config import ServiceConfig
+from ...errors import SourceError
+from ...formatting import count, plural, printable
+from ..config.model import ServiceConfig
+from .embed import run_and_tell
+from .exit_status import OK, complain, say
+from .options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_as_options
+from .status import LETTERS, job_folder, listed_errors, need_job
 
 if TYPE_CHECKING:
-    from .sources import FileSource
+    from ..sources import FileSource
 
 _RESUME_EXAMPLES = """\b
 Examples:
@@ -62,8 +62,8 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     """Try again what a job could not do: its dead letters, or some of them. Settings are those of its last run, unless
     an option says otherwise.
     """
-    from .jobs.letters import latest_letters, undo_dead
-    from .journal import JobFolder
+    from ..jobs.letters import latest_letters, undo_dead
+    from ..journal import JobFolder
 
     config, source = _begun(folder, options)
     chosen = None
@@ -89,8 +89,8 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
 
 def _nothing_to_retry(folder: Path, stage: str | None, error: str | None) -> str:
     """That no dead letter is what was asked for, and which there are."""
-    from .jobs.letters import errors_of
-    from .journal import read_status
+    from ..jobs.letters import errors_of
+    from ..journal import read_status
 
     errors = errors_of(folder / LETTERS, read_status(folder, dead=True).dead)
     if not errors:
@@ -107,9 +107,9 @@ def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, Fil
         ConfigError: there is no job, it died before it knew, something that is not kept is needed, or a value is not
             allowed.
     """
-    from .jobs.identity import begun_with
-    from .journal import read_status
-    from .observe.render_text import check_report_path
+    from ..jobs.identity import begun_with
+    from ..journal import read_status
+    from ..observe.render_text import check_report_path
 
     need_job(folder)
     try:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from .core.policies import Policy, parse_policy
-from .machine.resources import memory_total
+from ..core.policies import Policy, parse_policy
+from ..machine.resources import memory_total
 
 
 def _pairs(value: object, between: str, comma: str, wrong: str) -> object:
@@ -107,7 +107,7 @@ def _value_range(value: object) -> tuple[float, ...]:
 
 def _embedder(value: str) -> str:
     """One whose kind there is; the rest is seen to when it is made."""
-    from .embedders.registry import SCHEMES  # numpy and all: only where somebody names one
+    from ..embedders.registry import SCHEMES  # numpy and all: only where somebody names one
 
     kind = value.partition("?")[0].partition(":")[0]
     if kind in SCHEMES:

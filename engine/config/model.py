@@ -22,11 +22,13 @@ from pydantic import (
     SecretStr,
 )
 
-from ..messages import redact
-from .config_errors import Spelling, spelled
-from .config_profiles import ProfileName, merged, over_profile
-from .config_sections import AsyncPipelineConfig, Settings
-from .config_types import (
+from ...messages import redact
+from ..core.budget import parse_budget
+from ..core.policies import Policy, Retry, Skip
+from .messages import Spelling, spelled
+from .profiles import ProfileName, merged, over_profile
+from .sections import AsyncPipelineConfig, Settings
+from .types import (
     Colour,
     Declarations,
     EmbedderSpec,
@@ -40,9 +42,7 @@ from .config_types import (
     Stage,
     ValueRange,
 )
-from .config_yaml import read_yaml
-from .core.budget import parse_budget
-from .core.policies import Policy, Retry, Skip
+from .yaml import read_yaml
 
 PER_RUN: Final = frozenset(
     {
@@ -269,7 +269,7 @@ class ServiceConfig(Settings):
         return redact(self.to or "")
 
     def spelled(self) -> AbstractContextManager[None]:
-        """While the block runs, errors about a setting call it as the user did who said it: see `config_errors`."""
+        """While the block runs, errors about a setting call it as the user did who said it: see `messages`."""
         return spelled(self._spelling.names)
 
     @property

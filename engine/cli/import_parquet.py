@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
-from ..formatting import count, duration, plural
-from .cli_help import GroupedCommand
-from .cli_options import configured, setting_options
-from .cli_outcome import OK, complain, say
+from ...errors import ConfigError
+from ...formatting import count, duration, plural
+from .exit_status import OK, complain, say
+from .help import GroupedCommand
+from .options import configured, setting_options
 
 if TYPE_CHECKING:
-    from ..sinks import ImportProgress
+    from ...sinks import ImportProgress
 
 _EXAMPLES = """\b
 Examples:
@@ -56,7 +56,7 @@ def import_(folder: str, to: str, server_path: str | None, timeout: float, **opt
     config = configured(None, {**options, "to": to})
     if "://" not in to:
         raise ConfigError(f"--to: {config.shown_to!r} is no server; Milvus Lite has no bulk import")
-    from ..sinks import bulk_import
+    from ...sinks import bulk_import
 
     begin = time.monotonic()
     with config.spelled():

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ConfigError
-from .config_errors import explain
+from ...errors import ConfigError
+from .messages import explain
 
 
 class Settings(BaseModel):

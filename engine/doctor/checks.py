@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..errors import SharedMemoryFullError
-from ..formatting import plural, size
-from .config import ServiceConfig
-from .doctor import Finding, Status
-from .machine.resources import (
+from ...errors import SharedMemoryFullError
+from ...formatting import plural, size
+from ..config.model import ServiceConfig
+from ..machine.resources import (
     SHARED_MEMORY,
     limited_by,
     machine_cores,
@@ -27,6 +26,7 @@ from .machine.resources import (
     shared_memory_room,
     usable_cores,
 )
+from .findings import Finding, Status
 
 EXTRAS: Final = {
     "jpeg": ("simplejpeg", "--decoder simplejpeg, about 15 % faster for JPEG"),
@@ -50,8 +50,8 @@ def cores() -> Finding:
 
 def memory() -> Finding:
     """Memory, as the container allows, against what the default job takes at most."""
-    from .jobs.fitting import fitted
-    from .jobs.plan import make_plan
+    from ..jobs.fitting import fitted
+    from ..jobs.plan import make_plan
 
     limit, available = memory_limit(), memory_available()
     config = ServiceConfig(to="photos.db")
@@ -88,10 +88,10 @@ class _Rings:
 
 
 def _rings(room: int, preset: str | None) -> _Rings:
-    from .jobs.ceiling import ceiling_of
-    from .jobs.fitting import fitted
-    from .jobs.largest import roomier
-    from .jobs.plan import make_plan
+    from ..jobs.ceiling import ceiling_of
+    from ..jobs.fitting import fitted
+    from ..jobs.largest import roomier
+    from ..jobs.plan import make_plan
 
     config = ServiceConfig(to="photos.db", preset=preset)
     plan = make_plan(config)
@@ -119,7 +119,7 @@ def processes() -> Finding:
 
 def orphaned_segments() -> Finding:
     """What dead owners left in shared memory."""
-    from ..shm import orphans
+    from ...shm import orphans
 
     found = orphans()
     if not found:
@@ -166,7 +166,7 @@ def milvus_lite() -> Finding:
 
 def cache() -> Finding:
     """Where compiled kernels are kept between runs."""
-    from ..preprocess.worker.jax_runtime import compilation_cache
+    from ...preprocess.worker.jax_runtime import compilation_cache
 
     folder = compilation_cache()
     if folder is not None:
@@ -179,7 +179,7 @@ def cache() -> Finding:
 
 def sandbox() -> Finding:
     """Whether workers can be confined here (--sandbox)."""
-    from ..preprocess.sandbox.sandbox import lacking, means
+    from ...preprocess.sandbox.sandbox import lacking, means
 
     found, less = means(), lacking()
     advice = f"without {' and '.join(less)}" if less else ""

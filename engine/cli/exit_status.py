@@ -14,8 +14,8 @@ from typing import Protocol
 
 import click
 
-from ..errors import ConfigError, FailureBudgetError, PenstockError, PipelineFailure
-from ..formatting import printable
+from ...errors import ConfigError, FailureBudgetError, PenstockError, PipelineFailure
+from ...formatting import printable
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 

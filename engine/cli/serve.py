@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
-from ..errors import ConfigError
-from ..formatting import printable
-from .cli_outcome import FAILED, OK, complain, say
+from ...errors import ConfigError
+from ...formatting import printable
+from .exit_status import FAILED, OK, complain, say
 
 _EXAMPLES = """\b
 Examples:
@@ -45,8 +45,8 @@ def serve_demo(onnx: str | None, models: str | None, port: int) -> int:
     server that reads the pixels from shared memory, without docker or a GPU. The first time it installs Triton into a
     cache folder ($PENSTOCK_SERVERS, by default ~/.cache/penstock/servers), which takes about a minute and 830 MB.
     """
-    from .servers import TritonServer, triton_venv
-    from .servers.models import add_gist, add_onnx
+    from ..servers import TritonServer, triton_venv
+    from ..servers.models import add_gist, add_onnx
 
     repositories = [] if models is None else [_existing(models)]
     with tempfile.TemporaryDirectory(prefix="penstock-models-") as folder, _sigterm_as_sigint():

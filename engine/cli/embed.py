@@ -9,16 +9,16 @@ from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PipelineFailure
-from ..formatting import count, plural, printable
-from .cli_outcome import FAILED, INTERRUPTED, OK, complain, draining, say
-from .config import ServiceConfig
-from .machine.resources import limited_by
+from ...errors import PipelineFailure
+from ...formatting import count, plural, printable
+from ..config.model import ServiceConfig
+from ..machine.resources import limited_by
+from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
 
 if TYPE_CHECKING:
-    from . import Report
-    from .jobs.ceiling import Ceiling
-    from .sources import FileSource
+    from .. import Report
+    from ..jobs.ceiling import Ceiling
+    from ..sources import FileSource
 
 _KINDS = 5
 _REASONS = 3
@@ -27,7 +27,7 @@ _REASONS = 3
 
 def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     """Run a job; returns the exit status."""
-    from ..preprocess.ancestor import warm_start
+    from ...preprocess.ancestor import warm_start
 
     # It imports JAX while this process imports the rest. A job that is there already may be finished.
     ancestor = warm_start() if config.job is None or not config.job.exists() else nullcontext()
@@ -37,11 +37,11 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
 
 def _run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     # The machine is imported once it is clear that there is something to do.
-    from .jobs.images import run_job
-    from .jobs.places import dead_letters_path
-    from .jobs.run import Interrupt
-    from .observe.progress import make_progress
-    from .observe.render_text import render_text, report_json
+    from ..jobs.images import run_job
+    from ..jobs.places import dead_letters_path
+    from ..jobs.run import Interrupt
+    from ..observe.progress import make_progress
+    from ..observe.render_text import render_text, report_json
 
     interrupt = Interrupt()
     remaining: int | None = None
@@ -117,7 +117,7 @@ def _tell_pixels(config: ServiceConfig) -> None:
     """Which pixels a model gets whose preprocessing nobody named: with others its vectors would be worse, unnoticed."""
     if config.preset is not None or config.embedder.startswith("gist") or config.progress in ("json", "none"):
         return
-    from .jobs.plan import make_plan
+    from ..jobs.plan import make_plan
 
     spec = make_plan(config).spec
     how = "normalized as for imagenet" if spec.mean is not None else "not normalized"
@@ -169,10 +169,10 @@ def _tell_metadata(found: dict[str, int] | None) -> None:
 
 def _dead_letters(config: ServiceConfig, dead: int) -> str:
     """How many of each kind, and where they are listed; of a job that keeps books those of its other runs, too."""
-    from ..sinks import read_dead_letters
-    from .jobs.letters import errors_of
-    from .jobs.places import dead_letters_path
-    from .journal import read_status
+    from ...sinks import read_dead_letters
+    from ..jobs.letters import errors_of
+    from ..jobs.places import dead_letters_path
+    from ..journal import read_status
 
     path = dead_letters_path(config)
     if config.job is None:

@@ -1,0 +1,1 @@
+"""``penstock doctor``: whether this machine can run the main job, and what to change where it cannot."""
