@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-_NEEDED_NEXT = ("..builder", ".inputs")
+_NEEDED_NEXT = ("..pipeline.builder", ".inputs")
 """What the first stream needs: imported before the workers are waited for, and not after."""
 
 _BATCH_SIZE, _QUEUE_MAXSIZE = 32, 10
