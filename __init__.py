@@ -15,9 +15,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .engine import Fail, PipelineBuilder, Report, Retry, Skip
     from .engine.config.model import ServiceConfig
-    from .engine.jobs.images import embed_images
-    from .engine.jobs.pipeline import ImageEmbeddingPipeline
-    from .engine.jobs.streaming import StreamingMultiprocessPreprocessor
+    from .engine.jobs.images.embed import embed_images
+    from .engine.jobs.images.pipeline import ImageEmbeddingPipeline
+    from .engine.jobs.images.preprocess_stream import StreamingMultiprocessPreprocessor
     from .engine.workers import WorkerPool
     from .errors import ConfigError, PenstockError, PipelineFailure
     from .preprocess import PreprocessSpec
@@ -27,9 +27,9 @@ else:
         {
             "engine": ("Fail", "PipelineBuilder", "Report", "Retry", "Skip"),
             "engine.config.model": ("ServiceConfig",),
-            "engine.jobs.images": ("embed_images",),
-            "engine.jobs.pipeline": ("ImageEmbeddingPipeline",),
-            "engine.jobs.streaming": ("StreamingMultiprocessPreprocessor",),
+            "engine.jobs.images.embed": ("embed_images",),
+            "engine.jobs.images.pipeline": ("ImageEmbeddingPipeline",),
+            "engine.jobs.images.preprocess_stream": ("StreamingMultiprocessPreprocessor",),
             "engine.workers": ("WorkerPool",),
             "errors": ("ConfigError", "PenstockError", "PipelineFailure"),
             "preprocess": ("PreprocessSpec",),

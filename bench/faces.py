@@ -46,7 +46,7 @@ def run(options: Options) -> Result:
 def insert(paths: Sequence[str], face: str) -> Generator[Measure, None, None]:
     """One face; each round has a pipeline and a store of its own, which are used twice."""
     from ..engine.config.model import ServiceConfig
-    from ..engine.jobs.pipeline import ImageEmbeddingPipeline
+    from ..engine.jobs.images.pipeline import ImageEmbeddingPipeline
 
     def rate(pipeline: ImageEmbeddingPipeline, collection: str) -> float:
         start = time.perf_counter()

@@ -65,7 +65,7 @@ def embed(folder: str, n: int) -> Generator[Measure, None, None]:
 @contextmanager
 def job(folder: str, n: int) -> Generator[Measure, None, None]:
     """The main job over a folder."""
-    from ..engine.jobs.images import embed_images
+    from ..engine.jobs.images.embed import embed_images
 
     def measure() -> Measures:
         with tempfile.TemporaryDirectory(prefix="penstock-bench-") as store:

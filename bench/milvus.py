@@ -17,8 +17,8 @@ import numpy as np
 
 from ..engine import PipelineBuilder, green
 from ..engine.config.model import ServiceConfig
-from ..engine.jobs.batches import JobValues, Picture, Rows
-from ..engine.jobs.graphs import Ends, insert_into
+from ..engine.jobs.images.batches import JobValues, Picture, Rows
+from ..engine.jobs.images.graphs import Ends, insert_into
 from ..engine.servers import MilvusLiteServer, MilvusServer, ServerUnavailableError
 from ..sinks import DeadLetters, MilvusSink, RowBatch, row_key
 from .child import Measure, Measures

@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..engine.jobs.images import batches_of
-from ..engine.jobs.inputs import pictures_of
-from ..engine.jobs.listing import entries_of
+from ..engine.jobs.common.listing import entries_of
+from ..engine.jobs.images.embed import batches_of
+from ..engine.jobs.images.inputs import pictures_of
 from ..engine.journal import Disk
 from ..engine.journal.snapshot import write_snapshot
 from ..engine.sources import FileSource

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from ..engine.jobs.ceiling import Side
+from ..engine.jobs.common.memory_estimate import Side
 from ..engine.journal import read_status
 from ..errors import JournalError, WorkerDiedError
 from .harness import Options

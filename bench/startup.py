@@ -20,7 +20,7 @@ from .result import Goal, Result, tabulate
 from .stream import WORKERS
 
 if TYPE_CHECKING:
-    from ..engine.jobs.streaming import StreamingMultiprocessPreprocessor
+    from ..engine.jobs.images.preprocess_stream import StreamingMultiprocessPreprocessor
 
 _COLD = "new process, empty cache"
 _CACHED = "new process, warm cache"
@@ -166,6 +166,6 @@ def _use_cache(folder: str) -> None:
 
 
 def _preprocessor() -> StreamingMultiprocessPreprocessor:
-    from ..engine.jobs.streaming import StreamingMultiprocessPreprocessor
+    from ..engine.jobs.images.preprocess_stream import StreamingMultiprocessPreprocessor
 
     return StreamingMultiprocessPreprocessor(num_workers=WORKERS, batch_size=BATCH, spec=pixels("float32"))

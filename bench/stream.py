@@ -53,7 +53,7 @@ def _variants(paths: Sequence[str], dtype: str) -> list[Variant]:
 @contextmanager
 def penstock(paths: Sequence[str], dtype: str, workers: int, decoder: str) -> Generator[Measure, None, None]:
     """``StreamingMultiprocessPreprocessor`` with the same consumer; its pool stays warm too."""
-    from ..engine.jobs.streaming import StreamingMultiprocessPreprocessor
+    from ..engine.jobs.images.preprocess_stream import StreamingMultiprocessPreprocessor
 
     stream = StreamingMultiprocessPreprocessor(num_workers=workers, batch_size=BATCH, spec=pixels(dtype, decoder))
 

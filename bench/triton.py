@@ -272,10 +272,10 @@ def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None
 @contextmanager
 def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Generator[Measure, None, None]:
     """The main job: worker processes, rings, Triton, Milvus Lite. With a `Ticker`, which costs CPU, or without."""
-    from ..engine.jobs.graphs import Ends, streaming
-    from ..engine.jobs.inputs import batched, pictures_of
-    from ..engine.jobs.plan import make_plan
-    from ..engine.jobs.runner import JobRunner
+    from ..engine.jobs.common.plan import make_plan
+    from ..engine.jobs.images.graphs import Ends, streaming
+    from ..engine.jobs.images.inputs import batched, pictures_of
+    from ..engine.jobs.images.runner import JobRunner
 
     ticker = Ticker()
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
@@ -305,7 +305,7 @@ def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Genera
 @contextmanager
 def in_turn(server: str, paths: Sequence[str]) -> Generator[Measure, None, None]:
     """The naive loop: decode, infer, insert, one after the other."""
-    from ..engine.jobs.pipeline import ImageEmbeddingPipeline
+    from ..engine.jobs.images.pipeline import ImageEmbeddingPipeline
 
     some = paths[: max(_LEAST, len(paths) // 4)]
     with (

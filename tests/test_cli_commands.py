@@ -17,9 +17,9 @@ from penstock.engine import Accounting, Report, StageReport
 from penstock.engine.cli.commands import cli, main
 from penstock.engine.cli.options import FIELDS, option_name
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs import images
-from penstock.engine.jobs.ceiling import ceiling_of
-from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.common.memory_estimate import ceiling_of
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.images import embed as images
 from penstock.engine.sources import Entry
 from penstock.errors import UnreadableError
 from penstock.sinks import Hit

@@ -17,7 +17,7 @@ import pytest
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs import images
+from penstock.engine.jobs.images import embed as images
 from penstock.engine.sources import Entry
 from penstock.errors import (
     AccountingError,
@@ -186,9 +186,9 @@ _PRELUDE = """
 import os, signal, sys, threading, time
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
-from penstock.engine.jobs import images
-from penstock.engine.jobs.ceiling import ceiling_of
-from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.images import embed as images
+from penstock.engine.jobs.common.memory_estimate import ceiling_of
+from penstock.engine.jobs.common.plan import make_plan
 
 def run_job(config, things, watcher, interrupt, begins):
     os.kill(os.getpid(), signal.{first})

@@ -13,10 +13,10 @@ from penstock.engine import Accounting, Report
 from penstock.engine.cli.commands import cli, main
 from penstock.engine.cli.options import FIELDS, RUN_FIELDS, option_name
 from penstock.engine.config.model import PER_RUN, ServiceConfig
-from penstock.engine.jobs import images
-from penstock.engine.jobs.books import JobBooks
-from penstock.engine.jobs.identity import begun_with, fingerprints
-from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.common.fingerprints import begun_with, fingerprints
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.images import embed as images
+from penstock.engine.jobs.images.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource
 from penstock.tests.whole_jobs import draw_folder

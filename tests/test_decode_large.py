@@ -12,7 +12,7 @@ from PIL import Image
 
 from penstock import ConfigError
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.common.plan import make_plan
 from penstock.errors import TooLargeError
 from penstock.preprocess import PreprocessPool
 from penstock.preprocess.decode.decode import decode_into

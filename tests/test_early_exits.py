@@ -22,11 +22,11 @@ from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, Strea
 from penstock.engine import Pipeline, PipelineBuilder, green
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.core.values import PlainValues
-from penstock.engine.jobs.images import batches_of
-from penstock.engine.jobs.inputs import pictures_of
-from penstock.engine.jobs.run import Interrupt
-from penstock.engine.jobs.runner import JobRunner
-from penstock.engine.jobs.streaming import PreprocessedBatch
+from penstock.engine.jobs.common.drive import Interrupt
+from penstock.engine.jobs.images.embed import batches_of
+from penstock.engine.jobs.images.inputs import pictures_of
+from penstock.engine.jobs.images.preprocess_stream import PreprocessedBatch
+from penstock.engine.jobs.images.runner import JobRunner
 from penstock.preprocess import PreprocessPool, SlotBatch, preset
 from penstock.shm import Zygote
 from penstock.tests.slots import in_use

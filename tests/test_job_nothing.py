@@ -11,7 +11,7 @@ import pytest
 
 from penstock import ConfigError, ServiceConfig, embed_images
 from penstock.engine.cli import main
-from penstock.engine.jobs.filtered import FilteredList, Passing, nothing_written
+from penstock.engine.jobs.common.filtered import FilteredList, Passing, nothing_written
 from penstock.engine.sources import FileSource, Filtered, Item, Selection
 from penstock.errors import FailureBudgetError
 from penstock.tests.whole_jobs import draw_folder

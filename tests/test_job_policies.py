@@ -25,7 +25,7 @@ from PIL import Image
 from penstock import Fail, ImageEmbeddingPipeline, PipelineFailure, Report, Retry, Skip, embed_images
 from penstock.engine import StageReport
 from penstock.engine.cli import main
-from penstock.engine.jobs.run import Interrupt
+from penstock.engine.jobs.common.drive import Interrupt
 from penstock.errors import ReadError
 from penstock.preprocess import fetch as reading
 from penstock.tests.whole_jobs import draw_folder

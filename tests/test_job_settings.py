@@ -12,9 +12,9 @@ import pytest
 from penstock import ConfigError
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.books import JobBooks
-from penstock.engine.jobs.identity import begun_with, settings_of
-from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.common.fingerprints import begun_with, settings_of
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.images.checkpoint import JobBooks
 from penstock.engine.journal import JobFolder, Outcome, read_status
 from penstock.engine.sources import FileSource
 from penstock.tests.whole_jobs import draw_folder

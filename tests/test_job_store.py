@@ -10,7 +10,7 @@ import pytest
 
 from penstock import ImageEmbeddingPipeline, PipelineFailure, embed_images
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.places import dead_letters_path
+from penstock.engine.jobs.common.output_paths import dead_letters_path
 from penstock.engine.servers import MilvusServer
 from penstock.errors import CollectionMismatchError, ConfigError, SourceError
 from penstock.sinks import bulk_import, read_manifest

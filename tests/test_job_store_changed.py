@@ -18,11 +18,11 @@ from pymilvus import MilvusClient
 import penstock
 from penstock import Report, ServiceConfig
 from penstock.engine.cli import main
-from penstock.engine.jobs.batches import Written
-from penstock.engine.jobs.books import JobBooks
-from penstock.engine.jobs.plan import make_plan
-from penstock.engine.jobs.store_check import NOTED
-from penstock.engine.jobs.stores import Stores
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.common.sink_cache import Stores
+from penstock.engine.jobs.common.store_check import NOTED
+from penstock.engine.jobs.images.batches import Written
+from penstock.engine.jobs.images.checkpoint import JobBooks
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.engine.sources import FileSource
@@ -283,7 +283,7 @@ def test_a_job_of_a_partition_counts_its_own_rows(served: Job) -> None:
 
 def test_without_an_id_rows_are_counted(served: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Job folders and collections from before there were ids go on as they are, unless rows are missing."""
-    monkeypatch.setattr("penstock.engine.jobs.stores.with_id", str)
+    monkeypatch.setattr("penstock.engine.jobs.common.sink_cache.with_id", str)
     served.write()
     assert NOTED not in {event["event"] for event in read_status("job").events}
     served.write()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from penstock import ServiceConfig
-from penstock.engine.jobs.plan import make_plan
-from penstock.engine.jobs.warm import WarmPool
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.common.pool_cache import WarmPool
 from penstock.preprocess import PreprocessPool
 
 pytestmark = pytest.mark.slow

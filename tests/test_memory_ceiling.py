@@ -22,14 +22,14 @@ from PIL import Image
 
 from penstock.engine import Report
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.ceiling import Ceiling, Part, ceiling_of, layout_of
-from penstock.engine.jobs.fitting import fitted
-from penstock.engine.jobs.images import embed_images
-from penstock.engine.jobs.keeping import Keeper
-from penstock.engine.jobs.largest import tell_workers
-from penstock.engine.jobs.pipeline import ImageEmbeddingPipeline
-from penstock.engine.jobs.plan import make_plan
-from penstock.engine.jobs.store import make_store
+from penstock.engine.jobs.common.autosize import fitted
+from penstock.engine.jobs.common.largest import tell_workers
+from penstock.engine.jobs.common.memory_estimate import Ceiling, Part, ceiling_of, layout_of
+from penstock.engine.jobs.common.memory_monitor import Keeper
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.common.sink_factory import make_store
+from penstock.engine.jobs.images.embed import embed_images
+from penstock.engine.jobs.images.pipeline import ImageEmbeddingPipeline
 from penstock.engine.machine.resources import memory_total
 from penstock.engine.observe.report import MemoryReport
 from penstock.errors import ConfigError, SharedMemoryFullError
@@ -222,7 +222,7 @@ def test_what_fits_is_left_as_it_is() -> None:
 @pytest.mark.slow
 def test_slots_are_given_up_before_batches_and_those_before_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the memory shrinks from step to step; what was lowered is said."""
-    monkeypatch.setattr("penstock.engine.jobs.fitting.usable_cores", lambda: 4)
+    monkeypatch.setattr("penstock.engine.jobs.common.autosize.usable_cores", lambda: 4)
     large = {"image_size": 512, "embedder": "python:numpy:mean", "max_pixels": 1_000_000, "max_file_bytes": "1MiB"}
     steps = [fit(memory, **large)[0] for memory in range(4 * GIB, 680 * MIB, -8 * MIB)]
     changed = [
@@ -253,7 +253,7 @@ def test_many_more_workers_than_cores_are_remarked_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In one line; a few more may be worth having where storage is slow."""
-    monkeypatch.setattr("penstock.engine.jobs.largest.usable_cores", lambda: 2)
+    monkeypatch.setattr("penstock.engine.jobs.common.largest.usable_cores", lambda: 2)
     with caplog.at_level(logging.WARNING):
         tell_workers(4)
         assert not caplog.messages
@@ -348,7 +348,7 @@ def test_a_job_that_may_take_more_than_there_is_says_so(
     photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a limit too, and goes on."""
-    monkeypatch.setattr("penstock.engine.jobs.keeping.memory_available", lambda: GIB)
+    monkeypatch.setattr("penstock.engine.jobs.common.memory_monitor.memory_available", lambda: GIB)
     report = embed_images(photos[:2], to=str(tmp_path / "a.db"), workers=1)
     assert report.accounting.written == 2
     assert any("only 1.0 GiB can be had now" in said for said in caplog.messages)

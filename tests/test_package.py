@@ -129,7 +129,8 @@ def test_workers_are_asked_for_before_anything_large_is_imported() -> None:
         "heavy = {'numpy', 'gevent', 'pydantic', 'PIL', 'jax', 'asyncio'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
-    code = "import sys, penstock.engine.jobs.inputs; assert 'pydantic' not in sys.modules"  # nor does the first batch
+    # nor does the first batch
+    code = "import sys, penstock.engine.jobs.images.inputs; assert 'pydantic' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
 
 

@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from penstock import ImageEmbeddingPipeline, ServiceConfig, StreamingMultiprocessPreprocessor
-from penstock.engine.jobs.batches import Batch, Picture
-from penstock.engine.jobs.ceiling import ceiling_of
-from penstock.engine.jobs.fitting import fitted
-from penstock.engine.jobs.images import batches_of
-from penstock.engine.jobs.inputs import batched
-from penstock.engine.jobs.payloads import BATCH_BYTES, grouped, with_payloads
-from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.common.autosize import fitted
+from penstock.engine.jobs.common.memory_estimate import ceiling_of
+from penstock.engine.jobs.common.payloads import BATCH_BYTES, grouped, with_payloads
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.images.batches import Batch, Picture
+from penstock.engine.jobs.images.embed import batches_of
+from penstock.engine.jobs.images.inputs import batched
 from penstock.engine.sources import Filtered, Item
 from penstock.errors import ConfigError, ReadError, SharedMemoryFullError
 from penstock.preprocess import PreprocessPool, Source, preset

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from penstock.engine.jobs.inputs import as_source
+from penstock.engine.jobs.images.inputs import as_source
 from penstock.errors import ItemError
 from penstock.preprocess.decode.decode import Source, decode_into
 from penstock.preprocess.kernel.canvas import make_canvas

@@ -14,16 +14,16 @@ import pytest
 from penstock import ConfigError, ImageEmbeddingPipeline
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.images import search_images
-from penstock.engine.jobs.plan import make_plan
-from penstock.engine.jobs.recipe import recipe_of
-from penstock.engine.jobs.stores import Stores
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.common.provenance import recipe_of
+from penstock.engine.jobs.common.sink_cache import Stores
+from penstock.engine.jobs.images.embed import search_images
 from penstock.engine.journal import read_status
 from penstock.errors import CollectionMismatchError
 from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch
 from penstock.tests.whole_jobs import draw, draw_folder
 
-VERSION = "penstock.engine.jobs.recipe.PIXELS_VERSION"
+VERSION = "penstock.engine.jobs.common.provenance.PIXELS_VERSION"
 
 
 def before_versions(recipe: str) -> str:
@@ -157,7 +157,7 @@ def test_accepting_needs_no_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_job_of_this_version_goes_on(here: Path) -> None:
     """The fingerprint is the same each time."""
-    from penstock.engine.jobs.books import JobBooks
+    from penstock.engine.jobs.images.checkpoint import JobBooks
     from penstock.engine.sources import FileSource
 
     config = ServiceConfig(to="bulk:parts", job=Path("job"))

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from penstock import ConfigError, ImageEmbeddingPipeline, ServiceConfig, StreamingMultiprocessPreprocessor, embed_images
-from penstock.engine.jobs.batches import Picture, Written
-from penstock.engine.jobs.outcomes import FAILURES_KEPT, Outcomes
+from penstock.engine.jobs.images.batches import Picture, Written
+from penstock.engine.jobs.images.outcomes import FAILURES_KEPT, Outcomes
 from penstock.errors import ReadError
 from penstock.sinks import MilvusSink
 

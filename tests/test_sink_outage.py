@@ -13,7 +13,7 @@ import pytest
 
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
-from penstock.engine.jobs.run import WithStore
+from penstock.engine.jobs.common.drive import WithStore
 from penstock.engine.observe.progress import summary
 from penstock.errors import SinkError, SinkUnavailableError
 from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import ConfigError, Report, ServiceConfig, embed_images
-from penstock.engine.jobs.books import JobBooks
-from penstock.engine.jobs.identity import begun_with
-from penstock.engine.jobs.images import batches_of
-from penstock.engine.jobs.inputs import pictures_of
-from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.common.fingerprints import begun_with
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.images.embed import batches_of
+from penstock.engine.jobs.images.inputs import pictures_of
 from penstock.engine.journal import read_status
 from penstock.engine.sources import Broken, FileSource, Item
 from penstock.engine.sources.paths import absolute
@@ -153,7 +153,7 @@ def test_a_tuple_and_path_objects_are_as_good_as_a_list(tmp_path: Path, monkeypa
         seen.append(things)
         return Report()
 
-    monkeypatch.setattr("penstock.engine.jobs.images.run_job", run_job)
+    monkeypatch.setattr("penstock.engine.jobs.images.embed.run_job", run_job)
     paths = make_files(tmp_path, 2)
     for source in (paths, tuple(paths), list(map(Path, paths)), [*paths, *paths]):
         embed_images(source, to="rows.db")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from penstock import ConfigError, ServiceConfig
 from penstock.engine.cli import main
-from penstock.engine.jobs.books import JobBooks
-from penstock.engine.jobs.files import files_of
-from penstock.engine.jobs.identity import begun_with
-from penstock.engine.jobs.plan import make_plan
+from penstock.engine.jobs.common.files import files_of
+from penstock.engine.jobs.common.fingerprints import begun_with
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.images.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource, Filtered, Item, Selection
 

@@ -15,9 +15,9 @@ import pytest
 
 from penstock.preprocess import Preprocessor, PreprocessPool, preset
 from penstock.preprocess.process import WorkerProcess
-from penstock.preprocess.runtime import compilation_cache
-from penstock.preprocess.settings import WorkerSettings
-from penstock.preprocess.worker import Worker
+from penstock.preprocess.worker.jax_runtime import compilation_cache
+from penstock.preprocess.worker.settings import WorkerSettings
+from penstock.preprocess.worker.worker import Worker
 from penstock.shm import Ring, SlotLayout, Zygote
 from penstock.tests.children import hear
 from penstock.tests.waiting import wait_until

@@ -14,8 +14,8 @@ from PIL import Image
 from penstock import ConfigError
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.plan import make_plan
-from penstock.engine.jobs.recipe import plan_of, recipe_of
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.common.provenance import plan_of, recipe_of
 from penstock.errors import DecodeError
 from penstock.preprocess.decode.decode import Source, decode_into
 from penstock.preprocess.decode.value_ranges import to_uint8

@@ -134,7 +134,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     list of paths on standard input. Every file ends as a row, as a dead letter with a reason, or is counted as no
     picture.
     """
-    from ..jobs.files import files_of
+    from ..jobs.common.files import files_of
     from ..observe.render_text import check_report_path
 
     config = configured(config_file, options)
@@ -174,7 +174,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
 
     try:
         with warm_start():  # imports JAX for the query while this process imports the rest
-            from ..jobs.images import search_images
+            from ..jobs.images.embed import search_images
 
             hits = search_images(config, image, k)
     except ItemError as error:

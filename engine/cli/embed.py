@@ -17,7 +17,7 @@ from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
 
 if TYPE_CHECKING:
     from .. import Report
-    from ..jobs.ceiling import Ceiling
+    from ..jobs.common.memory_estimate import Ceiling
     from ..sources import FileSource
 
 _KINDS = 5
@@ -37,9 +37,9 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
 
 def _run_and_tell(config: ServiceConfig, source: FileSource) -> int:
     # The machine is imported once it is clear that there is something to do.
-    from ..jobs.images import run_job
-    from ..jobs.places import dead_letters_path
-    from ..jobs.run import Interrupt
+    from ..jobs.common.drive import Interrupt
+    from ..jobs.common.output_paths import dead_letters_path
+    from ..jobs.images.embed import run_job
     from ..observe.progress import make_progress
     from ..observe.render_text import render_text, report_json
 
@@ -117,7 +117,7 @@ def _tell_pixels(config: ServiceConfig) -> None:
     """Which pixels a model gets whose preprocessing nobody named: with others its vectors would be worse, unnoticed."""
     if config.preset is not None or config.embedder.startswith("gist") or config.progress in ("json", "none"):
         return
-    from ..jobs.plan import make_plan
+    from ..jobs.common.plan import make_plan
 
     spec = make_plan(config).spec
     how = "normalized as for imagenet" if spec.mean is not None else "not normalized"
@@ -170,8 +170,8 @@ def _tell_metadata(found: dict[str, int] | None) -> None:
 def _dead_letters(config: ServiceConfig, dead: int) -> str:
     """How many of each kind, and where they are listed; of a job that keeps books those of its other runs, too."""
     from ...sinks import read_dead_letters
-    from ..jobs.letters import errors_of
-    from ..jobs.places import dead_letters_path
+    from ..jobs.common.dead_letters import errors_of
+    from ..jobs.common.output_paths import dead_letters_path
     from ..journal import read_status
 
     path = dead_letters_path(config)

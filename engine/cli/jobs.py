@@ -62,7 +62,7 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     """Try again what a job could not do: its dead letters, or some of them. Settings are those of its last run, unless
     an option says otherwise.
     """
-    from ..jobs.letters import latest_letters, undo_dead
+    from ..jobs.common.dead_letters import latest_letters, undo_dead
     from ..journal import JobFolder
 
     config, source = _begun(folder, options)
@@ -89,7 +89,7 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
 
 def _nothing_to_retry(folder: Path, stage: str | None, error: str | None) -> str:
     """That no dead letter is what was asked for, and which there are."""
-    from ..jobs.letters import errors_of
+    from ..jobs.common.dead_letters import errors_of
     from ..journal import read_status
 
     errors = errors_of(folder / LETTERS, read_status(folder, dead=True).dead)
@@ -107,7 +107,7 @@ def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, Fil
         ConfigError: there is no job, it died before it knew, something that is not kept is needed, or a value is not
             allowed.
     """
-    from ..jobs.identity import begun_with
+    from ..jobs.common.fingerprints import begun_with
     from ..journal import read_status
     from ..observe.render_text import check_report_path
 

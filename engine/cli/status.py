@@ -45,7 +45,7 @@ def status(folder: Path, as_json: bool) -> int:
     """What became of each entry of a job's source; also while it runs: how fast, how long to go, and how long ago the
     last of them was recorded.
     """
-    from ..jobs.letters import errors_of
+    from ..jobs.common.dead_letters import errors_of
     from ..journal import read_status
 
     need_job(folder)

@@ -50,8 +50,8 @@ def cores() -> Finding:
 
 def memory() -> Finding:
     """Memory, as the container allows, against what the default job takes at most."""
-    from ..jobs.fitting import fitted
-    from ..jobs.plan import make_plan
+    from ..jobs.common.autosize import fitted
+    from ..jobs.common.plan import make_plan
 
     limit, available = memory_limit(), memory_available()
     config = ServiceConfig(to="photos.db")
@@ -88,10 +88,10 @@ class _Rings:
 
 
 def _rings(room: int, preset: str | None) -> _Rings:
-    from ..jobs.ceiling import ceiling_of
-    from ..jobs.fitting import fitted
-    from ..jobs.largest import roomier
-    from ..jobs.plan import make_plan
+    from ..jobs.common.autosize import fitted
+    from ..jobs.common.largest import roomier
+    from ..jobs.common.memory_estimate import ceiling_of
+    from ..jobs.common.plan import make_plan
 
     config = ServiceConfig(to="photos.db", preset=preset)
     plan = make_plan(config)

@@ -1,1 +1,1 @@
-"""."""
+"""Ready graphs: what people ask for by one call or one command."""

@@ -1,0 +1,90 @@
+"""The stores of a pipeline, by collection: opened when first needed, closed together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import TypeVar
+
+from ....sinks import Found, MilvusSink
+from ...config.model import ServiceConfig
+from .plan import Plan
+from .provenance import check_recipe, check_version, other_version, recipe_of
+from .sink_factory import Store, make_store, reader
+from .store_check import with_id
+
+_logger = logging.getLogger(__name__)
+
+_AnyStore = TypeVar("_AnyStore", MilvusSink, Store)
+
+
+class Stores:
+    """Those that are written to, and those that are only read."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, Store] = {}
+        self._read: dict[str, MilvusSink] = {}
+        self._looked: list[Store] = []
+
+    def to_write(self, config: ServiceConfig, plan: Plan, name: str, dimension: Callable[[], int]) -> Store:
+        """A collection, made if it is not there.
+
+        Args:
+            config: of the job.
+            plan: what makes the vectors; another recipe is refused, another version of the pixels unless accepted.
+            name: of the collection.
+            dimension: floats of a vector; asked when it is needed.
+        """
+        if name not in self._written:
+            sink = make_store(config, name, dimension(), with_id(recipe_of(plan)))
+            check = partial(check_version, collection=name, accepted=config.accept_changes)
+            self._written[name] = _opened(sink, plan, name, check)
+        return self._written[name]
+
+    def to_read(self, config: ServiceConfig, plan: Plan | None, name: str) -> MilvusSink:
+        """A collection that must be there already: asking for one does not make it. Without a plan any recipe goes."""
+        sink = self._written.get(name, self._read.get(name))
+        if not isinstance(sink, MilvusSink):
+            sink = self._read[name] = _opened(reader(config, name), plan, name, partial(_warn, name))
+        return sink
+
+    def reach(self, config: ServiceConfig, name: str) -> None:
+        """Refuse to go on where the store is a server and nobody listens there, before anything is started."""
+        sink = make_store(config, name, 2, "")
+        if name not in self._written and isinstance(sink, MilvusSink):
+            sink.reach()
+
+    def look(self, config: ServiceConfig, name: str) -> Found | None:
+        """What a collection holds, without making it; None where there is none."""
+        sink = make_store(config, name, 2, "")  # it looks whatever the dimension
+        self._looked.append(sink)  # stays connected: a Milvus Lite that is started for it serves the job, too
+        return sink.look()
+
+    def close(self) -> None:
+        """Close all; one that does not close does not keep the others open. Idempotent."""
+        with ExitStack() as stack:
+            for sink in (*self._read.values(), *self._written.values(), *self._looked):
+                stack.callback(sink.close)
+        self._read.clear()
+        self._looked.clear()
+        self._written.clear()
+
+
+def _opened(sink: _AnyStore, plan: Plan | None, name: str, check_version: Callable[[str], None]) -> _AnyStore:
+    try:
+        sink.open()
+        if plan is not None:
+            check_recipe(sink.note, plan, name)
+        check_version(sink.note)
+    except BaseException:
+        sink.close()
+        raise
+    return sink
+
+
+def _warn(name: str, recipe: str) -> None:
+    """Searching is possible all the same: most pictures have the same pixels in all versions."""
+    if other := other_version(recipe):
+        _logger.warning("collection %r holds %s: some pictures may be found worse, or not at all", name, other)

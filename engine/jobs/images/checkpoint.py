@@ -1,0 +1,294 @@
+"""A job that keeps books: what its source held, what became of each entry, and what a later run has to do.
+
+The order makes it safe to die at any moment: a row is acknowledged by the store, then recorded as written; a dead
+letter is in its file, then recorded as dead. What is recorded is never done again; what is not is done again, and
+writes over itself. Only what was in flight is done twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from ....errors import AccountingError, ConfigError, FailureBudgetError, ItemError, JournalError
+from ....sinks import DeadLetters, Found, read_dead_letters
+from ... import Report
+from ...config.model import ServiceConfig
+from ...config.types import Stage
+from ...core.budget import Budget, FailureBudget, Tally
+from ...core.policies import tolerated
+from ...journal import Counts, JobFolder, Outcome
+from ...sources import Broken, FileSource, Filtered, Item, key_of
+from ..common.dead_letters import clear_letters, letter_key, stages_of
+from ..common.drive import Interrupt
+from ..common.fingerprints import fingerprints, settings_of, specs_of, what_differs
+from ..common.kept_sources import MANY, keep_sources
+from ..common.listing import ListingInterruptedError, entries_of, thing_of
+from ..common.output_paths import dead_letters_path
+from ..common.plan import Plan
+from ..common.store_check import NOTED, REDONE, Known, checked, id_of, known_of
+from .batches import Written
+
+_logger = logging.getLogger(__name__)
+
+_SYNC_SECONDS = 1.0
+"""What a power failure may cost: outcomes of so many seconds are found out again. A dead process costs none."""
+
+
+class JobBooks:
+    """The books of the job in ``config.job``, for one run. Used as a context manager.
+
+    Args:
+        config: with ``job``.
+        plan: what makes the vectors.
+        source: what the job is about; asked for its entries in the first run, and when they are to be compared.
+        interrupt: ends the listing early. Half a listing does not count: then nothing is to be done in this run.
+
+    Raises:
+        JobLockedError: another process runs this job.
+        ConfigError: the folder is of a job with other settings, and ``accept_changes`` is not set.
+        JournalError: the books cannot be kept.
+    """
+
+    def __init__(
+        self, config: ServiceConfig, plan: Plan, source: FileSource, interrupt: Interrupt | None = None
+    ) -> None:
+        assert config.job is not None
+        here, settings = fingerprints(config, plan, source), settings_of(config, source)  # may refuse: no folder then
+        self._folder = JobFolder.create_or_open(config.job)
+        self._synced = time.monotonic()
+        self._store_note: Callable[[], str] | None = None
+        self._accepts_store = config.accept_store
+        try:
+            with suppress(ListingInterruptedError):
+                self._begin(config, here, settings, source, lambda: interrupt is not None and interrupt.requested)
+            self._store = known_of(self._folder.events)
+            self._before = self._folder.counts
+            self._letters = dead_letters_path(config)
+            self._attempts = _attempts_in(self._letters)
+            self._again: dict[int, str] = {}  # what has a letter and is done again: its key
+            self._healed: set[str] = set()
+        except BaseException:
+            self._folder.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._attempts:
+                clear_letters(self._letters, self._folder, self._healed)
+        except (OSError, JournalError) as error:
+            _logger.warning("%s still lists what is done by now: %s", self._letters, error)
+        finally:
+            self._folder.close()
+
+    @property
+    def counts(self) -> Counts:
+        """Of all runs together."""
+        return self._folder.counts
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing remains."""
+        return self._folder.finished
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier run has written rows, also such as a newer listing, or the user, has forgotten."""
+        forgotten = (event.get("written", 0) for event in self._folder.events if event["event"] in {"renewed", REDONE})
+        return self._before.written > 0 or any(forgotten)
+
+    @property
+    def accepted_pixels(self) -> bool:
+        """Whether this run or an earlier one has accepted other pixels than the job was begun with."""
+        accepted = (event["changes"] for event in self._folder.events if event["event"] == "accepted")
+        return any(change["name"] == "preprocess" for changes in accepted for change in changes)
+
+    def things(self) -> Iterator[Item | Filtered | Broken]:
+        """What remains, in the order of the listing. What is no picture is recorded as it passes."""
+        for ordinal, entry in self._folder.entries(Outcome.UNDONE):
+            thing = thing_of(ordinal, entry)
+            if self._attempts and (key := letter_key(key_of(entry.name))) in self._attempts:
+                self._again[ordinal] = key
+            if isinstance(thing, Filtered):
+                self._folder.filtered([ordinal])
+                self._heal(ordinal)
+            yield thing
+
+    def filtered(self) -> Iterator[tuple[str, str]]:
+        """The key of each entry that was left out, in this run or an earlier one, and why."""
+        return ((key_of(entry.name), entry.tag) for _, entry in self._folder.entries(Outcome.FILTERED))
+
+    @property
+    def remaining(self) -> int:
+        """How many entries this run has to do."""
+        return self._before.remaining
+
+    @property
+    def whole(self) -> bool:
+        """Whether that is the whole listing."""
+        return self._before.remaining == self._before.total
+
+    def starts(self) -> None:
+        """Note that this run begins its work: `penstock status` counts its pace from here."""
+        self._folder.note("started", done=self._before.total - self._before.remaining)
+
+    # -- recording ----------------------------------------------------------------------------------------------------
+
+    def check_store(self, found: Found | None, where: str) -> None:
+        """Refuse to go on where the store does not hold what these books say; see `store_check.checked`.
+
+        Args:
+            found: what is there.
+            where: it is, for people.
+
+        Raises:
+            StoreChangedError: it does not.
+        """
+        self._know(checked(self._folder, self._store, found, where, accept=self._accepts_store))
+
+    def writes_to(self, note: Callable[[], str]) -> None:
+        """Rows go to a collection with this note from now on; asked for when the first of them are there."""
+        self._store_note = note
+
+    def written(self, value: Written) -> None:
+        """The store has acknowledged these rows. In whose collection they are is recorded before them."""
+        if self._store_note:
+            self._know(replace(self._store, id=id_of(self._store_note())))
+            self._store_note = None
+        self._folder.written(value.ordinals)
+        for ordinal in value.ordinals if self._again else ():
+            self._heal(ordinal)
+
+    def _heal(self, ordinal: int) -> None:
+        if ordinal in self._again:
+            self._healed.add(self._again.pop(ordinal))
+
+    def dead(self, ordinals: list[int]) -> None:
+        """The dead letters of these are written."""
+        self._folder.dead(ordinals)
+
+    def earlier(self) -> dict[str, Tally]:
+        """What earlier runs did in each stage. Whose letter is lost counts as done everywhere."""
+        died = stages_of(self._letters, (entry.name for _, entry in self._folder.entries(Outcome.DEAD)))
+        tallies: dict[str, Tally] = {}
+        reached = self._before.written + died.total()
+        for stage in ("source", *get_args(Stage)):
+            tallies[stage] = Tally(reached, died[stage])
+            reached -= died[stage]
+        return tallies
+
+    def judge(self, config: ServiceConfig) -> None:
+        """Judge a job of which nothing remains as its last run was judged at its end.
+
+        Raises:
+            FailureBudgetError: more pictures failed than a rate allows.
+        """
+        own: dict[str, Budget | None] = {stage: tolerated(policy) for stage, policy in config.policies.items()}
+        for stage, tally in self.earlier().items():
+            limit = own.get(stage)
+            limit = config.max_failures if limit is None else limit
+            budget = FailureBudget(limit, tally)
+            if isinstance(limit, Fraction) and budget.is_exceeded:
+                raise FailureBudgetError(f"stage {stage!r}: {budget}", [ItemError("items of earlier runs failed")])
+
+    def attempts(self, key: str) -> int:
+        """How often earlier runs have tried an item that they gave up."""
+        return self._attempts.get(letter_key(key), 0)
+
+    def beat(self, letters: DeadLetters) -> None:
+        """Called often, from a thread that may wait: about once a second puts the letters on the disk, then the records
+        that vouch for them.
+        """
+        if time.monotonic() - self._synced >= _SYNC_SECONDS:
+            letters.sync()
+            self._folder.sync()
+            self._synced = time.monotonic()
+
+    def check(self, report: Report, interrupted: bool) -> None:
+        """Hold what this run recorded against what its engine counted, at its end.
+
+        Args:
+            report: of a run that has not failed.
+            interrupted: whether it was asked to end early; else nothing may remain.
+
+        Raises:
+            AccountingError: they differ.
+        """
+        before, after, books = self._before, self._folder.counts, report.accounting
+        filtered = after.filtered - before.filtered
+        found = {
+            "written": (after.written - before.written, books.written),
+            # Recorded as they are drawn: an early end may leave the last of them between the source and its stage.
+            "filtered": (filtered, max(filtered, books.filtered) if interrupted else books.filtered),
+            "dead": (after.dead - before.dead, books.dead),
+            "remaining": (after.remaining, after.remaining if interrupted else 0),
+        }
+        wrong = [
+            f"{name}: {kept} in the journal, {counted} counted"
+            for name, (kept, counted) in found.items()
+            if kept != counted
+        ]
+        if wrong:
+            raise AccountingError(f"{self._folder.path}: the journal and the stages disagree: {'; '.join(wrong)}")
+
+    def told(self) -> dict[str, Any]:
+        """For the report: the whole job's books."""
+        counts = self._folder.counts
+        return {
+            "folder": self._folder.path,
+            "entries": counts.total,
+            "written": counts.written,
+            "filtered": counts.filtered,
+            "dead": counts.dead,
+            "remaining": counts.remaining,
+        }
+
+    def _know(self, store: Known) -> None:
+        if store != self._store:
+            self._folder.note(NOTED, **asdict(store))
+            self._store = store
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+
+    def _begin(
+        self,
+        config: ServiceConfig,
+        here: Mapping[str, str],
+        settings: dict[str, Any],
+        source: FileSource,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Refuse to go on with another job's books, and see to the listing."""
+        different = self._folder.check(here)
+        if different and not config.accept_changes:
+            raise ConfigError(
+                f"the job in {self._folder.path} was begun otherwise: {what_differs(different)}. Take another folder"
+                " for another job, or go on with --accept-changes: what is written stays as it is"
+            )
+        if len(source.specs) > MANY and (different or not self._folder.fingerprints):
+            keep_sources(self._folder.path, specs_of(source))
+        if not self._folder.fingerprints:
+            self._folder.accept(here, settings)
+        if not self._folder.has_snapshot:
+            self._folder.write_snapshot(entries_of(source, stopped))
+        elif config.update or any(change.name == "source" for change in different):
+            self._folder.renew_snapshot(entries_of(source, stopped))
+        if different or settings != self._folder.card.settings:  # those of the latest run are what `resume` takes
+            self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
+        self._accepts_store |= any(change.name == "sink" for change in different)
+        if config.redo and (rows := self._folder.counts.written):
+            self._folder.note(REDONE, written=rows)  # first: what is forgotten stays this job's, see begun
+            self._folder.undo([*self._folder.states.ranges(Outcome.WRITTEN)])
+
+
+def _attempts_in(path: Path) -> dict[str, int]:
+    return {letter.key: letter.attempts for letter in read_dead_letters(path)}

@@ -1,0 +1,366 @@
+"""The main job: pictures from a source, through worker processes, into the store. What ``penstock embed`` runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeGuard, cast
+
+from ....errors import ConfigError, SharedMemoryError
+from ....preprocess import warm_start
+from ....sinks import Hit, read_dead_letters, row_key
+from ... import NOTHING, ItemFailure, Outcome, Report
+from ...config.model import ServiceConfig
+from ...machine.resources import shared_memory_room
+from ...observe.render_text import check_report_path, write_report
+from ...sources import Broken, FileSource, Filtered, Item
+from ..common.drive import Interrupt, Watcher
+from ..common.files import files_of
+from ..common.filtered import FilteredList, Passing, nothing_written
+from ..common.largest import tell_cramped
+from ..common.memory_estimate import Ceiling
+from ..common.memory_monitor import warn_if_scarce
+from ..common.output_paths import dead_letters_path, report_paths
+from ..common.payloads import BATCH_BYTES, nbytes_of
+from .batches import Batch, Picture, PictureFailure
+from .checkpoint import JobBooks
+from .inputs import as_source, pictures_of
+from .metadata import Metadata
+from .pipeline import ImageEmbeddingPipeline
+from .runner import JobRunner
+from .search import query_vector
+from .wait_index import wait_for_index
+
+_logger = logging.getLogger(__name__)
+
+_AHEAD = 1024
+"""Most things that are not pictures to pass by before the books hear of them."""
+
+
+def embed_images(
+    source: str | os.PathLike[str] | Iterable[Any],
+    *,
+    to: str | os.PathLike[str] | None = None,
+    config: ServiceConfig | None = None,
+    watcher: Watcher | None = None,
+    interrupt: Interrupt | None = None,
+    **settings: Any,
+) -> Report:
+    """Embed pictures and keep their vectors: the main job in one call.
+
+    Args:
+        source: a folder, a file, a glob, ``@list.txt``, or several of these; or an iterable of pictures (paths, bytes,
+            PIL images, arrays).
+        to: where the vectors go, e.g. ``photos.db`` (also as a Path) or ``http://host:19530``.
+        config: a configuration, instead of settings.
+        watcher: told how it goes; see ``penstock.engine.observe.progress``.
+        interrupt: lets another thread, or a signal handler, end the job early.
+        settings: fields of ``ServiceConfig``.
+
+    Returns:
+        The report: what became of every picture, what each stage did, what was slow.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        SourceError: a source is not there.
+        PipelineFailure: the job could not go on, or its failure budget is spent.
+    """
+    if config is not None and settings:
+        raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
+    chosen = config or ServiceConfig(**settings)
+    if to is not None:
+        chosen = chosen.model_copy()
+        chosen.to = cast("str", to)  # checked there, and a path becomes text
+    report = run_job(chosen, _things(chosen, source), watcher=watcher, interrupt=interrupt)
+    if said := report.extra.get("nothing_written"):
+        _logger.warning("%s", said)
+    return report
+
+
+def run_job(
+    config: ServiceConfig,
+    things: Iterable[Any],
+    *,
+    watcher: Watcher | None = None,
+    interrupt: Interrupt | None = None,
+    begins: Callable[[Ceiling, int | None], None] = lambda *_: None,
+) -> Report:
+    """Run the main job over items of a source (``engine.sources``) or ``Picture``s; see ``embed_images``.
+
+    The report files are written whether the job succeeds or fails; a job that was finished already leaves those that
+    are there. ``seconds`` is the whole time, starting included.
+
+    Args:
+        config: what to do.
+        things: of the source.
+        watcher: see ``embed_images``; likewise interrupt.
+        interrupt: where it was requested before there are workers, none are started.
+        begins: told, before there are workers, the most memory that will be taken, and how many entries remain, where
+            that is known.
+    """
+    begin = time.monotonic()
+    with config.spelled(), ExitStack() as stack:
+        _check_books(config)
+        runner = stack.enter_context(closing(JobRunner(config)))
+        books = None
+        if _keeps_books(things, config):
+            books = stack.enter_context(JobBooks(config, runner.plan, things, interrupt))
+        stack.callback(runner.close)  # before the books: what a store does when it is closed belongs to the job
+        _prepare(config, books)
+        if not (books and books.finished):
+            entries, letters = (books.counts.total, books.counts.dead) if books else (None, 0)
+            runner.fit(entries, letters, shared_memory_room(), in_memory=not isinstance(things, FileSource))
+        if books and books.begun:
+            runner.keep_rows()
+        if books and books.accepted_pixels:
+            runner.accept_pixels()
+        if interrupt and interrupt.requested:
+            return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
+        if books and books.counts.written:
+            books.check_store(runner.look(), f"{config.shown_to}, collection {config.collection!r}")
+        listing = None
+        if config.list_filtered is not None:
+            listing = stack.enter_context(closing(FilteredList(config.list_filtered)))
+            if books:
+                stack.callback(_list, books, listing)  # however the run ends
+        if books and books.finished:
+            report = _finish(runner, things, books, begin, watcher, interrupt)
+            books.judge(config)
+            return report
+        if books:
+            books.starts()
+        begins(runner.ceiling, books.remaining if books else None)
+        tell_cramped(runner.ceiling.cramped)
+        warn_if_scarce(runner.ceiling)
+        metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
+        return _embed(runner, things, books, metadata, listing, begin, watcher, interrupt)
+
+
+def _check_books(config: ServiceConfig) -> None:
+    """Refuse what is about the books of a job where there are none, and what contradicts itself there."""
+    for name in ("update", "redo", "accept_store"):
+        if getattr(config, name) and config.job is None:
+            raise ConfigError(
+                f"{name}: is about the books of a job, and there are none; they are kept with job=DIR (--job)"
+            )
+    if config.redo and config.accept_store:
+        raise ConfigError("redo: forgets what accept_store (--accept-store) believes: they exclude one another")
+
+
+def _embed(
+    runner: JobRunner,
+    things: Iterable[Any],
+    books: JobBooks | None,
+    metadata: Metadata | None,
+    listing: FilteredList | None,
+    begin: float,
+    watcher: Watcher | None,
+    interrupt: Interrupt | None,
+) -> Report:
+    """Do what there is to do, and report on it however it ends."""
+    extra: dict[str, Any] = {}
+    config = runner.config
+    whole = False
+    cause: BaseException | None = None
+    passing = Passing(None if books else listing)
+    try:
+        some = passing(books.things() if books else things)
+        known = metadata(some) if metadata else some
+        report = runner.stream(
+            batches_of(known, config.batch_size, runner.batch_bytes),
+            watcher=watcher,
+            interrupt=interrupt,
+            books=books,
+        )
+        interrupted = interrupt is not None and interrupt.requested
+        whole = not interrupted and (books is None or books.whole)
+        if books:
+            books.check(report, interrupted=interrupted)
+        extra["filtered"] = dict(passing.reasons)
+        if not interrupted:
+            extra.update(_said_of_nothing(runner, report, books, passing, things))
+        if config.wait_index is not None and not interrupted:
+            wait_for_index(runner, config.wait_index, report, extra, watcher, interrupt)
+    except BaseException as error:
+        cause = error
+        raise
+    finally:
+        if metadata:
+            extra["metadata"] = metadata.report(whole)
+        if books:
+            extra["job"] = books.told()
+        report = _whole(runner.report or Report(), time.monotonic() - begin, runner, extra)
+        _write_reports(report, report_paths(config), cause)
+    return report
+
+
+def _finish(
+    runner: JobRunner,
+    things: Iterable[Any],
+    books: JobBooks,
+    begin: float,
+    watcher: Watcher | None,
+    interrupt: Interrupt | None,
+) -> Report:
+    """Do what an earlier run left undone behind its last row. Nothing is embedded, and no worker started."""
+    config = runner.config
+    extra: dict[str, Any] = {"job": books.told(), **_said_of_nothing(runner, Report(), books, Passing(), things)}
+    runner.finish_store()
+    if config.wait_index is not None:
+        wait_for_index(runner, config.wait_index, Report(), extra, watcher, interrupt)
+    report = Report(seconds=time.monotonic() - begin, extra=extra)
+    _write_reports(report, [path for path in config.report if not path.exists()], None)
+    return report
+
+
+def _said_of_nothing(
+    runner: JobRunner, report: Report, books: JobBooks | None, passed: Passing, things: Iterable[Any]
+) -> Mapping[str, str]:
+    """For the report, what there is to say if the whole job has written no row."""
+    counts = books.counts if books else report.accounting
+    numbers = {name: getattr(counts, name) for name in ("written", "filtered", "dead")}
+    if numbers["written"]:
+        return {}
+    letter = next(read_dead_letters(runner.dead_letters), None) if numbers["dead"] else None
+    said = nothing_written(numbers, passed, things, letter.message if letter else "")
+    return {"nothing_written": said} if said else {}
+
+
+def _list(books: JobBooks, listing: FilteredList) -> None:
+    for key, why in books.filtered():
+        listing.write(key, why)
+
+
+def _write_reports(report: Report, paths: Iterable[Path], cause: BaseException | None) -> None:
+    """Write the report files. A disk that takes none must not hide the cause for which the job is failing."""
+    for path in paths:
+        try:
+            write_report(report, path)
+        except (OSError, ConfigError) as error:
+            if cause is None:
+                raise
+            cause.add_note(f"no report: {error}")
+
+
+def _whole(report: Report, seconds: float, runner: JobRunner, more: dict[str, Any]) -> Report:
+    """The report of the whole job: the engine's, with the time it took to start it."""
+    extra = {
+        **report.extra,
+        **more,
+        "memory_ceiling": runner.ceiling.to_dict(),
+        "startup_seconds": seconds - report.seconds - more.get("index", {}).get("seconds", 0.0),
+        "dead_letters": runner.dead_letters if report.accounting.dead else None,
+    }
+    rate = report.accounting.written / seconds if seconds > 0 else 0.0
+    return replace(report, seconds=seconds, items_per_second=rate, extra=extra)
+
+
+def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
+    """The ``k`` pictures of the collection nearest to ``image``; see ``ImageEmbeddingPipeline.search``.
+
+    The query is embedded as the collection was, unless the configuration says how.
+    """
+    with config.spelled(), warm_start(), ImageEmbeddingPipeline(config) as pipeline:
+        if not config.model_fields_set & {"embedder", "preset", "image_size", "dtype"}:
+            pipeline.adopt()
+        try:
+            query = query_vector(pipeline.plan, pipeline.config, as_source(image))
+        except SharedMemoryError:  # not even room for one batch
+            query = image
+        return pipeline.search(query, k)
+
+
+def _things(config: ServiceConfig, source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
+    """Files where paths are named, one or a sequence of them; of anything else the pictures, as they come."""
+    if isinstance(source, (str, os.PathLike)):
+        return files_of(config, [_named(source)])
+    if isinstance(source, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in source):
+        return files_of(config, [_named(part) for part in source])
+    pictures = pictures_of(source, None, None, "embed_images")
+    if config.job is not None:
+        raise ConfigError(
+            "job: keeps the books of files, and pictures that come from an iterator or as bytes or arrays have nothing "
+            "that tells them apart from run to run: give a folder or a list of paths, or leave job out"
+        )
+    return pictures
+
+
+def _named(source: str | os.PathLike[str]) -> str:
+    """A source as the command line would get it: there the shell has replaced a leading ``~``."""
+    return os.fsdecode(os.path.expanduser(os.fspath(source)))  # noqa: PTH111  (a glob or @list is no Path)
+
+
+def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[FileSource]:
+    """A job in a folder of its own, about files: it can be resumed."""
+    return config.job is not None and isinstance(things, FileSource)
+
+
+def _prepare(config: ServiceConfig, books: JobBooks | None) -> None:
+    """Places to write to. The last run's dead letters step aside where this run says anew what cannot be done."""
+    for path in config.report:
+        check_report_path(path)
+    if config.job is not None:
+        config.job.mkdir(parents=True, exist_ok=True)
+    path = dead_letters_path(config)
+    if path.exists() and not books:
+        path.replace(path.with_suffix(".previous.jsonl"))
+
+
+def batches_of(things: Iterable[Any], size: int, most: int = BATCH_BYTES) -> Iterator[Outcome]:
+    """Batches of pictures, with what was passed by on the way: filtered, or broken before it could be a picture.
+
+    Args:
+        things: of a source.
+        size: pictures of a batch at most.
+        most: bytes of a batch at most, of what is in memory; a larger picture is a batch of its own.
+    """
+    next_ = _Next()
+    for thing in things:
+        picture = _picture(thing) if isinstance(thing, Item) else thing
+        match picture:
+            case Picture():
+                nbytes = nbytes_of(picture.source)
+                if next_.pictures and next_.nbytes + nbytes > most:
+                    yield next_.outcome()
+                    next_ = _Next()
+                next_.pictures.append(picture)
+                next_.nbytes += nbytes
+            case Filtered():
+                next_.filtered += 1
+            case Broken():
+                next_.broken.append(PictureFailure(picture.key, picture.error, ordinal=picture.ordinal))
+            case _:
+                raise ConfigError(f"a source must yield items or pictures, not {type(thing).__name__}")
+        if len(next_.pictures) == size or next_.nbytes >= most or next_.passed >= _AHEAD:
+            yield next_.outcome()
+            next_ = _Next()
+    if next_.pictures or next_.passed:
+        yield next_.outcome()
+
+
+@dataclass(slots=True)
+class _Next:
+    """What the next batch will be, as far as it has come."""
+
+    pictures: list[Picture] = field(default_factory=list[Picture])
+    nbytes: int = 0
+    broken: list[ItemFailure] = field(default_factory=list[ItemFailure])
+    filtered: int = 0
+
+    @property
+    def passed(self) -> int:
+        return self.filtered + len(self.broken)
+
+    def outcome(self) -> Outcome:
+        batch = Batch(self.pictures) if self.pictures else NOTHING
+        return Outcome(batch, failures=self.broken, dropped=self.filtered)
+
+
+def _picture(item: Item) -> Picture:
+    source = item.path if item.path is not None else item.data or b""
+    return Picture(item.key, row_key(item.path or item.key), source, item.key, dict(item.metadata), item.ordinal)

@@ -1,0 +1,187 @@
+"""The three graphs of the image job, declared on the one engine.
+
+===============  ==============================  ===========================  ==========================
+face             preprocess                      embed                        insert
+===============  ==============================  ===========================  ==========================
+``streaming``    worker processes, into rings    in the worker, a thread or   the sink's threads
+                                                 a greenlet
+``overlapped``   threads of this process         threads of this process      the sink's threads
+``in_turn``      one thread of this process      the same thread              the same thread
+===============  ==============================  ===========================  ==========================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from ....preprocess import PreprocessPool, Timings
+from ....sinks import RowBatch, Sink, concat
+from ... import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
+from ...config.types import Stage
+from ...core.policies import Policy, Retry
+from ...embedders import Embedder
+from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
+from .in_process import LocalPreprocessor, at_home
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What every graph of a job begins and ends with.
+
+    Attributes:
+        source: batches, or Outcomes that say what was filtered or broken.
+        sink: opened.
+        writers: threads that write to the sink.
+        values: the books.
+        insert_rows: rows of one call to the sink.
+        policies: what a failure leads to, for each stage.
+    """
+
+    source: Iterable[Any]
+    sink: Sink
+    writers: Executor
+    values: JobValues
+    insert_rows: int
+    policies: Mapping[Stage, Policy]
+
+
+def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder) -> PipelineBuilder:
+    """Preprocessing in worker processes; see the table above."""
+
+    @green
+    def preprocess(batch: Batch) -> Outcome:
+        slot = pool.process([picture.source for picture in batch.pictures])
+        rest, failures = preprocessed(batch, slot)
+        return _outcome(rest, failures, slot.timings)
+
+    builder = (
+        PipelineBuilder(values=ends.values)
+        .add_source(ends.source)
+        .add_resource(pool)
+        .pipe(
+            preprocess,
+            concurrency=pool.capacity,
+            parallelism=pool.workers,
+            name="preprocess",
+            on_failure=ends.policies["preprocess"],
+        )
+    )
+    if embedder.runs == "worker":
+        builder.pipe(_embedded, concurrency=pool.capacity, parallelism=pool.workers, name="embed")
+    else:
+        policy = ends.policies["embed"]
+        op = _embed_with(embedder, policy)
+        builder.add_resource(embedder)
+        builder.pipe(
+            green(op) if embedder.runs == "green" else op,
+            concurrency=embedder.concurrency,
+            name="embed",
+            on_failure=policy,
+        )
+    return insert_into(builder, ends)
+
+
+def overlapped(
+    ends: Ends, local: LocalPreprocessor, embedder: Embedder, preprocess_workers: int, embedding_workers: int, room: int
+) -> PipelineBuilder:
+    """The stages overlapped in threads of this process; ``room`` batches between any two of them."""
+    builder = _in_process(ends, local, embedder, preprocess_workers, embedding_workers, room)
+    return insert_into(builder, ends)
+
+
+def in_turn(ends: Ends, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
+    """Decode, embed and insert batches, to be built with one thread: the baseline."""
+    insert = _insert_with(ends.sink)
+    return (
+        _in_process(ends, local, embedder, 1, 1, 1)
+        .pipe(lambda rows: insert([rows]), name="insert", buffer_size=1, on_failure=ends.policies["insert"])
+        .add_sink(2)
+    )
+
+
+def _in_process(
+    ends: Ends, local: LocalPreprocessor, embedder: Embedder, preprocess_workers: int, embedding_workers: int, room: int
+) -> PipelineBuilder:
+    return (
+        PipelineBuilder(values=ends.values)
+        .add_source(ends.source)
+        .pipe(
+            _preprocess_with(local),
+            concurrency=preprocess_workers,
+            name="preprocess",
+            buffer_size=room,
+            on_failure=ends.policies["preprocess"],
+        )
+        .pipe(
+            _embed_with(embedder, ends.policies["embed"]),
+            concurrency=embedding_workers,
+            name="embed",
+            buffer_size=room,
+            on_failure=ends.policies["embed"],
+        )
+    )
+
+
+def _outcome(rest: Batch | None, failures: list[ItemFailure], timings: Timings) -> Outcome:
+    details = {"read": timings.read, "decode": timings.decode, "kernel": timings.kernel}
+    return Outcome(NOTHING if rest is None else rest, failures=failures, seconds=sum(details.values()), details=details)
+
+
+def _preprocess_with(local: LocalPreprocessor) -> Callable[[Batch], Outcome]:
+    def preprocess(batch: Batch) -> Outcome:
+        slot = local.process([picture.source for picture in batch.pictures])
+        return _outcome(*preprocessed(batch, slot), slot.timings)
+
+    return preprocess
+
+
+@green
+def _embedded(batch: Batch) -> Outcome:
+    """The worker has embedded the batch already; this stage takes the vectors and keeps the books on the time."""
+    assert batch.slot is not None
+    seconds = batch.slot.timings.embed
+    return Outcome(take_rows(batch), seconds=seconds)
+
+
+def _embed_with(embedder: Embedder, policy: Policy) -> Callable[[Batch], Outcome]:
+    retries = isinstance(policy, Retry)
+
+    def embed(batch: Batch) -> Outcome:
+        assert batch.slot is not None
+        run = embedder.attempt if retries and not batch.is_last else embedder.embed
+        with at_home(embedder):
+            refused = run(batch.slot.view, len(batch.pictures))
+        failures = [batch.pictures[row].failure(error) for row, error in refused.items()]
+        rows = take_rows(batch, refused)
+        return Outcome(rows if rows.pictures else NOTHING, failures=failures)
+
+    return embed
+
+
+def insert_into(builder: PipelineBuilder, ends: Ends) -> PipelineBuilder:
+    return (
+        builder.aggregate(ends.insert_rows)
+        .pipe(
+            _insert_with(ends.sink),
+            concurrency=ends.sink.threads,
+            executor=ends.writers,
+            name="insert",
+            on_failure=ends.policies["insert"],
+        )
+        .add_sink(4)
+    )
+
+
+def _insert_with(sink: Sink) -> Callable[[list[Rows]], Outcome]:
+    def insert(group: list[Rows]) -> Outcome:
+        pictures: list[Picture] = [picture for rows in group for picture in rows.pictures]
+        batch: RowBatch = concat([rows.rows for rows in group])
+        refused = dict(sink.write(batch).refused)
+        written = [picture.ordinal for index, picture in enumerate(pictures) if index not in refused]
+        failures = [pictures[index].failure(error) for index, error in refused.items()]
+        return Outcome(Written(written) if written else NOTHING, failures=failures)
+
+    return insert

@@ -1,0 +1,323 @@
+"""One set of workers, stores and books, and how the graphs of the image job are run over them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from threading import Event
+from typing import Any, Final
+
+from ....errors import EmbedderError
+from ....preprocess import PreprocessPool
+from ....sinks import DeadLetters, Found, IndexState, MilvusSink, is_finished
+from ... import PipelineBuilder, Report
+from ...config.model import ServiceConfig
+from ...core.threads import DaemonThreads
+from ..common.autosize import fitted
+from ..common.drive import Interrupt, Watcher, WithStore, drive
+from ..common.memory_estimate import Ceiling, ceiling_of
+from ..common.memory_monitor import Keeper
+from ..common.output_paths import bulk_folder, dead_letters_path
+from ..common.payloads import BATCH_BYTES, with_payloads
+from ..common.plan import Plan, make_plan
+from ..common.pool_cache import WarmPool
+from ..common.provenance import plan_of
+from ..common.sink_cache import Stores
+from ..common.sink_factory import Store, check_store, rows_per_write
+from .batches import JobValues, Listener
+from .checkpoint import JobBooks
+from .graphs import Ends, streaming
+from .in_process import LocalPreprocessor, at_home
+
+_logger = logging.getLogger(__name__)
+
+_WRITE_SECONDS: Final = 0.5
+"""Seconds that writes to the store get to end after a pipeline that was stopped; it has given them a second before."""
+
+
+class JobRunner:
+    """Runs graphs of the image job, one after the other; workers and connections stay open in between. To be closed.
+
+    Args:
+        config: what to do.
+
+    Attributes:
+        given: what was asked for.
+        config: the same, with what was left open in it made to fit.
+        plan: the embedder, and the pixels it gets.
+        report: the last run's figures; None while there has been none.
+
+    Raises:
+        ConfigError: a setting is wrong, or pixels and embedder do not fit.
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self.config = config
+        with config.spelled():
+            check_store(config)  # refused now, not after the workers have been started
+            self.plan: Plan = make_plan(config)
+        self.given = config
+        self._ceiling: Ceiling | None = None
+        self._batch_bytes = BATCH_BYTES
+        if config.memory is not None:
+            self.fit()
+        self._stores = Stores()
+        self._pool = WarmPool()
+        self._local: LocalPreprocessor | None = None
+        self._local_threads = 0
+        self._opened_for = 0  # pictures in a batch
+        self._told_unconfined = False
+        self._dead = DeadLetters(dead_letters_path(config))
+        self.report: Report | None = None
+
+    def close(self) -> None:
+        """Let go of workers, shared memory, connections and models. Idempotent."""
+        with ExitStack() as stack:  # the pool first; what does not close does not keep the others open
+            stack.callback(self._dead.close)
+            stack.callback(self.plan.embedder.close)
+            stack.callback(self._stores.close)
+            stack.callback(self._pool.close)
+        self._local = None
+        self._opened_for = 0
+
+    @property
+    def dead_letters(self) -> str:
+        """Path of the file that lists what could not be done; there is none while everything could."""
+        return str(self._dead.path)
+
+    # -- memory -------------------------------------------------------------------------------------------------------
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """The most memory that ``stream`` takes with the configured settings."""
+        if self._ceiling is None:
+            self._ceiling = ceiling_of(self.plan, self.config)
+        return self._ceiling
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of pictures in memory that a batch may have."""
+        return self._batch_bytes
+
+    def fit(
+        self, entries: int | None = None, letters: int = 0, room: int | None = None, *, in_memory: bool = False
+    ) -> None:
+        """Make what the configuration leaves open fit into its ``memory`` and ``/dev/shm``; see `fitting.fitted`.
+
+        Args:
+            entries: see `fitting.fitted`; likewise letters and room.
+            letters: of the job's books.
+            room: bytes of ``/dev/shm``.
+            in_memory: whether pictures come as bytes or arrays, which then count.
+
+        Raises:
+            ConfigError: it cannot be; of ``/dev/shm`` a SharedMemoryFullError.
+        """
+        self.config, self._ceiling = fitted(self.plan, self.given, entries, letters, room, in_memory=in_memory)
+        if in_memory:
+            self._ceiling, self._batch_bytes = with_payloads(self._ceiling)
+
+    # -- stores -------------------------------------------------------------------------------------------------------
+
+    def finish_store(self) -> None:
+        """Do what an earlier run left undone in the store after its last row: merge the parts of a bulk folder."""
+        folder = bulk_folder(self.config)
+        if folder is not None and not is_finished(folder):
+            self.sink()  # closing it does the rest
+
+    def look(self) -> Found | None:
+        """What the configured collection holds, without making it; None where there is none.
+
+        Raises:
+            SinkError: the store cannot be asked.
+        """
+        return self._stores.look(self.config, self.config.collection)
+
+    def keep_rows(self) -> None:
+        """What is in the store stays there, also where the configuration says ``overwrite``: it is this job's."""
+        self.config = self.config.model_copy(update={"mode": "append"})
+
+    def accept_pixels(self) -> None:
+        """Add to a collection of another version of the pixels: that was accepted for the job."""
+        self.config = self.config.model_copy(update={"accept_changes": True})
+
+    def adopt(self) -> None:
+        """Take over embedder and pixels from the configured collection, which must exist and not be in use here yet.
+
+        Raises:
+            CollectionMismatchError: there is no such collection.
+            ConfigError: its embedder cannot be had here.
+        """
+        sink = self._stores.to_read(self.config, None, self.config.collection)
+        self.plan = plan_of(sink.note, self.plan)
+
+    def sink(self, name: str | None = None) -> Store:
+        """A collection to write to, made if it is not there; default: the configured one.
+
+        Raises:
+            CollectionMismatchError: one of this name exists and does not fit.
+        """
+        return self._stores.to_write(self.config, self.plan, name or self.config.collection, self.dimension)
+
+    def sink_to_read(self, name: str | None = None) -> MilvusSink:
+        """A collection that must be there already; default: the configured one.
+
+        Raises:
+            CollectionMismatchError: it is not there, or does not fit.
+        """
+        return self._stores.to_read(self.config, self.plan, name or self.config.collection)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        source: Iterable[Any],
+        *,
+        watcher: Watcher | None = None,
+        interrupt: Interrupt | None = None,
+        books: JobBooks | None = None,
+    ) -> Report:
+        """Run the streaming graph over a source of batches (``batching.batches_of``), to the end.
+
+        With ``books`` what becomes of each picture is recorded there.
+
+        Raises:
+            PipelineFailure: the job could not go on, or its failure budget is spent.
+        """
+        with self.workers(self.config) as pool:
+            graph = partial(streaming, pool=pool, embedder=self.plan.embedder)
+            return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt, books=books)
+
+    def run(
+        self,
+        source: Iterable[Any],
+        graph: Callable[[Ends], PipelineBuilder],
+        collection: str | None,
+        threads: int,
+        *,
+        collect: Callable[[Any], None] = lambda _: None,
+        insert_rows: int | None = None,
+        watcher: Watcher | None = None,
+        interrupt: Interrupt | None = None,
+        books: JobBooks | None = None,
+        listener: Listener | None = None,
+    ) -> Report:
+        """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
+        sink = self.sink(collection)
+        if books:
+            collect = books.written
+            books.writes_to(lambda: sink.note)
+        # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
+        writers = DaemonThreads(sink.threads, "penstock-insert")
+        rows = insert_rows or self.config.insert_batch_size
+        rows = rows_per_write(self.config, rows)
+        ends = Ends(source, sink, writers, JobValues(self._dead, books, listener), rows, self.config.policies)
+        pipeline = graph(ends).build(
+            num_threads=threads,
+            max_failures=self.config.max_failures,
+            earlier=books.earlier() if books else None,
+            sample_memory=1.0,
+            stall_after=self.config.stall_after or None,
+        )
+        try:
+            beat = partial(books.beat, self._dead) if books else None
+            keeper = Keeper(self.ceiling, lambda: self._pool.family)
+            told = WithStore(watcher, sink.stats) if watcher else None
+            return drive(pipeline, collect, told, interrupt, beat, keeper.look)
+        finally:
+            writers.shutdown(wait=False)
+            late = writers.join(_WRITE_SECONDS)
+            if late:
+                _logger.warning("insert: abandoned writes that did not end in time: %s", ", ".join(late))
+            report = pipeline.report()
+            self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})
+
+    def wait_index(
+        self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
+    ) -> IndexState:
+        """Wait until the store's index covers every row of the configured collection.
+
+        Args:
+            seconds: to wait at most.
+            told: hears how far it is, several times a second.
+            stop: ends the waiting early.
+
+        Raises:
+            SinkError: it is not done in time; the rows are in the store.
+        """
+        return self.sink_to_read().wait_index(seconds, told, stop)
+
+    # -- parts, made when first needed --------------------------------------------------------------------------------
+
+    def _open_embedder(self, size: int) -> None:
+        if self._opened_for != size:
+            self.plan.embedder.close()
+            self._opened_for = 0
+            with at_home(self.plan.embedder):
+                self.plan.embedder.open(self.plan.spec, size)
+            self._opened_for = size
+
+    def local_preprocessor(self, threads: int) -> LocalPreprocessor:
+        """Preprocessing in this process, for so many threads at once; the embedder is open then."""
+        if self.config.sandbox and not self._told_unconfined:
+            self._told_unconfined = True
+            _logger.warning("sandbox: only worker processes are confined; this picture is decoded in this process")
+        self._open_embedder(self.config.batch_size)
+        if self._local is None or self._local_threads < threads:
+            self._local = LocalPreprocessor(self.plan.spec, self.config.batch_size, self.plan.embedder, threads)
+            self._local_threads = threads
+        return self._local
+
+    @contextmanager
+    def workers(
+        self, config: ServiceConfig, collection: str | None = None, *, in_memory: bool = False
+    ) -> Generator[PreprocessPool]:
+        """While the block runs its job has the workers to itself; they are started, and its sink is open.
+
+        Args:
+            config: how many of them, and what for.
+            collection: of the job; default: the configured one.
+            in_memory: see `fit`.
+
+        Raises:
+            ConfigError: another job has them, or settings cannot be made to fit.
+        """
+        with self._pool.serving():
+            pool = self._started(config, collection, in_memory)
+            if in_memory:
+                self._ceiling, self._batch_bytes = with_payloads(self._pool.ceiling or self.ceiling)
+            yield pool
+
+    def _started(self, config: ServiceConfig, collection: str | None, in_memory: bool) -> PreprocessPool:
+        """The workers and the sink, started side by side where the sink need not wait to hear how long vectors are."""
+        self._stores.reach(self.config, collection or self.config.collection)
+        helper = ThreadPoolExecutor(1, "penstock-start")
+        try:
+            pool = helper.submit(self._started_pool, config, in_memory)
+            if self.plan.embedder.knows_dimension:
+                self.sink(collection)
+            return pool.result()
+        except KeyboardInterrupt:
+            self._pool.close()  # a start may take minutes; it comes to nothing by this
+            raise
+        finally:
+            helper.shutdown()
+
+    def _started_pool(self, config: ServiceConfig, in_memory: bool) -> PreprocessPool:
+        if self.plan.embedder.runs != "worker":
+            self._open_embedder(config.batch_size)
+        return self._pool.started(self.plan, config, in_memory=in_memory)
+
+    def dimension(self) -> int:
+        """Floats of a vector; opens the embedder if that is the only way to know."""
+        try:
+            return self.plan.embedder.dimension
+        except EmbedderError:  # known only once it is open, here or in the workers
+            if self._pool.dimension is not None and self.plan.embedder.runs == "worker":
+                return self._pool.dimension
+            self._open_embedder(self._opened_for or self.config.batch_size)
+            return self.plan.embedder.dimension

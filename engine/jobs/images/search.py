@@ -1,0 +1,76 @@
+"""One picture through one worker process: what a single query needs, without JAX in this process.
+
+The worker's ancestor imports JAX while this process imports the store's client and connects; in one process both would
+take turns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ....preprocess import Source
+from ... import Outcome, PipelineBuilder, PlainValues, green
+from ...config.model import ServiceConfig
+from ...embedders import ArrayView
+from ..common.plan import Plan
+
+if TYPE_CHECKING:
+    from ....preprocess import SlotBatch
+
+
+class _OneBatch(PlainValues):
+    """The value is a slot; it gives it back when nobody takes it."""
+
+    def discard(self, value: Any) -> None:
+        value.release()
+
+
+def query_vector(plan: Plan, config: ServiceConfig, source: Source) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The vector ``[D]`` float32 of one picture, made as a job makes it.
+
+    Args:
+        plan: what makes it; its embedder is opened here if it does not run in the worker, and closed.
+        config: settings; batches are as large as a job's, so that its compiled programs are used again.
+        source: the picture.
+
+    Raises:
+        ItemError: the picture cannot be used.
+        SharedMemoryError: there is no room for one batch.
+        WorkerStartError: the worker cannot start.
+        PipelineFailure: the worker cannot be kept alive.
+    """
+    embedder = plan.embedder
+    if embedder.runs != "worker":
+        embedder.open(plan.spec, config.batch_size)
+    pool = plan.pool(config.model_copy(update={"workers": 1, "slots": 1}))
+    try:
+        pool.start()
+
+        @green
+        def preprocess(picture: Source) -> Outcome:
+            return Outcome(pool.process([picture]))
+
+        builder = PipelineBuilder(values=_OneBatch()).add_source([source]).pipe(preprocess, concurrency=1)
+        pipeline = builder.add_resource(pool).add_sink(1).build(num_threads=1)
+        with pipeline.auto_stop(discard=True):
+            return _vector(plan, next(iter(pipeline)))
+    finally:
+        pool.close()
+        if embedder.runs != "worker":
+            embedder.close()
+
+
+def _vector(plan: Plan, slot: SlotBatch) -> np.ndarray[Any, np.dtype[np.float32]]:
+    try:
+        if slot.failures:
+            raise slot.failures[0][1]
+        view = ArrayView(np.array(slot.view.pixels), np.array(slot.view.embeddings))
+    finally:
+        slot.release()
+    refused = {} if plan.embedder.runs == "worker" else plan.embedder.embed(view, 1)
+    if refused:
+        raise refused[0]
+    vector: np.ndarray[Any, np.dtype[np.float32]] = view.embeddings[0]
+    return vector
