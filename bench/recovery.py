@@ -13,8 +13,8 @@ from statistics import median, quantiles
 
 import gevent
 
+from ..engine.workers import PreprocessPool, warm_start
 from ..errors import WorkerError
-from ..preprocess import PreprocessPool, warm_start
 from .chains import BATCH, pixels
 from .harness import Options
 from .pictures import make_set

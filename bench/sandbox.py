@@ -45,7 +45,7 @@ def pool(paths: Sequence[str], sandbox: bool) -> Generator[Measure, None, None]:
     """A new pool for each round; its first batch is the start, the others are the rate."""
     import gevent
 
-    from ..preprocess import PreprocessPool, warm_start
+    from ..engine.workers import PreprocessPool, warm_start
 
     spec = pixels("float32")
     batches = [paths[at : at + BATCH] for at in range(0, len(paths), BATCH)]

@@ -129,7 +129,7 @@ def _cpu() -> float:
 @contextmanager
 def new_pool(paths: Sequence[str], cache: str) -> Generator[Measure, None, None]:
     """Another pool in a process that keeps the fork server."""
-    from ..preprocess import warm_start
+    from ..engine.workers import warm_start
 
     _use_cache(cache)
 

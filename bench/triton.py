@@ -242,8 +242,8 @@ def bodies(server: str, dtype: str, count: int) -> Generator[Measure, None, None
 def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None]:
     """penstock's embedder over the slots of a ring."""
     from ..engine.embedders import parse_embedder
+    from ..engine.workers.lease import LeasedView
     from ..preprocess import preset
-    from ..preprocess.slot import LeasedView
     from ..shm import Ring, SlotLayout
 
     class Loan:

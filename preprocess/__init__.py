@@ -1,4 +1,4 @@
-"""From pictures to batches of pixels: decode, the JAX kernel, worker processes. See README.md here."""
+"""From pictures to batches of pixels: decode, the JAX kernel, what a worker process runs. See README.md here."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .ancestor import warm_start
-    from .pool import PreprocessPool
     from .presets import PRESETS, preset
-    from .slot import SlotBatch
     from .spec import PIXELS_VERSION, PreprocessSpec
     from .worker.preprocessor import Preprocessor
     from .worker.protocol import Row, Source, Timings
@@ -20,12 +17,9 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "ancestor": ("warm_start",),
-            "pool": ("PreprocessPool",),
             "worker.preprocessor": ("Preprocessor",),
             "presets": ("PRESETS", "preset"),
             "worker.protocol": ("Row", "Source", "Timings"),
-            "slot": ("SlotBatch",),
             "spec": ("PIXELS_VERSION", "PreprocessSpec"),
         },
     )
@@ -33,13 +27,10 @@ else:
 __all__ = [
     "PIXELS_VERSION",
     "PRESETS",
-    "PreprocessPool",
     "PreprocessSpec",
     "Preprocessor",
     "Row",
-    "SlotBatch",
     "Source",
     "Timings",
     "preset",
-    "warm_start",
 ]

@@ -28,7 +28,7 @@ from penstock.engine.servers import (
 )
 from penstock.engine.servers.server import Server
 from penstock.engine.servers.venvs import servers_folder
-from penstock.preprocess import ancestor, warm_start
+from penstock.engine.workers import shared_fork_server, warm_start
 from penstock.shm import Zygote
 from penstock.tests.children import ENTRIES
 from penstock.tests.slots import SlotWatch
@@ -128,7 +128,8 @@ def _fork_server(_compilation_cache: None) -> Iterator[None]:
 def own_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test that reads what workers print: they inherit standard error from the fork server, which has it from
     whoever started it."""
-    monkeypatch.setattr(ancestor, "_shared", ancestor._Shared())  # pyright: ignore[reportPrivateUsage]
+    fresh = shared_fork_server._Shared()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(shared_fork_server, "_shared", fresh)
 
 
 @pytest.fixture

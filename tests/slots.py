@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from penstock.preprocess import PreprocessPool
+from penstock.engine.workers import PreprocessPool
 from penstock.shm import SlotState
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.preprocess.credit import Credit
+from penstock.engine.workers.credit import Credit
 
 
 def test_it_begins_with_two_slots_for_each_worker() -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 from penstock import ConfigError
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.workers import PreprocessPool
 from penstock.errors import TooLargeError
-from penstock.preprocess import PreprocessPool
 from penstock.preprocess.decode.decode import decode_into
 from penstock.preprocess.decode.jpeg import is_held_whole
 from penstock.preprocess.kernel.canvas import make_canvas

@@ -27,7 +27,8 @@ from penstock.engine.jobs.images.embed import batches_of
 from penstock.engine.jobs.images.inputs import pictures_of
 from penstock.engine.jobs.images.preprocess_stream import PreprocessedBatch
 from penstock.engine.jobs.images.runner import JobRunner
-from penstock.preprocess import PreprocessPool, SlotBatch, preset
+from penstock.engine.workers import PreprocessPool, SlotBatch
+from penstock.preprocess import preset
 from penstock.shm import Zygote
 from penstock.tests.slots import in_use
 from penstock.tests.waiting import DEADLINE, wait_until
@@ -283,8 +284,8 @@ def test_ctrl_c_while_workers_start_does_not_wait_for_them(
         zygote.start()
         return zygote
 
-    monkeypatch.setattr("penstock.preprocess.pool.borrow_ancestor", borrow)
-    monkeypatch.setattr("penstock.preprocess.pool.return_ancestor", Zygote.close)
+    monkeypatch.setattr("penstock.engine.workers.pool.borrow_ancestor", borrow)
+    monkeypatch.setattr("penstock.engine.workers.pool.return_ancestor", Zygote.close)
     over = threading.Event()
 
     def interrupt() -> None:

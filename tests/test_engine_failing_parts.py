@@ -15,7 +15,7 @@ import gevent
 import pytest
 
 from penstock.engine import ItemFailure, Outcome, Pipeline, PipelineBuilder
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import PenstockError, PipelineFailure, WorkerDiedError
 from penstock.tests.waiting import DEADLINE, wait_until
 

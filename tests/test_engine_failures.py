@@ -17,7 +17,7 @@ import pytest
 
 from penstock.engine import Feedback, Lane, Pipeline, PipelineBuilder
 from penstock.engine.core.budget import FailureBudget, Tally
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError, EmbedderError, EmbedError, FailureBudgetError, PipelineFailure
 from penstock.tests.waiting import DEADLINE
 

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from penstock.engine import PipelineBuilder, green
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import PipelineFailure
 from penstock.tests.waiting import DEADLINE, wait_until
 

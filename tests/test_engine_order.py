@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 from penstock.engine import Pipeline, PipelineBuilder
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers.callables import WorkerPool
 from penstock.tests.waiting import DEADLINE, wait_until
 
 KINDS = ["blocking", "async", "green", "executor"]

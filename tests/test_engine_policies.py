@@ -16,7 +16,7 @@ import pytest
 
 from penstock.engine import Fail, Feedback, Pipeline, PipelineBuilder, PlainValues, Policy, Retry, Skip
 from penstock.engine.core.definitions import Order
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError, PipelineFailure, SinkUnavailableError
 from penstock.tests.flaky import NEVER, SOON, Flaky, Told, built, finish, op_of
 from penstock.tests.waiting import DEADLINE, wait_until

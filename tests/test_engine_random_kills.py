@@ -22,8 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.engine import PipelineBuilder, green
-from penstock.engine.workers import WorkerPool
-from penstock.preprocess import PreprocessPool, preset
+from penstock.engine.workers import PreprocessPool
+from penstock.engine.workers.callables import WorkerPool
+from penstock.preprocess import preset
 from penstock.tests.graphs import Step, check_delivered, figures, fitted, graphs, model
 from penstock.tests.searching import searching
 from penstock.tests.waiting import DEADLINE

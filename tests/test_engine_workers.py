@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from penstock.engine import PipelineBuilder
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError, ItemError, PoisonItemError, WorkerStartError
 from penstock.tests.waiting import DEADLINE
 
@@ -291,7 +291,7 @@ def test_workers_have_the_environment_they_were_given() -> None:
 SCRIPT = """
 import sys
 from penstock.engine import PipelineBuilder
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers.callables import WorkerPool
 
 class Item:
     def __init__(self, x): self.x = x

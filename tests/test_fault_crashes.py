@@ -26,9 +26,10 @@ import gevent
 import psutil
 import pytest
 
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers import PreprocessPool
+from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import DeadlineError, DecodeError, ItemError, PoisonItemError
-from penstock.preprocess import PreprocessPool, preset
+from penstock.preprocess import preset
 from penstock.shm import SlotState
 from penstock.sinks import read_dead_letters
 from penstock.tests.waiting import DEADLINE

@@ -15,8 +15,9 @@ import psutil
 import pytest
 from PIL import Image
 
+from penstock.engine.workers import PreprocessPool
 from penstock.errors import DecodeError
-from penstock.preprocess import Preprocessor, PreprocessPool, preset
+from penstock.preprocess import Preprocessor, preset
 from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,8 @@ import pytest
 import penstock
 from penstock.engine.cli import main
 from penstock.engine.journal import read_status
-from penstock.preprocess import PreprocessPool, preset
+from penstock.engine.workers import PreprocessPool
+from penstock.preprocess import preset
 from penstock.shm import SlotState
 from penstock.tests.segments import abandoned, left_since
 from penstock.tests.waiting import DEADLINE, patient

@@ -21,7 +21,8 @@ import gevent
 import numpy as np
 import pytest
 
-from penstock.preprocess import Preprocessor, PreprocessPool, preset
+from penstock.engine.workers import PreprocessPool
+from penstock.preprocess import Preprocessor, preset
 from penstock.shm import SlotState
 from penstock.tests.waiting import DEADLINE
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import gevent
 import pytest
 
+from penstock.engine.workers import PreprocessPool
 from penstock.errors import SinkUnavailableError, WorkerStartError
-from penstock.preprocess import PreprocessPool, preset
+from penstock.preprocess import preset
 from penstock.shm import Zygote
 from penstock.sinks.milvus import lite
 from penstock.tests.waiting import DEADLINE

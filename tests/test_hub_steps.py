@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
+from penstock.engine.workers.hub_steps import HubSteps
 from penstock.errors import ConfigError
-from penstock.preprocess.hub_steps import HubSteps
 from penstock.tests.threads import elsewhere
 from penstock.tests.waiting import DEADLINE
 

@@ -7,7 +7,7 @@ import pytest
 from penstock import ServiceConfig
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.pool_cache import WarmPool
-from penstock.preprocess import PreprocessPool
+from penstock.engine.workers import PreprocessPool
 
 pytestmark = pytest.mark.slow
 

@@ -90,6 +90,7 @@ def test_modules_import_one_another_relatively() -> None:
         ("engine/observe", {"engine.observe", "engine.core", "engine.sources"}),
         ("engine/pipeline", {"engine.pipeline", "engine.observe", "engine.core"}),
         ("engine/sources", {"engine.sources"}),
+        ("engine/workers", {"engine.workers", "engine.core", "preprocess", "shm"}),
         ("engine/embedders", {"engine.embedders", "engine.core", "engine.machine", "shm"}),
         ("engine/journal", {"engine.journal"}),
         ("engine/servers", {"engine.servers"}),

@@ -20,8 +20,9 @@ from penstock.engine.jobs.images.batches import Batch, Picture
 from penstock.engine.jobs.images.embed import batches_of
 from penstock.engine.jobs.images.inputs import batched
 from penstock.engine.sources import Filtered, Item
+from penstock.engine.workers import PreprocessPool
 from penstock.errors import ConfigError, ReadError, SharedMemoryFullError
-from penstock.preprocess import PreprocessPool, Source, preset
+from penstock.preprocess import Source, preset
 from penstock.preprocess.worker.protocol import decode_task, encode_task
 from penstock.shm import Payload, map_payload
 from penstock.tests.waiting import DEADLINE

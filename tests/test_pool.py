@@ -23,9 +23,10 @@ import psutil
 import pytest
 
 from penstock.engine import PipelineBuilder, green
+from penstock.engine.workers import PreprocessPool
+from penstock.engine.workers.lease import SlotBatch
 from penstock.errors import ConfigError, DeadlineError, PoisonItemError, ReadError, UnreadableError
-from penstock.preprocess import Preprocessor, PreprocessPool, preset
-from penstock.preprocess.slot import SlotBatch
+from penstock.preprocess import Preprocessor, preset
 from penstock.shm import SlotState
 from penstock.tests.segments import abandoned, left_since
 from penstock.tests.waiting import DEADLINE, wait_until

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.engine.workers import PreprocessPool
 from penstock.errors import PoisonItemError, ReadError, WorkerError
-from penstock.preprocess import PreprocessPool, preset
+from penstock.preprocess import preset
 from penstock.preprocess.worker.protocol import (
     DONE,
     Done,

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.engine.workers.hang_detector import Verdict, Vigil
+from penstock.engine.workers.poison import Ticket
+from penstock.engine.workers.pool_worker import Lost
 from penstock.errors import DeadlineError, PoisonItemError, WorkerError
-from penstock.preprocess.member import Lost
-from penstock.preprocess.ticket import Ticket
-from penstock.preprocess.vigil import Verdict, Vigil
 
 
 def death(*, row: int | None = None, begun: bool = True, hung: bool = False) -> Lost:

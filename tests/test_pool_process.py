@@ -11,8 +11,8 @@ import sys
 import gevent
 import pytest
 
-from penstock.preprocess import process
-from penstock.preprocess.process import WorkerProcess
+from penstock.engine.workers import process
+from penstock.engine.workers.process import WorkerProcess
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.preprocess.worker.settings import WorkerSettings
 from penstock.shm.child import STATUS, Child, readable

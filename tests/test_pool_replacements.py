@@ -16,9 +16,10 @@ import gevent
 import psutil
 import pytest
 
+from penstock.engine.workers import PreprocessPool
+from penstock.engine.workers.shared_fork_server import warm_start
 from penstock.errors import WorkerError, WorkerStartError
-from penstock.preprocess import PreprocessPool, preset
-from penstock.preprocess.ancestor import warm_start
+from penstock.preprocess import preset
 from penstock.shm import Ring, SlotLayout, SlotState, Zygote
 from penstock.tests.waiting import DEADLINE, wait_until
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import gevent
 import pytest
 
+from penstock.engine.workers import PreprocessPool
+from penstock.engine.workers import pool_worker as member
+from penstock.engine.workers.pool_worker import Member
 from penstock.errors import ConfigError
-from penstock.preprocess import PreprocessPool, Source, member, preset
-from penstock.preprocess.member import Member
+from penstock.preprocess import Source, preset
 from penstock.preprocess.worker import protocol
 from penstock.tests.slots import in_use
 from penstock.tests.threads import elsewhere

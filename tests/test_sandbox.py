@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from penstock.bench.hostile import make_hostile
+from penstock.engine.workers import PreprocessPool
 from penstock.errors import ConfigError, PoisonItemError
-from penstock.preprocess import PreprocessPool, PreprocessSpec
+from penstock.preprocess import PreprocessSpec
 from penstock.preprocess.sandbox import landlock, sandbox, seccomp
 
 MakePool = Callable[..., PreprocessPool]

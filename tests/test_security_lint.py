@@ -17,7 +17,7 @@ NOT_THE_PACKAGE = {"tests", "build", "dist", "examples", "docs"}
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-PICKLER = "engine/remote.py"
+PICKLER = "engine/workers/pickle_codec.py"
 """The one place: between a parent and the children it has forked, over a socket nobody else has."""
 
 FORBIDDEN_MODULES = {

@@ -19,7 +19,8 @@ import pytest
 
 from penstock import Report, StreamingMultiprocessPreprocessor, embed_images
 from penstock.bench.hostile import make_hostile
-from penstock.preprocess import PreprocessPool, PreprocessSpec
+from penstock.engine.workers import PreprocessPool
+from penstock.preprocess import PreprocessSpec
 from penstock.shm import janitor
 
 ROOT = Path(__file__).parent.parent

@@ -13,8 +13,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from penstock.preprocess import Preprocessor, PreprocessPool, preset
-from penstock.preprocess.process import WorkerProcess
+from penstock.engine.workers import PreprocessPool
+from penstock.engine.workers.process import WorkerProcess
+from penstock.preprocess import Preprocessor, preset
 from penstock.preprocess.worker.jax_runtime import compilation_cache
 from penstock.preprocess.worker.settings import WorkerSettings
 from penstock.preprocess.worker.worker import Worker

@@ -14,7 +14,7 @@ import pytest
 from penstock.engine import PipelineBuilder, PlainValues, green
 from penstock.engine.observe.render_text import render_text, report_json
 from penstock.engine.observe.watchdog import Watchdog
-from penstock.engine.workers import WorkerPool
+from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError
 from penstock.tests.stuck import SOON, stuck_in, wait_for_stall
 from penstock.tests.waiting import DEADLINE, wait_until

@@ -18,7 +18,8 @@ import pytest
 from penstock.engine.cli.options import configured
 from penstock.engine.cli.sigusr1 import dumping
 from penstock.engine.jobs.images.pipeline import ImageEmbeddingPipeline
-from penstock.preprocess import PreprocessPool, PreprocessSpec, Row
+from penstock.engine.workers import PreprocessPool
+from penstock.preprocess import PreprocessSpec, Row
 from penstock.tests.waiting import DEADLINE, wait_until
 
 EMBEDDER = """

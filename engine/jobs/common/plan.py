@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ....preprocess import PreprocessPool, PreprocessSpec, preset
+from ....preprocess import PreprocessSpec, preset
 from ....preprocess.decode.jpeg import check_decoder
 from ...config.model import ServiceConfig
 from ...embedders import Embedder, parse_embedder
 from ...machine.resources import usable_cores
+from ...workers import PreprocessPool
 
 _FACTORY = "penstock.engine.embedders:parse_embedder"
 

@@ -7,10 +7,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from ....errors import ConfigError
-from ....preprocess import PreprocessPool
 from ....shm import SlotState
 from ...config.model import ServiceConfig
 from ...machine.resources import shared_memory_room, usable_cores
+from ...workers import PreprocessPool
 from .autosize import fitted
 from .largest import tell_cramped, tell_workers
 from .memory_estimate import Ceiling

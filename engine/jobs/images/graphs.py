@@ -17,12 +17,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from ....preprocess import PreprocessPool, Timings
+from ....preprocess import Timings
 from ....sinks import RowBatch, Sink, concat
 from ... import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
 from ...config.types import Stage
 from ...core.policies import Policy, Retry
 from ...embedders import Embedder
+from ...workers import PreprocessPool
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
 from .in_process import LocalPreprocessor, at_home
 

@@ -11,18 +11,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ....errors import ConfigError, ItemError
-from ....preprocess.ancestor import warm_start
 from ....preprocess.presets import preset
 from ...core.values import PlainValues
 from ...machine.resources import shared_memory_room, usable_cores
+from ...workers.shared_fork_server import warm_start
 from ..common.largest import cramped, halves, largest, tell_cramped, tell_workers
 
 # All else is imported once the workers' ancestor is starting: both go on at once then.
 if TYPE_CHECKING:
     import numpy as np
 
-    from ....preprocess import PreprocessPool, PreprocessSpec, SlotBatch, Source
+    from ....preprocess import PreprocessSpec, Source
     from ... import Outcome, Pipeline, Report
+    from ...workers import PreprocessPool, SlotBatch
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -172,7 +173,7 @@ class StreamingMultiprocessPreprocessor:
     def _prepared(self) -> PreprocessPool:
         """The pool. The workers' ancestor imports JAX meanwhile."""
         with self._lock, warm_start():
-            from ....preprocess import PreprocessPool
+            from ...workers import PreprocessPool
 
             if self._pool is None:
                 workers, batch_size, slots = self._sizes

@@ -12,11 +12,11 @@ from threading import Event
 from typing import Any, Final
 
 from ....errors import EmbedderError
-from ....preprocess import PreprocessPool
 from ....sinks import DeadLetters, Found, IndexState, MilvusSink, is_finished
 from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
 from ...core.threads import DaemonThreads
+from ...workers import PreprocessPool
 from ..common.autosize import fitted
 from ..common.drive import Interrupt, Watcher, WithStore, drive
 from ..common.memory_estimate import Ceiling, ceiling_of

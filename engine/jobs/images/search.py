@@ -17,7 +17,7 @@ from ...embedders import ArrayView
 from ..common.plan import Plan
 
 if TYPE_CHECKING:
-    from ....preprocess import SlotBatch
+    from ...workers import SlotBatch
 
 
 class _OneBatch(PlainValues):

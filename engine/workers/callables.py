@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from ..errors import ConfigError, DeadlineError, PenstockError, PoisonItemError
-from ..shm import Child, Zygote, recv_frame, send_frame
-from .core.definitions import at_least
-from .core.threads import daemon, join_threads
-from .remote import ENTRY, dump_call, load_answer, refuse_while_loading
+from ...errors import ConfigError, DeadlineError, PenstockError, PoisonItemError
+from ...shm import Child, Zygote, recv_frame, send_frame
+from ..core.definitions import at_least
+from ..core.threads import daemon, join_threads
+from .pickle_codec import ENTRY, dump_call, load_answer, refuse_while_loading
 
 _logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import DeadlineError, ItemError, PoisonItemError, WorkerError
-from .member import Lost
+from ...errors import DeadlineError, ItemError, PoisonItemError, WorkerError
+from .pool_worker import Lost
 
 _DEATHS = 3
 """Deaths of workers that an item may cause before it is poison."""

@@ -17,20 +17,20 @@ from typing import Any, Self
 import gevent
 from gevent.event import AsyncResult
 
-from ..errors import ConfigError, WorkerError
-from ..shm import SlotLayout, SlotState, Zygote, require_room
-from .ancestor import borrow_ancestor, return_ancestor
+from ...errors import ConfigError, WorkerError
+from ...preprocess.decode.jpeg import check_decoder
+from ...preprocess.limits import over_limit
+from ...preprocess.sandbox.sandbox import check_means
+from ...preprocess.spec import PreprocessSpec
+from ...preprocess.worker.protocol import Row, Source, Timings
+from ...preprocess.worker.settings import WorkerSettings
+from ...shm import SlotLayout, SlotState, Zygote, require_room
 from .credit import Credit
-from .decode.jpeg import check_decoder
 from .hub_steps import HubSteps
-from .limits import over_limit
-from .member import Lost, Member
-from .sandbox.sandbox import check_means
-from .slot import Lease, SlotBatch
-from .spec import PreprocessSpec
-from .ticket import Ticket
-from .worker.protocol import Row, Source, Timings
-from .worker.settings import WorkerSettings
+from .lease import Lease, SlotBatch
+from .poison import Ticket
+from .pool_worker import Lost, Member
+from .shared_fork_server import borrow_ancestor, return_ancestor
 
 
 class PreprocessPool:

@@ -19,9 +19,9 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from ..errors import ConfigError, ItemError, WorkerStartError
-from ..shm import recv_frame, send_frame
-from .core.operations import Collect
+from ...errors import ConfigError, ItemError, WorkerStartError
+from ...shm import recv_frame, send_frame
+from ..core.operations import Collect
 
 ENTRY = f"{__name__}:serve"
 """Where a worker begins."""

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from ..shm import Zygote
-from .worker.jax_runtime import worker_environment
+from ...preprocess.worker.jax_runtime import worker_environment
+from ...shm import Zygote
 
 PRELOAD = ("jax", "jax.numpy", "PIL.Image", "penstock.preprocess.worker.worker")
 """What it imports. None of it starts a thread or a JAX backend."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ItemError
-from ..shm import Grant, Place
-from .member import Member
-from .worker.protocol import Row, Timings
+from ...errors import ItemError
+from ...preprocess.worker.protocol import Row, Timings
+from ...shm import Grant, Place
+from .pool_worker import Member
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,13 +12,13 @@ import gevent
 from gevent.event import AsyncResult, Event
 from gevent.lock import Semaphore
 
-from ..errors import ConfigError, StaleSlotError, WorkerError, WorkerStartError
-from ..shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
+from ...errors import ConfigError, StaleSlotError, WorkerError, WorkerStartError
+from ...preprocess.worker.protocol import Done, Hung, Source, decode_answer, encode_task
+from ...preprocess.worker.settings import WorkerSettings
+from ...shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
+from .hang_detector import Verdict, Vigil
 from .process import in_memory
-from .seat import Seat
-from .vigil import Verdict, Vigil
-from .worker.protocol import Done, Hung, Source, decode_answer, encode_task
-from .worker.settings import WorkerSettings
+from .supervisor import Seat
 
 logger = logging.getLogger("penstock.preprocess")
 

@@ -10,10 +10,10 @@ from contextlib import suppress
 import gevent
 from gevent.socket import wait_read, wait_write
 
-from ..errors import WorkerError, WorkerStartError
-from ..shm import Child, FrameReader, Payload, Ring, SlotLayout, Zygote, recv_frame, send_frame_fds
-from .worker.protocol import RING, Piece, decode_layout, encode_json
-from .worker.settings import WorkerSettings
+from ...errors import WorkerError, WorkerStartError
+from ...preprocess.worker.protocol import RING, Piece, decode_layout, encode_json
+from ...preprocess.worker.settings import WorkerSettings
+from ...shm import Child, FrameReader, Payload, Ring, SlotLayout, Zygote, recv_frame, send_frame_fds
 
 ENTRY = "penstock.preprocess.worker.worker:main"
 

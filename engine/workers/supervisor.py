@@ -8,10 +8,10 @@ import threading
 import gevent
 import gevent.threadpool  # pyright: ignore[reportUnusedImport]  (else imported by its first use, on the hub)
 
-from ..errors import ConfigError, WorkerError, WorkerStartError
-from ..shm import Ring, SlotLayout, Zygote
+from ...errors import ConfigError, WorkerError, WorkerStartError
+from ...preprocess.worker.settings import WorkerSettings
+from ...shm import Ring, SlotLayout, Zygote
 from .process import KilledError, WorkerProcess
-from .worker.settings import WorkerSettings
 
 logger = logging.getLogger("penstock.preprocess")
 
