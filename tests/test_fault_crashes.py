@@ -13,11 +13,9 @@ operation      (of a ``WorkerPool``) the call that the worker was given
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
@@ -32,6 +30,7 @@ from penstock.errors import DeadlineError, DecodeError, ItemError, PoisonItemErr
 from penstock.preprocess import preset
 from penstock.shm import SlotState
 from penstock.sinks import read_dead_letters
+from penstock.tests.endings import end
 from penstock.tests.waiting import DEADLINE
 from penstock.tests.whole_jobs import penstock
 
@@ -249,18 +248,6 @@ def operations() -> Iterator[WorkerPool]:
     """One worker for its part of the table."""
     with WorkerPool(1, item_timeout=2.0) as made:
         yield made
-
-
-def end(how: str) -> None:
-    """An operation that does not come back."""
-    faulthandler.disable()
-    if how.startswith("SIG"):
-        os.kill(os.getpid(), getattr(signal, how))
-    elif how == "_exit":
-        os._exit(3)
-    elif how == "sys.exit":
-        sys.exit(4)
-    raise MemoryError(how) if how == "MemoryError" else RuntimeError(how)
 
 
 OPERATION_ENDS: dict[str, tuple[type[BaseException], str]] = {
