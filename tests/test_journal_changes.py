@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.journal import Entry, SourceOrderError
-from penstock.engine.journal.changes import merge, order_of
+from penstock.engine.journal.listing_diff import merge, order_of
 from penstock.engine.sources.earlier import Earlier
 from penstock.engine.sources.walk import Root
 

@@ -10,9 +10,9 @@ import gevent
 import pytest
 
 from penstock.engine.embedders import parse_embedder
-from penstock.engine.embedders.triton.endpoints import Endpoint
+from penstock.engine.embedders.triton.endpoint_pool import Endpoint
+from penstock.engine.embedders.triton.io_backend import InHub
 from penstock.engine.embedders.triton.transport import ServerSaid
-from penstock.engine.embedders.triton.waiting import InHub
 from penstock.engine.servers import TritonServer
 from penstock.errors import EmbedderError
 from penstock.preprocess.spec import PreprocessSpec

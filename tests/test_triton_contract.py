@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from penstock.engine.embedders.triton import HostPort, read_address
-from penstock.engine.embedders.triton.contract import Contract, read_contract
 from penstock.engine.embedders.triton.discovery import need_same
+from penstock.engine.embedders.triton.model_spec import Contract, read_contract
 from penstock.errors import ConfigError
 from penstock.preprocess.spec import PreprocessSpec
 

@@ -8,10 +8,10 @@ import threading
 import gevent
 import pytest
 
-from penstock.engine.embedders.triton.endpoints import Endpoint
-from penstock.engine.embedders.triton.faults import Fault, fault_of
+from penstock.engine.embedders.triton.endpoint_pool import Endpoint
+from penstock.engine.embedders.triton.errors import Fault, fault_of
+from penstock.engine.embedders.triton.io_backend import InHub
 from penstock.engine.embedders.triton.transport import ServerSaid
-from penstock.engine.embedders.triton.waiting import InHub
 from penstock.errors import EmbedderError
 from penstock.tests.triton_fakes import PLACE, Scripted, fleet, on_a_hub
 from penstock.tests.waiting import DEADLINE

@@ -44,9 +44,9 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.engine.embedders import ArrayView, Embedder, parse_embedder
+from penstock.engine.embedders.triton.io_backend import InThread
 from penstock.engine.embedders.triton.owner import Owner, abandoned
 from penstock.engine.embedders.triton.regions import Regions
-from penstock.engine.embedders.triton.waiting import InThread
 from penstock.engine.servers import TritonServer
 from penstock.errors import EmbedderError, EmbedError
 from penstock.preprocess.spec import PreprocessSpec

@@ -10,8 +10,8 @@ import pytest
 
 from penstock.engine.embedders.triton import over_http
 from penstock.engine.embedders.triton.address import HostPort
+from penstock.engine.embedders.triton.io_backend import InThread
 from penstock.engine.embedders.triton.over_http import HttpTransport
-from penstock.engine.embedders.triton.waiting import InThread
 from penstock.tests.waiting import DEADLINE
 
 _NO_REGIONS = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"

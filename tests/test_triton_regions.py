@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from penstock.engine.embedders.triton import regions as module
+from penstock.engine.embedders.triton.io_backend import InHub, Signal
 from penstock.engine.embedders.triton.owner import Owner
 from penstock.engine.embedders.triton.processes import started
 from penstock.engine.embedders.triton.transport import ServerSaid
-from penstock.engine.embedders.triton.waiting import InHub, Signal
 from penstock.tests.triton_fakes import PLACE, Scripted, fleet, on_a_hub, regions_with
 from penstock.tests.waiting import DEADLINE
 

@@ -9,11 +9,11 @@ from typing import Any
 import gevent
 
 from penstock.engine.embedders.triton.address import HostPort
-from penstock.engine.embedders.triton.endpoints import Endpoint, Fleet
+from penstock.engine.embedders.triton.endpoint_pool import Endpoint, Fleet
+from penstock.engine.embedders.triton.io_backend import InHub, InThread, Waits
 from penstock.engine.embedders.triton.owner import Owner
 from penstock.engine.embedders.triton.regions import Regions
 from penstock.engine.embedders.triton.transport import Answer, Query, Transport
-from penstock.engine.embedders.triton.waiting import InHub, InThread, Waits
 from penstock.shm import Place
 from penstock.tests.waiting import DEADLINE
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from penstock.engine.embedders import Embedder
 from penstock.engine.embedders.triton.address import HostPort
+from penstock.engine.embedders.triton.io_backend import InThread
 from penstock.engine.embedders.triton.over_http import HttpTransport
-from penstock.engine.embedders.triton.waiting import InThread
 from penstock.engine.servers import TritonServer
 from penstock.shm import Place, Ring
 from penstock.tests.waiting import DEADLINE

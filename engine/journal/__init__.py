@@ -8,12 +8,12 @@ from ...errors import (
     JournalVersionError,
     SourceOrderError,
 )
-from .card import Card, Difference
-from .changes import Changes
 from .disk import Disk
 from .entries import Entry, Kind
 from .folder import JobFolder
+from .listing_diff import Changes
 from .lock import Owner, held_by_orphan
+from .manifest import Card, Difference
 from .reading import Event
 from .snapshot import Snapshot
 from .states import Counts, Ordinals, Outcome, States

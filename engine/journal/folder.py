@@ -10,15 +10,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from ...errors import JournalDamagedError, JournalError
-from .card import Card, Difference, read_card, write_card
-from .changes import Changes
 from .disk import Disk, reading, writing
 from .entries import Entry
 from .layout import Layout, is_begun, is_ours
 from .ledger import Ledger, event_of
+from .listing_diff import Changes
 from .lock import Lock
+from .manifest import Card, Difference, read_card, write_card
 from .reading import Event
-from .renewal import Renewal
+from .relisting import Renewal
 from .snapshot import Snapshot
 from .states import Counts, Ordinals, Outcome, States
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import JournalDiskError
-from .card import read_card
 from .disk import Disk, reading
 from .layout import Layout, numbers
 from .loading import load
 from .lock import Owner, owner_of
+from .manifest import read_card
 from .reading import Event
 from .states import Counts, Outcome
 

@@ -3,16 +3,16 @@
 ::
 
     address.py    the spec string and its options
-    contract.py   what the model takes and gives: read from metadata and configuration, held against the pixels
+    model_spec.py what the model takes and gives: read from metadata and configuration, held against the pixels
     discovery.py  asking all servers for it before the start; they must agree
     embedder.py   TritonEmbedder: the face; splits a batch by the model's limit, bisects what it refuses, finds NaN
-    endpoints.py  Fleet: the least loaded server that is well; waiting in line; taking out, probing, patience
+    endpoint_pool.py EndpointPool: the least loaded server that is well; waiting in line; taking out, probing, patience
     exchange.py   one request: in shared memory where the server maps it, else in the body
     regions.py    which segments a server has mapped for us; `owner.py`: names that say whose they are
     processes.py  which processes have a segment mapped: the proof that a server can write there no more
-    faults.py     what an error means: away, region lost, crashed, refused, misfit
+    errors.py     what an error means: away, region lost, crashed, refused, misfit
     transport.py  what is needed of a connection; `over_http.py`, `over_grpc.py`: the two there are
-    waiting.py    how to wait: in greenlets of a hub, or in threads that have none
+    io_backend.py how to wait: in greenlets of a hub, or in threads that have none
 
 **The life of one batch.** A greenlet of the engine calls ``embed(view, rows)``. It waits in line for the least loaded
 server with room (two requests for each instance of the model). If the ring that the slot lies in is new to that server,

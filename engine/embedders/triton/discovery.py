@@ -8,10 +8,10 @@ from typing import Final
 
 from ....errors import ConfigError, EmbedderError
 from .address import Address, HostPort
-from .contract import Contract, read_contract
-from .faults import Fault, Trouble, fault_of
+from .errors import Fault, Trouble, fault_of
+from .io_backend import InThread, Waits
+from .model_spec import Contract, read_contract
 from .transport import ServerSaid, Transport
-from .waiting import InThread, Waits
 
 _logger = logging.getLogger(__name__)
 

@@ -26,17 +26,17 @@ from ..base import (
     nonfinite_rows,
 )
 from .address import Address, HostPort, Protocol, read_address
-from .contract import Contract
 from .discovery import contract_at, discover, need_same
-from .endpoints import Endpoint, Fleet
+from .endpoint_pool import Endpoint, Fleet
+from .errors import Fault, Trouble, fault_of
 from .exchange import Exchange, vector_shape
-from .faults import Fault, Trouble, fault_of
+from .io_backend import InHub, InThread, Signal, Waits
+from .model_spec import Contract
 from .over_grpc import GrpcTransport
 from .over_http import HttpTransport
 from .owner import Owner
 from .regions import Regions
 from .transport import Answer, Transport
-from .waiting import InHub, InThread, Signal, Waits
 
 _TRANSPORTS: Final[dict[Protocol, Callable[[HostPort, Waits], Transport]]] = {
     "http": HttpTransport,

@@ -11,11 +11,11 @@ import numpy as np
 from ....errors import EmbedderError
 from ....shm import Place
 from ..base import Array, View
-from .contract import VECTOR_TYPES, Contract
-from .endpoints import Endpoint
-from .faults import Fault, fault_of
+from .endpoint_pool import Endpoint
+from .errors import Fault, fault_of
+from .io_backend import Waits
+from .model_spec import VECTOR_TYPES, Contract
 from .transport import Answer, Query, ServerSaid, Shared
-from .waiting import Waits
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Exchange:
         """Write the vectors of rows ``[start, stop)`` into the view's.
 
         Raises:
-            OSError, ServerSaid: see `faults`.
+            OSError, ServerSaid: see `errors`.
             EmbedderError: the vectors have another shape than the model promised.
         """
         whole = self._contract.fixed in (None, stop - start)  # else it is padded, which a slot has no room for

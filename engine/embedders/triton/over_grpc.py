@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 from ....errors import ConfigError
 from .address import HostPort
+from .io_backend import Waits
 from .transport import CONTROL_SECONDS, Answer, Query, ServerSaid, Shared
-from .waiting import Waits
 
 T = TypeVar("T")
 

@@ -22,8 +22,8 @@ from urllib.parse import quote
 import numpy as np
 
 from .address import HostPort
+from .io_backend import Waits
 from .transport import CONTROL_SECONDS, Answer, Query, ServerSaid, Shared
-from .waiting import Waits
 
 _SPLIT: Final = "Inference-Header-Content-Length"
 """Where the JSON ends and the tensors' bytes begin, in a request and in an answer."""

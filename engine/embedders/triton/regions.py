@@ -17,10 +17,10 @@ from itertools import count
 from typing import Final
 
 from ....shm import Place
+from .io_backend import Signal, Waits
 from .owner import Owner, abandoned
 from .processes import has_mapped, users
 from .transport import ServerSaid, Transport
-from .waiting import Signal, Waits
 
 _logger = logging.getLogger(__name__)
 

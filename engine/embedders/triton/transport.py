@@ -64,7 +64,7 @@ class Answer:
     data: bytes | memoryview
 
 
-class ServerSaid(Exception):  # noqa: N818  (an answer, and what it means is for `faults` to say)
+class ServerSaid(Exception):  # noqa: N818  (an answer, and what it means is for `errors` to say)
     """The server answered with an error: it has finished with the request.
 
     Attributes:

@@ -13,10 +13,10 @@ from typing import Final, TypeVar
 
 from ....errors import EmbedderError
 from .address import HostPort
-from .faults import Fault, Trouble, fault_of
+from .errors import Fault, Trouble, fault_of
+from .io_backend import Signal, Waits
 from .regions import Regions
 from .transport import Transport
-from .waiting import Signal, Waits
 
 _logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Fleet:
 
         Raises:
             EmbedderError: nobody has answered for so long.
-            ServerSaid: a server answered that this cannot be done (see `faults`).
+            ServerSaid: a server answered that this cannot be done (see `errors`).
             OSError, ServerSaid: a fault `CRASHED`: servers that were well died of this, and of nothing else.
         """
         if not self._queue and any(e.healthy for e in self.endpoints) and not any(e.in_flight for e in self.endpoints):

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .changes import Changes, merge
 from .entries import Entry
+from .listing_diff import Changes, merge
 from .snapshot import Snapshot
 from .states import Outcome, States
 
