@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.engine.embedders import ArrayView, OnnxEmbedder, Wants, parse_embedder
+from penstock.engine.embedders import ArrayView, OnnxEmbedder, PixelPreferences, parse_embedder
 from penstock.errors import ConfigError, EmbedderError
 
 onnx: Any = pytest.importorskip("onnx")
@@ -112,13 +112,13 @@ def test_gives_the_models_vectors(make: Make, kind: str, dtype: str, layout: str
 @pytest.mark.parametrize(
     ("shape", "kind", "wants"),
     [
-        (["n", 3, 8, 8], "FLOAT", Wants(size=8, dtype="float32", layout="NCHW")),
-        (["n", 8, 8, 3], "UINT8", Wants(size=8, dtype="uint8", layout="NHWC")),
-        (["n", 3, "h", "w"], "FLOAT16", Wants(dtype="float16", layout="NCHW")),
-        (["n", "c", "h", "w"], "FLOAT", Wants(dtype="float32")),
+        (["n", 3, 8, 8], "FLOAT", PixelPreferences(size=8, dtype="float32", layout="NCHW")),
+        (["n", 8, 8, 3], "UINT8", PixelPreferences(size=8, dtype="uint8", layout="NHWC")),
+        (["n", 3, "h", "w"], "FLOAT16", PixelPreferences(dtype="float16", layout="NCHW")),
+        (["n", "c", "h", "w"], "FLOAT", PixelPreferences(dtype="float32")),
     ],
 )
-def test_wants_what_the_model_fixes(make: Make, shape: list[int | str], kind: str, wants: Wants) -> None:
+def test_wants_what_the_model_fixes(make: Make, shape: list[int | str], kind: str, wants: PixelPreferences) -> None:
     """Size, element type and layout are read from the file, and left open where it leaves them open."""
     assert parse_embedder(f"onnx:{make(shape, kind)}").wants == wants
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine.embedders import SCHEMES, Embedder, Pixels, Refusals, Runs, View, Wants, parse_embedder
+from penstock.engine.embedders import SCHEMES, Embedder, PixelPreferences, Pixels, Refusals, Runs, View, parse_embedder
 from penstock.errors import ConfigError
 
 
@@ -104,4 +104,4 @@ def test_another_kind_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCHEMES, "triton+http", make)
     embedder = parse_embedder("triton+http://host:8000/clip?timeout=3", retries=2)
     assert seen == ["//host:8000/clip", {"timeout": "3", "retries": "2"}]
-    assert (embedder.runs, embedder.wants) == ("green", Wants())
+    assert (embedder.runs, embedder.wants) == ("green", PixelPreferences())

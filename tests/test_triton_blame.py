@@ -11,23 +11,23 @@ import pytest
 
 from penstock.engine.embedders import parse_embedder
 from penstock.engine.embedders.triton.endpoint_pool import Endpoint
-from penstock.engine.embedders.triton.io_backend import InHub
-from penstock.engine.embedders.triton.transport import ServerSaid
+from penstock.engine.embedders.triton.io_backend import GreenletIo
+from penstock.engine.embedders.triton.transport import ServerError
 from penstock.engine.servers import TritonServer
 from penstock.errors import EmbedderError
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.shm import Ring, SlotLayout
-from penstock.tests.triton_fakes import fleet, on_a_hub
+from penstock.tests.triton_fakes import on_a_hub, pool
 from penstock.tests.triton_slots import in_hub, slots
 
-CRASHES = [ServerSaid(500, "Stub process 'm_0_0' is not healthy."), ConnectionResetError("cut")]
+CRASHES = [ServerError(500, "Stub process 'm_0_0' is not healthy."), ConnectionResetError("cut")]
 EXIT = 254
 
 
 @pytest.mark.parametrize("crash", CRASHES, ids=["model", "server"])
 def test_what_kills_a_well_server_each_time_is_to_blame(crash: Exception) -> None:
     """Nobody else needs to be answered in between: once among others, then twice alone."""
-    servers = fleet(patience=20)
+    servers = pool(patience=20)
     asked: list[int] = []
 
     def poison(endpoint: Endpoint) -> None:
@@ -49,14 +49,14 @@ def test_a_model_that_is_dead_is_no_fault_of_the_pictures() -> None:
         raise CRASHES[0]
 
     with pytest.raises(EmbedderError, match="not healthy"):
-        fleet(patience=0.5, trial=trial).run(dead)
+        pool(patience=0.5, trial=trial).run(dead)
 
 
 def test_the_neighbours_of_what_kills_a_server_are_cleared() -> None:
     """Three requests die together, again and again; each is repeated alone, and only one dies of that."""
 
-    def work(waits: InHub) -> None:
-        servers = fleet(capacity=3, patience=20, waits=waits)
+    def work(io: GreenletIo) -> None:
+        servers = pool(capacity=3, patience=20, io=io)
         poisoned: list[bool] = []
         ended: list[str] = []
 
@@ -96,12 +96,12 @@ def test_doubt_takes_out_the_servers_that_fail_on_black_pictures() -> None:
 
     def trial(endpoint: Endpoint) -> None:
         if endpoint.server.port in ill:
-            raise ServerSaid(500, "CUDA error: an illegal memory access was encountered")
+            raise ServerError(500, "CUDA error: an illegal memory access was encountered")
 
-    servers = fleet(2, trial=trial, patience=20)
-    assert servers.doubt()
+    servers = pool(2, trial=trial, patience=20)
+    assert servers.probe_all()
     assert [endpoint.healthy for endpoint in servers.endpoints] == [False, True]
-    assert not servers.doubt()
+    assert not servers.probe_all()
     assert servers.run(lambda endpoint: endpoint.server.port) == 2
     ill.clear()
     servers.endpoints[1].healthy = False

@@ -9,7 +9,7 @@ import pytest
 
 from penstock.engine.embedders.triton import HostPort, read_address
 from penstock.engine.embedders.triton.discovery import need_same
-from penstock.engine.embedders.triton.model_spec import Contract, read_contract
+from penstock.engine.embedders.triton.model_spec import ModelSpec, read_model_spec
 from penstock.errors import ConfigError
 from penstock.preprocess.spec import PreprocessSpec
 
@@ -24,7 +24,7 @@ PICTURES = node("IMAGE", "FP32", -1, 3, 224, 224)
 VECTORS = node("EMBEDDING", "FP32", -1, 512)
 
 
-def contract(
+def model(
     inputs: list[Node] | None = None,
     outputs: list[Node] | None = None,
     *,
@@ -32,16 +32,16 @@ def contract(
     config: dict[str, Any] | None = None,
     versions: tuple[str, ...] = ("1",),
     options: dict[str, str] | None = None,
-) -> Contract:
+) -> ModelSpec:
     address = read_address("http", "//h/m", options or {})
     metadata = {"name": "m", "versions": versions, "inputs": inputs or [PICTURES], "outputs": outputs or [VECTORS]}
-    return read_contract(address, metadata, {"max_batch_size": batch, **(config or {})})
+    return read_model_spec(address, metadata, {"max_batch_size": batch, **(config or {})})
 
 
 def test_a_plain_model_is_read_whole() -> None:
     """Input, output, sizes and limits."""
-    assert contract() == Contract(
-        model="m",
+    assert model() == ModelSpec(
+        name="m",
         version="1",
         input="IMAGE",
         datatype="FP32",
@@ -72,7 +72,7 @@ def test_a_plain_model_is_read_whole() -> None:
 def test_input_shapes_tell_layout_size_and_batch(inputs: Node, batch: int, expected: dict[str, Any]) -> None:
     """With a batch limit, with the batch spelled out, and without any batch."""
     vectors = node("V", "FP32", 16) if len(inputs["shape"]) == 3 else node("V", "FP32", -1, 16)
-    found = contract([inputs], [vectors], batch=batch)
+    found = model([inputs], [vectors], batch=batch)
     assert {name: getattr(found, name) for name in expected} == expected
     assert found.dimension == 16
 
@@ -99,12 +99,12 @@ def test_models_that_do_not_fit_are_refused(
 ) -> None:
     """Not from one picture to one vector, or not clear which: the message says what there is."""
     with pytest.raises(ConfigError, match=message):
-        contract(inputs, outputs, options=options)
+        model(inputs, outputs, options=options)
 
 
 def test_what_the_user_names_is_chosen() -> None:
     """One of several outputs, and a picture beside an optional input."""
-    found = contract(
+    found = model(
         [PICTURES, node("HINT", "FP32", -1, 4)],
         [VECTORS, node("LOGITS", "FP32", -1, 1000)],
         config={"input": [{"name": "IMAGE"}, {"name": "HINT", "optional": True}]},
@@ -115,15 +115,15 @@ def test_what_the_user_names_is_chosen() -> None:
 
 def test_the_newest_version_is_meant_unless_one_is_named() -> None:
     """Triton's own rule; the number is held on to, so that a model replaced in the middle cannot mix vectors."""
-    assert contract(versions=("2", "10", "9")).version == "10"
-    assert contract(versions=("2", "10"), options={"version": "2"}).version == "2"
-    assert contract(versions=()).version == ""
+    assert model(versions=("2", "10", "9")).version == "10"
+    assert model(versions=("2", "10"), options={"version": "2"}).version == "2"
+    assert model(versions=()).version == ""
 
 
 def test_an_open_dimension_is_left_to_the_trial_or_the_user() -> None:
     """-1 in the metadata."""
-    assert contract(None, [node("V", "FP32", -1, -1)]).dimension is None
-    assert contract(None, [node("V", "FP32", -1, -1)], options={"dimension": "16"}).dimension == 16
+    assert model(None, [node("V", "FP32", -1, -1)]).dimension is None
+    assert model(None, [node("V", "FP32", -1, -1)], options={"dimension": "16"}).dimension == 16
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_an_open_dimension_is_left_to_the_trial_or_the_user() -> None:
 )
 def test_instances_are_counted_on_every_device(groups: list[dict[str, Any]], expected: int) -> None:
     """A group has its instances once per GPU."""
-    assert contract(config={"instance_group": groups}).instances == expected
+    assert model(config={"instance_group": groups}).instances == expected
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ def test_instances_are_counted_on_every_device(groups: list[dict[str, Any]], exp
 def test_pixels_that_do_not_fit_are_refused_by_the_knob(changes: dict[str, Any], message: str) -> None:
     """In the words of the ONNX embedder."""
     spec = PreprocessSpec(size=224, dtype="float32")
-    contract().check("triton:m", spec)
+    model().check("triton:m", spec)
     with pytest.raises(ConfigError, match=message):
-        contract().check("triton:m", spec.replace(**changes))
+        model().check("triton:m", spec.replace(**changes))
 
 
 def test_the_fingerprint_is_of_what_makes_the_vectors() -> None:
     """Not of how fast or in which portions they are made."""
-    base = contract()
+    base = model()
     same = replace(base, most=64, instances=4)
     assert same.fingerprint == base.fingerprint
     changes: list[dict[str, Any]] = [
@@ -165,7 +165,7 @@ def test_the_fingerprint_is_of_what_makes_the_vectors() -> None:
         {"datatype": "UINT8"},
         {"dimension": 256},
         {"output": "X"},
-        {"model": "n"},
+        {"name": "n"},
     ]
     for other in changes:
         assert replace(base, **other).fingerprint != base.fingerprint
@@ -173,7 +173,7 @@ def test_the_fingerprint_is_of_what_makes_the_vectors() -> None:
 
 def test_servers_that_differ_are_refused_by_the_difference() -> None:
     """Their vectors would not go together."""
-    base = contract()
+    base = model()
     need_same("t", HostPort("a", 1), base, HostPort("b", 1), replace(base, instances=9))
     with pytest.raises(ConfigError, match=r"a:1 and b:1 .*version is 1 at one and 2 at the other"):
         need_same("t", HostPort("a", 1), base, HostPort("b", 1), replace(base, version="2"))
@@ -183,10 +183,10 @@ def test_servers_that_differ_are_refused_by_the_difference() -> None:
 def test_the_models_configuration_may_say_how_pictures_become_square(said: str | None, squash: bool | None) -> None:
     """Tensors cannot tell whether the model was made with squashed or with cropped pictures: a parameter can."""
     parameters = {"squash": {"string_value": said}} if said else {}
-    assert contract(config={"max_batch_size": 8, "parameters": parameters}).wants.squash is squash
+    assert model(config={"max_batch_size": 8, "parameters": parameters}).wants.squash is squash
 
 
 def test_a_squash_that_is_neither_is_refused() -> None:
     """Rather than taken for one of them."""
     with pytest.raises(ConfigError, match="squash is 'yes'"):
-        contract(config={"max_batch_size": 8, "parameters": {"squash": {"string_value": "yes"}}})
+        model(config={"max_batch_size": 8, "parameters": {"squash": {"string_value": "yes"}}})

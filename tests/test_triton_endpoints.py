@@ -9,54 +9,54 @@ import gevent
 import pytest
 
 from penstock.engine.embedders.triton.endpoint_pool import Endpoint
-from penstock.engine.embedders.triton.errors import Fault, fault_of
-from penstock.engine.embedders.triton.io_backend import InHub
-from penstock.engine.embedders.triton.transport import ServerSaid
+from penstock.engine.embedders.triton.errors import ErrorKind, kind_of
+from penstock.engine.embedders.triton.io_backend import GreenletIo
+from penstock.engine.embedders.triton.transport import ServerError
 from penstock.errors import EmbedderError
-from penstock.tests.triton_fakes import PLACE, Scripted, fleet, on_a_hub
+from penstock.tests.triton_fakes import PLACE, Scripted, on_a_hub, pool
 from penstock.tests.waiting import DEADLINE
 
-CRASH = ServerSaid(500, "Stub process 'm_0_0' is not healthy.")
+CRASH = ServerError(500, "Stub process 'm_0_0' is not healthy.")
 
 
 @pytest.mark.parametrize(
     ("error", "fault"),
     [
-        (ConnectionRefusedError(111, "Connection refused"), Fault.AWAY),
-        (TimeoutError("timed out"), Fault.AWAY),
-        (ConnectionError("an answer that is no JSON"), Fault.AWAY),
-        (ConnectionResetError(104, "Connection reset by peer"), Fault.CRASHED),
-        (ServerSaid(404, "Request for unknown model: 'm' is not found"), Fault.AWAY),
-        (ServerSaid(404, "Request for unknown model: 'm' version 7 is not found"), Fault.AWAY),
-        (ServerSaid(503, "Request for unknown model: 'm' version 1 is not at ready state"), Fault.AWAY),
-        (ServerSaid(400, "Request for unknown model: 'm' has no available versions"), Fault.AWAY),
-        (ServerSaid(429, "slow down"), Fault.AWAY),
-        (ServerSaid(502, "Bad Gateway"), Fault.AWAY),
-        (ServerSaid(500, "Exceeds maximum queue size"), Fault.AWAY),
-        (ServerSaid(404, "Unable to find shared memory region: 'r'"), Fault.REGION_LOST),
-        (ServerSaid(500, "Unable to find system shared memory region: 'r'"), Fault.REGION_LOST),
-        (CRASH, Fault.CRASHED),
-        (ServerSaid(500, "asked to fail"), Fault.REFUSED),
-        (ServerSaid(400, "this picture is not found in the index"), Fault.REFUSED),
-        (ServerSaid(400, "unexpected inference input 'NO' for model 'm'"), Fault.MISFIT),
-        (ServerSaid(400, "inference input 'X' data-type is 'UINT8', but model 'm' expects 'FP32'"), Fault.MISFIT),
-        (ServerSaid(400, "unexpected shape for input 'X' for model 'm'. Expected [-1,3,64,64]"), Fault.MISFIT),
-        (ServerSaid(400, "input byte size mismatch for input 'X' for model 'm'. Expected 36864"), Fault.MISFIT),
-        (ServerSaid(400, "inference request batch-size must be <= 64 for 'm'"), Fault.MISFIT),
-        (ServerSaid(400, "Invalid offset + byte size for shared memory region: 'r'"), Fault.MISFIT),
-        (ServerSaid(500, "shared memory size specified ... should be at least 128 bytes to hold"), Fault.MISFIT),
-        (ServerSaid(403, "This API is restricted"), Fault.MISFIT),
-        (ServerSaid(413, "Payload Too Large"), Fault.MISFIT),
+        (ConnectionRefusedError(111, "Connection refused"), ErrorKind.AWAY),
+        (TimeoutError("timed out"), ErrorKind.AWAY),
+        (ConnectionError("an answer that is no JSON"), ErrorKind.AWAY),
+        (ConnectionResetError(104, "Connection reset by peer"), ErrorKind.CRASHED),
+        (ServerError(404, "Request for unknown model: 'm' is not found"), ErrorKind.AWAY),
+        (ServerError(404, "Request for unknown model: 'm' version 7 is not found"), ErrorKind.AWAY),
+        (ServerError(503, "Request for unknown model: 'm' version 1 is not at ready state"), ErrorKind.AWAY),
+        (ServerError(400, "Request for unknown model: 'm' has no available versions"), ErrorKind.AWAY),
+        (ServerError(429, "slow down"), ErrorKind.AWAY),
+        (ServerError(502, "Bad Gateway"), ErrorKind.AWAY),
+        (ServerError(500, "Exceeds maximum queue size"), ErrorKind.AWAY),
+        (ServerError(404, "Unable to find shared memory region: 'r'"), ErrorKind.REGION_LOST),
+        (ServerError(500, "Unable to find system shared memory region: 'r'"), ErrorKind.REGION_LOST),
+        (CRASH, ErrorKind.CRASHED),
+        (ServerError(500, "asked to fail"), ErrorKind.REFUSED),
+        (ServerError(400, "this picture is not found in the index"), ErrorKind.REFUSED),
+        (ServerError(400, "unexpected inference input 'NO' for model 'm'"), ErrorKind.MISFIT),
+        (ServerError(400, "inference input 'X' data-type is 'UINT8', but model 'm' expects 'FP32'"), ErrorKind.MISFIT),
+        (ServerError(400, "unexpected shape for input 'X' for model 'm'. Expected [-1,3,64,64]"), ErrorKind.MISFIT),
+        (ServerError(400, "input byte size mismatch for input 'X' for model 'm'. Expected 36864"), ErrorKind.MISFIT),
+        (ServerError(400, "inference request batch-size must be <= 64 for 'm'"), ErrorKind.MISFIT),
+        (ServerError(400, "Invalid offset + byte size for shared memory region: 'r'"), ErrorKind.MISFIT),
+        (ServerError(500, "shared memory size specified ... should be at least 128 bytes to hold"), ErrorKind.MISFIT),
+        (ServerError(403, "This API is restricted"), ErrorKind.MISFIT),
+        (ServerError(413, "Payload Too Large"), ErrorKind.MISFIT),
     ],
 )
-def test_errors_mean_what_the_table_says(error: Exception, fault: Fault) -> None:
+def test_errors_mean_what_the_table_says(error: Exception, fault: ErrorKind) -> None:
     """Most texts were observed at a real server, over HTTP and gRPC."""
-    assert fault_of(error) is fault
+    assert kind_of(error) is fault
 
 
 def test_the_least_loaded_server_is_asked() -> None:
     """Requests spread evenly."""
-    servers = fleet(3, capacity=2)
+    servers = pool(3, capacity=2)
     asked: list[int] = []
 
     def nested(endpoint: Endpoint) -> None:
@@ -71,7 +71,7 @@ def test_the_least_loaded_server_is_asked() -> None:
 
 def test_who_waits_for_a_full_server_gets_it_when_it_is_free() -> None:
     """No polling, no timeout: the leaver wakes the next in line."""
-    servers = fleet()
+    servers = pool()
     entered, leave, done = threading.Event(), threading.Event(), threading.Event()
 
     def first(_: Endpoint) -> None:
@@ -92,7 +92,7 @@ def test_who_waits_for_a_full_server_gets_it_when_it_is_free() -> None:
 
 def test_another_server_is_asked_when_one_does_not_answer() -> None:
     """And the one that failed is left alone until its backoff is over."""
-    servers = fleet(2)
+    servers = pool(2)
     asked: list[int] = []
 
     def work(endpoint: Endpoint) -> int:
@@ -108,7 +108,7 @@ def test_another_server_is_asked_when_one_does_not_answer() -> None:
 def test_a_server_that_is_well_again_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     """After a probe; and memory whose answers never came is let go of then."""
     caplog.set_level(logging.WARNING)
-    servers = fleet()
+    servers = pool()
     (endpoint,) = servers.endpoints
     released: list[int] = []
     endpoint.regions.keep(PLACE.segment, lambda: released.append(1))
@@ -131,7 +131,7 @@ def test_a_server_that_is_well_again_is_asked_again(caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize("well", [True, False])
 def test_patience_ends_whether_probes_fail_or_only_the_requests(well: bool) -> None:
     """A server that says it is ready and never answers must not be asked for ever."""
-    servers = fleet(well=well, patience=0.3)
+    servers = pool(well=well, patience=0.3)
 
     def work(_: Endpoint) -> None:
         raise TimeoutError("silent")
@@ -141,8 +141,8 @@ def test_patience_ends_whether_probes_fail_or_only_the_requests(well: bool) -> N
 
 
 def test_a_success_renews_the_patience() -> None:
-    """Trouble now and then is not trouble for so long."""
-    servers = fleet(patience=0.4)
+    """RequestError now and then is not trouble for so long."""
+    servers = pool(patience=0.4)
     for _ in range(4):
         outcomes: list[Exception | None] = [TimeoutError("slow"), None]
 
@@ -157,7 +157,7 @@ def test_a_success_renews_the_patience() -> None:
 
 def test_requests_given_up_take_up_room() -> None:
     """A server that is late with all it was given gets no more, and is not found well before an answer comes."""
-    servers = fleet(patience=0.3, capacity=2)
+    servers = pool(patience=0.3, capacity=2)
     (endpoint,) = servers.endpoints
 
     def late(_: Endpoint) -> None:
@@ -171,13 +171,13 @@ def test_requests_given_up_take_up_room() -> None:
 
 def test_a_refusal_is_an_answer() -> None:
     """It is for the caller, and the server stays in use."""
-    servers = fleet()
+    servers = pool()
 
     def work(_: Endpoint) -> None:
-        raise ServerSaid(500, "asked to fail")
+        raise ServerError(500, "asked to fail")
 
     for _ in range(2):
-        with pytest.raises(ServerSaid, match="asked to fail"):
+        with pytest.raises(ServerError, match="asked to fail"):
             servers.run(work)
     assert servers.endpoints[0].healthy
     assert servers.endpoints[0].in_flight == 0
@@ -186,10 +186,10 @@ def test_a_refusal_is_an_answer() -> None:
 def test_patience_is_kept_though_a_neighbour_is_answered_late() -> None:
     """Its server is out already: that answer is no sign that the server is well, and the clock runs on."""
 
-    def work(waits: InHub) -> None:
-        servers = fleet(well=False, patience=0.5, capacity=2, waits=waits)
+    def work(io: GreenletIo) -> None:
+        servers = pool(well=False, patience=0.5, capacity=2, io=io)
         (endpoint,) = servers.endpoints
-        out = waits.signal()
+        out = io.signal()
 
         def late(_: Endpoint) -> str:
             assert out.wait(DEADLINE)
@@ -201,7 +201,7 @@ def test_patience_is_kept_though_a_neighbour_is_answered_late() -> None:
         neighbour = gevent.spawn(servers.run, late)
         asker = gevent.spawn(servers.run, silent)
         while endpoint.healthy:
-            waits.pause(0.01)
+            io.pause(0.01)
         out.set()
         assert neighbour.get(timeout=DEADLINE) == "late"
         with pytest.raises(EmbedderError, match="no answer from h:1"):
@@ -213,9 +213,9 @@ def test_patience_is_kept_though_a_neighbour_is_answered_late() -> None:
 def test_patience_begins_when_a_late_request_takes_the_last_server_out() -> None:
     """Nobody waits for that request any more; who comes next must not wait for ever."""
 
-    def work(waits: InHub) -> None:
-        servers = fleet(well=False, patience=0.3, waits=waits)
-        servers.endpoints[0].take_out(ConnectionResetError("cut"))
+    def work(io: GreenletIo) -> None:
+        servers = pool(well=False, patience=0.3, io=io)
+        servers.endpoints[0].eject(ConnectionResetError("cut"))
         with pytest.raises(EmbedderError, match="no answer from h:1"):
             servers.run(lambda _: None)
 
@@ -224,10 +224,10 @@ def test_patience_begins_when_a_late_request_takes_the_last_server_out() -> None
 
 def test_trouble_while_nobody_asked_is_not_counted() -> None:
     """A server that was out long ago, and has been well since, may fail once."""
-    servers = fleet(patience=0.2)
-    servers.endpoints[0].take_out(TimeoutError("silent"))
+    servers = pool(patience=0.2)
+    servers.endpoints[0].eject(TimeoutError("silent"))
     assert servers.run(lambda _: "first") == "first"
-    servers.endpoints[0].take_out(TimeoutError("silent"))
+    servers.endpoints[0].eject(TimeoutError("silent"))
     servers.endpoints[0].healthy = True
     threading.Event().wait(0.3)
     outcomes: list[Exception | None] = [TimeoutError("slow"), None]
@@ -250,9 +250,9 @@ def test_threads_do_not_wait_for_the_probe_of_a_silent_server() -> None:
         assert end.wait(DEADLINE)
         return True
 
-    servers = fleet(2, well=check)
+    servers = pool(2, well=check)
     silent, well = servers.endpoints
-    silent.take_out(TimeoutError("silent"))
+    silent.eject(TimeoutError("silent"))
     silent.probe_at = 0.0
     assert servers.run(lambda endpoint: endpoint.server.port) == 2
     assert not probing.is_set()
@@ -284,9 +284,9 @@ def test_threads_do_not_wait_for_the_probe_of_a_silent_server() -> None:
 def test_all_servers_are_left_at_once() -> None:
     """Each of them may be silent for as long as a call may take."""
 
-    def work(waits: InHub) -> None:
-        servers = fleet(3, waits=waits)
-        arrived, all_here = [0], waits.signal()
+    def work(io: GreenletIo) -> None:
+        servers = pool(3, io=io)
+        arrived, all_here = [0], io.signal()
         for endpoint in servers.endpoints:
             endpoint.regions.name(PLACE)
 

@@ -44,7 +44,7 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.engine.embedders import ArrayView, Embedder, parse_embedder
-from penstock.engine.embedders.triton.io_backend import InThread
+from penstock.engine.embedders.triton.io_backend import ThreadIo
 from penstock.engine.embedders.triton.owner import Owner, abandoned
 from penstock.engine.embedders.triton.regions import Regions
 from penstock.engine.servers import TritonServer
@@ -339,7 +339,7 @@ def test_a_registration_whose_answer_was_lost_is_ours(triton: TritonServer) -> N
     """The server says that the name is taken; nobody else could have taken it."""
     asked = transport(triton)
     with Ring.create(SlotLayout(1, (3, 8, 8), "uint8", 4), 1) as ring:
-        known = Regions("here", asked, InThread(), Owner.current(), {})
+        known = Regions("here", asked, ThreadIo(), Owner.current(), {})
         name = known.name(ring.place(0))
         known.lost(ring.name)  # as if the answer had never come
         assert known.name(ring.place(0)) == name

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.engine.embedders.triton import over_http
 from penstock.engine.embedders.triton.address import HostPort
-from penstock.engine.embedders.triton.io_backend import InThread
+from penstock.engine.embedders.triton.io_backend import ThreadIo
 from penstock.engine.embedders.triton.over_http import HttpTransport
 from penstock.tests.waiting import DEADLINE
 
@@ -21,7 +21,7 @@ def test_a_request_that_outlives_its_transport_closes_its_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(DEADLINE)
         host, port = listener.getsockname()
-        transport = HttpTransport(HostPort(host, port), InThread())
+        transport = HttpTransport(HostPort(host, port), ThreadIo())
         asking = threading.Thread(target=transport.regions, daemon=True)
         asking.start()
         server, _ = listener.accept()
@@ -43,7 +43,7 @@ def test_a_server_that_drips_its_answer_does_not_outlive_the_deadline(monkeypatc
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.settimeout(DEADLINE)
             host, port = listener.getsockname()
-            transport = HttpTransport(HostPort(host, port), InThread())
+            transport = HttpTransport(HostPort(host, port), ThreadIo())
 
             def drip(listener: socket.socket, said: bytes, stop: threading.Event) -> None:
                 server, _ = listener.accept()
@@ -84,7 +84,7 @@ def test_a_connection_serves_one_request_after_another() -> None:
 
         serving = threading.Thread(target=serve)
         serving.start()
-        transport = HttpTransport(HostPort(host, port), InThread())
+        transport = HttpTransport(HostPort(host, port), ThreadIo())
         assert [transport.regions() for _ in answers] == [[], [], [], []]
         serving.join(DEADLINE)
         transport.close()

@@ -3,7 +3,7 @@
 =====================================================  =====================================================
 what happens                                           the job
 =====================================================  =====================================================
-the server is killed in the middle and started again   waits, registers anew; every picture is a row
+the server is killed in the middle and started again   io, registers anew; every picture is a row
 one of two servers is killed for good                  goes on with the other; every picture is a row
 the model refuses one picture                          that one is a dead letter, its neighbours are rows
 the model answers NaN for one picture                  that one is a dead letter, its neighbours are rows

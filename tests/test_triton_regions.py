@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from penstock.engine.embedders.triton import regions as module
-from penstock.engine.embedders.triton.io_backend import InHub, Signal
+from penstock.engine.embedders.triton.io_backend import GreenletIo, Signal
 from penstock.engine.embedders.triton.owner import Owner
 from penstock.engine.embedders.triton.processes import started
-from penstock.engine.embedders.triton.transport import ServerSaid
-from penstock.tests.triton_fakes import PLACE, Scripted, fleet, on_a_hub, regions_with
+from penstock.engine.embedders.triton.transport import ServerError
+from penstock.tests.triton_fakes import PLACE, Scripted, on_a_hub, pool, regions_with
 from penstock.tests.waiting import DEADLINE
 
-BUSY = ServerSaid(500, "Cannot unregister shared memory region 'r', it is currently in use.")
+BUSY = ServerError(500, "Cannot unregister shared memory region 'r', it is currently in use.")
 
 
 def test_a_segment_is_registered_once_whole_and_dropped_by_name() -> None:
@@ -55,15 +55,15 @@ def test_concurrent_first_users_wait_for_one_registration() -> None:
 @pytest.mark.parametrize(
     ("answer", "usable"),
     [
-        (ServerSaid(400, "shared memory region 'r' already in manager"), True),
-        (ServerSaid(403, "This API is restricted, expecting header 'k'"), False),
-        (ServerSaid(503, "This protocol is restricted, expecting header 'k'"), False),
-        (ServerSaid(500, "Unable to open shared memory region: '/penstock-0'"), False),
-        (ServerSaid(404, "Not Found"), False),
-        (ServerSaid(501, "unimplemented"), False),
+        (ServerError(400, "shared memory region 'r' already in manager"), True),
+        (ServerError(403, "This API is restricted, expecting header 'k'"), False),
+        (ServerError(503, "This protocol is restricted, expecting header 'k'"), False),
+        (ServerError(500, "Unable to open shared memory region: '/penstock-0'"), False),
+        (ServerError(404, "Not Found"), False),
+        (ServerError(501, "unimplemented"), False),
     ],
 )
-def test_a_refused_registration_means_bodies(answer: ServerSaid, usable: bool) -> None:
+def test_a_refused_registration_means_bodies(answer: ServerError, usable: bool) -> None:
     """Whatever the reason; it is kept for the warning. A name that is taken is ours."""
     transport = Scripted(answer)
     known = regions_with(transport)
@@ -73,7 +73,7 @@ def test_a_refused_registration_means_bodies(answer: ServerSaid, usable: bool) -
     assert len(transport.asked) == 1
 
 
-@pytest.mark.parametrize("trouble", [TimeoutError("slow"), ServerSaid(503, "busy")])
+@pytest.mark.parametrize("trouble", [TimeoutError("slow"), ServerError(503, "busy")])
 def test_a_registration_that_was_not_answered_is_tried_again(trouble: Exception) -> None:
     """It says nothing about whether the server maps our memory."""
     known = regions_with(Scripted(trouble, None))
@@ -84,7 +84,7 @@ def test_a_registration_that_was_not_answered_is_tried_again(trouble: Exception)
 
 def test_memory_in_use_is_unregistered_a_little_later() -> None:
     """Triton refuses while a request still uses it."""
-    busy = ServerSaid(500, "Cannot unregister shared memory region 'r', it is currently in use.")
+    busy = ServerError(500, "Cannot unregister shared memory region 'r', it is currently in use.")
     transport = Scripted(None, busy, busy, None)
     known = regions_with(transport)
     known.name(PLACE)
@@ -115,14 +115,14 @@ def test_a_server_that_forgets_every_registration_gets_bodies() -> None:
 @pytest.mark.slow
 def test_memory_that_stays_in_use_stays_registered() -> None:
     """After a second the rest goes on; it is named no more before the server has let go, and then by another name."""
-    busy = ServerSaid(500, "Cannot unregister shared memory region 'r', it is currently in use.")
+    busy = ServerError(500, "Cannot unregister shared memory region 'r', it is currently in use.")
     transport = Scripted(None, *[busy] * 100)
     known = regions_with(transport)
     name = known.name(PLACE)
     assert not known.drop()
     assert (known.name(PLACE), known.refused, known.settled) == (None, None, False)
     transport.answers.clear()
-    assert known.press()
+    assert known.retry_unregister()
     assert known.settled
     assert known.name(PLACE) not in (None, name)
 
@@ -150,11 +150,11 @@ def test_only_the_end_of_a_mapping_releases_what_was_kept(mapping: set[int]) -> 
     assert known.watched(PLACE.segment)
     released: list[int] = []
     known.keep(PLACE.segment, lambda: released.append(1))
-    known.settle()
+    known.reclaim()
     assert not known.drop()
     assert (released, known.kept, known.settled) == ([], 1, False)
     mapping.clear()
-    known.settle()
+    known.reclaim()
     assert (released, known.kept, known.settled) == ([1], 0, True)
 
 
@@ -169,7 +169,7 @@ def test_a_region_that_is_listed_is_still_there(mapping: set[int]) -> None:
     transport.regions = lambda: listed  # type: ignore[method-assign]
     assert not known.drop()
     listed.clear()
-    assert known.press()
+    assert known.retry_unregister()
 
 
 def test_a_server_whose_process_cannot_be_seen_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_a_server_whose_process_cannot_be_seen_is_not_watched(monkeypatch: pytes
 
 def test_a_server_that_is_dead_releases_without_being_asked(mapping: set[int]) -> None:
     """Every slot may be waiting for it."""
-    servers = fleet(well=lambda _: (_ for _ in ()).throw(ConnectionRefusedError("refused")), patience=0.3)
+    servers = pool(well=lambda _: (_ for _ in ()).throw(ConnectionRefusedError("refused")), patience=0.3)
     (endpoint,) = servers.endpoints
     endpoint.regions.name(PLACE)
     released: list[int] = []
@@ -201,15 +201,15 @@ def release(signal: Signal) -> None:
 def test_a_server_that_is_well_is_looked_after_until_it_has_let_go(mapping: set[int]) -> None:
     """It was still busy with the old request when it was found well, and nothing fails later on."""
 
-    def work(waits: InHub) -> None:
-        servers = fleet(waits=waits)
+    def work(io: GreenletIo) -> None:
+        servers = pool(io=io)
         (endpoint,) = servers.endpoints
         endpoint.regions.name(PLACE)
-        released = waits.signal()
+        released = io.signal()
         endpoint.regions.keep(PLACE.segment, lambda: release(released))
-        endpoint.take_out(ConnectionResetError("cut"))
+        endpoint.eject(ConnectionResetError("cut"))
         while not endpoint.healthy:
-            waits.pause(0.01)
+            io.pause(0.01)
         assert endpoint.regions.kept == 1
         mapping.clear()
         assert released.wait(DEADLINE)
@@ -220,29 +220,29 @@ def test_a_server_that_is_well_is_looked_after_until_it_has_let_go(mapping: set[
 def test_a_registration_refused_meanwhile_does_not_disturb_a_drop() -> None:
     """The drop waits for the answer, and goes on with the names that are left."""
 
-    def work(waits: InHub) -> None:
+    def work(io: GreenletIo) -> None:
         transport = Scripted()
-        known = regions_with(transport, waits)
-        asked, answer = waits.signal(), waits.signal()
+        known = regions_with(transport, io)
+        asked, answer = io.signal(), io.signal()
 
         def register(region: str, key: str, nbytes: int) -> None:
             del region, key, nbytes
             asked.set()
             answer.wait(DEADLINE)
-            raise ServerSaid(500, "Unable to open shared memory region")
+            raise ServerError(500, "Unable to open shared memory region")
 
         transport.register = register  # type: ignore[method-assign]
-        waits.start(lambda: names.append(known.name(PLACE)))
+        io.start(lambda: names.append(known.name(PLACE)))
         names: list[str | None] = []
         assert asked.wait(DEADLINE)
-        dropped = waits.signal()
+        dropped = io.signal()
 
         def drop() -> None:
             known.drop()
             dropped.set()
 
-        waits.start(drop)
-        waits.pause(0.01)
+        io.start(drop)
+        io.pause(0.01)
         answer.set()
         assert dropped.wait(DEADLINE)
         assert names == [None]
@@ -260,10 +260,10 @@ def test_a_probe_that_fails_in_any_way_is_a_server_that_is_not_well() -> None:
             raise answers.pop(0)
         return True
 
-    def work(waits: InHub) -> None:
-        servers = fleet(waits=waits, well=check)
+    def work(io: GreenletIo) -> None:
+        servers = pool(io=io, well=check)
         (endpoint,) = servers.endpoints
-        endpoint.take_out(TimeoutError("silent"))
+        endpoint.eject(TimeoutError("silent"))
         assert servers.run(lambda _: "done") == "done"
         assert endpoint.healthy
 

@@ -9,8 +9,8 @@ from typing import Any
 import gevent
 
 from penstock.engine.embedders.triton.address import HostPort
-from penstock.engine.embedders.triton.endpoint_pool import Endpoint, Fleet
-from penstock.engine.embedders.triton.io_backend import InHub, InThread, Waits
+from penstock.engine.embedders.triton.endpoint_pool import Endpoint, EndpointPool
+from penstock.engine.embedders.triton.io_backend import GreenletIo, IoBackend, ThreadIo
 from penstock.engine.embedders.triton.owner import Owner
 from penstock.engine.embedders.triton.regions import Regions
 from penstock.engine.embedders.triton.transport import Answer, Query, Transport
@@ -62,40 +62,40 @@ class Scripted:
         self.asked.append("close")
 
 
-def regions_with(transport: Transport, waits: Waits | None = None) -> Regions:
-    return Regions("here", transport, waits or InThread(), Owner.current(), {})
+def regions_with(transport: Transport, io: IoBackend | None = None) -> Regions:
+    return Regions("here", transport, io or ThreadIo(), Owner.current(), {})
 
 
-def fleet(
+def pool(
     count: int = 1,
     *,
     well: bool | Callable[[Endpoint], bool] = True,
     trial: Callable[[Endpoint], object] = lambda _: None,
     patience: float = 5.0,
     capacity: int = 1,
-    waits: Waits | None = None,
-) -> Fleet:
+    io: IoBackend | None = None,
+) -> EndpointPool:
     """Servers ``h:1``, ``h:2``..., which are as well as `well` says."""
     check = well if callable(well) else lambda _: bool(well)
     endpoints: list[Endpoint] = []
     for number in range(count):
         transport = Scripted()
-        endpoints.append(Endpoint(HostPort("h", number + 1), transport, regions_with(transport, waits), capacity))
-    return Fleet("test", endpoints, waits or InThread(), check, trial, patience)
+        endpoints.append(Endpoint(HostPort("h", number + 1), transport, regions_with(transport, io), capacity))
+    return EndpointPool("test", endpoints, io or ThreadIo(), check, trial, patience)
 
 
-def on_a_hub(work: Callable[[InHub], object]) -> None:
+def on_a_hub(work: Callable[[GreenletIo], object]) -> None:
     """Do `work` in a greenlet of a hub in a thread of its own, within 20 s."""
     errors: list[BaseException] = []
 
     def thread() -> None:
-        waits = InHub(threads=2)
+        io = GreenletIo(threads=2)
         try:
-            gevent.spawn(work, waits).get(timeout=DEADLINE)
+            gevent.spawn(work, io).get(timeout=DEADLINE)
         except BaseException as error:
             errors.append(error)
         finally:
-            waits.stop()
+            io.stop()
             gevent.get_hub().destroy(destroy_loop=True)
 
     runner = threading.Thread(target=thread)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from penstock.engine.embedders import Embedder
 from penstock.engine.embedders.triton.address import HostPort
-from penstock.engine.embedders.triton.io_backend import InThread
+from penstock.engine.embedders.triton.io_backend import ThreadIo
 from penstock.engine.embedders.triton.over_http import HttpTransport
 from penstock.engine.servers import TritonServer
 from penstock.shm import Place, Ring
@@ -90,7 +90,7 @@ def in_hub(embedder: Embedder, *works: Callable[[], object], beside: Callable[[]
 def transport(server: TritonServer) -> HttpTransport:
     """A connection to ask the server itself."""
     host, _, port = server.http.partition(":")
-    return HttpTransport(HostPort(host, int(port)), InThread())
+    return HttpTransport(HostPort(host, int(port)), ThreadIo())
 
 
 def regions(server: TritonServer) -> list[str]:

@@ -1,6 +1,6 @@
 """Embedders: what turns a slot of pixels into vectors. See the README beside this file."""
 
-from .base import ArrayView, Embedder, Pixels, Refusals, Runs, View, Wants, nonfinite_rows
+from .base import ArrayView, Embedder, PixelPreferences, Pixels, Refusals, Runs, View, nonfinite_rows
 from .callables import JaxEmbedder, PythonEmbedder
 from .gist import Gist
 from .onnx import OnnxEmbedder
@@ -14,12 +14,12 @@ __all__ = [
     "Gist",
     "JaxEmbedder",
     "OnnxEmbedder",
+    "PixelPreferences",
     "Pixels",
     "PythonEmbedder",
     "Refusals",
     "Runs",
     "View",
-    "Wants",
     "nonfinite_rows",
     "parse_embedder",
 ]

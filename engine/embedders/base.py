@@ -89,7 +89,7 @@ class ArrayView:
 
 
 @dataclass(frozen=True, slots=True)
-class Wants:
+class PixelPreferences:
     """Pixels an embedder likes best, used wherever the user said nothing. None: it does not mind.
 
     Attributes:
@@ -160,9 +160,9 @@ class Embedder(ABC):
         """
 
     @property
-    def wants(self) -> Wants:
+    def wants(self) -> PixelPreferences:
         """The pixels it likes best."""
-        return Wants()
+        return PixelPreferences()
 
     def memory(self, spec: Pixels, rows: int) -> int | None:
         """Bytes it takes at most in each process it runs in, for batches of up to `rows`. None: nobody knows."""

@@ -25,11 +25,11 @@ from .base import (
     NONE_REFUSED,
     Embedder,
     Options,
+    PixelPreferences,
     Pixels,
     Refusals,
     Runs,
     View,
-    Wants,
     digest,
     need_batch,
     no_options,
@@ -88,8 +88,8 @@ class Gist(Embedder):
         return digest("gist", str(_VERSION), str(self.size))
 
     @property
-    def wants(self) -> Wants:
-        return Wants(size=self.size, squash=True, dtype="uint8")
+    def wants(self) -> PixelPreferences:
+        return PixelPreferences(size=self.size, squash=True, dtype="uint8")
 
     def memory(self, spec: Pixels, rows: int) -> int:
         """Spectra and responses of one picture, both complex, and the batch in grey."""

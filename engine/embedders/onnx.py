@@ -23,11 +23,11 @@ from .base import (
     Array,
     Embedder,
     Options,
+    PixelPreferences,
     Pixels,
     Refusals,
     Runs,
     View,
-    Wants,
     digest,
     need_batch,
     need_vectors,
@@ -103,7 +103,7 @@ class OnnxEmbedder(Embedder):
         return self._fingerprint
 
     @property
-    def wants(self) -> Wants:
+    def wants(self) -> PixelPreferences:
         """What the model fixes. Loads it.
 
         Raises:
@@ -111,7 +111,7 @@ class OnnxEmbedder(Embedder):
             EmbedderError: ONNX Runtime cannot load it.
         """
         model = self._loaded()
-        return Wants(size=model.size, dtype=model.dtype, layout=model.layout)
+        return PixelPreferences(size=model.size, dtype=model.dtype, layout=model.layout)
 
     def memory(self, spec: Pixels, rows: int) -> int:
         """An estimate: the weights twice, because ONNX Runtime packs them anew, and 32 times a batch of pixels."""

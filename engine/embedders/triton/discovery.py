@@ -8,32 +8,32 @@ from typing import Final
 
 from ....errors import ConfigError, EmbedderError
 from .address import Address, HostPort
-from .errors import Fault, Trouble, fault_of
-from .io_backend import InThread, Waits
-from .model_spec import Contract, read_contract
-from .transport import ServerSaid, Transport
+from .errors import ErrorKind, RequestError, kind_of
+from .io_backend import IoBackend, ThreadIo
+from .model_spec import ModelSpec, read_model_spec
+from .transport import ServerError, Transport
 
 _logger = logging.getLogger(__name__)
 
-Connect = Callable[[HostPort, Waits], Transport]
+Connect = Callable[[HostPort, IoBackend], Transport]
 
 _SHOWN: Final = 20
 
 
-def discover(name: str, address: Address, connect: Connect) -> Contract:
+def discover(name: str, address: Address, connect: Connect) -> ModelSpec:
     """What all servers that answer have agreed to serve.
 
     Raises:
         ConfigError: the model does not fit, is not there, or differs between servers.
         EmbedderError: no server answers, or none has the model ready.
     """
-    found: dict[HostPort, Contract] = {}
+    found: dict[HostPort, ModelSpec] = {}
     silent: dict[HostPort, Exception] = {}
     for server in address.servers:
-        transport = connect(server, InThread())
+        transport = connect(server, ThreadIo())
         try:
-            found[server] = contract_at(name, server, address, transport)
-        except (*Trouble, EmbedderError) as error:
+            found[server] = model_spec_at(name, server, address, transport)
+        except (*RequestError, EmbedderError) as error:
             silent[server] = error
         finally:
             transport.close()
@@ -41,48 +41,48 @@ def discover(name: str, address: Address, connect: Connect) -> Contract:
         raise _nobody(name, address, silent)
     for server, reason in silent.items():
         _logger.warning("%s: %s cannot be asked yet (%s); it is used as soon as it can", name, server, reason)
-    (first, contract), *others = found.items()
+    (first, model), *others = found.items()
     for server, other in others:
-        need_same(name, first, contract, server, other)
-    return contract
+        need_same(name, first, model, server, other)
+    return model
 
 
-def contract_at(name: str, server: HostPort, address: Address, transport: Transport) -> Contract:
+def model_spec_at(name: str, server: HostPort, address: Address, transport: Transport) -> ModelSpec:
     """What one server serves.
 
     Raises:
         ConfigError: it has no such model, or one that does not fit.
         EmbedderError: it has the model, which is not ready.
-        OSError, ServerSaid: it does not answer, or its model is not ready.
+        OSError, ServerError: it does not answer, or its model is not ready.
     """
     version = address.version or ""
     try:
         metadata = transport.metadata(address.model, version)
         config = transport.config(address.model, version)
-    except ServerSaid as error:
+    except ServerError as error:
         _explain(name, server, address, transport, error)
         raise
-    return read_contract(address, metadata, config)
+    return read_model_spec(address, metadata, config)
 
 
-def need_same(name: str, first: HostPort, contract: Contract, server: HostPort, other: Contract) -> None:
+def need_same(name: str, first: HostPort, model: ModelSpec, server: HostPort, other: ModelSpec) -> None:
     """Refuse servers whose vectors would not go together.
 
     Raises:
         ConfigError: they differ; says in what.
     """
-    differences = contract.differences(other)
+    differences = model.differences(other)
     if differences:
         raise ConfigError(f"{name}: {first} and {server} do not serve the same: {'; '.join(differences)}")
 
 
-def _explain(name: str, server: HostPort, address: Address, transport: Transport, error: ServerSaid) -> None:
+def _explain(name: str, server: HostPort, address: Address, transport: Transport, error: ServerError) -> None:
     """Say what the server has instead, where that is the trouble."""
-    if fault_of(error) is not Fault.AWAY:
+    if kind_of(error) is not ErrorKind.AWAY:
         return
     try:
         models = transport.models()
-    except Trouble:
+    except RequestError:
         return
     version = f" in version {address.version}" if address.version else ""
     if address.model not in models:

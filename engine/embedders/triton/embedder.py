@@ -16,29 +16,29 @@ from ..base import (
     Array,
     Embedder,
     Options,
+    PixelPreferences,
     Pixels,
     Refusals,
     Runs,
     View,
-    Wants,
     bisect,
     need_batch,
     nonfinite_rows,
 )
 from .address import Address, HostPort, Protocol, read_address
-from .discovery import contract_at, discover, need_same
-from .endpoint_pool import Endpoint, Fleet
-from .errors import Fault, Trouble, fault_of
+from .discovery import discover, model_spec_at, need_same
+from .endpoint_pool import Endpoint, EndpointPool
+from .errors import ErrorKind, RequestError, kind_of
 from .exchange import Exchange, vector_shape
-from .io_backend import InHub, InThread, Signal, Waits
-from .model_spec import Contract
+from .io_backend import GreenletIo, IoBackend, Signal, ThreadIo
+from .model_spec import ModelSpec
 from .over_grpc import GrpcTransport
 from .over_http import HttpTransport
 from .owner import Owner
 from .regions import Regions
 from .transport import Answer, Transport
 
-_TRANSPORTS: Final[dict[Protocol, Callable[[HostPort, Waits], Transport]]] = {
+_TRANSPORTS: Final[dict[Protocol, Callable[[HostPort, IoBackend], Transport]]] = {
     "http": HttpTransport,
     "grpc": GrpcTransport,
 }
@@ -52,12 +52,12 @@ class TritonEmbedder(Embedder):
     def __init__(self, address: Address) -> None:
         super().__init__(f"triton:{address.model}", address.spec)
         self._address = address
-        self._contract: Contract | None = None
+        self._model: ModelSpec | None = None
         self._dimension: int | None = None
         self._rows = 0
         self._black: Array = np.zeros(0)  # pictures to try the model on
-        self._plain: _Seat | None = None  # for threads without a hub
-        self._green: _Seat | None = None  # for greenlets of the hub that runs in ...
+        self._plain: _Client | None = None  # for threads without a hub
+        self._green: _Client | None = None  # for greenlets of the hub that runs in ...
         self._hub_thread: int | None = None  # ... this thread
 
     @property
@@ -81,7 +81,7 @@ class TritonEmbedder(Embedder):
         return self._agreed().fingerprint
 
     @property
-    def wants(self) -> Wants:
+    def wants(self) -> PixelPreferences:
         """What the model fixes. Asks the servers.
 
         Raises:
@@ -101,31 +101,31 @@ class TritonEmbedder(Embedder):
     def open(self, spec: Pixels, rows: int) -> None:
         """Try the model on black pictures, which also tells a dimension that it does not."""
         self.check(spec)
-        contract = self._agreed()
-        count = contract.fixed or min(rows, 2, contract.step or 2)
+        model = self._agreed()
+        count = model.fixed or min(rows, 2, model.step or 2)
         self._black = np.zeros((count, *spec.pixel_shape()), spec.pixel_dtype())
         self.close()
-        fleet = self._fleet(InThread())
+        pool = self._pool(ThreadIo())
         try:
-            self._dimension = self._tried(fleet, contract)
+            self._dimension = self._tried(pool, model)
         except BaseException:
-            fleet.close()
+            pool.close()
             raise
         self._rows = rows
-        self._plain = self._seat(fleet, InThread())
+        self._plain = self._client(pool, ThreadIo())
 
     def embed(self, view: View, rows: int) -> Refusals:
         """See `Embedder`. In greenlets of the hub it was started in, or in any thread that has no hub."""
         in_hub = threading.get_ident() == self._hub_thread
-        seat = self._green if in_hub else self._plain
-        if seat is None:
+        client = self._green if in_hub else self._plain
+        if client is None:
             raise EmbedderError(f"{self.name}: embed() before open()")
         need_batch(self, view, rows, self._rows)
-        refused = self._refused(seat, view, rows)
-        if _alike(refused, rows) and seat.fleet.doubt():
+        refused = self._refused(client, view, rows)
+        if _alike(refused, rows) and client.pool.probe_all():
             # The model was ill and not the pictures. Its server is out until it is well: elsewhere, or then.
-            refused = self._refused(seat, view, rows)
-            if _alike(refused, rows) and seat.fleet.doubt():
+            refused = self._refused(client, view, rows)
+            if _alike(refused, rows) and client.pool.probe_all():
                 raise EmbedderError(f"{self.name} refuses every picture, black ones, too: {refused[0]}")
         for row in nonfinite_rows(view.embeddings[:rows]):
             refused.setdefault(row, EmbedError(f"{self.name}: the model returned NaN or infinity for this picture"))
@@ -136,93 +136,93 @@ class TritonEmbedder(Embedder):
         if self._plain is None:
             raise EmbedderError(f"{self.name}: start_in_hub() before open()")
         # Threads for those given up on, too: a probe must not wait behind them.
-        waits = InHub(threads=4 * self.concurrency + 4)
-        self._green = self._seat(self._fleet(waits), waits)
+        io = GreenletIo(threads=4 * self.concurrency + 4)
+        self._green = self._client(self._pool(io), io)
         self._hub_thread = threading.get_ident()
 
     def stop_in_hub(self) -> None:
         """Give back the registered memory and close the connections."""
-        seat, self._green, self._hub_thread = self._green, None, None
-        if seat is not None:
-            seat.close()
+        client, self._green, self._hub_thread = self._green, None, None
+        if client is not None:
+            client.close()
 
     def close(self) -> None:
-        seat, self._plain = self._plain, None
-        if seat is not None:
-            seat.close()
+        client, self._plain = self._plain, None
+        if client is not None:
+            client.close()
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _refused(self, seat: _Seat, view: View, rows: int) -> dict[int, EmbedError]:
+    def _refused(self, client: _Client, view: View, rows: int) -> dict[int, EmbedError]:
         """Embed the rows, and find those that the model refuses."""
         refused = dict(NONE_REFUSED)
         step = self._agreed().step or max(rows, 1)
         for start in range(0, rows, step):
-            refused |= bisect(lambda a, b: self._rows_at(seat, view, a, b), start, min(start + step, rows))
+            refused |= bisect(lambda a, b: self._rows_at(client, view, a, b), start, min(start + step, rows))
         return refused
 
     @property
     def _capacity(self) -> int:
         return self._address.concurrency or 2 * self._agreed().instances
 
-    def _agreed(self) -> Contract:
-        if self._contract is None:
-            self._contract = discover(self.name, self._address, _TRANSPORTS[self._address.protocol])
-        return self._contract
+    def _agreed(self) -> ModelSpec:
+        if self._model is None:
+            self._model = discover(self.name, self._address, _TRANSPORTS[self._address.protocol])
+        return self._model
 
-    def _fleet(self, waits: Waits) -> Fleet:
+    def _pool(self, io: IoBackend) -> EndpointPool:
         owner, connect = Owner.current(), _TRANSPORTS[self._address.protocol]
         endpoints: list[Endpoint] = []
         pending: dict[str, Signal] = {}
         for server in self._address.servers:
-            transport = connect(server, waits)
-            regions = Regions(str(server), transport, waits, owner, pending)
+            transport = connect(server, io)
+            regions = Regions(str(server), transport, io, owner, pending)
             endpoints.append(Endpoint(server, transport, regions, self._capacity))
-        return Fleet(self.name, endpoints, waits, self._serves, self._try_black, self._address.patience)
+        return EndpointPool(self.name, endpoints, io, self._serves, self._try_black, self._address.patience)
 
     def _serves(self, endpoint: Endpoint) -> bool:
         """Whether a server that was away can be asked again: it may have come back with another model."""
-        contract = self._agreed()
-        if not endpoint.transport.ready(contract.model, contract.version):
+        model = self._agreed()
+        if not endpoint.transport.ready(model.name, model.version):
             return False
-        address = replace(self._address, version=contract.version or None)
-        found = contract_at(self.name, endpoint.server, address, endpoint.transport)
-        need_same(self.name, self._address.servers[0], contract, endpoint.server, found)
+        address = replace(self._address, version=model.version or None)
+        found = model_spec_at(self.name, endpoint.server, address, endpoint.transport)
+        need_same(self.name, self._address.servers[0], model, endpoint.server, found)
         return True
 
-    def _seat(self, fleet: Fleet, waits: Waits) -> _Seat:
+    def _client(self, pool: EndpointPool, io: IoBackend) -> _Client:
         share = self._address.shm == "auto"
-        exchange = Exchange(self.name, self._agreed(), self.dimension, waits, self._address.timeout, share=share)
-        return _Seat(fleet, exchange, waits)
+        exchange = Exchange(self.name, self._agreed(), self.dimension, io, self._address.timeout, share=share)
+        return _Client(pool, exchange, io)
 
     def _try_black(self, endpoint: Endpoint) -> Answer:
         """A server's answer for black pictures.
 
         Raises:
-            OSError, ServerSaid: it has none.
+            OSError, ServerError: it has none.
         """
-        trial = Exchange(self.name, self._agreed(), 0, InThread(), self._address.timeout, share=False)
+        trial = Exchange(self.name, self._agreed(), 0, ThreadIo(), self._address.timeout, share=False)
         return trial.ask(endpoint, self._black)
 
-    def _tried(self, fleet: Fleet, contract: Contract) -> int:
+    def _tried(self, pool: EndpointPool, model: ModelSpec) -> int:
         """The dimension, from an answer for black pictures."""
         probe = self._black
         try:
-            answer = fleet.run(self._try_black)
-        except Trouble as error:
+            answer = pool.run(self._try_black)
+        except RequestError as error:
             raise EmbedderError(
                 f"{self.name} failed on black pictures of {list(probe.shape)} {probe.dtype}, as a trial: {error}"
             ) from error
-        shape = vector_shape(contract, answer)
-        known = contract.dimension
+        shape = vector_shape(model, answer)
+        known = model.dimension
         if len(shape) != 2 or shape[0] != len(probe) or not shape[1] or (known and shape[1] != known):
             raise EmbedderError(
                 f"{self.name} must return [n, {known or 'D'}] vectors: for {len(probe)} pictures, output "
-                f"{contract.output!r} had shape {list(answer.shape)}"
+                f"{model.output!r} had shape {list(answer.shape)}"
             )
         return shape[1]
 
-    def _rows_at(self, seat: _Seat, view: View, start: int, stop: int) -> None:
+    def _rows_at(self, client: _Client, view: View, start: int, stop: int) -> None:
         """Embed some rows, wherever it works.
 
         Raises:
@@ -230,25 +230,25 @@ class TritonEmbedder(Embedder):
             EmbedderError: it does not work at all.
         """
         try:
-            seat.fleet.run(lambda endpoint: seat.exchange.embed(endpoint, view, start, stop))
-        except Trouble as error:
-            if fault_of(error) is Fault.MISFIT:
+            client.pool.run(lambda endpoint: client.exchange.embed(endpoint, view, start, stop))
+        except RequestError as error:
+            if kind_of(error) is ErrorKind.MISFIT:
                 raise EmbedderError(f"{self.name}: {error}") from error
-            story = "its process died of these pictures" if fault_of(error) is Fault.CRASHED else "it refused"
+            story = "its process died of these pictures" if kind_of(error) is ErrorKind.CRASHED else "it refused"
             raise EmbedError(f"{self.name}: {story}: {error}") from error
 
 
-class _Seat:
+class _Client:
     """The servers, as seen from one way of waiting."""
 
-    def __init__(self, fleet: Fleet, exchange: Exchange, waits: Waits) -> None:
-        self.fleet, self.exchange, self.waits = fleet, exchange, waits
+    def __init__(self, pool: EndpointPool, exchange: Exchange, io: IoBackend) -> None:
+        self.pool, self.exchange, self.io = pool, exchange, io
 
     def close(self) -> None:
         try:
-            self.fleet.close()
+            self.pool.close()
         finally:
-            self.waits.stop()
+            self.io.stop()
 
 
 def _alike(refused: Refusals, rows: int) -> bool:

@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 
 from ....errors import EmbedderError
 from .address import HostPort
-from .errors import Fault, Trouble, fault_of
-from .io_backend import Signal, Waits
+from .errors import ErrorKind, RequestError, kind_of
+from .io_backend import IoBackend, Signal
 from .regions import Regions
 from .transport import Transport
 
@@ -44,13 +44,13 @@ class Endpoint:
         late: requests that were given up and are still under way: they take up room at the server.
         healthy: whether it is asked.
         crashed: whether it has failed in a way that being ready does not disprove: the model must be tried.
-        nursed: whether a greenlet looks after it, until it is settled.
+        watched: whether a greenlet looks after it, until it is settled.
         probing: whether somebody is finding out whether it is well; `probe_at`: when that is done next.
         warned: whether it was said that it does not map shared memory.
-        take_out: ask it no more before a probe finds it well; set by its fleet.
+        eject: ask it no more before a probe finds it well; set by its pool.
     """
 
-    take_out: Callable[[Exception], None]
+    eject: Callable[[Exception], None]
 
     def __init__(self, server: HostPort, transport: Transport, regions: Regions, capacity: int) -> None:
         self.server, self.transport, self.regions, self.capacity = server, transport, regions, capacity
@@ -58,7 +58,7 @@ class Endpoint:
         self.healthy = True
         self.crashed = False
         self.warned = False
-        self.nursed = self.probing = False
+        self.watched = self.probing = False
         self.probe_at = 0.0
         self.backoff = _FIRST_BACKOFF
 
@@ -71,19 +71,19 @@ class Endpoint:
         """Whether it can be asked again. Its registrations are made anew then, when they are needed.
 
         Raises:
-            OSError, ServerSaid: it does not answer.
+            OSError, ServerError: it does not answer.
         """
-        self.regions.settle()  # first, and without it: perhaps it is dead, and all slots wait for the proof
+        self.regions.reclaim()  # first, and without it: perhaps it is dead, and all slots wait for the proof
         if not check(self):
             return False
         if self.healthy:
-            self.regions.press()
+            self.regions.retry_unregister()
         else:
             self.regions.drop()
         return self.late < self.capacity  # else more requests would only be given up, too
 
 
-class Fleet:
+class EndpointPool:
     """All servers of a model, and the requests that wait for one.
 
     Used in one way of waiting. ``Lock`` is held for a few statements only and never across a wait, so it serves
@@ -100,20 +100,20 @@ class Fleet:
         self,
         name: str,
         endpoints: list[Endpoint],
-        waits: Waits,
+        io: IoBackend,
         check: Callable[[Endpoint], bool],
         trial: Callable[[Endpoint], object],
         patience: float,
     ) -> None:
         self.endpoints = endpoints
-        self._name, self._waits, self._check, self._trial, self._patience = name, waits, check, trial, patience
+        self._name, self._io, self._check, self._trial, self._patience = name, io, check, trial, patience
         self._lock = Lock()
         self._queue: deque[Signal] = deque()
         self._trouble_since: float | None = None
         self._trouble: Exception | None = None
         self._told = 0.0
         for endpoint in endpoints:
-            endpoint.take_out = partial(self._take_out, endpoint)
+            endpoint.eject = partial(self._eject, endpoint)
 
     def run(self, work: Callable[[Endpoint], T]) -> T:
         """Do `work` at the least loaded server; at another, or later, while servers do not answer.
@@ -122,8 +122,8 @@ class Fleet:
 
         Raises:
             EmbedderError: nobody has answered for so long.
-            ServerSaid: a server answered that this cannot be done (see `errors`).
-            OSError, ServerSaid: a fault `CRASHED`: servers that were well died of this, and of nothing else.
+            ServerError: a server answered that this cannot be done (see `errors`).
+            OSError, ServerError: a fault `CRASHED`: servers that were well died of this, and of nothing else.
         """
         if not self._queue and any(e.healthy for e in self.endpoints) and not any(e.in_flight for e in self.endpoints):
             self._trouble_since = None  # nobody has asked, so nobody has waited
@@ -133,14 +133,14 @@ class Fleet:
             endpoint = self._acquire(alone=alone)
             try:
                 result = work(endpoint)
-            except Trouble as error:
-                fault = fault_of(error)
-                if fault in (Fault.REFUSED, Fault.MISFIT):
+            except RequestError as error:
+                fault = kind_of(error)
+                if fault in (ErrorKind.REFUSED, ErrorKind.MISFIT):
                     self._answered(endpoint)
                     raise
-                if fault is Fault.CRASHED:
+                if fault is ErrorKind.CRASHED:
                     endpoint.crashed, crashes = True, crashes + 1
-                self._take_out(endpoint, error)
+                self._eject(endpoint, error)
                 if crashes > _PROOF:
                     self._trouble_since = time.monotonic()  # that it died is these rows' fault
                     raise
@@ -155,7 +155,7 @@ class Fleet:
                     endpoint.in_flight -= endpoint.capacity if alone else 1
                     self._wake()
 
-    def doubt(self) -> bool:
+    def probe_all(self) -> bool:
         """Try the servers that are asked on black pictures; those that fail are out until they do not.
 
         Returns:
@@ -165,18 +165,18 @@ class Fleet:
         for endpoint in [endpoint for endpoint in self.endpoints if endpoint.healthy]:
             try:
                 self._trial(endpoint)
-            except Trouble as error:
+            except RequestError as error:
                 failed = endpoint.crashed = True
-                self._take_out(endpoint, error)
+                self._eject(endpoint, error)
         return failed
 
     def close(self) -> None:
         """Give back all regions and connections. What a server still uses, or one that is away, keeps its regions."""
-        goodbyes = [self._waits.signal() for _ in self.endpoints]
+        goodbyes = [self._io.signal() for _ in self.endpoints]
         deadline = time.monotonic() + _FAREWELL_SECONDS
         try:
             for endpoint, done in zip(self.endpoints, goodbyes, strict=True):
-                self._waits.start(partial(self._farewell, endpoint, done))
+                self._io.start(partial(self._farewell, endpoint, done))
             for done in goodbyes:
                 done.wait(max(deadline - time.monotonic(), 0.0))
         finally:
@@ -186,7 +186,7 @@ class Fleet:
     def _farewell(self, endpoint: Endpoint, done: Signal) -> None:
         regions = endpoint.regions
         try:
-            regions.settle()
+            regions.reclaim()
             regions.drop()
         except Exception as error:  # noqa: BLE001  (whatever it is must not keep the others)
             _logger.info("%s: %s keeps the registered shared memory: %s", self._name, endpoint.server, _what(error))
@@ -212,7 +212,7 @@ class Fleet:
 
     def _in_line(self, alone: bool) -> Endpoint | None:
         """Wait in line for a server; None: there are some that the caller shall probe."""
-        ticket = self._waits.signal()
+        ticket = self._io.signal()
         with self._lock:
             self._queue.append(ticket)
         try:
@@ -224,7 +224,7 @@ class Fleet:
                     if found is not None:
                         found.in_flight += found.capacity if alone else 1
                         return found
-                    if first and not self._waits.beside and self._probes_due():
+                    if first and not self._io.beside and self._probes_due():
                         return None
                     until = self._next_probe()
                 self._be_patient()
@@ -256,7 +256,7 @@ class Fleet:
         if self._trouble_since is None and not any(e.healthy for e in self.endpoints):
             self._trouble_since = time.monotonic()
 
-    def _take_out(self, endpoint: Endpoint, error: Exception) -> None:
+    def _eject(self, endpoint: Endpoint, error: Exception) -> None:
         with self._lock:
             self._trouble = error
             if not endpoint.healthy:
@@ -266,9 +266,9 @@ class Fleet:
             self._begin_waiting()
             self._postpone(endpoint, time.monotonic())
             self._wake()
-            nurse, endpoint.nursed = self._waits.beside and not endpoint.nursed, True
-        if nurse:
-            self._waits.start(partial(self._nurse, endpoint))
+            start, endpoint.watched = self._io.beside and not endpoint.watched, True
+        if start:
+            self._io.start(partial(self._nurse, endpoint))
 
     def _nurse(self, endpoint: Endpoint) -> None:
         """Probe it until it is well and needs nothing of ours any more.
@@ -276,10 +276,10 @@ class Fleet:
         By itself: perhaps nobody asks for a server before it lets go of held slots.
         """
         while not endpoint.settled:
-            self._waits.pause(max(endpoint.probe_at - time.monotonic(), 0.0))
+            self._io.pause(max(endpoint.probe_at - time.monotonic(), 0.0))
             endpoint.probing = True
             self._probe(endpoint)
-        endpoint.nursed = False
+        endpoint.watched = False
 
     def _postpone(self, endpoint: Endpoint, now: float) -> None:
         # Jitter: many clients of a server that comes back must not ask in step.

@@ -6,13 +6,13 @@ import re
 from enum import Enum
 from typing import Final
 
-from .transport import ServerSaid
+from .transport import ServerError
 
-Trouble = (OSError, ServerSaid)
+RequestError = (OSError, ServerError)
 """All that a `Transport` raises."""
 
 
-class Fault(Enum):
+class ErrorKind(Enum):
     """What to do about it."""
 
     AWAY = "away"  # the server or the model cannot be asked now: elsewhere, or later
@@ -24,13 +24,13 @@ class Fault(Enum):
 
 # Words of Triton 2.51 (24.10) at its HTTP and gRPC doors, observed; statuses alone do not tell: 400 and 500 are given
 # for nearly everything. Any other error with status 400 or 500 is the model's own.
-_WORDS: Final[tuple[tuple[Fault, re.Pattern[str]], ...]] = (
-    (Fault.REGION_LOST, re.compile(r"unable to find (system )?shared memory region", re.I)),
-    (Fault.CRASHED, re.compile(r"stub process '.*' is not healthy", re.I)),
-    (Fault.AWAY, re.compile(r"request for unknown model|not at ready state|no available versions", re.I)),
-    (Fault.AWAY, re.compile(r"server is (stopping|exiting|not live|not ready)|exceeds maximum queue size", re.I)),
+_WORDS: Final[tuple[tuple[ErrorKind, re.Pattern[str]], ...]] = (
+    (ErrorKind.REGION_LOST, re.compile(r"unable to find (system )?shared memory region", re.I)),
+    (ErrorKind.CRASHED, re.compile(r"stub process '.*' is not healthy", re.I)),
+    (ErrorKind.AWAY, re.compile(r"request for unknown model|not at ready state|no available versions", re.I)),
+    (ErrorKind.AWAY, re.compile(r"server is (stopping|exiting|not live|not ready)|exceeds maximum queue size", re.I)),
     (
-        Fault.MISFIT,
+        ErrorKind.MISFIT,
         re.compile(
             r"byte size mismatch|unexpected (inference|shape|datatype)|data-type is|batch-size must be"
             r"|should be at least|invalid offset \+ byte size",
@@ -43,13 +43,13 @@ _AWAY_STATUS: Final = (404, 408, 429, 502, 503, 504)
 _MISFIT_STATUS: Final = (401, 403, 405, 413, 501)
 
 
-def fault_of(error: Exception) -> Fault:
+def kind_of(error: Exception) -> ErrorKind:
     """Classify what a `Transport` raised."""
-    if not isinstance(error, ServerSaid):
-        return Fault.CRASHED if isinstance(error, _CUT) else Fault.AWAY
+    if not isinstance(error, ServerError):
+        return ErrorKind.CRASHED if isinstance(error, _CUT) else ErrorKind.AWAY
     for fault, words in _WORDS:
         if words.search(error.text):
             return fault
     if error.status in _AWAY_STATUS:
-        return Fault.AWAY
-    return Fault.MISFIT if error.status in _MISFIT_STATUS else Fault.REFUSED
+        return ErrorKind.AWAY
+    return ErrorKind.MISFIT if error.status in _MISFIT_STATUS else ErrorKind.REFUSED

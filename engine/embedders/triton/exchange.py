@@ -12,10 +12,10 @@ from ....errors import EmbedderError
 from ....shm import Place
 from ..base import Array, View
 from .endpoint_pool import Endpoint
-from .errors import Fault, fault_of
-from .io_backend import Waits
-from .model_spec import VECTOR_TYPES, Contract
-from .transport import Answer, Query, ServerSaid, Shared
+from .errors import ErrorKind, kind_of
+from .io_backend import IoBackend
+from .model_spec import VECTOR_TYPES, ModelSpec
+from .transport import Answer, Query, ServerError, Shared
 
 _logger = logging.getLogger(__name__)
 
@@ -34,19 +34,19 @@ class Exchange:
     """
 
     def __init__(
-        self, name: str, contract: Contract, dimension: int, waits: Waits, timeout: float, *, share: bool
+        self, name: str, model: ModelSpec, dimension: int, io: IoBackend, timeout: float, *, share: bool
     ) -> None:
-        self._name, self._contract, self._dimension = name, contract, dimension
-        self._waits, self._timeout, self._share = waits, timeout, share and waits.beside
+        self._name, self._model, self._dimension = name, model, dimension
+        self._io, self._timeout, self._share = io, timeout, share and io.beside
 
     def embed(self, endpoint: Endpoint, view: View, start: int, stop: int) -> None:
         """Write the vectors of rows ``[start, stop)`` into the view's.
 
         Raises:
-            OSError, ServerSaid: see `errors`.
+            OSError, ServerError: see `errors`.
             EmbedderError: the vectors have another shape than the model promised.
         """
-        whole = self._contract.fixed in (None, stop - start)  # else it is padded, which a slot has no room for
+        whole = self._model.fixed in (None, stop - start)  # else it is padded, which a slot has no room for
         place = view.place if self._share and whole else None
         region = endpoint.regions.name(place) if place else None
         if place is None or region is None:
@@ -56,8 +56,8 @@ class Exchange:
             return
         try:
             self._in_place(endpoint, view, place, region, start, stop)
-        except ServerSaid as error:
-            if fault_of(error) is Fault.REGION_LOST:
+        except ServerError as error:
+            if kind_of(error) is ErrorKind.REGION_LOST:
                 endpoint.regions.lost(place.segment)
             raise
         endpoint.regions.worked()
@@ -68,9 +68,9 @@ class Exchange:
         Only where it can be seen when it no longer can: else the vectors come in the answer. That a request which was
         given up *reads* a slot that holds other pixels by now does no harm.
         """
-        contract, rows = self._contract, stop - start
+        model, rows = self._model, stop - start
         row, width = view.pixels[0].nbytes, view.embeddings[0].nbytes
-        direct = contract.output_type == "FP32" and endpoint.regions.watched(place.segment)
+        direct = model.output_type == "FP32" and endpoint.regions.watched(place.segment)
         query = self._query(
             (rows, *view.pixels.shape[1:]),
             Shared(region, place.pixels + start * row, rows * row),
@@ -90,14 +90,14 @@ class Exchange:
             nonlocal ended
             try:
                 answer = endpoint.transport.infer(query, _LATE_FACTOR * self._timeout)
-            except (ServerSaid, ConnectionRefusedError):
+            except (ServerError, ConnectionRefusedError):
                 release()  # an error is an answer too, and who refuses has seen nothing
                 raise
             except BaseException as error:
                 # Cut off without an answer: the server may be dead or may still compute.
                 endpoint.regions.keep(segment, release)
                 if given_up and isinstance(error, Exception):
-                    endpoint.take_out(error)  # nobody else will
+                    endpoint.eject(error)  # nobody else will
                 raise
             finally:
                 ended = True
@@ -107,7 +107,7 @@ class Exchange:
             return answer
 
         try:
-            return self._waits.at_most(self._timeout, ask)
+            return self._io.at_most(self._timeout, ask)
         finally:  # also where the caller is killed
             if not ended:
                 given_up = True
@@ -115,7 +115,7 @@ class Exchange:
 
     def _in_body(self, endpoint: Endpoint, view: View, start: int, stop: int) -> None:
         """Pixels and vectors travel over the connection."""
-        fixed, piece = self._contract.fixed, endpoint.transport.piece
+        fixed, piece = self._model.fixed, endpoint.transport.piece
         step = fixed or (max(1, piece // view.pixels[0].nbytes) if piece else stop - start)
         for first in range(start, stop, step):
             last = min(first + step, stop)
@@ -129,15 +129,15 @@ class Exchange:
         return endpoint.transport.infer(query, self._timeout)
 
     def _query(self, shape: tuple[int, ...], pixels: Array | Shared, vectors: Shared | None = None) -> Query:
-        contract = self._contract
+        model = self._model
         return Query(
-            model=contract.model,
-            version=contract.version,
-            input=contract.input,
-            datatype=contract.datatype,
-            shape=contract.shape(shape[0], shape[1:]),
+            model=model.name,
+            version=model.version,
+            input=model.input,
+            datatype=model.datatype,
+            shape=model.shape(shape[0], shape[1:]),
             pixels=pixels,
-            output=contract.output,
+            output=model.output,
             vectors=vectors,
         )
 
@@ -151,11 +151,11 @@ class Exchange:
         return vectors.reshape(rows, self._dimension)
 
     def _check(self, answer: Answer, rows: int) -> None:
-        found = vector_shape(self._contract, answer)
-        if found != (rows, self._dimension) or answer.datatype != self._contract.output_type:
+        found = vector_shape(self._model, answer)
+        if found != (rows, self._dimension) or answer.datatype != self._model.output_type:
             raise EmbedderError(
-                f"{self._name}: for {rows} pictures, output {self._contract.output!r} should be "
-                f"{list(self._contract.shape(rows, (self._dimension,)))} {self._contract.output_type}, "
+                f"{self._name}: for {rows} pictures, output {self._model.output!r} should be "
+                f"{list(self._model.shape(rows, (self._dimension,)))} {self._model.output_type}, "
                 f"and the server answered {list(answer.shape)} {answer.datatype}"
             )
 
@@ -163,7 +163,7 @@ class Exchange:
         if endpoint.warned:
             return
         endpoint.warned = True
-        smaller = "; a model that takes uint8 would need a quarter of that" if self._contract.datatype == "FP32" else ""
+        smaller = "; a model that takes uint8 would need a quarter of that" if self._model.datatype == "FP32" else ""
         _logger.warning(
             "%s: %s does not read our shared memory (%s), so pixels travel in every request%s. On the same host, start "
             "it with --allow-client-shm=true (current releases refuse by default), in a container with --ipc=host, and "
@@ -183,9 +183,9 @@ def padded(pixels: Array, rows: int | None) -> Array:
     return np.concatenate([pixels, np.repeat(pixels[-1:], rows - len(pixels), axis=0)])
 
 
-def vector_shape(contract: Contract, answer: Answer) -> tuple[int, ...]:
+def vector_shape(model: ModelSpec, answer: Answer) -> tuple[int, ...]:
     """An answer's shape as ``[n, D]``, where it is that but for ones behind."""
-    shape = answer.shape if contract.batched else (1, *answer.shape)
+    shape = answer.shape if model.batched else (1, *answer.shape)
     while len(shape) > 2 and shape[-1] == 1:
         shape = shape[:-1]
     return shape

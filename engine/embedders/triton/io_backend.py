@@ -28,7 +28,7 @@ class Signal(Protocol):
     def wait(self, timeout: float | None = None) -> bool: ...
 
 
-class Waits(Protocol):
+class IoBackend(Protocol):
     """A way to wait."""
 
     beside: bool
@@ -67,29 +67,29 @@ class Waits(Protocol):
         ...
 
 
-class InThread:
+class ThreadIo:
     """In the calling thread, whichever it is."""
 
     beside = False
 
     def connect(self, address: tuple[str, int], seconds: float) -> socket.socket:
-        """See `Waits`."""
+        """See `IoBackend`."""
         return socket.create_connection(address, seconds)
 
     def call(self, work: Callable[[], T]) -> T:
-        """See `Waits`."""
+        """See `IoBackend`."""
         return work()
 
     def signal(self) -> Signal:
-        """See `Waits`."""
+        """See `IoBackend`."""
         return threading.Event()
 
     def pause(self, seconds: float) -> None:
-        """See `Waits`."""
+        """See `IoBackend`."""
         time.sleep(seconds)
 
     def start(self, work: Callable[[], None]) -> None:
-        """See `Waits`."""
+        """See `IoBackend`."""
         work()
 
     def at_most(self, seconds: float, work: Callable[[], T]) -> T:  # noqa: ARG002
@@ -100,7 +100,7 @@ class InThread:
         """Nothing runs beside the caller."""
 
 
-class InHub:
+class GreenletIo:
     """In greenlets of the hub of the thread that makes it.
 
     Args:
@@ -115,12 +115,12 @@ class InHub:
         self._greenlets: set[Any] = set()
 
     def connect(self, address: tuple[str, int], seconds: float) -> socket.socket:
-        """See `Waits`."""
+        """See `IoBackend`."""
         made: Any = gevent.socket.create_connection(address, seconds)
         return made  # type: ignore[no-any-return]
 
     def call(self, work: Callable[[], T]) -> T:
-        """See `Waits`. In a pool of its own: the hub's default one also looks up names."""
+        """See `IoBackend`. In a pool of its own: the hub's default one also looks up names."""
         if self._pool is None:
             self._pool = ThreadPool(self._threads)
         # gevent would print what is raised in a thread of its pool, so nothing is.
@@ -128,20 +128,20 @@ class InHub:
         return outcome.result()
 
     def signal(self) -> Signal:
-        """See `Waits`."""
+        """See `IoBackend`."""
         made: Any = gevent.event.Event()
         return made  # type: ignore[no-any-return]
 
     def pause(self, seconds: float) -> None:
-        """See `Waits`."""
+        """See `IoBackend`."""
         gevent.sleep(seconds)
 
     def start(self, work: Callable[[], None]) -> None:
-        """See `Waits`."""
+        """See `IoBackend`."""
         self._spawn(work)
 
     def at_most(self, seconds: float, work: Callable[[], T]) -> T:
-        """See `Waits`.
+        """See `IoBackend`.
 
         A greenlet of its own also makes every request pass through the hub: on a busy machine the server has often
         answered before `send` returns, so that nothing would wait and nobody else's turn would come (seen: 348 ms).
@@ -154,7 +154,7 @@ class InHub:
         return outcome.pop().result()
 
     def stop(self) -> None:
-        """See `Waits`."""
+        """See `IoBackend`."""
         gevent.killall(list(self._greenlets), block=True, timeout=5)
         if self._pool is not None:
             self._pool.kill()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ....errors import ConfigError
-from ..base import Pixels, Wants, digest
+from ..base import PixelPreferences, Pixels, digest
 from ..pictures import check_pixels, geometry
 from .address import Address
 
@@ -16,11 +16,11 @@ VECTOR_TYPES: Final = {"FP32": "float32", "FP16": "float16", "FP64": "float64"}
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
+class ModelSpec:
     """A model; None where the server leaves it open.
 
     Attributes:
-        model, version: whom it is about.
+        name, version: whom it is about.
         input, datatype: name and KServe element type of the pictures.
         layout: ``NCHW`` or ``NHWC``.
         size: side of the square.
@@ -34,7 +34,7 @@ class Contract:
             ``squash`` of the model's configuration, which tensors cannot tell.
     """
 
-    model: str
+    name: str
     version: str
     input: str
     datatype: str
@@ -55,9 +55,9 @@ class Contract:
         return PIXEL_TYPES[self.datatype]
 
     @property
-    def wants(self) -> Wants:
+    def wants(self) -> PixelPreferences:
         """What the model fixes."""
-        return Wants(size=self.size, squash=self.squash, dtype=self.dtype, layout=self.layout)
+        return PixelPreferences(size=self.size, squash=self.squash, dtype=self.dtype, layout=self.layout)
 
     @property
     def step(self) -> int | None:
@@ -69,7 +69,7 @@ class Contract:
         """Of what makes the vectors; not of where, or how fast, they are made."""
         return digest("triton", *(f"{name}={value}" for name, value in self._meaning().items()))
 
-    def differences(self, other: Contract) -> list[str]:
+    def differences(self, other: ModelSpec) -> list[str]:
         """In what another server's model differs."""
         mine, theirs = self._meaning() | {"batch": self.step}, other._meaning() | {"batch": other.step}
         return [
@@ -92,7 +92,7 @@ class Contract:
 
     def _meaning(self) -> dict[str, Any]:
         return {
-            "model": self.model,
+            "model": self.name,
             "version": self.version,
             "input": f"{self.input} {self.datatype}",
             "layout": self.layout,
@@ -102,7 +102,7 @@ class Contract:
         }
 
 
-def read_contract(address: Address, metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Contract:
+def read_model_spec(address: Address, metadata: Mapping[str, Any], config: Mapping[str, Any]) -> ModelSpec:
     """Read a model's metadata and configuration.
 
     Raises:
@@ -121,8 +121,8 @@ def read_contract(address: Address, metadata: Mapping[str, Any], config: Mapping
         raise ConfigError(
             f"{name}: output {vectors['name']!r} has {said} floats a row, not dimension={address.dimension}"
         )
-    return Contract(
-        model=address.model,
+    return ModelSpec(
+        name=address.model,
         version=address.version or max((str(v) for v in metadata.get("versions") or ()), key=_rank, default=""),
         input=str(pictures["name"]),
         datatype=str(pictures["datatype"]),

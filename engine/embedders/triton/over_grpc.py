@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 from ....errors import ConfigError
 from .address import HostPort
-from .io_backend import Waits
-from .transport import CONTROL_SECONDS, Answer, Query, ServerSaid, Shared
+from .io_backend import IoBackend
+from .transport import CONTROL_SECONDS, Answer, Query, ServerError, Shared
 
 T = TypeVar("T")
 
@@ -42,8 +42,8 @@ class GrpcTransport:
     # protobuf copies a body with the interpreter locked: 19 MB in one piece stalled the hub for 26-39 ms.
     piece: int | None = 4 << 20
 
-    def __init__(self, server: HostPort, waits: Waits) -> None:
-        self._server, self._waits = server, waits
+    def __init__(self, server: HostPort, io: IoBackend) -> None:
+        self._server, self._io = server, io
         self._grpc = _client()
         self._made: Any = None
 
@@ -68,7 +68,7 @@ class GrpcTransport:
         """See `Transport`."""
         try:
             return bool(self._control("is_server_ready")) and bool(self._control("is_model_ready", model, version))
-        except ServerSaid:
+        except ServerError:
             return False
 
     def register(self, region: str, key: str, nbytes: int) -> None:
@@ -92,7 +92,7 @@ class GrpcTransport:
         """See `Transport`."""
         made, self._made = self._made, None
         if made is not None:
-            self._waits.call(made.close)
+            self._io.call(made.close)
 
     def _infer(self, query: Query, seconds: float) -> Answer:
         pixels = self._grpc.InferInput(query.input, list(query.shape), query.datatype)
@@ -121,19 +121,19 @@ class GrpcTransport:
 
     def _call(self, work: Callable[[], T]) -> T:
         try:
-            return self._waits.call(work)
+            return self._io.call(work)
         except self._grpc.InferenceServerException as error:
             raise _translated(error) from error
 
 
-def _translated(error: Any) -> ServerSaid | OSError:
+def _translated(error: Any) -> ServerError | OSError:
     code, text = str(error.status() or "").removeprefix("StatusCode."), str(error.message())
     if code == "DEADLINE_EXCEEDED":
         return TimeoutError(text)
     if code in _STATUS:
-        return ServerSaid(_STATUS[code], text)
+        return ServerError(_STATUS[code], text)
     if _SERVERS_OWN.search(text):
-        return ServerSaid(503, text)
+        return ServerError(503, text)
     if _NEVER_THERE.search(text):
         return ConnectionRefusedError(text)
     return (ConnectionResetError if _CUT.search(text) else ConnectionError)(f"{code}: {text}")

@@ -4,7 +4,7 @@ Why not ``tritonclient.http``: it copies a body several times, in the hub's thre
 server, 32 x 3 x 224 x 224 float32 in the body, 4 under way: 13.6-19.5 requests/s with 18-19 ms of CPU each, the hub
 stalled for up to 165-275 ms; this way 17.1-27.6 requests/s, 3.6-4.5 ms, 9-10 ms (in the embedder as it is: 33-49
 requests/s, 4-6 ms). With shared memory they are equal. And the same lines serve threads without a hub: only how a
-socket waits differs (`Waits.connect`).
+socket waits differs (`IoBackend.connect`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from urllib.parse import quote
 import numpy as np
 
 from .address import HostPort
-from .io_backend import Waits
-from .transport import CONTROL_SECONDS, Answer, Query, ServerSaid, Shared
+from .io_backend import IoBackend
+from .transport import CONTROL_SECONDS, Answer, Query, ServerError, Shared
 
 _SPLIT: Final = "Inference-Header-Content-Length"
 """Where the JSON ends and the tensors' bytes begin, in a request and in an answer."""
@@ -66,9 +66,9 @@ class _Connection(HTTPConnection):
         deadline: when the request under way fails, by `time.monotonic`.
     """
 
-    def __init__(self, server: HostPort, waits: Waits) -> None:
+    def __init__(self, server: HostPort, io: IoBackend) -> None:
         super().__init__(server.host, server.port)
-        self._waits = waits
+        self._io = io
         self.deadline = 0.0
 
     def response_class(self, sock: socket.socket, **options: Any) -> HTTPResponse:  # type: ignore[override]
@@ -76,7 +76,7 @@ class _Connection(HTTPConnection):
         return HTTPResponse(cast("socket.socket", _InTime(sock, self.deadline)), **options)
 
     def connect(self) -> None:
-        self.sock = self._waits.connect((self.host, self.port), CONTROL_SECONDS)
+        self.sock = self._io.connect((self.host, self.port), CONTROL_SECONDS)
         # Head and JSON go out in two writes: with Nagle's algorithm the second would wait 40 ms for an acknowledgement.
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -103,8 +103,8 @@ class HttpTransport:
 
     piece: int | None = None  # sent from where it lies, as the socket takes it
 
-    def __init__(self, server: HostPort, waits: Waits) -> None:
-        self._server, self._waits = server, waits
+    def __init__(self, server: HostPort, io: IoBackend) -> None:
+        self._server, self._io = server, io
         self._idle: list[_Connection] = []
         self._closed = False
 
@@ -126,7 +126,7 @@ class HttpTransport:
         try:
             self._json("GET", "/v2/health/ready")
             self._json("GET", _model(model, version) + "/ready")
-        except ServerSaid:
+        except ServerError:
             return False
         return True
 
@@ -181,7 +181,7 @@ class HttpTransport:
             raise
         self._keep(connection, response)
         if response.status != 200:
-            raise ServerSaid(response.status, _complaint(content) or response.reason)
+            raise ServerError(response.status, _complaint(content) or response.reason)
         return content, int(response.getheader(_SPLIT) or len(content))
 
     def _connection(self) -> _Connection:
@@ -190,7 +190,7 @@ class HttpTransport:
             if connection.usable():
                 return connection
             connection.close()
-        return _Connection(self._server, self._waits)
+        return _Connection(self._server, self._io)
 
     def _keep(self, connection: _Connection, response: HTTPResponse) -> None:
         if response.will_close or self._closed:

@@ -17,10 +17,10 @@ from itertools import count
 from typing import Final
 
 from ....shm import Place
-from .io_backend import Signal, Waits
+from .io_backend import IoBackend, Signal
 from .owner import Owner, abandoned
 from .processes import has_mapped, users
-from .transport import ServerSaid, Transport
+from .transport import ServerError, Transport
 
 _logger = logging.getLogger(__name__)
 
@@ -45,9 +45,9 @@ class Regions:
     """
 
     def __init__(
-        self, server: str, transport: Transport, waits: Waits, owner: Owner, pending: dict[str, Signal]
+        self, server: str, transport: Transport, io: IoBackend, owner: Owner, pending: dict[str, Signal]
     ) -> None:
-        self._server, self._transport, self._waits, self._owner = server, transport, waits, owner
+        self._server, self._transport, self._io, self._owner = server, transport, io, owner
         self._pending = pending
         self._numbers = count()
         self._names: dict[str, str] = {}  # every segment that may be registered, under its name
@@ -67,7 +67,7 @@ class Regions:
             None: the server does not map our memory (see `refused`), or it has yet to let go of this segment.
 
         Raises:
-            OSError, ServerSaid: it cannot be asked now.
+            OSError, ServerError: it cannot be asked now.
         """
         segment = place.segment
         while self.refused is None and segment not in self._leaving:
@@ -77,7 +77,7 @@ class Regions:
             if pending is not None:
                 pending.wait()
                 continue
-            self._pending[segment] = done = self._waits.signal()
+            self._pending[segment] = done = self._io.signal()
             try:
                 self._register(place)
             finally:
@@ -112,7 +112,7 @@ class Regions:
         """The server has used our memory."""
         self._losses = 0
 
-    def settle(self) -> None:
+    def reclaim(self) -> None:
         """Release what was kept in segments that no process has mapped any more, without asking the server."""
         for segment in [segment for segment in self._kept if not self._in_memory(segment)]:
             self._left(segment)
@@ -124,7 +124,7 @@ class Regions:
             Whether the server has let go of all of them. The others are not named before a later call has seen that.
 
         Raises:
-            OSError, ServerSaid: it cannot be asked.
+            OSError, ServerError: it cannot be asked.
         """
         self._losses, self._lost = self._losses + self._lost, False
         # As a load balancer does that sends registrations to one server and requests to another.
@@ -133,13 +133,13 @@ class Regions:
             next(iter(self._pending.values())).wait()
         self._leaving.update(self._names, self._kept)
         self._mapped.clear()
-        return self.press()
+        return self.retry_unregister()
 
-    def press(self) -> bool:
+    def retry_unregister(self) -> bool:
         """Have the server let go of what it has not yet of all that `drop` was about. Returns and raises as `drop`."""
         deadline = time.monotonic() + _IN_USE_SECONDS
         while not self._all_left() and time.monotonic() < deadline:
-            self._waits.pause(_IN_USE_PAUSE)
+            self._io.pause(_IN_USE_PAUSE)
         return not self._leaving
 
     def _all_left(self) -> bool:
@@ -169,10 +169,10 @@ class Regions:
         segment = place.segment
         if segment not in self._names:
             self._names[segment] = self._owner.region(next(self._numbers))
-        before = self._waits.call(partial(users, segment))
+        before = self._io.call(partial(users, segment))
         try:
             self._transport.register(self._names[segment], "/" + segment, place.nbytes)
-        except ServerSaid as error:
+        except ServerError as error:
             if error.status in _LATER and not _RESTRICTED.search(error.text):
                 raise
             # The name is ours alone and always means this segment: an earlier answer was lost.
@@ -181,7 +181,7 @@ class Regions:
                 self.refused = str(error)
                 return
         # Another server may answer at the same address: who was seen once is watched until it is gone.
-        found = self._waits.call(partial(users, segment)) - before
+        found = self._io.call(partial(users, segment)) - before
         self._users[segment] = self._users.get(segment, frozenset()) | found
         self._mapped.add(segment)
 
@@ -191,7 +191,7 @@ class Regions:
         try:
             if name is not None:
                 self._transport.unregister(name)
-        except ServerSaid as error:
+        except ServerError as error:
             if not _IN_USE.search(error.text):
                 raise
             return False
@@ -204,14 +204,14 @@ class Regions:
         try:
             for region in abandoned(self._transport.regions()):
                 self._give_back(region)
-        except ServerSaid as error:
+        except ServerError as error:
             _logger.debug("%s does not list its shared memory: %s", self._server, error)
         self._swept = True
 
     def _give_back(self, region: str) -> None:
         try:
             self._transport.unregister(region)
-        except ServerSaid as error:
+        except ServerError as error:
             _logger.debug("%s keeps the shared memory of a process that is dead: %s", self._server, error)
         else:
             _logger.info("%s still held the shared memory of a process that is dead; it was given back", self._server)

@@ -64,7 +64,7 @@ class Answer:
     data: bytes | memoryview
 
 
-class ServerSaid(Exception):  # noqa: N818  (an answer, and what it means is for `errors` to say)
+class ServerError(Exception):  # an answer; what it means is for `errors` to say
     """The server answered with an error: it has finished with the request.
 
     Attributes:
@@ -82,7 +82,7 @@ class ServerSaid(Exception):  # noqa: N818  (an answer, and what it means is for
 
 
 class Transport(Protocol):
-    """A connection to one server. Every method may raise `ServerSaid`, or an OSError if no whole answer came.
+    """A connection to one server. Every method may raise `ServerError`, or an OSError if no whole answer came.
 
     Attributes:
         piece: bytes of pixels that one body should hold, at most; None: any number.
