@@ -69,7 +69,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("background", "1,2", "R,G,B, each 0..255"),
     ("background", "1,2,300", "R,G,B, each 0..255"),
     ("preset", "clipp", "'imagenet', 'clip', 'siglip' or 'dinov2'"),
-    ("embedder", "gits", r"one of gist, jax, onnx, .*; did you mean gist\?"),
+    ("embedder", "gits", r"there are gist, jax, onnx, .*; did you mean 'gist'\?"),
     ("embedder", "clip", "clip is a preset, .* the model itself is said as onnx:FILE.onnx"),
     ("collection", "", "not allowed: must have at least 1 character"),
     ("mode", "replace", "'append' or 'overwrite'"),

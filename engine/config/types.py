@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -107,19 +106,18 @@ def _value_range(value: object) -> tuple[float, ...]:
 
 def _embedder(value: str) -> str:
     """One whose kind there is; the rest is seen to when it is made."""
-    from ..embedders.registry import SCHEMES  # numpy and all: only where somebody names one
+    from ..embedders.registry import EMBEDDERS  # numpy and all: only where somebody names one
 
     kind = value.partition("?")[0].partition(":")[0]
-    if kind in SCHEMES:
-        return value
-    if kind in get_args(PresetName):
+    why = EMBEDDERS.problem(kind)
+    if why and kind in get_args(PresetName):
         raise ValueError(
             f"{kind} is a preset, the preprocessing of such a model; the model itself is said as onnx:FILE.onnx, "
             "triton+http://host:8000/model, python:module:callable or jax:module:callable"
         )
-    near = difflib.get_close_matches(kind, SCHEMES, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"must begin with one of {', '.join(sorted(SCHEMES))}{hint}")
+    if why:
+        raise ValueError(why)
+    return value
 
 
 PresetName = Literal["imagenet", "clip", "siglip", "dinov2"]

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ...errors import SharedMemoryFullError
 from ...formatting import plural, size
+from ...registry import Registry
 from ..config.model import ServiceConfig
 from ..machine.resources import (
     SHARED_MEMORY,
@@ -197,6 +198,22 @@ def optional(extra: str) -> Finding:
         return Finding(name, "ok", f"{module} {version(module)}")
     except PackageNotFoundError:
         return Finding(name, "ok", f"not installed; for {purpose}: pip install 'penstock[{extra}]'")
+
+
+def plugins(registry: Registry[Any]) -> Finding:
+    """What can be asked for of one kind: built in, and brought by installed packages, which are not imported."""
+    name, found = registry.group.removeprefix("penstock."), registry.plugins()
+    ready = [f"{plugin.scheme} ({plugin.package})" for plugin in found if plugin.state == "ready"]
+    what = f"{', '.join(sorted(registry.built_in))}; installed: {', '.join(ready) or 'none'}"
+    useless = {
+        f"{plugin.package} brings {plugin.scheme!r}, which"
+        f" {'is built in' if plugin.state == 'hidden' else 'others bring, too'}"
+        for plugin in found
+        if plugin.state != "ready"
+    }
+    if useless:
+        return Finding(name, "warn", f"{what}; not to be used: {'; '.join(sorted(useless))}", "uninstall it")
+    return Finding(name, "ok", what)
 
 
 def triton(url: str | None) -> Finding:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from ...registry import Registry
 from . import checks
 from .findings import Finding
 
@@ -27,9 +29,17 @@ def examine(triton: str | None = None) -> list[Finding]:
         ("cache", checks.cache),
         ("sandbox", checks.sandbox),
         *((f"extra [{extra}]", lambda extra=extra: checks.optional(extra)) for extra in checks.EXTRAS),
+        *((registry.group, lambda registry=registry: checks.plugins(registry)) for registry in registries()),
         ("Triton", lambda: checks.triton(triton)),
     ]
     return [_look(name, look) for name, look in looks]
+
+
+def registries() -> Sequence[Registry[Any]]:
+    """Every registry that packages can add to."""
+    from ..embedders import EMBEDDERS
+
+    return (EMBEDDERS,)
 
 
 def _look(name: str, look: Callable[[], Finding]) -> Finding:

@@ -4,9 +4,10 @@ from .base import ArrayView, Embedder, PixelPreferences, Pixels, Refusals, Runs,
 from .callables import JaxEmbedder, PythonEmbedder
 from .gist import Gist
 from .onnx import OnnxEmbedder
-from .registry import SCHEMES, Factory, parse_embedder
+from .registry import EMBEDDERS, SCHEMES, Factory, parse_embedder
 
 __all__ = [
+    "EMBEDDERS",
     "SCHEMES",
     "ArrayView",
     "Embedder",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Literal
-from urllib.parse import parse_qsl
 
-from ...errors import ConfigError
+from ...registry import Registry, split_options
 from .base import Embedder, Options
 from .callables import make_jax, make_python
 from .gist import make_gist
@@ -35,7 +33,10 @@ SCHEMES: dict[str, Factory] = {
     "triton+http": _make_triton("http"),
     "triton+grpc": _make_triton("grpc"),
 }
-"""Scheme -> factory. An embedder of another kind is one more entry."""
+"""Scheme -> factory, of what is built in."""
+
+EMBEDDERS: Registry[Factory] = Registry("embedder", "penstock.embedders", SCHEMES)
+"""These, and what installed packages bring."""
 
 
 def parse_embedder(spec: str, **options: str | int) -> Embedder:
@@ -50,17 +51,9 @@ def parse_embedder(spec: str, **options: str | int) -> Embedder:
         An embedder whose ``spec`` makes the same one again, e.g. in a worker.
 
     Raises:
-        ConfigError: the scheme or an option is not known, or a value is not allowed.
+        ConfigError: the scheme or an option is not known, a value is not allowed, or a plugin is broken.
     """
-    head, _, query = spec.partition("?")
+    head, given = split_options("embedder", spec)
     scheme, _, rest = head.partition(":")
-    factory = SCHEMES.get(scheme)
-    if factory is None:
-        near = difflib.get_close_matches(scheme, SCHEMES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"embedder: {spec!r}: there is no {scheme!r}, there are {', '.join(sorted(SCHEMES))}{hint}")
-    try:
-        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
-    except ValueError as error:
-        raise ConfigError(f"embedder: {spec!r}: options are written ?name=value&name=value") from error
+    factory = EMBEDDERS.factory(scheme, spec)
     return factory(rest, given | {name: str(value) for name, value in options.items()})
