@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .child import Measure, Measures
+from .workload import BATCH, MEAN, SIZE, STD, pixels
 
 if TYPE_CHECKING:
     from ..preprocess.spec import PreprocessSpec
@@ -30,10 +31,6 @@ Float32 = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
 Fill = Callable[[Sequence[bytes], Float32], None]
 
-SIZE: Final = 224
-BATCH: Final = 32
-MEAN: Final = (0.485, 0.456, 0.406)
-STD: Final = (0.229, 0.224, 0.225)
 _SCALE: Final = (1 / (255 * np.asarray(STD))).astype(np.float32)
 _BIAS: Final = (-np.asarray(MEAN) / np.asarray(STD)).astype(np.float32)
 
@@ -179,17 +176,3 @@ def make_preprocessor(spec: PreprocessSpec) -> Preprocessor:
 
     prepare_jax()
     return Preprocessor(spec, BATCH)
-
-
-def pixels(dtype: str, decoder: str = "pillow") -> PreprocessSpec:
-    """The specification of what every variant makes; uint8 leaves the normalization to the model's server.
-
-    Raises:
-        ModuleNotFoundError: the decoder is not installed: better left out than measured with Pillow under its name.
-    """
-    from ..preprocess.spec import PreprocessSpec
-
-    if decoder != "pillow":
-        importlib.import_module(decoder)
-    normalization = {"mean": MEAN, "std": STD} if dtype != "uint8" else {}
-    return PreprocessSpec.from_json({"size": SIZE, "resize": SIZE, "dtype": dtype, "decoder": decoder, **normalization})

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .chains import BATCH, MEAN, SIZE, STD, keep_memory
+from .chains import keep_memory
 from .child import Measure, Measures
+from .workload import BATCH, MEAN, SIZE, STD
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from .chains import BATCH, make_preprocessor, pixels
+from .chains import make_preprocessor
 from .child import Measure, Measures
 from .harness import ONE_CORE, Child, Options, Variant, run_rounds
 from .pictures import make_set
 from .result import Goal, Result, tabulate
-from .stream import WORKERS
+from .workload import BATCH, WORKERS, pixels
 
 
 def run(options: Options) -> Result:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .chains import BATCH
 from .child import Measure, Measures
 from .harness import Options, Variant, run_rounds
 from .result import Goal, Result, tabulate
+from .workload import BATCH
 
 _SIZES = (32, 64, 128)
 _GOAL = 1000.0

@@ -15,11 +15,10 @@ import gevent
 
 from ..engine.workers import PreprocessPool, warm_start
 from ..errors import WorkerError
-from .chains import BATCH, pixels
 from .harness import Options
 from .pictures import make_set
 from .result import Goal, Result, tabulate
-from .stream import WORKERS
+from .workload import BATCH, WORKERS, pixels
 
 _STARTS = 5
 _WINDOW = 1.0

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 
 import psutil
 
-from .chains import BATCH, pixels
 from .child import Measure, Measures
 from .harness import Options, Variant, run_rounds
 from .pictures import make_set
 from .result import Goal, Result, tabulate
-from .stream import WORKERS
+from .workload import BATCH, WORKERS, pixels
 
 
 def run(options: Options) -> Result:

@@ -6,13 +6,11 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
-from .chains import BATCH, pixels
 from .child import Measure, Measures
 from .harness import Options, Variant, run_rounds
 from .pictures import make_set
 from .result import Goal, Result, tabulate
-
-WORKERS = 2
+from .workload import BATCH, WORKERS, pixels
 
 # Multiples of 128: an odd batch left over for one of two workers would be measured as a loss of up to a quarter.
 _CASES = {

@@ -22,12 +22,12 @@ import numpy as np
 from ..engine import PipelineBuilder
 from ..engine.config.model import ServiceConfig
 from ..engine.servers import Tensor, TritonServer, add_model
-from .chains import BATCH, SIZE
 from .child import Measure, Measures
 from .harness import Options, Variant, run_rounds
 from .pictures import make_set
 from .result import Goal, Result, Table, tabulate
 from .triton_witness import Witness
+from .workload import BATCH, SIZE
 
 IN_FLIGHT = 4
 SLEEP_MS = 40
