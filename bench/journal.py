@@ -152,7 +152,7 @@ def _camera(count: int) -> Iterator[Entry]:
 def _make_job(path: str, items: int) -> None:
     """A job that is nearly done, as it would be on disk had each range been appended when it was done."""
     with JobFolder.create_or_open(path) as job:
-        head = Head(job.card.job, 1)
+        head = Head(job.manifest.job, 1)
     _write_blank_snapshot(f"{path}/snapshot-1", items)
     log = Log.create(Disk(), f"{path}/journal-2", head, (), ())
     draw = random.Random(2)

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..durable import put, sync_path
 from ..errors import ConfigError
 from ..messages import redact, without_addresses
-from .durable import put, sync_path
 
 _NAMES = frozenset({"key", "stage", "error", "message", "attempts", "time"})
 

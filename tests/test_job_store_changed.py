@@ -296,10 +296,10 @@ def test_a_name_that_is_listed_twice_is_one_row(served: Job) -> None:
     """Two entries of the listing that say the same are no lost row; one row less is."""
     served.write()
     with JobFolder.create_or_open("job") as job:
-        card, entries = job.card, [job.snapshot[0], *job.snapshot]
+        manifest, entries = job.manifest, [job.snapshot[0], *job.snapshot]
     shutil.rmtree("job")
     with JobFolder.create_or_open("job") as job:
-        job.accept(card.fingerprints, card.settings)
+        job.accept(manifest.fingerprints, manifest.settings)
         job.write_snapshot(entries)
         job.written(range(PICTURES + 1))
     assert served.run().accounting.read == 0

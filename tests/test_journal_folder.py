@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from penstock.engine.journal import (
-    Changes,
     Counts,
     Disk,
     Entry,
@@ -24,6 +23,7 @@ from penstock.engine.journal import (
     JournalDiskError,
     JournalError,
     JournalVersionError,
+    ListingDiff,
     Outcome,
     SourceOrderError,
     read_status,
@@ -68,14 +68,14 @@ def test_a_job_is_resumed_where_it_was(tmp_path: Path) -> None:
         job.filtered([7])
         job.written([6])
         job.undo([0])
-        identity = job.card
+        identity = job.manifest
     with JobFolder.create_or_open(tmp_path / "job") as job:
         assert outcomes(job) == "-wwwdwwf--"
         assert job.counts == Counts(10, 5, 1, 1, 3)
         assert list(job.remaining()) == [range(1), range(8, 10)]
         assert list(job.snapshot.entries(8)) == entries("ij")
-        assert job.card == identity
-        assert job.card.settings == {"workers": 2}
+        assert job.manifest == identity
+        assert job.manifest.settings == {"workers": 2}
         assert [event["event"] for event in job.events] == ["listed", "run started"]
         assert not job.finished
         job.written([0, 8, 9])
@@ -112,7 +112,7 @@ def test_a_renewed_list_keeps_outcomes_by_name(listed: JobFolder) -> None:
     listed.dead([3])
     fresh = entries("acdefghijz")
     fresh[1] = fresh[1]._replace(size=2)
-    assert listed.renew_snapshot(fresh) == Changes(same=8, new=1, changed=1, gone=1)
+    assert listed.renew_snapshot(fresh) == ListingDiff(same=8, new=1, changed=1, gone=1)
     assert outcomes(listed) == "w-d-------"
     assert listed.events[-1]["changed"] == 1
     path = Path(listed.path)
@@ -378,7 +378,7 @@ def test_anybody_may_ask_while_the_owner_writes(listed: JobFolder) -> None:
     assert status.owner.pid == os.getpid()
     assert (status.listed, status.finished) == (True, False)
     assert status.settings == {"to": "x.db"}
-    assert status.job == listed.card.job
+    assert status.job == listed.manifest.job
     with (Path(listed.path) / "journal-2").open("ab") as file:
         file.write(b"half a block")
     assert read_status(listed.path).counts == listed.counts
@@ -444,7 +444,7 @@ def test_an_event_is_json_and_has_a_bound(listed: JobFolder) -> None:
 def test_the_card_is_for_people(listed: JobFolder) -> None:
     """Plain JSON that says the format, when, and with which settings."""
     listed.accept(FINGERPRINTS, {"embedder": "gist"})
-    card = json.loads((Path(listed.path) / "job.json").read_text())
-    assert card["format"] == 1
-    assert card["fingerprints"] == FINGERPRINTS
-    assert card["settings"] == {"embedder": "gist"}
+    manifest = json.loads((Path(listed.path) / "job.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["fingerprints"] == FINGERPRINTS
+    assert manifest["settings"] == {"embedder": "gist"}

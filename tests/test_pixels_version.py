@@ -104,12 +104,12 @@ def embed(*more: str) -> int:
 
 def forget_version() -> None:
     """The job folder as it was written when there was one version only."""
-    card = Path("job", "job.json")
-    said: dict[str, Any] = json.loads(card.read_text())
+    manifest = Path("job", "job.json")
+    said: dict[str, Any] = json.loads(manifest.read_text())
     pixels = json.loads(said["fingerprints"]["preprocess"])
     del pixels["pixels version"]
     said["fingerprints"]["preprocess"] = json.dumps(pixels, sort_keys=True)
-    card.write_text(json.dumps(said))
+    manifest.write_text(json.dumps(said))
 
 
 @pytest.mark.slow

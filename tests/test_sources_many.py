@@ -169,7 +169,7 @@ def test_books_of_a_generator_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_job_of_many_paths_keeps_them_in_a_file_and_goes_on(tmp_path: Path) -> None:
-    """Its card stays short, ``resume`` and ``resume --update`` know what it is about, another list is another job."""
+    """Its manifest stays short, ``resume`` and ``resume --update`` know its source, another list is another job."""
     paths = make_files(tmp_path / "pictures", 300)
     config = ServiceConfig(to=str(tmp_path / "rows.db"), job=tmp_path / "job")
     with JobBooks(config, make_plan(config), FileSource(paths)) as books:

@@ -184,10 +184,10 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     if not hits:
         complain(f"the collection {config.collection!r} holds no pictures")
     if html is not None:
+        from ...durable import write_text
         from ..observe.contact_sheet import contact_sheet
-        from ..observe.render_text import write_whole
 
-        write_whole(
+        write_text(
             html, contact_sheet(image, hits, f"{config.shown_to}, collection {config.collection}", config.metric)
         )
         say(f"contact sheet: {printable(html)}")

@@ -11,17 +11,15 @@ from ...errors import (
 from .disk import Disk
 from .entries import Entry, Kind
 from .folder import JobFolder
-from .listing_diff import Changes
+from .listing_diff import ListingDiff
 from .lock import Owner, held_by_orphan
-from .manifest import Card, Difference
+from .manifest import Difference, JobManifest
 from .reading import Event
 from .snapshot import Snapshot
 from .states import Counts, Ordinals, Outcome, States
 from .status import Status, read_status
 
 __all__ = [
-    "Card",
-    "Changes",
     "Counts",
     "Difference",
     "Disk",
@@ -29,11 +27,13 @@ __all__ = [
     "Event",
     "JobFolder",
     "JobLockedError",
+    "JobManifest",
     "JournalDamagedError",
     "JournalDiskError",
     "JournalError",
     "JournalVersionError",
     "Kind",
+    "ListingDiff",
     "Ordinals",
     "Outcome",
     "Owner",

@@ -14,11 +14,11 @@ from .disk import Disk, reading, writing
 from .entries import Entry
 from .layout import Layout, is_begun, is_ours
 from .ledger import Ledger, event_of
-from .listing_diff import Changes
+from .listing_diff import ListingDiff
 from .lock import Lock
-from .manifest import Card, Difference, read_card, write_card
+from .manifest import Difference, JobManifest, read_manifest, write_manifest
 from .reading import Event
-from .relisting import Renewal
+from .relisting import Relisting
 from .snapshot import Snapshot
 from .states import Counts, Ordinals, Outcome, States
 
@@ -46,8 +46,8 @@ class JobFolder:
         self._closed = False
         self._lock = Lock(self._disk, self._layout.lock)
         try:
-            self._card = self._open_card()
-            self._ledger = Ledger(self._disk, self._layout, self._card.job)
+            self._manifest = self._open_manifest()
+            self._ledger = Ledger(self._disk, self._layout, self._manifest.job)
         except BaseException:
             self._lock.close()
             raise
@@ -65,18 +65,18 @@ class JobFolder:
         return self._layout.folder
 
     @property
-    def card(self) -> Card:
+    def manifest(self) -> JobManifest:
         """Id, time of creation, fingerprints and settings."""
-        return self._card
+        return self._manifest
 
     @property
     def fingerprints(self) -> Mapping[str, str]:
         """What may not change between runs; empty for a new job."""
-        return self._card.fingerprints
+        return self._manifest.fingerprints
 
     def check(self, fingerprints: Mapping[str, str]) -> list[Difference]:
         """What differs from the recorded fingerprints; nothing if none were recorded yet."""
-        return self._card.differences(fingerprints)
+        return self._manifest.differences(fingerprints)
 
     def accept(self, fingerprints: Mapping[str, str], settings: Mapping[str, Any] | None = None) -> None:
         """Record these from now on. Changes are noted as an event.
@@ -89,9 +89,9 @@ class JobFolder:
             JournalDiskError: the disk refused.
         """
         changes = self.check(fingerprints)
-        shown = self._card.settings if settings is None else settings
+        shown = self._manifest.settings if settings is None else settings
         with self._ledger.maintenance:
-            self._write_card(replace(self._card, fingerprints=dict(fingerprints), settings=dict(shown)))
+            self._write_manifest(replace(self._manifest, fingerprints=dict(fingerprints), settings=dict(shown)))
         if changes:
             self.note("accepted", changes=[asdict(change) for change in changes])
 
@@ -140,7 +140,7 @@ class JobFolder:
             snapshot = self._ledger.list_source(entries)
             self._ledger.adopt(snapshot, States.undone(len(snapshot)), event_of("listed", entries=len(snapshot)))
 
-    def renew_snapshot(self, entries: Iterable[Entry]) -> Changes:
+    def renew_snapshot(self, entries: Iterable[Entry]) -> ListingDiff:
         """List the source again: what is the same keeps its outcome, what is new or changed is undone.
 
         What is gone is forgotten; ordinals change. Nothing else may be recorded meanwhile.
@@ -151,7 +151,7 @@ class JobFolder:
             JournalDiskError: the disk refused.
         """
         with self._ledger.maintenance:
-            renewal = Renewal(self.snapshot, self.states)
+            renewal = Relisting(self.snapshot, self.states)
             snapshot = self._ledger.list_source(renewal.entries(entries))
             event = event_of("renewed", **asdict(renewal.changes), written=self.counts.written)
             self._ledger.adopt(snapshot, renewal.states(), event)
@@ -255,18 +255,18 @@ class JobFolder:
                 f"{self.path}: is no job folder and not empty (it holds {foreign[0]!r}); give a new or empty folder"
             )
 
-    def _open_card(self) -> Card:
+    def _open_manifest(self) -> JobManifest:
         with reading(self.path):
             if is_begun(self._disk.names(self.path)):
-                return read_card(self._disk, self._layout.card)
-        card = Card()
-        write_card(self._disk, self._layout.card, card)
+                return read_manifest(self._disk, self._layout.manifest)
+        manifest = JobManifest()
+        write_manifest(self._disk, self._layout.manifest, manifest)
         self._sync_names()
-        return card
+        return manifest
 
-    def _write_card(self, card: Card) -> None:
-        write_card(self._disk, self._layout.card, card)
-        self._card = card
+    def _write_manifest(self, manifest: JobManifest) -> None:
+        write_manifest(self._disk, self._layout.manifest, manifest)
+        self._manifest = manifest
         self._sync_names()
 
     def _sync_names(self) -> None:

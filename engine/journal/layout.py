@@ -9,7 +9,7 @@ from typing import Final
 
 from .disk import TEMPORARY
 
-_CARD: Final = "job.json"
+_MANIFEST: Final = "job.json"
 _LOCK: Final = "lock"
 _NUMBERED: Final = re.compile(r"(journal|snapshot)-([1-9][0-9]{0,17})")
 
@@ -23,7 +23,7 @@ class Layout:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.card = str(Path(folder) / _CARD)
+        self.manifest = str(Path(folder) / _MANIFEST)
         self.lock = str(Path(folder) / _LOCK)
 
     def journal(self, number: int) -> str:
@@ -54,9 +54,9 @@ def numbers(what: str, names: Iterable[str]) -> list[int]:
 def is_ours(name: str) -> bool:
     """Whether a job has a file of this name."""
     whole = name.removesuffix(TEMPORARY)
-    return whole in {_CARD, _LOCK} or _NUMBERED.fullmatch(whole) is not None
+    return whole in {_MANIFEST, _LOCK} or _NUMBERED.fullmatch(whole) is not None
 
 
 def is_begun(names: Iterable[str]) -> bool:
     """Whether a job lives where these names are."""
-    return _CARD in names
+    return _MANIFEST in names

@@ -28,7 +28,7 @@ _COMPACT_RATIO: Final = 4
 
 
 class Ledger:
-    """What lies in a job folder but for its card and lock. The caller holds the lock.
+    """What lies in a job folder but for its manifest and lock. The caller holds the lock.
 
     Threads may share it: records and events are exclusive for microseconds; a sync runs beside them.
 

@@ -16,7 +16,7 @@ Key = tuple[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ListingDiff:
     """How many entries differ, and how many do not."""
 
     same: int = 0

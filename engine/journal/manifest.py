@@ -30,7 +30,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class JobManifest:
     """What ``job.json`` says.
 
     Attributes:
@@ -54,12 +54,12 @@ class Card:
         return [Difference(name, there, here) for name, there, here in pairs if there != here]
 
 
-def read_card(disk: Disk, path: str) -> Card:
-    """The card of a job.
+def read_manifest(disk: Disk, path: str) -> JobManifest:
+    """The manifest of a job.
 
     Raises:
         OSError: it cannot be read.
-        JournalDamagedError: it is not a card.
+        JournalDamagedError: it is not a manifest.
         JournalVersionError: it has another format.
     """
     wrong = JournalDamagedError(f"{path}: is damaged; restore it from a backup or start a new job folder")
@@ -72,17 +72,17 @@ def read_card(disk: Disk, path: str) -> Card:
     facts = cast("dict[str, Any]", told)
     check_format(path, facts.pop("format", None))
     try:
-        return Card(**facts)
+        return JobManifest(**facts)
     except TypeError as error:
         raise wrong from error
 
 
-def write_card(disk: Disk, path: str, card: Card) -> None:
-    """Replace the card, whole or not at all; durable after `Disk.sync_folder`.
+def write_manifest(disk: Disk, path: str, manifest: JobManifest) -> None:
+    """Replace the manifest, whole or not at all; durable after `Disk.sync_folder`.
 
     Raises:
-        JournalDiskError: the disk refused; the old card stays.
+        JournalDiskError: the disk refused; the old manifest stays.
         TypeError: settings that are not JSON.
     """
-    text = json.dumps({"format": FORMAT, **asdict(card)}, indent=1) + "\n"
+    text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1) + "\n"
     shut(disk, replace_file(disk, path, [text.encode()]))

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from .entries import Entry
-from .listing_diff import Changes, merge
+from .listing_diff import ListingDiff, merge
 from .snapshot import Snapshot
 from .states import Outcome, States
 
 
-class Renewal:
+class Relisting:
     """One pass over both listings, in constant memory but for a byte for each new entry.
 
     Args:
@@ -26,9 +26,9 @@ class Renewal:
         self._same = self._new = self._changed = self._gone = 0
 
     @property
-    def changes(self) -> Changes:
+    def changes(self) -> ListingDiff:
         """How many differ, of those that have passed."""
-        return Changes(self._same, self._new, self._changed, self._gone)
+        return ListingDiff(self._same, self._new, self._changed, self._gone)
 
     def entries(self, fresh: Iterable[Entry]) -> Iterator[Entry]:
         """The new listing as it is, while the outcomes are taken over.

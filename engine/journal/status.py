@@ -15,7 +15,7 @@ from .disk import Disk, reading
 from .layout import Layout, numbers
 from .loading import load
 from .lock import Owner, owner_of
-from .manifest import read_card
+from .manifest import read_manifest
 from .reading import Event
 from .states import Counts, Outcome
 
@@ -87,7 +87,7 @@ def read_status(path: str | os.PathLike[str], disk: Disk | None = None, *, dead:
 
 def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
     with reading(layout.folder):
-        card = read_card(disk, layout.card)
+        manifest = read_manifest(disk, layout.manifest)
         names = disk.names(layout.folder)
         found = numbers("journal", names)
         if not found and (numbers("snapshot", names) or attempt < _TRIES - 1):
@@ -98,7 +98,7 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
     if found:
         with suppress(OSError):  # its owner may have replaced it by now
             recorded = Path(layout.journal(found[-1])).stat().st_mtime
-        loaded = load(disk, layout, found[-1], card.job)
+        loaded = load(disk, layout, found[-1], manifest.job)
         try:
             if dead and loaded.snapshot is not None:
                 spans = loaded.states.ranges(Outcome.DEAD)
@@ -109,10 +109,10 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
     owner, orphan = owner_of(disk, layout.lock)
     return Status(
         layout.folder,
-        card.job,
-        card.created,
-        card.fingerprints,
-        card.settings,
+        manifest.job,
+        manifest.created,
+        manifest.fingerprints,
+        manifest.settings,
         listed,
         counts,
         events,

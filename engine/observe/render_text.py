@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ...durable import write_text
 from ...errors import ConfigError
 from ...formatting import count, duration, milliseconds, percent, plural, printable, rate, size
 from .report import Report, StageReport
@@ -100,26 +101,9 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> None:
     if Path(path).suffix == ".html":
         from .render_html import report_page
 
-        write_whole(path, report_page(report))
+        write_text(path, report_page(report))
     else:
-        write_whole(path, json.dumps(report_json(report), indent=2) + "\n")
-
-
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file so that nobody ever sees half of it.
-
-    Raises:
-        OSError: the disk refuses; names the file.
-    """
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(target)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written ({error.strerror}); free some space", str(target)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+        write_text(path, json.dumps(report_json(report), indent=2) + "\n")
 
 
 def _headline(report: Report) -> str:

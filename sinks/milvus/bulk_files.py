@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...descriptors import CloseOnFork
+from ...durable import put
 from ...errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
 from ..base import KEY, VECTOR, Found, RowBatch, Sink, WriteResult, screen
-from ..durable import put
 from ..fields import ScalarField, parse_fields
 from ..parquet.parts import Part, arrow, live_rows, merge, parts_in, write_part
 from .rows import metadata_json, split_columns

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...durable import put
 from ...errors import ConfigError
 from ..base import KEY
-from ..durable import put
 
 _NAME = re.compile(r"part-(\d{6,})-(\d{6,})\.parquet")
 _UNFINISHED = ".unfinished"

@@ -1,4 +1,4 @@
-"""What a job was given as its source, where it is too much for its card: a million paths. See ``docs/journal.md``."""
+"""What a job was given as its source, where it is too much for its manifest. See ``docs/journal.md``."""
 
 from __future__ import annotations
 

@@ -282,7 +282,7 @@ class JobBooks:
             self._folder.write_snapshot(entries_of(source, stopped))
         elif config.update or any(change.name == "source" for change in different):
             self._folder.renew_snapshot(entries_of(source, stopped))
-        if different or settings != self._folder.card.settings:  # those of the latest run are what `resume` takes
+        if different or settings != self._folder.manifest.settings:  # those of the latest run are what `resume` takes
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
         self._accepts_store |= any(change.name == "sink" for change in different)
         if config.redo and (rows := self._folder.counts.written):

@@ -1,4 +1,4 @@
-"""Bytes and names on the medium, where a power failure leaves them."""
+"""Files that are there whole or not at all, also after a power failure."""
 
 from __future__ import annotations
 
@@ -28,3 +28,20 @@ def put(unfinished: Path, target: Path) -> None:
     sync_path(unfinished)
     unfinished.replace(target)
     sync_path(target.parent)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file so that nobody ever sees half of it.
+
+    Raises:
+        OSError: the disk refuses; names the file.
+    """
+    target = Path(path)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        put(beside, target)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror}); free some space", str(target)) from error
+    finally:
+        beside.unlink(missing_ok=True)
