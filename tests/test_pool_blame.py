@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine.workers.hang_detector import Verdict, Vigil
+from penstock.engine.workers.hang_detector import Diagnosis, HangDetector
 from penstock.engine.workers.poison import Ticket
 from penstock.engine.workers.pool_worker import Lost
 from penstock.errors import DeadlineError, PoisonItemError, WorkerError
@@ -106,33 +106,33 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def watch(vigil: Vigil, pid: int, *, decoding: bool, looks: int = 60) -> Verdict | None:
+def watch(detector: HangDetector, pid: int, *, decoding: bool, looks: int = 60) -> Diagnosis | None:
     """Look at it again and again, at the same thing."""
     pause = threading.Event()
     for _ in range(looks):
-        pause.wait(vigil.interval)  # looks are counted, and the processor must have had its time between them
-        if verdict := vigil.look(pid, ("batch", 1), decoding=decoding):
-            return verdict
+        pause.wait(detector.interval)  # looks are counted, and the processor must have had its time between them
+        if diagnosis := detector.poll(pid, ("batch", 1), decoding=decoding):
+            return diagnosis
     return None
 
 
 @pytest.mark.slow
 def test_a_busy_worker_may_take_its_time_over_a_batch_but_not_over_a_picture(busy: subprocess.Popen[bytes]) -> None:
     """Compiling is no standing still; a decoder that keeps its own watch from running is."""
-    assert watch(Vigil(0.04), busy.pid, decoding=False) is None
-    assert watch(Vigil(0.04), busy.pid, decoding=True) is Verdict.HUNG
+    assert watch(HangDetector(0.04), busy.pid, decoding=False) is None
+    assert watch(HangDetector(0.04), busy.pid, decoding=True) is Diagnosis.HUNG
 
 
 @pytest.mark.parametrize("decoding", [True, False])
 def test_a_stopped_worker_stands_still_whatever_it_does(busy: subprocess.Popen[bytes], decoding: bool) -> None:
     """It uses no processor."""
     os.kill(busy.pid, signal.SIGSTOP)
-    assert watch(Vigil(0.04), busy.pid, decoding=decoding) is Verdict.STILL
+    assert watch(HangDetector(0.04), busy.pid, decoding=decoding) is Diagnosis.IDLE
 
 
 def test_a_worker_with_nothing_to_do_may_be_still(busy: subprocess.Popen[bytes]) -> None:
     """So may one that goes from one thing to the next."""
     os.kill(busy.pid, signal.SIGSTOP)
-    vigil = Vigil(0.04)
-    assert not any(vigil.look(busy.pid, None, decoding=False) for _ in range(200))
-    assert not any(vigil.look(busy.pid, (number,), decoding=True) for number in range(200))
+    detector = HangDetector(0.04)
+    assert not any(detector.poll(busy.pid, None, decoding=False) for _ in range(200))
+    assert not any(detector.poll(busy.pid, (number,), decoding=True) for number in range(200))

@@ -31,7 +31,7 @@ def test_the_hub_goes_on_while_the_fork_server_has_yet_to_say_how_a_worker_ended
         ours, theirs = socket.socketpair()
         with theirs, Child(dying.pid, ours, os.pidfd_open(dying.pid), said) as child:
             worker._child = child  # pyright: ignore[reportPrivateUsage]
-            ending = gevent.spawn(worker.see_off)
+            ending = gevent.spawn(worker.reap)
             with gevent.Timeout(DEADLINE):
                 while not readable(child.pidfd, 0.0):
                     gevent.sleep(0.001)

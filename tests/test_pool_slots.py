@@ -8,9 +8,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from penstock.engine.workers import PreprocessPool
-from penstock.engine.workers import pool_worker as member
-from penstock.engine.workers.pool_worker import Member
+from penstock.engine.workers import PreprocessPool, pool_worker
+from penstock.engine.workers.pool_worker import PoolWorker
 from penstock.errors import ConfigError
 from penstock.preprocess import Source, preset
 from penstock.preprocess.worker import protocol
@@ -34,14 +33,14 @@ def test_a_caller_that_is_killed_while_its_answer_comes_leaves_its_slot_free(
     pool: PreprocessPool, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It never sees the answer, so it cannot give the slot back; whoever waits gets it."""
-    hear = Member._hear  # pyright: ignore[reportPrivateUsage]
+    hear = PoolWorker._hear  # pyright: ignore[reportPrivateUsage]
 
-    def killed_first(self: Member, frame: bytes) -> None:
+    def killed_first(self: PoolWorker, frame: bytes) -> None:
         monkeypatch.undo()
         first.kill(block=False)
         hear(self, frame)
 
-    monkeypatch.setattr(Member, "_hear", killed_first)
+    monkeypatch.setattr(PoolWorker, "_hear", killed_first)
     first = gevent.spawn(pool.process, [str(photos[0])])
     second = gevent.spawn(pool.process, [str(photos[1])])
     with gevent.Timeout(DEADLINE):
@@ -61,7 +60,7 @@ def test_a_batch_that_cannot_be_sent_leaves_its_slot_to_who_waits(
             raise ValueError(sources)
         return encode(slot, generation, sources)
 
-    monkeypatch.setattr(member, "encode_task", choosy)
+    monkeypatch.setattr(pool_worker, "encode_task", choosy)
     held = pool.process([str(photos[0])])
     refused = gevent.spawn(pool.process, [b"too large"])
     waiting = gevent.spawn(pool.process, [str(photos[1])])

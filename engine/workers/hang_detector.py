@@ -17,17 +17,17 @@ _BUSY = 0.02
 _CPUCLOCK_SCHED = 2
 """Which of a process's clocks, in the way Linux numbers them: processor time, as the scheduler counts it."""
 
-Doing = tuple[object, ...]
+Activity = tuple[object, ...]
 
 
-class Verdict(Enum):
+class Diagnosis(Enum):
     """What is wrong with a worker."""
 
-    STILL = "did nothing for longer than item_timeout (was it stopped?) and was killed"
+    IDLE = "did nothing for longer than item_timeout (was it stopped?) and was killed"
     HUNG = "was killed because a picture took longer than item_timeout, and would not say so itself"
 
 
-class Vigil:
+class HangDetector:
     """Looks at one worker, every ``interval`` seconds.
 
     Attributes:
@@ -40,12 +40,12 @@ class Vigil:
     def __init__(self, timeout: float) -> None:
         self.interval = min(1.0, timeout / 4)
         self._limit = 1 + round((timeout + self.interval + 0.5) / self.interval)
-        self._doing: Doing | None = None
+        self._doing: Activity | None = None
         self._used = 0.0
         self._same = self._idle = 0
 
-    def look(self, pid: int, doing: Doing | None, *, decoding: bool) -> Verdict | None:
-        """One look.
+    def poll(self, pid: int, doing: Activity | None, *, decoding: bool) -> Diagnosis | None:
+        """Look once.
 
         Args:
             pid: the worker's process.
@@ -65,8 +65,8 @@ class Vigil:
         self._same += 1
         self._idle = 0 if busy else self._idle + 1
         if self._idle >= self._limit:
-            return Verdict.STILL
-        return Verdict.HUNG if decoding and self._same >= self._limit else None
+            return Diagnosis.IDLE
+        return Diagnosis.HUNG if decoding and self._same >= self._limit else None
 
 
 def _processor_seconds(pid: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import ItemError
 from ...preprocess.worker.protocol import Row, Timings
 from ...shm import Grant, Place
-from .pool_worker import Member
+from .pool_worker import PoolWorker
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -20,16 +20,16 @@ class Lease:
     """The right to use one slot of one worker's ring until it is given back. Its books are kept on the pool's hub.
 
     Args:
-        member: whose ring it is.
+        worker: whose ring it is.
         grant: which slot, and which use of it.
         in_books: takes a step of the books from any thread, and has it done on the hub; afterwards whoever waits for a
             slot is served.
     """
 
-    __slots__ = ("_holds", "_in_books", "_lent", "_released", "grant", "member")
+    __slots__ = ("_holds", "_in_books", "_lent", "_released", "grant", "worker")
 
-    def __init__(self, member: Member, grant: Grant, in_books: Callable[[Callable[[], None]], None]) -> None:
-        self.member = member
+    def __init__(self, worker: PoolWorker, grant: Grant, in_books: Callable[[Callable[[], None]], None]) -> None:
+        self.worker = worker
         self.grant = grant
         self._in_books = in_books
         self._holds = 0
@@ -44,7 +44,7 @@ class Lease:
         """On the hub: another process is told of the slot, and may use it until the returned function is called."""
         if not self._lent:
             self._lent = True
-            self.member.lend(self.grant)
+            self.worker.lend(self.grant)
         self._holds += 1
         ended = False
 
@@ -61,14 +61,14 @@ class Lease:
             return
         self._released = True
         if self._holds:
-            self.member.quarantine(self.grant)
+            self.worker.quarantine(self.grant)
         else:
-            self.member.release(self.grant)
+            self.worker.release(self.grant)
 
     def _end_hold(self) -> None:
         self._holds -= 1
         if self._released and not self._holds:
-            self.member.lift(self.grant)
+            self.worker.lift(self.grant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class SlotBatch:
             StaleSlotError: somebody has; what was read must not be used.
         """
         if self._lease:
-            self._lease.member.check(self._lease.grant, len(self.rows))
+            self._lease.worker.check(self._lease.grant, len(self.rows))
 
     def release(self) -> None:
         """Give the slot back. Idempotent; from any thread."""
@@ -159,6 +159,6 @@ class SlotBatch:
 
 
 def _view(lease: Lease) -> LeasedView:
-    member, grant = lease.member, lease.grant
-    memory = member.view(grant)
-    return LeasedView(memory.pixels, memory.embeddings, member.place(grant), lease)
+    worker, grant = lease.worker, lease.grant
+    memory = worker.view(grant)
+    return LeasedView(memory.pixels, memory.embeddings, worker.place(grant), lease)

@@ -29,7 +29,7 @@ from .credit import Credit
 from .hub_steps import HubSteps
 from .lease import Lease, SlotBatch
 from .poison import Ticket
-from .pool_worker import Lost, Member
+from .pool_worker import Lost, PoolWorker
 from .shared_fork_server import borrow_ancestor, return_ancestor
 
 
@@ -84,8 +84,8 @@ class PreprocessPool:
         self.slots = slots
         self._dimension = dimension if dimension or embedder is None else None  # of which only the workers can tell
         self._zygote: Zygote | None = None
-        self._members = [
-            Member(
+        self._workers = [
+            PoolWorker(
                 index,
                 WorkerSettings(
                     spec.to_json(),
@@ -113,7 +113,7 @@ class PreprocessPool:
     @property
     def workers(self) -> int:
         """Number of worker processes."""
-        return len(self._members)
+        return len(self._workers)
 
     @property
     def capacity(self) -> int:
@@ -135,8 +135,8 @@ class PreprocessPool:
     def states(self) -> Mapping[SlotState, int]:
         """How many slots are in each state, over all workers."""
         total: Counter[SlotState] = Counter()
-        for member in self._members:
-            total.update(member.counts)
+        for worker in self._workers:
+            total.update(worker.counts)
         return total
 
     @property
@@ -152,7 +152,7 @@ class PreprocessPool:
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers."""
-        return [member.pid for member in self._members]
+        return [worker.pid for worker in self._workers]
 
     @property
     def family(self) -> frozenset[int]:
@@ -161,7 +161,7 @@ class PreprocessPool:
 
     def state(self) -> list[str]:
         """What each worker does, a line each; from any thread."""
-        return [member.state() for member in self._members]
+        return [worker.state() for worker in self._workers]
 
     def keeps_waiting(self, fiber: object) -> bool:
         """Whether this greenlet waits for a slot; from any thread."""
@@ -191,15 +191,15 @@ class PreprocessPool:
         zygote = self.prepare()
         threads = ThreadPoolExecutor(2 * self.workers, "penstock-start")
         try:
-            for member in self._members:
-                member.open(zygote)
+            for worker in self._workers:
+                worker.open(zygote)
             rings = self._rings_ahead(threads)
-            layouts = list(threads.map(Member.introduce, self._members))
+            layouts = list(threads.map(PoolWorker.handshake, self._workers))
             for ring in rings:
                 ring.result()
             if not rings:
                 require_room(sum(layout.ring_bytes(self.slots) for layout in layouts))
-            list(threads.map(Member.give_ring, self._members, layouts))
+            list(threads.map(PoolWorker.give_ring, self._workers, layouts))
         except BaseException:
             self.close()  # before the threads are waited for: they wait for a start, which comes to nothing by this
             raise
@@ -217,14 +217,14 @@ class PreprocessPool:
             return ()
         layout = SlotLayout(self.batch_size, self.spec.pixel_shape(), self.spec.pixel_dtype().name, self._dimension)
         require_room(self.workers * layout.ring_bytes(self.slots))
-        return [threads.submit(member.make_ring, layout) for member in self._members]
+        return [threads.submit(worker.make_ring, layout) for worker in self._workers]
 
     def close(self) -> None:
         """End the workers and give the memory back. Idempotent."""
-        for member in self._members:
-            member.leave()
-        for member in self._members:
-            member.close()
+        for worker in self._workers:
+            worker.leave()
+        for worker in self._workers:
+            worker.close()
         zygote, self._zygote = self._zygote, None
         if zygote:
             return_ancestor(zygote)
@@ -248,14 +248,14 @@ class PreprocessPool:
             ConfigError: another hub listens to them.
         """
         self._steps.open()
-        for member in self._members:
-            member.listen(self._serve, self._fail)
+        for worker in self._workers:
+            worker.listen(self._serve, self._fail)
 
     def stop_in_hub(self) -> None:
         """Stop listening; batches that are still being made are waited for shortly, or their workers replaced."""
         self._refuse(WorkerError("the worker pool is being stopped"))
         try:
-            gevent.joinall([gevent.spawn(member.stop_listening) for member in self._members])
+            gevent.joinall([gevent.spawn(worker.stop_listening) for worker in self._workers])
         finally:
             self._steps.close()
 
@@ -278,7 +278,7 @@ class PreprocessPool:
             lease = self._lease(again)
             live = list(ticket.part)
             try:
-                done = lease.member.run(lease.grant, [sources[position] for position in live])
+                done = lease.worker.run(lease.grant, [sources[position] for position in live])
             except Lost as lost:
                 ticket.blame(lost)
                 again = True
@@ -326,18 +326,18 @@ class PreprocessPool:
         elif waiter.successful():
             lease = waiter.get()
             assert lease is not None
-            lease.member.take_back(lease.grant)
+            lease.worker.take_back(lease.grant)
             self._serve()
 
     def _grant(self, *, urgent: bool) -> Lease | None:
         # Nobody works: the slots in use may wait for the turn of whoever asks for one.
-        idle = not any(member.queued for member in self._members)
-        if not (urgent or idle) and sum([member.used for member in self._members]) >= self._credit.limit:
+        idle = not any(worker.queued for worker in self._workers)
+        if not (urgent or idle) and sum([worker.used for worker in self._workers]) >= self._credit.limit:
             return None
-        for member in sorted(self._members, key=lambda member: member.queued):
-            grant = member.grant()
+        for worker in sorted(self._workers, key=lambda worker: worker.queued):
+            grant = worker.grant()
             if grant is not None:
-                return Lease(member, grant, self._in_books)
+                return Lease(worker, grant, self._in_books)
         return None
 
     def _serve(self) -> None:
@@ -361,7 +361,7 @@ class PreprocessPool:
             queue.clear()
 
     def _ready(self) -> int:
-        return sum([member.ready for member in self._members])
+        return sum([worker.ready for worker in self._workers])
 
     def _in_books(self, step: Callable[[], None]) -> None:
         """A step about a slot that may become free by it; from any thread."""

@@ -16,9 +16,9 @@ from ...errors import ConfigError, StaleSlotError, WorkerError, WorkerStartError
 from ...preprocess.worker.protocol import Done, Hung, Source, decode_answer, encode_task
 from ...preprocess.worker.settings import WorkerSettings
 from ...shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
-from .hang_detector import Verdict, Vigil
+from .hang_detector import Diagnosis, HangDetector
 from .process import in_memory
-from .supervisor import Seat
+from .supervisor import WorkerSupervisor
 
 logger = logging.getLogger("penstock.preprocess")
 
@@ -67,7 +67,7 @@ class _Task:
     sources: Sequence[Source] = ()
 
 
-class Member:
+class PoolWorker:
     """A worker process and its ring. The ring and its books outlive the process; a replacement maps the same ring."""
 
     def __init__(self, index: int, settings: WorkerSettings, slots: int, named: bool) -> None:
@@ -77,7 +77,7 @@ class Member:
         self._named = named
         self._table = SlotTable(slots)
         self._tasks: dict[Grant, _Task] = {}
-        self._seat = Seat(index, settings)
+        self._supervisor = WorkerSupervisor(index, settings)
         self._lock = threading.Lock()  # of the ring: `close` may come from any thread
         self._ring: Ring | None = None
         self._sending = Semaphore()
@@ -85,7 +85,7 @@ class Member:
         self._listener: Any = None
         self._watcher: Any = None
         self._hung = False
-        self._verdict: Verdict | None = None
+        self._diagnosis: Diagnosis | None = None
         self._deaths = 0
         self._alive = False
 
@@ -97,10 +97,10 @@ class Member:
     @property
     def pid(self) -> int:
         """The process id, until there is a new one; 0 before the first."""
-        return self._seat.process.pid
+        return self._supervisor.process.pid
 
     def __str__(self) -> str:
-        return str(self._seat.process)
+        return str(self._supervisor.process)
 
     def state(self) -> str:
         """What the process does, in a line; from any thread."""
@@ -128,9 +128,9 @@ class Member:
     def open(self, zygote: Zygote) -> None:
         """From now on, until it is told to leave, there may be a process, forked from this ancestor."""
         self._deaths = 0
-        self._seat.open(zygote)
+        self._supervisor.open(zygote)
 
-    def introduce(self) -> SlotLayout:
+    def handshake(self) -> SlotLayout:
         """Start the process and hear what its slots must look like.
 
         Raises:
@@ -138,7 +138,7 @@ class Member:
             WorkerStartError: it cannot start, or does not speak in time.
             WorkerError: the pool has been closed meanwhile.
         """
-        return self._seat.introduce()
+        return self._supervisor.handshake()
 
     def make_ring(self, layout: SlotLayout) -> None:
         """Make the ring before the process has said that it is this one. Nothing once it has been told to leave.
@@ -147,7 +147,7 @@ class Member:
             SharedMemoryFullError: /dev/shm has no room for it.
         """
         with self._lock:
-            if self._seat.is_open:
+            if self._supervisor.is_open:
                 self._made(layout)
 
     def give_ring(self, layout: SlotLayout) -> None:
@@ -158,8 +158,8 @@ class Member:
             WorkerStartError: the pool has been closed meanwhile.
         """
         with self._lock:
-            self._seat.process.refuse_closed()
-            self._seat.process.give(self._made(layout))
+            self._supervisor.process.refuse_closed()
+            self._supervisor.process.give(self._made(layout))
             self._alive = True
 
     def _made(self, layout: SlotLayout) -> Ring:
@@ -180,7 +180,7 @@ class Member:
     def leave(self) -> None:
         """Tell the process to go; it does when it has done its task. A start that is under way comes to nothing."""
         self._alive = False
-        self._seat.close()
+        self._supervisor.close()
 
     def close(self) -> None:
         """End the process and give the ring back."""
@@ -277,7 +277,7 @@ class Member:
             with self._sending:
                 if not result.ready():  # else it died while others were sending: its replacement must not get this
                     self._tasks[grant] = self._tasks.pop(grant)  # in the order in which they will be done
-                    self._seat.process.send(pieces, [payload.fd] if payload else [])
+                    self._supervisor.process.send(pieces, [payload.fd] if payload else [])
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
         finally:
@@ -307,7 +307,7 @@ class Member:
         self._idle = Event()
         self._idle.set()
         self._listener = gevent.spawn(self._listen, changed, failed)
-        self._watcher = gevent.spawn(self._watch, Vigil(self._settings.item_timeout))
+        self._watcher = gevent.spawn(self._watch, HangDetector(self._settings.item_timeout))
 
     def stop_listening(self) -> None:
         """Let the worker finish what it does, or replace it at the next start; then fall silent.
@@ -315,31 +315,31 @@ class Member:
         A replacement that is being started is not wanted any more: the next start makes one.
         """
         if not self._idle.wait(_STOP_TIMEOUT):
-            self._seat.process.kill()
+            self._supervisor.process.kill()
             self._idle.wait(_STOP_TIMEOUT)
         for greenlet in (self._listener, self._watcher):
             if greenlet:
                 greenlet.kill()
         self._listener = self._watcher = None
 
-    def _watch(self, vigil: Vigil) -> None:
+    def _watch(self, detector: HangDetector) -> None:
         """Kill the process when it stands still; that is a death like any other."""
         while True:
-            gevent.sleep(vigil.interval)
+            gevent.sleep(detector.interval)
             if not self._alive:
                 continue
             grant, task = next(iter(self._tasks.items()), (None, None))  # the oldest: tasks are done in order
             begun, row = self._progress(grant, task) if grant and task else (False, None)
-            verdict = vigil.look(self.pid, (grant, begun, row) if grant else None, decoding=row is not None)
-            if verdict:
-                self._verdict = verdict
-                self._seat.process.kill()
+            diagnosis = detector.poll(self.pid, (grant, begun, row) if grant else None, decoding=row is not None)
+            if diagnosis:
+                self._diagnosis = diagnosis
+                self._supervisor.process.kill()
 
     def _listen(self, changed: Callable[[], None], failed: Callable[[WorkerError], None]) -> None:
         try:
             while True:
-                if not self._seat.process.closed:
-                    self._bury(self._converse(changed))
+                if not self._supervisor.process.closed:
+                    self._on_exit(self._converse(changed))
                 self._replace()
                 changed()
         except WorkerError as error:
@@ -354,7 +354,7 @@ class Member:
     def _converse(self, changed: Callable[[], None]) -> str | None:
         """Hear the process until it leaves; or until it says what it should not: then why it must be killed."""
         try:
-            while (frames := self._seat.process.receive()) is not None:
+            while (frames := self._supervisor.process.receive()) is not None:
                 for frame in frames:
                     self._hear(frame)
                 changed()
@@ -383,23 +383,24 @@ class Member:
         if not self._tasks:
             self._idle.set()
 
-    def _bury(self, why: str | None) -> None:
+    def _on_exit(self, why: str | None) -> None:
         """The process is gone: its granted slots go back, whoever waits for its tasks is told."""
         self._alive = False
-        ended = self._seat.process.see_off()  # its socket has ended; until the process has, it might write to its slots
-        who, how = str(self), why or (self._verdict.value if self._verdict else ended)
+        # Its socket has ended; until the process has, it might write to its slots.
+        ended = self._supervisor.process.reap()
+        who, how = str(self), why or (self._diagnosis.value if self._diagnosis else ended)
         logger.warning("%s %s; its %d unfinished batches are done again", who, how, len(self._tasks))
         named = False
         for grant in self._table.reclaim():
             task = self._tasks.pop(grant)
             begun, row = self._progress(grant, task)
             named = named or (begun and row is not None)
-            hung = begun and (self._hung or self._verdict is Verdict.HUNG)
+            hung = begun and (self._hung or self._diagnosis is Diagnosis.HUNG)
             if task.result is not None:
                 task.result.set_exception(Lost(who, how, begun=begun, row=row, hung=hung))
         self._deaths += not named
-        self._hung, self._verdict = False, None
-        self._seat.process.close()
+        self._hung, self._diagnosis = False, None
+        self._supervisor.process.close()
         self._idle.set()
 
     def _replace(self) -> None:
@@ -413,7 +414,7 @@ class Member:
         failure: Exception | None = None
         while self._deaths <= _DEATHS:
             try:
-                self._seat.replace(self._ring)
+                self._supervisor.replace(self._ring)
             except (ConfigError, WorkerStartError, OSError) as error:
                 failure = error
                 self._deaths += 1

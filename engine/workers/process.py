@@ -77,7 +77,7 @@ class WorkerProcess:
             with self._lock:
                 self._child = child
             self.refuse_closed()
-            layout = self._introduction(child)
+            layout = self._hear_layout(child)
             self.refuse_closed()
         except BaseException:
             self._closed = True
@@ -103,7 +103,7 @@ class WorkerProcess:
                 send_frame_fds(child.socket, encode_json(RING, {"slots": ring.slots}), [ring.fd])
             child.socket.setblocking(False)
 
-    def _introduction(self, child: Child) -> SlotLayout:
+    def _hear_layout(self, child: Child) -> SlotLayout:
         child.socket.settimeout(_START_TIMEOUT)
         try:
             frame = recv_frame(child.socket)
@@ -158,7 +158,7 @@ class WorkerProcess:
             else:
                 return self._reader.feed(data) if data else None
 
-    def see_off(self) -> str:
+    def reap(self) -> str:
         """Kill it, if it still runs, and wait until it is gone: from then on it writes nowhere. How it ended."""
         child = self._forked()
         child.kill()

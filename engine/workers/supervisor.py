@@ -1,4 +1,4 @@
-"""A worker's place in the pool: one process after another sits in it, until the pool is closed."""
+"""Supervises one worker: starts its process and, when that has died, another, until the pool is closed."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ _STARTS = 3
 """How often the first process is started if it is killed before it is ready."""
 
 
-class Seat:
-    """Who sits in it, and who comes next.
+class WorkerSupervisor:
+    """The process of one worker, and its replacements.
 
     Attributes:
-        process: the one that sits there, or did last; one that was never started before the first.
+        process: the one that runs, or did last; before the first, one that was never started.
     """
 
     def __init__(self, index: int, settings: WorkerSettings) -> None:
         self._index = index
         self._settings = settings
-        self._lock = threading.Lock()  # `close` may come from any thread: after it nobody else sits down
+        self._lock = threading.Lock()  # `close` may come from any thread: after it none is started
         self._zygote: Zygote | None = None
-        self._coming: WorkerProcess | None = None
+        self._starting: WorkerProcess | None = None
         self.process = WorkerProcess(index, settings)
 
     @property
     def is_open(self) -> bool:
-        """Whether processes may sit down: from `open` to `close`."""
+        """Whether processes may be started: from `open` to `close`."""
         return self._zygote is not None
 
     def open(self, zygote: Zygote) -> None:
-        """Let processes sit down, forked from this ancestor."""
+        """Allow processes to be started, forked from this fork server."""
         with self._lock:
             self._zygote = zygote
 
-    def introduce(self) -> SlotLayout:
+    def handshake(self) -> SlotLayout:
         """Start the first process and hear what its slots must look like. Blocks: never on the hub.
 
         Raises:
             ConfigError: it says that it cannot do what it was set to.
             WorkerStartError: it cannot start, or does not speak in time; it was killed before, several times.
-            WorkerError: the seat has been closed meanwhile.
+            WorkerError: the pool has been closed meanwhile.
         """
         for _ in range(_STARTS - 1):
             try:
-                return self._introduce()
+                return self._handshake()
             except KilledError as killed:
                 logger.warning("%s; another one is started", killed)
-        return self._introduce()
+        return self._handshake()
 
-    def _introduce(self) -> SlotLayout:
+    def _handshake(self) -> SlotLayout:
         process, zygote = self._next()
         layout = process.start(zygote)
         self.process = process
@@ -72,7 +72,7 @@ class Seat:
             ConfigError: it says that it cannot do any more what it was set to.
             WorkerStartError: it cannot start now.
             OSError: nor can it, for want of something.
-            WorkerError: the seat has been closed.
+            WorkerError: the pool has been closed.
         """
         process, zygote = self._next()
 
@@ -94,10 +94,10 @@ class Seat:
         self.process = process
 
     def close(self) -> None:
-        """Tell who sits there to go, and who is coming. Does not wait. Idempotent."""
+        """Tell the process to go, and one that is being started. Does not wait. Idempotent."""
         with self._lock:
             self._zygote = None
-            for process in (self.process, self._coming):
+            for process in (self.process, self._starting):
                 if process:
                     process.close()
 
@@ -105,5 +105,5 @@ class Seat:
         with self._lock:
             if self._zygote is None:
                 raise WorkerError(f"worker {self._index}: its pool has been closed")
-            self._coming = process = WorkerProcess(self._index, self._settings)
+            self._starting = process = WorkerProcess(self._index, self._settings)
             return process, self._zygote
