@@ -15,23 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.workers.hang_detector import Diagnosis, HangDetector
-from penstock.engine.workers.poison import Ticket
-from penstock.engine.workers.pool_worker import Lost
+from penstock.engine.workers.poison import PoisonFinder
+from penstock.engine.workers.pool_worker import WorkerLost
 from penstock.errors import DeadlineError, PoisonItemError, WorkerError
 
 
-def death(*, row: int | None = None, begun: bool = True, hung: bool = False) -> Lost:
-    return Lost("worker 0 (pid 7)", "exited with status 3", begun=begun, row=row, hung=hung)
+def death(*, row: int | None = None, begun: bool = True, hung: bool = False) -> WorkerLost:
+    return WorkerLost("worker 0 (pid 7)", "exited with status 3", begun=begun, row=row, hung=hung)
 
 
-def work_off(ticket: Ticket, poison: set[int]) -> int:
+def work_off(finder: PoisonFinder, poison: set[int]) -> int:
     """Do a batch whose poison kills the kernel; how many workers it took with it."""
     deaths = 0
-    while ticket.live:
-        if poison & set(ticket.part):
-            ticket.blame(death())
+    while finder.live:
+        if poison & set(finder.part):
+            finder.on_worker_lost(death())
             deaths += 1
-        elif not ticket.acquit():
+        elif not finder.on_ok():
             break
     return deaths
 
@@ -41,55 +41,55 @@ def work_off(ticket: Ticket, poison: set[int]) -> int:
 def test_exactly_the_pictures_that_kill_the_kernel_are_given_up(drawn: tuple[int, set[int]]) -> None:
     """However many there are, and wherever in the batch; the others are left to be done together."""
     size, poison = drawn
-    ticket = Ticket(size)
-    work_off(ticket, poison)
-    assert sorted(position for position, _ in ticket.failures) == sorted(poison)
-    assert all(isinstance(error, PoisonItemError) for _, error in ticket.failures)
-    assert sorted(ticket.live) == sorted(set(range(size)) - poison)
-    assert list(ticket.part) == ticket.live
+    finder = PoisonFinder(size)
+    work_off(finder, poison)
+    assert sorted(position for position, _ in finder.failures) == sorted(poison)
+    assert all(isinstance(error, PoisonItemError) for _, error in finder.failures)
+    assert sorted(finder.live) == sorted(set(range(size)) - poison)
+    assert list(finder.part) == finder.live
 
 
 @pytest.mark.parametrize("size", [1, 2, 32, 1000])
 def test_one_picture_is_found_in_a_few_deaths(size: int) -> None:
     """Two, and one for each halving; at least three."""
     assert all(
-        work_off(Ticket(size), {at}) <= max(3, 2 + math.ceil(math.log2(size))) for at in {0, size // 2, size - 1}
+        work_off(PoisonFinder(size), {at}) <= max(3, 2 + math.ceil(math.log2(size))) for at in {0, size // 2, size - 1}
     )
 
 
 def test_a_batch_that_kills_only_as_a_whole_is_no_pictures_fault() -> None:
     """Each half alone does no harm, as where memory is short: that ends the job, which says the way out."""
-    ticket = Ticket(4)
+    finder = PoisonFinder(4)
     for _ in range(2):
-        ticket.blame(death())
+        finder.on_worker_lost(death())
     for _ in range(2):
-        assert len(ticket.part) == 2
-        assert ticket.acquit()
+        assert len(finder.part) == 2
+        assert finder.on_ok()
     for _ in range(2):
-        ticket.blame(death())
+        finder.on_worker_lost(death())
     with pytest.raises(WorkerError, match=r"batch of 4 pictures .* --batch-size"):
-        ticket.blame(death())
-    assert (ticket.live, ticket.failures) == ([0, 1, 2, 3], [])
+        finder.on_worker_lost(death())
+    assert (finder.live, finder.failures) == ([0, 1, 2, 3], [])
 
 
 def test_deaths_from_outside_convict_nobody() -> None:
     """Two in the kernel, some before the batch had begun: after that it is done as if nothing had been."""
-    ticket = Ticket(4)
+    finder = PoisonFinder(4)
     for begun in (False, True, False, True, False):
-        ticket.blame(death(begun=begun))
-    work_off(ticket, set())
-    assert (ticket.live, ticket.failures) == ([0, 1, 2, 3], [])
+        finder.on_worker_lost(death(begun=begun))
+    work_off(finder, set())
+    assert (finder.live, finder.failures) == ([0, 1, 2, 3], [])
 
 
 def test_a_picture_that_is_being_decoded_is_blamed_by_name() -> None:
     """At its third death; at once if it was over its deadline."""
-    ticket = Ticket(3)
+    finder = PoisonFinder(3)
     for _ in range(3):
-        ticket.blame(death(row=1))
-    assert ticket.live == [0, 2]
-    ticket.blame(death(row=1, hung=True))
-    assert ticket.live == [0]
-    assert [(position, type(error)) for position, error in ticket.failures] == [
+        finder.on_worker_lost(death(row=1))
+    assert finder.live == [0, 2]
+    finder.on_worker_lost(death(row=1, hung=True))
+    assert finder.live == [0]
+    assert [(position, type(error)) for position, error in finder.failures] == [
         (1, PoisonItemError),
         (2, DeadlineError),
     ]

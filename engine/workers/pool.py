@@ -28,8 +28,8 @@ from ...shm import SlotLayout, SlotState, Zygote, require_room
 from .credit import Credit
 from .hub_steps import HubSteps
 from .lease import Lease, SlotBatch
-from .poison import Ticket
-from .pool_worker import Lost, PoolWorker
+from .poison import PoisonFinder
+from .pool_worker import PoolWorker, WorkerLost
 from .shared_fork_server import borrow_ancestor, return_ancestor
 
 
@@ -272,28 +272,28 @@ class PreprocessPool:
             WorkerError: workers die faster than they work; nothing can be done with this pool any more.
         """
         sources = [source if isinstance(source, str) else over_limit(source, self.spec) or source for source in sources]
-        ticket = Ticket(len(sources))
+        finder = PoisonFinder(len(sources))
         again = False
-        while ticket.live:
+        while finder.live:
             lease = self._lease(again)
-            live = list(ticket.part)
+            live = list(finder.part)
             try:
                 done = lease.worker.run(lease.grant, [sources[position] for position in live])
-            except Lost as lost:
-                ticket.blame(lost)
+            except WorkerLost as lost:
+                finder.on_worker_lost(lost)
                 again = True
                 continue
             except BaseException:
                 self._serve()  # its slot may be free again
                 raise
-            if ticket.acquit():
+            if finder.on_ok():
                 lease.give_back()
                 continue
             self._credit.became_ready(self._ready())
             rows = [Row(live[row.position], row.width, row.height) for row in done.rows]
-            failures = [*ticket.failures, *((live[at], error) for at, error in done.failures)]
+            failures = [*finder.failures, *((live[at], error) for at, error in done.failures)]
             return SlotBatch(rows, failures, done.timings, lease)
-        return SlotBatch([], ticket.failures, Timings(), None)
+        return SlotBatch([], finder.failures, Timings(), None)
 
     def _lease(self, again: bool) -> Lease:
         """A free slot of the least busy worker, granted; waits for one.

@@ -36,7 +36,7 @@ _PAUSE = 0.25
 _STOP_TIMEOUT = 2.0
 
 
-class Lost(Exception):  # noqa: N818  (a message between the pool's own parts, never seen by users)
+class WorkerLost(Exception):  # noqa: N818  (a message between the pool's own parts, never seen by users)
     """A task came to nothing because its worker left.
 
     Attributes:
@@ -256,12 +256,12 @@ class PoolWorker:
         """Have one task done in a granted slot.
 
         Raises:
-            Lost: the worker left before it was done; the slot has gone back.
+            WorkerLost: the worker left before it was done; the slot has gone back.
             SharedMemoryFullError: there is no memory for the pictures that are to be sent.
         """
         task = self._tasks.get(grant)
         if task is None or task.result is None:  # it died between the grant and now
-            raise Lost(str(self), "has left", begun=False, row=None, hung=False)
+            raise WorkerLost(str(self), "has left", begun=False, row=None, hung=False)
         result = task.result
         try:
             message = encode_task(grant.slot, grant.generation, sources)
@@ -285,7 +285,7 @@ class PoolWorker:
                 payload.close()
         try:
             done: Done | None = result.get()
-        except Lost:
+        except WorkerLost:
             raise
         except BaseException:  # the caller is being killed
             if result.successful():  # and the answer came at the same time
@@ -348,7 +348,7 @@ class PoolWorker:
             failed(WorkerError(f"{self} cannot be listened to any more: {error!r}"))
             for task in self._tasks.values():
                 if task.result is not None:
-                    task.result.set_exception(Lost(str(self), "is not heard", begun=False, row=None, hung=False))
+                    task.result.set_exception(WorkerLost(str(self), "is not heard", begun=False, row=None, hung=False))
             raise
 
     def _converse(self, changed: Callable[[], None]) -> str | None:
@@ -397,7 +397,7 @@ class PoolWorker:
             named = named or (begun and row is not None)
             hung = begun and (self._hung or self._diagnosis is Diagnosis.HUNG)
             if task.result is not None:
-                task.result.set_exception(Lost(who, how, begun=begun, row=row, hung=hung))
+                task.result.set_exception(WorkerLost(who, how, begun=begun, row=row, hung=hung))
         self._deaths += not named
         self._hung, self._diagnosis = False, None
         self._supervisor.process.close()
