@@ -247,7 +247,7 @@ def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None
     from ..shm import Ring, SlotLayout
 
     class Loan:
-        def hold(self) -> Any:
+        def pin(self) -> Any:
             return lambda: None
 
     spec = preset("imagenet", size=SIZE, dtype=dtype)

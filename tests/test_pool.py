@@ -240,10 +240,10 @@ def test_slots_bound_what_is_made_ahead(make_pool: MakePool, photos: list[Path])
 
 @pytest.mark.slow
 def test_a_slot_that_another_process_may_still_use_is_in_quarantine(make_pool: MakePool, photos: list[Path]) -> None:
-    """Released while held: nobody gets it before the last hold has ended, and then at once."""
+    """Released while held: nobody gets it before the last pin has ended, and then at once."""
     pool = make_pool(workers=1, slots=1, named=True)
     slot = pool.process([str(photos[0])])
-    first, second = slot.view.hold(), slot.view.hold()
+    first, second = slot.view.pin(), slot.view.pin()
     assert pool.states[SlotState.EMBEDDING] == 1
     slot.release()
     assert pool.states[SlotState.QUARANTINED] == 1
@@ -264,7 +264,7 @@ def test_a_hold_that_ends_before_the_release_leaves_no_trace(make_pool: MakePool
     pool = make_pool(workers=1, slots=1, named=True)
     slot = pool.process([str(photos[0])])
     for _ in range(2):  # the second is a retry
-        slot.view.hold()()
+        slot.view.pin()()
     slot.release()
     assert pool.states[SlotState.FREE] == 1
 

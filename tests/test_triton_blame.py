@@ -142,4 +142,4 @@ def test_a_picture_that_kills_the_server_is_refused_alone(
             in_hub(embedder, work, beside=supervise)
             assert refused == [1]
             assert view.embeddings[0].any()
-            assert view.holds == 0
+            assert view.pins == 0

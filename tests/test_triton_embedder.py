@@ -72,7 +72,7 @@ def test_greenlets_embed_slots_in_place(triton: TritonServer, triton_answer: Ans
         in_hub(embedder, *(partial(work, view) for view in views))
         for view in views:
             np.testing.assert_array_equal(view.embeddings, triton_answer("mean_u8", view.pixels))
-            assert (view.holds, view.held_ever) == (0, 2)
+            assert (view.pins, view.held_ever) == (0, 2)
     assert len(during - before) == 1
     assert set(regions(triton)) <= before
 
@@ -188,7 +188,7 @@ def test_shared_memory_keeps_pixels_off_the_connection(triton: TritonServer, pro
 def test_a_connection_that_is_cut_leaves_no_slot_held(
     make_triton: MakeTriton, triton_answer: Answers, protocol: str
 ) -> None:
-    """The server lives on and still reads the slot: it is asked again, and the hold ends once it has let go of it."""
+    """The server lives on and still reads the slot: it is asked again, and the pin ends once it has let go of it."""
     server = make_triton("sleeper", sleep_ms={"sleeper": "500"})
     with (
         relay(server.http if protocol == "http" else server.grpc) as (address, _, cut),
@@ -203,12 +203,12 @@ def test_a_connection_that_is_cut_leaves_no_slot_held(
             assert embedder.embed(views[0], 2) == {}
             most.append(views[0].held_ever)
             with gevent.Timeout(DEADLINE):
-                while views[0].holds:
+                while views[0].pins:
                     embedder.embed(views[1], 2)
 
         def cutter() -> None:
             with gevent.Timeout(DEADLINE):
-                while not views[0].holds:
+                while not views[0].pins:
                     gevent.sleep(0.005)
             gevent.sleep(0.1)  # the server has begun
             cut()

@@ -112,13 +112,13 @@ def test_a_server_killed_in_the_middle_and_back_again_loses_nothing(
 
         def kill() -> None:
             begun.wait(DEADLINE)
-            wait_until(lambda: any(view.holds for view in views))
+            wait_until(lambda: any(view.pins for view in views))
             server.kill()
             threading.Event().wait(away)
             server.restart()
 
         in_hub(embedder, *(partial(work, view) for view in views), beside=kill)
-        assert [view.holds for view in views] == [0] * 4
+        assert [view.pins for view in views] == [0] * 4
     assert regions(server) == []
 
 
@@ -127,7 +127,7 @@ def test_a_server_killed_in_the_middle_and_back_again_loses_nothing(
 def test_a_stopped_server_keeps_its_slots_held_until_it_is_done_with_them(
     make_triton: MakeTriton, triton_answer: Answers
 ) -> None:
-    """The deadline passes, the caller tries again; the abandoned request keeps its hold until its late answer."""
+    """The deadline passes, the caller tries again; the abandoned request keeps its pin until its late answer."""
     server = make_triton("mean_u8")
     with served(url(server, "mean_u8", timeout=0.5, patience=45)) as (embedder, (view, *_)):
         stopped, held = threading.Event(), list[int]()
@@ -144,18 +144,18 @@ def test_a_stopped_server_keeps_its_slots_held_until_it_is_done_with_them(
             stopped.set()
             assert embedder.embed(view, 8) == {}
             with gevent.Timeout(DEADLINE):
-                while view.holds:
+                while view.pins:
                     gevent.sleep(0.01)
 
         def beside() -> None:
             assert stopped.wait(DEADLINE)
             threading.Event().wait(20)
-            held.append(view.holds)
+            held.append(view.pins)
             server.resume()
 
         in_hub(embedder, work, beside=beside)
         assert held[0] >= 1
-        assert view.holds == 0
+        assert view.pins == 0
         np.testing.assert_array_equal(view.embeddings, triton_answer("mean_u8", view.pixels))
 
 
@@ -168,18 +168,18 @@ def test_the_deadline_of_a_request_leaves_its_slot_held_until_the_late_answer(
     server = make_triton("faulty")
     with served(url(server, "faulty", protocol, timeout=1, patience=0.5)) as (embedder, (view, *_)):
         view.mark(2, SLOW)
-        holds: list[int] = []
+        pins: list[int] = []
 
         def work() -> None:
             with pytest.raises(EmbedderError, match=r"patience="):
                 embedder.embed(view, 8)
-            holds.append(view.holds)
+            pins.append(view.pins)
             with gevent.Timeout(DEADLINE):
-                while view.holds:
+                while view.pins:
                     gevent.sleep(0.02)
 
         in_hub(embedder, work)
-        assert holds[0] > 0
+        assert pins[0] > 0
     assert regions(server) == []
 
 
@@ -201,7 +201,7 @@ def test_nobody_answering_ends_after_the_patience(
                 embedder.embed(view, 8)
 
         in_hub(embedder, work)
-        assert view.holds == 0
+        assert view.pins == 0
         plain = ArrayView(view.pixels.copy(), np.zeros((8, 16), np.float32))
         with pytest.raises(EmbedderError, match=rf"no answer from {host} for 1 s.*patience="):
             embedder.embed(plain, 8)
@@ -228,7 +228,7 @@ def test_a_picture_the_model_fails_on_is_refused_alone(triton: TritonServer, tri
         good = [0, 1, 3, 4, 7]
         np.testing.assert_array_equal(view.embeddings[good], expected[good])
         np.testing.assert_array_equal(view.embeddings[good], clean[good])
-        assert view.holds == 0
+        assert view.pins == 0
 
 
 @pytest.mark.slow
@@ -243,7 +243,7 @@ def test_vectors_of_another_length_are_an_error_of_the_model(triton: TritonServe
                 embedder.embed(view, 8)
 
         in_hub(embedder, work)
-        assert view.holds == 0
+        assert view.pins == 0
 
 
 @pytest.mark.slow
@@ -260,7 +260,7 @@ def test_a_model_whose_process_died_is_left_for_another_server(make_triton: Make
         in_hub(embedder, *(partial(embedder.embed, view, 8) for view in views))
         for view in views:
             np.testing.assert_array_equal(view.embeddings, triton_answer("mean_u8", view.pixels))
-            assert view.holds == 0
+            assert view.pins == 0
 
 
 @pytest.mark.slow
@@ -288,7 +288,7 @@ def test_an_unloaded_model_is_waited_for(protocol: str, make_triton: MakeTriton,
             post(server, "/v2/repository/models/mean_u8/load")
 
         in_hub(embedder, work, beside=load_again)
-        assert view.holds == 0
+        assert view.pins == 0
         np.testing.assert_array_equal(view.embeddings, triton_answer("mean_u8", view.pixels))
 
 
@@ -311,7 +311,7 @@ def test_memory_that_somebody_unregisters_is_registered_again(
                 asked.unregister(region)
 
         in_hub(embedder, work)
-        assert view.holds == 0
+        assert view.pins == 0
     asked.close()
 
 
@@ -331,7 +331,7 @@ def test_a_server_that_comes_back_with_another_model_stays_out(make_triton: Make
                 embedder.embed(view, 8)
 
         in_hub(embedder, work)
-        assert view.holds == 0
+        assert view.pins == 0
 
 
 @pytest.mark.slow
@@ -401,12 +401,12 @@ def test_held_slots_come_back_though_nobody_asks_for_a_server(make_triton: MakeT
             embedder.embed(view, 2)
             assert embedder.embed(view, 2) == {}
             with gevent.Timeout(DEADLINE):
-                while view.holds:
+                while view.pins:
                     gevent.sleep(0.01)
 
         def kill() -> None:
-            wait_until(lambda: all(view.holds for view in views))
+            wait_until(lambda: all(view.pins for view in views))
             server.kill()
 
         in_hub(embedder, *(partial(work, view) for view in views), beside=kill)
-        assert [view.holds for view in views] == [0, 0]
+        assert [view.pins for view in views] == [0, 0]

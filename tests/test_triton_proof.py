@@ -35,7 +35,7 @@ SMALL = PreprocessSpec(size=16, resize=16, dtype="uint8", mean=None, std=None)
 def until_free(view: SlotOfRing) -> None:
     """Wait in a greenlet until nobody holds a slot."""
     with gevent.Timeout(DEADLINE):
-        while view.holds:
+        while view.pins:
             gevent.sleep(0.01)
 
 
@@ -57,12 +57,12 @@ def test_a_proxy_that_refuses_proves_nothing_and_the_end_of_the_process_does(mak
                 until_free(view)
 
             def beside() -> None:
-                wait_until(lambda: view.holds)
+                wait_until(lambda: view.pins)
                 threading.Event().wait(0.5)  # the server has begun
                 assert (view.embeddings == -1).all()
                 closing.close()
                 wait_until(lambda: (view.embeddings != -1).any())
-                assert view.holds == 1
+                assert view.pins == 1
                 server.kill()
 
             closing = stack.pop_all()
@@ -70,7 +70,7 @@ def test_a_proxy_that_refuses_proves_nothing_and_the_end_of_the_process_does(mak
                 in_hub(embedder, work, beside=beside)
             finally:
                 closing.close()
-            assert view.holds == 0
+            assert view.pins == 0
 
 
 def test_a_slot_comes_back_though_its_server_was_found_well_before_it_was_done(make_triton: MakeTriton) -> None:
@@ -92,13 +92,13 @@ def test_a_slot_comes_back_though_its_server_was_found_well_before_it_was_done(m
 
             def cutter() -> None:
                 with gevent.Timeout(DEADLINE):
-                    while not first.holds:
+                    while not first.pins:
                         gevent.sleep(0.005)
                 gevent.sleep(0.3)
                 cut()
 
             in_hub(embedder, work, cutter)
-            assert first.holds == second.holds == 0
+            assert first.pins == second.pins == 0
 
 
 def test_a_server_that_cannot_be_watched_writes_nothing_into_slots(

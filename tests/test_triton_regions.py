@@ -194,7 +194,7 @@ def test_a_server_that_is_dead_releases_without_being_asked(mapping: set[int]) -
 
 
 def release(signal: Signal) -> None:
-    """What a hold's end does, as a signal."""
+    """What a pin's end does, as a signal."""
     signal.set()
 
 

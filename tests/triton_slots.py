@@ -1,4 +1,4 @@
-"""What tests of the Triton embedder share: slots that count their holds, a hub of its own, a relay before a server."""
+"""What tests of the Triton embedder share: slots that count their pins, a hub of its own, a relay before a server."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from penstock.tests.waiting import DEADLINE
 
 
 class SlotOfRing:
-    """A slot, as the pool leases it, that counts who holds it."""
+    """A slot, as the pool leases it, that counts who pins it."""
 
     def __init__(self, ring: Ring, slot: int) -> None:
         view = ring.view(slot)
         self.pixels: NDArray[Any] = view.pixels
         self.embeddings = view.embeddings
         self.place: Place | None = ring.place(slot)
-        self.holds = 0
+        self.pins = 0
         self.held_ever = 0
 
-    def hold(self) -> Callable[[], None]:
+    def pin(self) -> Callable[[], None]:
         """See ``View``."""
-        self.holds += 1
+        self.pins += 1
         self.held_ever += 1
         once = [True]
 
         def release() -> None:
             if once:
                 once.pop()
-                self.holds -= 1
+                self.pins -= 1
 
         return release
 

@@ -53,8 +53,8 @@ class View(Protocol):
     """One batch: a slot of a ring (``preprocess.LeasedView``), or ordinary arrays (`ArrayView`).
 
     ``place`` says where it lies for a process that maps it by name; None: nobody else can.
-    ``hold()`` says that such a process may read or write it from now on, until the function it returns is called (once
-    or more often). A slot that is released while it is held is in quarantine: nobody gets it before the last hold ends.
+    ``pin()`` says that such a process may read or write it from now on, until the function it returns is called (once
+    or more often). A slot that is released while it is held is in quarantine: nobody gets it before the last pin ends.
     """
 
     @property
@@ -63,7 +63,7 @@ class View(Protocol):
     def embeddings(self) -> Array: ...
     @property
     def place(self) -> Place | None: ...
-    def hold(self) -> Callable[[], None]: ...
+    def pin(self) -> Callable[[], None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class ArrayView:
         """Nowhere that another process could map."""
         return None
 
-    def hold(self) -> Callable[[], None]:
+    def pin(self) -> Callable[[], None]:
         """Nobody else can use it, so nothing is held."""
         return lambda: None
 
@@ -191,7 +191,7 @@ class Embedder(ABC):
     def embed(self, view: View, rows: int) -> Refusals:
         """Write the vectors of ``view.pixels[:rows]`` into ``view.embeddings[:rows]``; nothing else is touched.
 
-        The view is not kept after the call, except by a hold.
+        The view is not kept after the call, except by a pin.
 
         Returns:
             The rows that were refused; their vectors mean nothing.

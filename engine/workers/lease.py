@@ -16,7 +16,7 @@ from .pool_worker import PoolWorker
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Lease:
+class SlotLease:
     """The right to use one slot of one worker's ring until it is given back. Its books are kept on the pool's hub.
 
     Args:
@@ -26,33 +26,33 @@ class Lease:
             slot is served.
     """
 
-    __slots__ = ("_holds", "_in_books", "_lent", "_released", "grant", "worker")
+    __slots__ = ("_in_books", "_pins", "_released", "_shared", "grant", "worker")
 
     def __init__(self, worker: PoolWorker, grant: Grant, in_books: Callable[[Callable[[], None]], None]) -> None:
         self.worker = worker
         self.grant = grant
         self._in_books = in_books
-        self._holds = 0
-        self._lent = False
+        self._pins = 0
+        self._shared = False
         self._released = False
 
-    def give_back(self) -> None:
-        """We need the slot no more. It is free once nobody holds it. Idempotent."""
+    def release(self) -> None:
+        """We need the slot no more. It is free once nobody pins it. Idempotent."""
         self._in_books(self._release)
 
-    def hold(self) -> Callable[[], None]:
+    def pin(self) -> Callable[[], None]:
         """On the hub: another process is told of the slot, and may use it until the returned function is called."""
-        if not self._lent:
-            self._lent = True
-            self.worker.lend(self.grant)
-        self._holds += 1
+        if not self._shared:
+            self._shared = True
+            self.worker.mark_shared(self.grant)
+        self._pins += 1
         ended = False
 
         def end() -> None:
             nonlocal ended
             if not ended:
                 ended = True
-                self._in_books(self._end_hold)
+                self._in_books(self._unpin)
 
         return end
 
@@ -60,14 +60,14 @@ class Lease:
         if self._released:
             return
         self._released = True
-        if self._holds:
+        if self._pins:
             self.worker.quarantine(self.grant)
         else:
             self.worker.release(self.grant)
 
-    def _end_hold(self) -> None:
-        self._holds -= 1
-        if self._released and not self._holds:
+    def _unpin(self) -> None:
+        self._pins -= 1
+        if self._released and not self._pins:
             self.worker.lift(self.grant)
 
 
@@ -84,14 +84,14 @@ class LeasedView:
     pixels: Array
     embeddings: np.ndarray[Any, np.dtype[np.float32]]
     place: Place | None
-    _lease: Lease
+    _lease: SlotLease
 
-    def hold(self) -> Callable[[], None]:
+    def pin(self) -> Callable[[], None]:
         """Say on the hub that another process may use the slot; call the answer when it is known to be done with it.
 
-        A slot that is released while it is held goes into quarantine until the last hold has ended.
+        A slot that is released while it is held goes into quarantine until the last pin has ended.
         """
-        return self._lease.hold()
+        return self._lease.pin()
 
 
 class SlotBatch:
@@ -109,7 +109,7 @@ class SlotBatch:
     __slots__ = ("_lease", "_view", "failures", "rows", "timings")
 
     def __init__(
-        self, rows: list[Row], failures: Sequence[tuple[int, ItemError]], timings: Timings, lease: Lease | None
+        self, rows: list[Row], failures: Sequence[tuple[int, ItemError]], timings: Timings, lease: SlotLease | None
     ) -> None:
         self.rows = rows
         self.failures = sorted(failures, key=lambda failure: failure[0])
@@ -154,11 +154,11 @@ class SlotBatch:
         """Give the slot back. Idempotent; from any thread."""
         lease = self._lease
         if lease:
-            lease.give_back()
+            lease.release()
         self._lease = self._view = None  # last: a Ctrl-C may come in between, and then it can be released again
 
 
-def _view(lease: Lease) -> LeasedView:
+def _view(lease: SlotLease) -> LeasedView:
     worker, grant = lease.worker, lease.grant
     memory = worker.view(grant)
     return LeasedView(memory.pixels, memory.embeddings, worker.place(grant), lease)

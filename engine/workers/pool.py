@@ -27,7 +27,7 @@ from ...preprocess.worker.settings import WorkerSettings
 from ...shm import SlotLayout, SlotState, Zygote, require_room
 from .credit import Credit
 from .hub_steps import HubSteps
-from .lease import Lease, SlotBatch
+from .lease import SlotBatch, SlotLease
 from .poison import PoisonFinder
 from .pool_worker import PoolWorker, WorkerLost
 from .shared_fork_server import borrow_ancestor, return_ancestor
@@ -103,8 +103,8 @@ class PreprocessPool:
             for index in range(workers)
         ]
         self._credit = Credit(workers, workers * slots)
-        self._waiting: deque[AsyncResult[Lease]] = deque()
-        self._urgent: deque[AsyncResult[Lease]] = deque()
+        self._waiting: deque[AsyncResult[SlotLease]] = deque()
+        self._urgent: deque[AsyncResult[SlotLease]] = deque()
         self._queued: set[Any] = set()
         self._steps = HubSteps()
         self._layout: SlotLayout | None = None
@@ -287,7 +287,7 @@ class PreprocessPool:
                 self._serve()  # its slot may be free again
                 raise
             if finder.on_ok():
-                lease.give_back()
+                lease.release()
                 continue
             self._credit.became_ready(self._ready())
             rows = [Row(live[row.position], row.width, row.height) for row in done.rows]
@@ -295,7 +295,7 @@ class PreprocessPool:
             return SlotBatch(rows, failures, done.timings, lease)
         return SlotBatch([], finder.failures, Timings(), None)
 
-    def _lease(self, again: bool) -> Lease:
+    def _lease(self, again: bool) -> SlotLease:
         """A free slot of the least busy worker, granted; waits for one.
 
         A batch that is done again goes before all others: where order is kept, they may hold every slot and
@@ -306,7 +306,7 @@ class PreprocessPool:
         queue = self._urgent if again else self._waiting
         lease = None if queue else self._grant(urgent=again)
         if lease is None:
-            waiter: AsyncResult[Lease] = AsyncResult()
+            waiter: AsyncResult[SlotLease] = AsyncResult()
             queue.append(waiter)
             self._queued.add(gevent.getcurrent())
             try:
@@ -319,7 +319,7 @@ class PreprocessPool:
         assert lease is not None
         return lease
 
-    def _leave_queue(self, queue: deque[AsyncResult[Lease]], waiter: AsyncResult[Lease]) -> None:
+    def _leave_queue(self, queue: deque[AsyncResult[SlotLease]], waiter: AsyncResult[SlotLease]) -> None:
         """Who waited is being killed: out of the queue, or back with the slot that has just been found."""
         if waiter in queue:
             queue.remove(waiter)
@@ -329,7 +329,7 @@ class PreprocessPool:
             lease.worker.take_back(lease.grant)
             self._serve()
 
-    def _grant(self, *, urgent: bool) -> Lease | None:
+    def _grant(self, *, urgent: bool) -> SlotLease | None:
         # Nobody works: the slots in use may wait for the turn of whoever asks for one.
         idle = not any(worker.queued for worker in self._workers)
         if not (urgent or idle) and sum([worker.used for worker in self._workers]) >= self._credit.limit:
@@ -337,7 +337,7 @@ class PreprocessPool:
         for worker in sorted(self._workers, key=lambda worker: worker.queued):
             grant = worker.grant()
             if grant is not None:
-                return Lease(worker, grant, self._in_books)
+                return SlotLease(worker, grant, self._in_books)
         return None
 
     def _serve(self) -> None:

@@ -216,7 +216,7 @@ class PoolWorker:
         """Where the slot lies for a process that maps the ring by its name, if it keeps one."""
         return self._ring.place(grant.slot) if self._ring is not None and self._named else None
 
-    def lend(self, grant: Grant) -> None:
+    def mark_shared(self, grant: Grant) -> None:
         """Another process uses the slot from now on."""
         self._table.embedding(grant)
 

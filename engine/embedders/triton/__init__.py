@@ -17,8 +17,8 @@
 **The life of one batch.** A greenlet of the engine calls ``embed(view, rows)``. It waits in line for the least loaded
 server with room (two requests for each instance of the model). If the ring that the slot lies in is new to that server,
 it is registered, once and whole; others who come meanwhile wait for that. The request of a few hundred bytes names
-region, offsets and sizes; a greenlet of its own sends it and holds the view. Triton reads the pixels in the slot and
-writes float32 vectors beside them. The answer's shape is checked, the hold ends, and vectors that are not finite are
+region, offsets and sizes; a greenlet of its own sends it and pins the view. Triton reads the pixels in the slot and
+writes float32 vectors beside them. The answer's shape is checked, the pin ends, and vectors that are not finite are
 refused by their row. The parent has copied nothing.
 
 **When the server does not map our memory** (it refuses, it is remote, it lacks the extension), it is told by its answer
@@ -26,7 +26,7 @@ to the registration, never assumed; pixels then travel in the body, which is sen
 is said once for each server.
 
 **When no answer comes** within ``timeout``, the caller goes on to another server, or the same one later; the request is
-left under way, with its hold, because the server may still write to the slot. The hold ends with the late answer, or
+left under way, with its pin, because the server may still write to the slot. The pin ends with the late answer, or
 when the server's process is seen to have the segment mapped no more: it has unregistered it, which waits for the
 requests that use it, or it is dead. What an address answers, or that it refuses, proves nothing: a proxy may stand
 there. Until then the segment's other batches travel in bodies. A server whose process cannot be seen is not let write

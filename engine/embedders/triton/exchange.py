@@ -76,7 +76,7 @@ class Exchange:
             Shared(region, place.pixels + start * row, rows * row),
             Shared(region, place.embeddings + start * width, rows * width) if direct else None,
         )
-        release = view.hold() if direct else lambda: None
+        release = view.pin() if direct else lambda: None
         answer = self._outlasting(endpoint, place.segment, release, query)
         self._check(answer, rows)
         if not direct:
