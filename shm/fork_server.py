@@ -44,8 +44,8 @@ Entry = Callable[[socket.socket, bytes, list[int]], object]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ours:
-    """What the server keeps of a child until it is reaped."""
+class _ChildRecord:
+    """What the server knows of a child until it is reaped."""
 
     pid: int
     status: int
@@ -64,7 +64,7 @@ class ForkServer:
         self._control = control
         self._parent = parent
         self._stderr = stderr
-        self._children: dict[int, _Ours] = {}
+        self._children: dict[int, _ChildRecord] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._poll.register(parent, select.POLLIN)
@@ -109,10 +109,10 @@ class ForkServer:
             server = os.getpid()
             pid = os.fork()
             if pid == 0:
-                _Birth(server, self._stderr, theirs, fds).live(entry, argument)
+                _ForkedChild(server, self._stderr, theirs, fds).main(entry, argument)
             pidfd = _pidfd(pid)
             undo.pop_all()
-            self._children[pidfd] = _Ours(pid, status_write)
+            self._children[pidfd] = _ChildRecord(pid, status_write)
             self._poll.register(pidfd, select.POLLIN)
             send_frame_fds(self._control, b"+%d" % pid, [ours.fileno(), pidfd, status_read])
 
@@ -146,8 +146,8 @@ class ForkServer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Birth:
-    """A forked child, from the first instruction to the last.
+class _ForkedChild:
+    """A child's own side: its process from the first instruction to the last.
 
     Attributes:
         server: pid of the server it was forked from.
@@ -160,7 +160,7 @@ class _Birth:
     sock: socket.socket
     fds: Sequence[int]
 
-    def live(self, entry: Entry, argument: bytes) -> NoReturn:
+    def main(self, entry: Entry, argument: bytes) -> NoReturn:
         """Run the entry point and leave with its status. Never returns into the server's code, whatever happens."""
         status = 1
         try:

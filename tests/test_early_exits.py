@@ -280,12 +280,12 @@ def test_ctrl_c_while_workers_start_does_not_wait_for_them(
     monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]
     zygote = Zygote(["never"])
 
-    def borrow() -> Zygote:
+    def acquire() -> Zygote:
         zygote.start()
         return zygote
 
-    monkeypatch.setattr("penstock.engine.workers.pool.borrow_ancestor", borrow)
-    monkeypatch.setattr("penstock.engine.workers.pool.return_ancestor", Zygote.close)
+    monkeypatch.setattr("penstock.engine.workers.pool.acquire_fork_server", acquire)
+    monkeypatch.setattr("penstock.engine.workers.pool.release_fork_server", Zygote.close)
     over = threading.Event()
 
     def interrupt() -> None:

@@ -30,7 +30,7 @@ from .hub_steps import HubSteps
 from .lease import SlotBatch, SlotLease
 from .poison import PoisonFinder
 from .pool_worker import PoolWorker, WorkerLost
-from .shared_fork_server import borrow_ancestor, return_ancestor
+from .shared_fork_server import acquire_fork_server, release_fork_server
 
 
 class PreprocessPool:
@@ -156,7 +156,7 @@ class PreprocessPool:
 
     @property
     def family(self) -> frozenset[int]:
-        """Process ids of the workers and of the ancestor they are forked from."""
+        """Process ids of the workers and of the fork server."""
         return frozenset((*self.pids, self._zygote.pid if self._zygote else 0))
 
     def state(self) -> list[str]:
@@ -168,13 +168,13 @@ class PreprocessPool:
         return fiber in self._queued
 
     def prepare(self) -> Zygote:
-        """Have the workers' ancestor start, if it is not there yet, and go on: it imports JAX meanwhile. Idempotent.
+        """Have the fork server start, if it is not there yet, and go on: it imports JAX meanwhile. Idempotent.
 
         Raises:
             WorkerStartError: the interpreter cannot be executed.
         """
         if self._zygote is None:
-            self._zygote = borrow_ancestor()
+            self._zygote = acquire_fork_server()
         return self._zygote
 
     def start(self) -> None:
@@ -227,7 +227,7 @@ class PreprocessPool:
             worker.close()
         zygote, self._zygote = self._zygote, None
         if zygote:
-            return_ancestor(zygote)
+            release_fork_server(zygote)
         self._layout = None
 
     def __enter__(self) -> Self:

@@ -126,7 +126,7 @@ class PoolWorker:
     # -- process: blocking, never on the hub --------------------------------------------------------------------------
 
     def open(self, zygote: Zygote) -> None:
-        """From now on, until it is told to leave, there may be a process, forked from this ancestor."""
+        """From now on, until it is told to leave, there may be a process, forked from this fork server."""
         self._deaths = 0
         self._supervisor.open(zygote)
 

@@ -1,4 +1,4 @@
-"""The workers' common ancestor: one fork server for all pools of this process, for as long as anybody needs it.
+"""The shared fork server: one for all pools of this process, for as long as anybody needs it.
 
 It has imported JAX (0.5 s), so a worker forked from it starts in milliseconds. No JAX backend is ever started in it.
 """
@@ -30,8 +30,8 @@ class _Shared:
 _shared = _Shared()
 
 
-def borrow_ancestor() -> Zygote:
-    """The fork server, starting (it imports while you go on). Pair with ``return_ancestor``.
+def acquire_fork_server() -> Zygote:
+    """The fork server, starting (it imports while you go on). Pair with ``release_fork_server``.
 
     Raises:
         WorkerStartError: the interpreter cannot be executed.
@@ -44,7 +44,7 @@ def borrow_ancestor() -> Zygote:
         return _shared.zygote
 
 
-def return_ancestor(zygote: Zygote) -> None:
+def release_fork_server(zygote: Zygote) -> None:
     """Done with it; the last one to say so ends it."""
     with _shared.lock:
         if zygote is not _shared.zygote or _shared.owner != os.getpid():
@@ -62,8 +62,8 @@ def warm_start() -> Generator[None]:
 
     For programs that make one pool after another; a pool that is itself kept is warmer still.
     """
-    zygote = borrow_ancestor()
+    zygote = acquire_fork_server()
     try:
         yield
     finally:
-        return_ancestor(zygote)
+        release_fork_server(zygote)
