@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .core.hooks import StageInfo, TaskHook, TaskPerfStats, TaskStatsHook
     from .core.policies import Fail, Policy, Retry, Skip
     from .core.values import (
         NOTHING,
@@ -39,6 +40,7 @@ else:
         {
             "pipeline.builder": ("PipelineBuilder",),
             "pipeline.pipeline": ("Pipeline",),
+            "core.hooks": ("StageInfo", "TaskHook", "TaskPerfStats", "TaskStatsHook"),
             "core.policies": ("Fail", "Policy", "Retry", "Skip"),
             "observe.report": (
                 "Accounting",
@@ -86,8 +88,12 @@ __all__ = [
     "Report",
     "Retry",
     "Skip",
+    "StageInfo",
     "StageReport",
     "Stall",
+    "TaskHook",
+    "TaskPerfStats",
+    "TaskStatsHook",
     "ValueModel",
     "green",
 ]

@@ -6,14 +6,15 @@ came out, what did not, and no thread.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import logging
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.engine import Pipeline, PipelineBuilder, Report
+from penstock.engine import Pipeline, PipelineBuilder, Report, TaskHook
 from penstock.errors import AccountingError, PipelineFailure
 from penstock.tests.graphs import Step, check_delivered, figures, graphs, leaves, model
 from penstock.tests.searching import searching
@@ -57,6 +58,7 @@ class Run:
         size: values of the source.
         source: what kind; one that fails does so behind its last value.
         end: read to its end, or stopped or drained after `after` values.
+        hooks: around each task, which change nothing.
     """
 
     size: int
@@ -65,6 +67,7 @@ class Run:
     threads: int
     end: Literal["whole", "stop", "drain"]
     after: int
+    hooks: bool = False
 
 
 runs = st.builds(
@@ -75,7 +78,19 @@ runs = st.builds(
     st.integers(1, 3),
     st.sampled_from(["whole", "whole", "stop", "drain"]),
     st.integers(0, 8),
+    hooks=st.sampled_from([False, False, True]),
 )
+
+
+class Hook(TaskHook):
+    """One that waits, and swallows what it can."""
+
+    @asynccontextmanager
+    async def task_hook(self, input_item: Any = None) -> AsyncGenerator[None]:
+        await asyncio.sleep(0)
+        with suppress(BaseException):
+            yield
+        await asyncio.sleep(0)
 
 
 class SourceBroke(OSError):
@@ -138,7 +153,9 @@ def build(graph: Sequence[Step], run: Run, executor: Executor) -> Pipeline:
     for index, step in enumerate(graph):
         step.declare(builder, index, lanes, executor)
         lanes = step.lane
-    return builder.add_sink(run.sink).build(num_threads=run.threads)
+    return builder.add_sink(run.sink).build(
+        num_threads=run.threads, task_hook_factory=(lambda _: [Hook(), Hook()]) if run.hooks else None
+    )
 
 
 def perform(pipeline: Pipeline, run: Run) -> tuple[list[Any], list[type[Exception]]]:

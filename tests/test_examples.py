@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_the_builder_runs_a_graph_of_ones_own(tmp_path: Path) -> None:
     told = run(str(EXAMPLES / "pipeline_builder.py"), cwd=tmp_path)
     assert "dropped" in told
     assert "pixels" in told
+
+
+def test_hooks_see_every_task(tmp_path: Path) -> None:
+    """A bar for each photograph in each stage, and the failures by name."""
+    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
+    told = run(str(EXAMPLES / "task_hooks.py"), "--trace", "trace.json", cwd=tmp_path)
+    assert f"load: {photos + 2} tasks, 2 failed" in told
+    assert "not pictures: LICENSES.md, README.md" in told
+    assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 2 * photos + 2
 
 
 def test_async_for_beside_another_task(tmp_path: Path) -> None:

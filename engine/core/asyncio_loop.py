@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from .threads import DaemonThreads, daemon, join_threads
@@ -51,11 +52,15 @@ class AsyncLoop:
         def cancel() -> None:
             nonlocal cancelled
             cancelled = True
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(stop)
+            self.soon(stop)
 
         self._loop.call_soon_threadsafe(begin)
         return cancel
+
+    def soon(self, work: Callable[[], object]) -> None:
+        """Call something, which must not raise, on the loop, from any thread; not where that has ended."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(work)
 
     def close(self, seconds: float) -> list[str]:
         """Cancel what still runs and end the thread within `seconds`; returns the thread's name if it does not end."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ...errors import ConfigError
 from .budget import Budget, Tally, check_budget
+from .hooks import TaskHookFactory
 from .operations import Operation, look_at
 from .policies import Fail, Policy, Retry, Skip, tolerated
 from .values import HubResource, PlainValues, ValueModel
@@ -131,6 +132,7 @@ class GraphDef:
     log_interval: float | None = None
     sample_memory: float | None = None
     stall_after: float | None = None
+    task_hook_factory: TaskHookFactory | None = None
 
     def __post_init__(self) -> None:
         at_least("num_threads", self.num_threads, 1)

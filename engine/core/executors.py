@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from .asyncio_loop import AsyncLoop
 from .definitions import GraphDef
+from .hook_runner import HookedRunner
+from .hooks import TaskHook
 from .hub import Hub, Mailbox
 from .runners import AsyncRunner, ExecutorRunner, GreenRunner, Runner, ThreadRunner
 from .threads import DaemonThreads
@@ -22,14 +25,25 @@ class Places:
         self._loop: AsyncLoop | None = None
 
     @property
-    def asynchronous(self) -> AsyncRunner:
+    def loop(self) -> AsyncLoop:
         """The asyncio loop, started when first asked for."""
         if self._loop is None:
             self._loop = AsyncLoop(self._threads, f"{self._label}-asyncio")
-        return AsyncRunner(self._hub, self._mailbox, self._loop)
+        return self._loop
 
-    def runner(self, kind: str, executor: Executor | None) -> Runner:
-        """Where a stage of this kind runs."""
+    @property
+    def asynchronous(self) -> AsyncRunner:
+        """What runs on the loop."""
+        return AsyncRunner(self._hub, self._mailbox, self.loop)
+
+    def runner(self, kind: str, executor: Executor | None, hooks: Sequence[TaskHook] = ()) -> Runner:
+        """Where a stage of this kind runs, with these hooks around each operation."""
+        plain = self._plain(kind, executor)
+        if not hooks:
+            return plain
+        return HookedRunner(self._hub, self._mailbox, self.loop, hooks, None if kind == "async" else plain)
+
+    def _plain(self, kind: str, executor: Executor | None) -> Runner:
         if executor is not None:
             return ExecutorRunner(self._hub, self._mailbox, executor)
         match kind:

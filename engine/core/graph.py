@@ -10,6 +10,7 @@ from .budget import Budget, FailureBudget
 from .channel import Channel
 from .definitions import AggregateDef, GraphDef, PipeDef, StageDef
 from .feedback import Circle
+from .hooks import StageInfo, TaskHook, make_hooks
 from .operations import Operation, check_arity, look_at
 from .output_queue import Outlet
 from .stage import Engine, Node
@@ -24,21 +25,26 @@ _FEEDBACK_LANE = "feedback"
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A pipe and the executor it was declared with."""
+    """A pipe, the executor it was declared with, and its hooks."""
 
     node: Pipe
     executor: Executor | None
+    hooks: Sequence[TaskHook] = ()
 
 
 class Graph:
     """All stages of a pipeline in their order, the source first.
 
+    Args:
+        number: of the pipeline in this process, for hooks.
+
     Raises:
         TypeError: an operation cannot be called with one argument.
     """
 
-    def __init__(self, engine: Engine, definition: GraphDef, outlet: Outlet) -> None:
+    def __init__(self, engine: Engine, definition: GraphDef, outlet: Outlet, number: int) -> None:
         self._engine = engine
+        self._number = number
         self._definition = definition
         self.source = Source(engine, self._budget("source"))
         self.pipes: list[Placed] = []
@@ -86,8 +92,14 @@ class Graph:
             parallelism=stage.parallelism or min(stage.concurrency, self._hands(stage)),
             ordered=stage.output_order == "input",
         )
-        self.pipes.append(Placed(node, stage.executor))
+        self.pipes.append(Placed(node, stage.executor, self._hooks(name, stage.concurrency)))
         return node
+
+    def _hooks(self, name: str, concurrency: int) -> Sequence[TaskHook]:
+        factory = self._definition.task_hook_factory
+        if factory is None:
+            return ()
+        return make_hooks(factory, StageInfo(self._number, str(len(self.nodes)), name, concurrency))
 
     def _budget(self, name: str, own: Budget | None = None) -> FailureBudget:
         limit = self._definition.max_failures if own is None else own

@@ -21,7 +21,10 @@ from .threads import DaemonThreads
 
 
 class Answer(NamedTuple):
-    """What became of one operation: a result or an error, and the seconds it took."""
+    """What became of one operation: a result or an error, and the seconds it took.
+
+    Both where something around the operation went wrong when the result was there already.
+    """
 
     result: Any
     error: BaseException | None
@@ -75,12 +78,17 @@ class Call:
 
     def abandon(self, late: Callable[[Answer], object]) -> None:
         """The fiber waits no more: ask the operation to end, and give its answer to `late` whenever it comes."""
-        self._late = late
         self.cancelled = True
-        if self._answer is not None:
-            late(self._answer)
-        else:
+        if not self.then(late):
             self.stop()
+
+    def then(self, late: Callable[[Answer], object]) -> bool:
+        """Give its answer to `late`, and to no fiber; says whether it was there already."""
+        self._late = late
+        if self._answer is None:
+            return False
+        late(self._answer)
+        return True
 
     def _arrive(self, answer: Answer) -> None:
         if self._late is not None:
@@ -96,13 +104,25 @@ class Job(Protocol):
     call: Call | None
 
     @property
+    def entry(self) -> Any:
+        """Whose `value` it is about."""
+        ...
+
+    @property
     def doomed(self) -> bool:
         """Whether the engine has told this fiber to end."""
         ...
 
 
 class Runner(Protocol):
-    """A place where operations run."""
+    """A place where operations run.
+
+    Attributes:
+        collects: whether what a generator makes travels together, in one answer.
+    """
+
+    @property
+    def collects(self) -> bool: ...
 
     def run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
         """Run `fn(argument)`, waiting in the current fiber.
@@ -115,6 +135,8 @@ class Runner(Protocol):
 
 class GreenRunner:
     """On the hub, in the stage's own fiber."""
+
+    collects = False
 
     def run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
         """See `Runner`."""
@@ -130,6 +152,8 @@ class GreenRunner:
 
 class ThreadRunner:
     """In the pipeline's thread pool."""
+
+    collects = False
 
     def __init__(self, hub: Hub, mailbox: Mailbox, threads: DaemonThreads) -> None:
         self._hub, self._mailbox, self._threads = hub, mailbox, threads
@@ -164,6 +188,8 @@ class ThreadRunner:
 class AsyncRunner:
     """On the pipeline's asyncio loop."""
 
+    collects = False
+
     def __init__(self, hub: Hub, mailbox: Mailbox, loop: AsyncLoop) -> None:
         self._hub, self._mailbox, self._loop = hub, mailbox, loop
 
@@ -190,6 +216,8 @@ class AsyncRunner:
 
 class ExecutorRunner:
     """In an executor of the user's, or in penstock's worker pool."""
+
+    collects = True
 
     def __init__(self, hub: Hub, mailbox: Mailbox, executor: Executor) -> None:
         self._hub, self._mailbox, self._executor = hub, mailbox, executor

@@ -17,7 +17,7 @@ from .hub import Event, Seat
 from .operations import END, Collect, Operation, advance, is_arity_error, step
 from .patience import Patience
 from .policies import Fail, Policy, Retry, is_transient
-from .runners import Answer, ExecutorRunner, Runner, StageBroken
+from .runners import Answer, Runner, StageBroken
 from .stage import Emitter, Engine, Job, as_exception
 from .values import NOTHING, Feedback, ItemFailure, Lane, Outcome
 
@@ -112,6 +112,8 @@ class Pipe(Emitter):
         finally:
             job.end()
             busy.end(began, perf_counter(), seconds)
+        if answer.error is not None and answer.result is not None:  # a hook raised afterwards
+            self._lose(job, *self._made(answer.result))
         return answer
 
     def _attempt(self, job: Job) -> bool:
@@ -141,7 +143,7 @@ class Pipe(Emitter):
         """One value of one; says whether the entry, or what is left of it, is to be done again."""
         answer = self._run(self._op.call, job.entry.value, job)
         if answer.error is not None:
-            return self._raised(job, answer.error)
+            return self._raised(job, answer.error, begun=job.emitted)
         value, rest = answer.result, None
         if isinstance(value, Outcome) and value.failures:
             value, rest = self._divided(job, value)
@@ -163,10 +165,10 @@ class Pipe(Emitter):
         It is started again as long as it has made nothing: what has gone on cannot be taken back.
         """
         value, fn = job.entry.value, self._op.call
-        if isinstance(self.runner, ExecutorRunner):
+        if self.runner.collects:
             answer = self._run(Collect(fn), value, job)
             if answer.error is not None:
-                return self._raised(job, answer.error)
+                return self._raised(job, answer.error, begun=job.emitted)
             self._settle_all(job, deque(answer.result))
             return False
         job.made = iterator = fn(value)
@@ -174,7 +176,7 @@ class Pipe(Emitter):
         begun = False
         while (answer := self._run(forward, iterator, job)).result is not END:
             if answer.error is not None:
-                return self._raised(job, answer.error, begun)
+                return self._raised(job, answer.error, begun or job.emitted)
             self._settle(job, answer.result)
             begun = True
         self._wait_turn(job)
@@ -296,12 +298,12 @@ class Pipe(Emitter):
 
     # -- the end of an entry ------------------------------------------------------------------------------------------
 
-    def _lose(self, job: Job, made: Any) -> None:
-        """The stage ends before what was made of an entry could go on; the entry, which became that, is not ours."""
-        value = _plain(made)
-        if value is not None:
-            job.emitted = True
-            self._values.discard(value)
+    def _lose(self, job: Job, *made: Any) -> None:
+        """What was made of an entry cannot go on; the entry, which became that, is not ours."""
+        for each in made:
+            if (value := _plain(each)) is not None:
+                job.emitted = True
+                self._values.discard(value)
 
     def _give_up(self, job: Job) -> None:
         """The entry stays in the books as in flight; give its value back when nobody can be using it any more."""
@@ -309,12 +311,7 @@ class Pipe(Emitter):
         value, emitted = job.entry.value, job.emitted
 
         def late(answer: Answer) -> None:
-            collected = self._op.is_many and isinstance(self.runner, ExecutorRunner)
-            made = [
-                plain
-                for each in (answer.result if collected else [answer.result])
-                if (plain := _plain(each)) is not None
-            ]
+            made = self._made(answer.result)
             for each in made:
                 self._values.discard(each)
             if not made and not emitted:
@@ -324,6 +321,11 @@ class Pipe(Emitter):
             self._engine.abandon(self, job.call, late)
         elif not emitted:
             self._values.discard(value)
+
+    def _made(self, result: Any) -> list[Any]:
+        """The values in what an operation, or one step of it, returned."""
+        results = result if result is not None and self._op.is_many and self.runner.collects else [result]
+        return [plain for each in results if (plain := _plain(each)) is not None]
 
 
 def _plain(made: Any) -> Any:

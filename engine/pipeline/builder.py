@@ -19,6 +19,7 @@ from ..core.definitions import (
     check_source,
     unique_names,
 )
+from ..core.hooks import TaskHookFactory
 from ..core.policies import Policy, Skip, parse_policy
 from ..core.values import HubResource, PlainValues, ValueModel
 from .pipeline import Pipeline
@@ -176,6 +177,7 @@ class PipelineBuilder:
         log_interval: float | None = None,
         sample_memory: float | None = None,
         stall_after: float | None = 60.0,
+        task_hook_factory: TaskHookFactory | None = None,
     ) -> Pipeline:
         """Make a pipeline that can be run once.
 
@@ -189,6 +191,8 @@ class PipelineBuilder:
             sample_memory: seconds between samples of the process tree's memory; None for none.
             stall_after: seconds without progress after which a stage that stands still is named in a warning, with its
                 items and stacks, and in the report; None for never.
+            task_hook_factory: called with the `StageInfo` of each pipe, returns a list of `TaskHook`s for it, which see
+                each of its tasks begin, end and fail.
 
         Raises:
             ConfigError: a setting is wrong; the message names it.
@@ -214,6 +218,7 @@ class PipelineBuilder:
                 log_interval=log_interval,
                 sample_memory=sample_memory,
                 stall_after=stall_after,
+                task_hook_factory=task_hook_factory,
             )
         )
 

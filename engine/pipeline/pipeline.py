@@ -40,7 +40,7 @@ class Pipeline:
 
     def __init__(self, definition: GraphDef) -> None:
         self._definition = definition
-        self._runtime = Runtime(definition, f"penstock-{next(_numbers)}")
+        self._runtime = Runtime(definition, next(_numbers))
         self._lock = threading.Lock()
         self._started = False
         self._stopped = False

@@ -11,6 +11,7 @@ import atexit
 import logging
 import os
 import threading
+from asyncio import CancelledError
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from ..core.output_queue import Outlet, Record
 from ..core.runners import Answer, Call
 from ..core.source_reader import AsyncIntake, Intake, ThreadIntake
 from ..core.stage import Node, as_exception
+from ..core.stage_hooks import StageHooks
 from ..core.threads import join_threads
 from ..core.values import HubResource
 from ..observe.dump import running
@@ -57,18 +59,18 @@ class Runtime:
         closed: set as the last thing the engine's thread does.
     """
 
-    def __init__(self, definition: GraphDef, label: str) -> None:
+    def __init__(self, definition: GraphDef, number: int) -> None:
         self.definition = definition
         self.values = definition.values
         self.hub = Hub()
         self.mailbox = Mailbox()
         self.outlet = Outlet(definition.sink_size, self.hub, self.mailbox)
-        self.graph = Graph(self, definition, self.outlet)
+        self.graph = Graph(self, definition, self.outlet, number)
         self.watch = Watch(definition)
         self.opened, self.closed = Latch(), Latch()
         self.began: float | None = None
         self.finished: float | None = None
-        self.label = label
+        self.label = label = f"penstock-{number}"
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=label, daemon=True)
         self._begun = threading.Lock()
@@ -76,7 +78,8 @@ class Runtime:
         self._places = Places(definition, self.hub, self.mailbox, label)
         self._causes: list[Exception] = []
         self._message, self._kind = "", PipelineFailure
-        self._failed: list[Node] = []
+        self._failed: dict[Node, Exception | None] = {}
+        self._hooks = StageHooks(self.hub, self.mailbox, self._record)
         self._over, self._quiet = Event(self.hub), Event(self.hub)
         self._stop_wish = self._discards = False
         self._drain_wish: tuple[float | None] | None = None
@@ -212,7 +215,7 @@ class Runtime:
         if not opened.is_set:
             self.hub.kill(opening)
             opened.wait(self._grace)
-        for step in (self._end_stages, self._give_back, self._stop_resources, self._end_threads):
+        for step in (self._end_stages, self._hooks.end, self._give_back, self._stop_resources, self._end_threads):
             try:
                 step(deadline)
             except BaseException as error:  # noqa: BLE001  (one thing that cannot end must not keep the others)
@@ -234,7 +237,10 @@ class Runtime:
 
     def _begin(self) -> None:
         for pipe in self.graph.pipes:
-            pipe.node.runner = self._places.runner(pipe.node.kind, pipe.executor)
+            pipe.node.runner = self._places.runner(pipe.node.kind, pipe.executor, pipe.hooks)
+            if pipe.hooks and not self._hooks.enter(pipe.node, pipe.hooks, self._places.loop):
+                self._over.set()
+                return
         self.graph.source.intake = self._intake()
         self._alive = len(self.graph.nodes)
         for node in reversed(self.graph.nodes):
@@ -253,7 +259,7 @@ class Runtime:
         """See `nodes.Engine`: what is past the stage is delivered, everything before it ends."""
         if stage in self._failed:
             return  # operations that ran beside the one that was fatal fail of the same cause
-        self._failed.append(stage)
+        self._failed[stage] = errors[0] if errors else None
         self._record(stage.name, errors, why, FailureBudgetError if spent else PipelineFailure)
         for node in self.graph.before(stage):
             node.kill()
@@ -272,6 +278,7 @@ class Runtime:
     def ended(self, stage: Node) -> None:
         """See `nodes.Engine`: the next channel closes, unless something may still come along a feedback edge."""
         self._alive -= 1
+        self._hooks.leave(stage, self._failed.get(stage, CancelledError() if stage.doomed else None))
         if stage.budget.is_exceeded and not (stage.doomed or self._failed or self._drain_wish):
             errors = list(stage.budget.errors) or [ItemError("items of earlier runs failed")]
             self.fatal(stage, errors, str(stage.budget), spent=True)
