@@ -74,45 +74,6 @@ def test_modules_import_one_another_relatively() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    ("floor", "may"),
-    [
-        ("shm", {"shm"}),
-        ("preprocess", {"preprocess", "shm"}),
-        ("preprocess/kernel", {"preprocess.kernel", "preprocess.spec", "preprocess.transforms"}),
-        (
-            "preprocess/decode",
-            {"preprocess.decode", "preprocess.kernel", "preprocess.spec", "preprocess.limits", "preprocess.fetch"},
-        ),
-        ("preprocess/sandbox", {"preprocess.sandbox", "preprocess.spec", "shm"}),
-        ("sinks", {"sinks"}),
-        ("engine/core", {"engine.core"}),
-        ("engine/observe", {"engine.observe", "engine.core", "engine.sources"}),
-        ("engine/pipeline", {"engine.pipeline", "engine.observe", "engine.core"}),
-        ("engine/sources", {"engine.sources"}),
-        ("engine/workers", {"engine.workers", "engine.core", "preprocess", "shm"}),
-        ("engine/embedders", {"engine.embedders", "engine.core", "engine.machine", "shm"}),
-        ("engine/journal", {"engine.journal"}),
-        ("engine/servers", {"engine.servers"}),
-    ],
-)
-def test_arrows_go_down_only(floor: str, may: set[str]) -> None:
-    """Each floor imports only what lies below it."""
-    for path in sorted((ROOT / floor).rglob("*.py")):
-        for name in imports(path):
-            if not name.startswith("absolute:"):
-                assert any(name == ok or name.startswith(ok + ".") for ok in may | GROUND), f"{path} imports {name}"
-
-
-def test_what_all_floors_have_in_common_imports_none_of_them() -> None:
-    """The modules beside the floors; the package itself and its command lie above."""
-    beside = {path.stem: imports(path) for path in ROOT.glob("*.py")}
-    del beside["__init__"], beside["__main__"]
-    assert beside.keys() == GROUND
-    found = {(stem, name) for stem, names in beside.items() for name in names if not name.startswith("absolute:")}
-    assert found == {("registry", "errors")}
-
-
 def test_importing_penstock_is_light() -> None:
     """``import penstock`` starts no JAX, no Milvus client, no thread."""
     code = (

@@ -19,7 +19,8 @@ from PIL import Image
 from penstock.engine import Accounting, Bottleneck, ChannelReport, MemoryReport, Report, StageReport
 from penstock.engine.observe import render_text as render
 from penstock.engine.observe.contact_sheet import check_sheet_path, contact_sheet
-from penstock.engine.observe.render_text import check_report_path, render_text, report_json, write_report
+from penstock.engine.observe.render_text import render_text, report_json
+from penstock.engine.observe.report_files import check_report_path, write_report
 from penstock.errors import ConfigError
 from penstock.formatting import duration, printable, rate, size
 from penstock.sinks import Hit

@@ -135,7 +135,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     picture.
     """
     from ..jobs.common.files import files_of
-    from ..observe.render_text import check_report_path
+    from ..observe.report_files import check_report_path
 
     config = configured(config_file, options)
     if config.to is None:

@@ -109,7 +109,7 @@ def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, Fil
     """
     from ..jobs.common.fingerprints import begun_with
     from ..journal import read_status
-    from ..observe.render_text import check_report_path
+    from ..observe.report_files import check_report_path
 
     need_job(folder)
     try:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from .paths import real_path
 
-if TYPE_CHECKING:
-    from .walk import Root
-
 _PARENTS: Final = 1 << 15
 """Folders whose real paths are remembered: a shuffled list comes back to them."""
+
+
+class Walked(Protocol):
+    """A root, as far as this module asks: where it lies, and what its walk has led to."""
+
+    @property
+    def real(self) -> str: ...
+
+    def covers(self, real: str) -> bool:
+        """Whether its walk led to what lies at this real path."""
+        ...
 
 
 class Earlier:
@@ -25,7 +33,7 @@ class Earlier:
 
     def __init__(self) -> None:
         self._files: set[str] = set()
-        self._roots: dict[str, list[Root]] = {}
+        self._roots: dict[str, list[Walked]] = {}
         self._real = lru_cache(_PARENTS)(real_path)
 
     def take(self, path: str) -> bool:
@@ -43,7 +51,7 @@ class Earlier:
         self._files.add(path)
         return True
 
-    def add(self, root: Root) -> None:
+    def add(self, root: Walked) -> None:
         """A root has been walked."""
         self._roots.setdefault(root.real, []).append(root)
 
@@ -62,7 +70,7 @@ class Earlier:
 
         return covers
 
-    def _at_or_above(self, real: str) -> Iterator[Root]:
+    def _at_or_above(self, real: str) -> Iterator[Walked]:
         while self._roots:
             yield from self._roots.get(real, ())
             if real in ("/", ""):

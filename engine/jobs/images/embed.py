@@ -16,7 +16,7 @@ from ....sinks import Hit, read_dead_letters, row_key
 from ... import NOTHING, ItemFailure, Outcome, Report
 from ...config.model import ServiceConfig
 from ...machine.resources import shared_memory_room
-from ...observe.render_text import check_report_path, write_report
+from ...observe.report_files import check_report_path, write_report
 from ...sources import Broken, FileSource, Filtered, Item
 from ...workers import warm_start
 from ..common.drive import Interrupt, Watcher

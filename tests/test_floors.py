@@ -1,0 +1,100 @@
+"""Who may import whom: floors from the ground up, and no circle anywhere."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import penstock
+
+ROOT = Path(penstock.__file__).parent
+FLOORS: tuple[frozenset[str], ...] = tuple(
+    map(
+        frozenset,
+        (
+            # beside the folders, for everybody
+            {"descriptors", "durable", "errors", "formatting", "lazy", "messages", "registry"},
+            {"shm"},
+            {"engine.core", "engine.journal", "engine.machine", "engine.sources", "preprocess", "sinks"},
+            {"engine.embedders", "engine.observe", "preprocess.kernel", "sinks.parquet"},
+            {"engine.pipeline", "preprocess.decode", "preprocess.sandbox", "sinks.milvus"},
+            {"engine", "engine.config", "preprocess.worker"},
+            {"engine.workers"},
+            {"engine.jobs", "engine.jobs.common"},
+            {"engine.jobs.images"},
+            {"engine.doctor", "engine.servers", "penstock"},
+            {"bench", "engine.cli"},
+            {"__main__"},
+        ),
+    )
+)
+"""Each room by the names of its folders. What lies directly in ``preprocess`` and ``sinks`` is below their folders; the
+package itself only tells where its names are (`FACES`)."""
+
+FACES = {"penstock", "engine", "preprocess", "sinks"}
+"""Packages whose ``__init__`` gives names of rooms above: it is imported from above only."""
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name within it; the package itself is ``penstock``."""
+    found: dict[str, Path] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[0] not in ("tests", "examples", "build") and not parts[0].startswith("."):
+            found[".".join(part for part in parts if part != "__init__") or "penstock"] = path
+    return found
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
+    """Names of the modules that a module imports from penstock, wherever in it."""
+    path = modules()[name]
+    package = path.relative_to(ROOT).parts[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = (*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else ()))
+            for alias in node.names:
+                inner = ".".join((*base, alias.name))
+                found.add(inner if inner in modules() else ".".join(base) or "penstock")
+    return frozenset(found - {name})
+
+
+def room(name: str) -> str:
+    """The longest name of a room that a module's name begins with; a face lies above all of its folders."""
+    rooms = frozenset[str]().union(*FLOORS)
+    parts = name.split(".")
+    return next(found for end in range(len(parts), 0, -1) if (found := ".".join(parts[:end])) in rooms)
+
+
+def test_there_are_at_most_twelve_floors_and_every_module_has_its_room() -> None:
+    """A new folder has to say on which floor it is."""
+    assert len(FLOORS) <= 12
+    assert {room(name) for name in modules()} == frozenset[str]().union(*FLOORS)
+
+
+def test_arrows_go_down_only() -> None:
+    """A module imports from its own room and from lower floors; what a face tells of is not imported through it."""
+    floor = {name: number for number, rooms in enumerate(FLOORS) for name in rooms}
+    wrong = [
+        f"{name} imports {other}"
+        for name in modules()
+        if name not in FACES | FLOORS[0]
+        for other in imports(name)
+        if room(name) != room(other) and floor[room(other)] >= floor[room(name)]
+    ]
+    assert not wrong
+
+
+def test_imports_form_no_circle() -> None:
+    """Not even within a room, nor by an import within a function."""
+    TopologicalSorter({name: imports(name) for name in modules()}).prepare()
+
+
+def test_what_lies_beside_the_folders_needs_errors_at_most() -> None:
+    """Whoever imports a part of the ground floor gets nothing else with it."""
+    for name in FLOORS[0]:
+        assert imports(name) <= {"errors"}
