@@ -22,7 +22,7 @@ from penstock.engine.cli import main
 from penstock.engine.core.channel import Channel
 from penstock.engine.core.channel import Entry as Passing
 from penstock.engine.core.stage import Emitter, Job
-from penstock.engine.core.stage_ends import Aggregate
+from penstock.engine.core.stage_aggregate import Aggregate
 from penstock.engine.jobs.common.drive import Interrupt, drive
 from penstock.engine.jobs.images.checkpoint import JobBooks
 from penstock.engine.journal import Entry, JobFolder, Outcome, read_status

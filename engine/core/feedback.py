@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .stage import Node
-from .stage_ends import Aggregate
+from .stage_aggregate import Aggregate
 
 
 class Circle:

@@ -14,8 +14,9 @@ from .hooks import StageInfo, TaskHook, make_hooks
 from .operations import Operation, check_arity, look_at
 from .output_queue import Outlet
 from .stage import Engine, Node
-from .stage_ends import Aggregate, Disaggregate, Source
+from .stage_aggregate import Aggregate, Disaggregate
 from .stage_pipe import Pipe
+from .stage_source import Source
 from .values import ValueModel
 
 _CHANNEL_SIZE = 2

@@ -15,7 +15,7 @@ from ...formatting import count, duration, plural, printable
 from ..core.definitions import GraphDef
 from ..core.hub import Hub
 from ..core.stage import Job, Node
-from ..core.stage_ends import Source
+from ..core.stage_source import Source
 from ..core.values import TellsState, ValueModel
 from . import stacks
 from .report_builder import Run, make_report

@@ -20,7 +20,7 @@ from time import perf_counter
 
 from ...formatting import duration, plural, printable
 from ..core.stage import Node
-from ..core.stage_ends import Source
+from ..core.stage_source import Source
 from ..core.threads import daemon, join_threads
 from .dump import Running, blocker, channels, is_at_work, named, oldest, operations, resources, under_way
 from .report import Stall
