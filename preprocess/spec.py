@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 from ..errors import ConfigError
+from ..picture_formats import FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,10 +22,6 @@ Cmyk = Literal["profile", "naive"]
 CropRounding = Literal["round", "floor"]
 Decoder = Literal["pillow", "simplejpeg"]
 Triple = tuple[float, float, float]
-
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The picture formats a decoder may be started for. Others have plugins that start programs or that were seen to
-allocate hundreds of MiB for a file of 300 bytes (EPS, BLP, DDS, FLI), so they cannot be asked for."""
 
 MIN_SIZE: Final = 16
 MAX_SIZE: Final = 1024

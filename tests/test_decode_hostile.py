@@ -30,12 +30,13 @@ from penstock.errors import (
     UnreadableError,
     UnsupportedFormatError,
 )
+from penstock.picture_formats import FORMATS
 from penstock.preprocess.decode import decode
 from penstock.preprocess.decode.decode import decode_into
 from penstock.preprocess.decode.headers import refusal, webp_size
 from penstock.preprocess.fetch import read_file
 from penstock.preprocess.kernel.canvas import make_canvas
-from penstock.preprocess.spec import FORMATS, PreprocessSpec
+from penstock.preprocess.spec import PreprocessSpec
 from penstock.tests.drawn import tiff
 
 SPEC = PreprocessSpec(size=64, resize=64)
@@ -467,7 +468,8 @@ sys.path[:0] = {[str(p) for p in sys.path]!r}
 from penstock.preprocess.decode import decode
 from penstock.preprocess.kernel.canvas import make_canvas
 from penstock.preprocess.decode.decode import decode_into
-from penstock.preprocess.spec import FORMATS, PreprocessSpec
+from penstock.picture_formats import FORMATS
+from penstock.preprocess.spec import PreprocessSpec
 from penstock.tests.drawn import tiff
 from penstock.errors import ItemError
 spec = PreprocessSpec(size=64, resize=64); canvas = make_canvas(spec, 1)[0]

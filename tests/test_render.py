@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from penstock.engine import Accounting, Bottleneck, ChannelReport, MemoryReport, Report, StageReport
-from penstock.engine.observe import render_text as render
+from penstock.engine.observe import report_files
 from penstock.engine.observe.contact_sheet import check_sheet_path, contact_sheet
 from penstock.engine.observe.render_text import render_text, report_json
 from penstock.engine.observe.report_files import check_report_path, write_report
@@ -160,7 +160,7 @@ def test_a_page_without_matplotlib_is_refused_before_the_start(tmp_path: Path, m
     def nothing(name: str) -> None:
         del name
 
-    monkeypatch.setattr(render, "find_spec", nothing)
+    monkeypatch.setattr(report_files, "find_spec", nothing)
     with pytest.raises(ConfigError, match=re.escape("pip install 'penstock[report]'")):
         check_report_path(tmp_path / "r.html")
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from penstock.errors import ConfigError
+from penstock.picture_formats import FORMATS
 from penstock.preprocess.kernel.geometry import canvas_side, grid_for, reduction, resized_size, scale_limit, span
 from penstock.preprocess.presets import PRESETS, preset
-from penstock.preprocess.spec import FORMATS, PreprocessSpec
+from penstock.preprocess.spec import PreprocessSpec
 
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("size", {"size": 8, "resize": 8}),

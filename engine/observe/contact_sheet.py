@@ -14,13 +14,13 @@ from typing import Final, Protocol
 from PIL import Image, ImageOps
 
 from ...errors import ConfigError
+from ...picture_formats import FORMATS
 from ..sources import path_of
 from .html import page
 
 THUMBNAIL: Final = 360
 """Longest side in pixels: sharp at the size the page shows it, about 20 KB each."""
 
-_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MAX_PIXELS: Final = 64_000_000
 
 _SCALES: Final = {
@@ -119,7 +119,7 @@ def _data_uri(path: str) -> str:
     """A small JPEG of the picture. Size and format are looked at before anything is decoded."""
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise OSError("not a regular file")
-    with Image.open(path, formats=_FORMATS) as image:
+    with Image.open(path, formats=FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
             raise OSError("too large")
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))

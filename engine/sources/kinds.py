@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import os
 
-DECODABLE = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "mpo"})
-"""Extensions of the formats we decode."""
-
-_OTHERS = """
-    heic heif avif jxl jp2 j2k jpx jpf psd psb svg svgz tga ico icns cur pcx ppm pgm pbm pnm pfm exr hdr dds eps xcf
-    bpg sgi xbm xpm qoi djvu wmf emf dng cr2 cr3 nef nrw arw srf sr2 orf rw2 raf pef srw x3f 3fr erf kdc mrw
-"""
-KNOWN = DECODABLE.union(_OTHERS.split())
-"""Extensions of pictures, whether we decode them or not. One that we cannot decode must end as a dead letter with a
-reason, not disappear among the text files."""
+from ...picture_formats import CR2, FORMATS, KNOWN, picture_format
 
 SNIFFED_BYTES = 16
 
@@ -28,17 +19,15 @@ def has_picture_name(path: str) -> bool:
 
 
 def looks_like_picture(head: bytes) -> bool:
-    """Whether a file that begins so is one of the six formats we decode.
+    """Whether a file that begins so is one of the six formats we decode, or nearly (a CR2 is a TIFF at its beginning).
 
     Args:
         head: its first `SNIFFED_BYTES` bytes, or all if it is shorter.
     """
-    return (
-        head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"))
-        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        # Two letters are little evidence: a bitmap's reserved fields are zero too.
-        or (head[:2] == b"BM" and head[6:10] == bytes(4))
-    )
+    name = picture_format(head)
+    if name == "BMP":  # two letters are little evidence: a bitmap's reserved fields are zero too
+        return head[6:10] == bytes(4)
+    return name in FORMATS or name == CR2
 
 
 def what_else(path: str, head: bytes) -> str:

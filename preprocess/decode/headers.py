@@ -6,60 +6,9 @@ from typing import Final, Literal
 
 from ...errors import DecodeError, TruncatedError, UnreadableError, UnsupportedFormatError
 from ...messages import without_addresses
-from ..spec import FORMATS
+from ...picture_formats import FORMATS, picture_format
 from .tiff import camera_raw
 
-_PICTURES: Final = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\0\x10\0\0\0CR", "camera raw (CR2)"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    # from here on: pictures, or nearly, that are never decoded
-    (b"8BPS", "PSD"),
-    (b"%!PS", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"DDS ", "DDS"),
-    (b"BLP1", "BLP"),
-    (b"BLP2", "BLP"),
-    (b"\0\0\1\0", "ICO"),
-    (b"icns", "ICNS"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"SIMPLE  =", "FITS"),
-    (b"qoif", "QOI"),
-    (b"FUJIFILMCCD-RAW", "camera raw (RAF)"),
-    (b"IIU\0", "camera raw (RW2)"),
-    (b"IIRO", "camera raw (ORF)"),
-    (b"IIRS", "camera raw (ORF)"),
-    (b"MMOR", "camera raw (ORF)"),
-    (b"FOVb", "camera raw (X3F)"),
-    (b"\0MRM", "camera raw (MRW)"),
-    (b"II\x1a\0\0\0HEAPCCDR", "camera raw (CRW)"),
-    (b"P1\n", "PBM"),
-    (b"P2\n", "PGM"),
-    (b"P3\n", "PPM"),
-    (b"P4\n", "PBM"),
-    (b"P5\n", "PGM"),
-    (b"P6\n", "PPM"),
-)
-_FTYP: Final = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"hevc": "HEIC",
-    b"mif1": "HEIC",
-    b"msf1": "HEIC",
-    b"crx ": "camera raw (CR3)",
-}
 _OTHERS: Final = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive"),
@@ -82,20 +31,6 @@ _TEXTS: Final = (
 )
 _SIGNATURE_ONLY: Final = 16
 """Bytes; up to here a file is only a signature, with nothing that could have been cut."""
-
-
-def picture_format(head: bytes) -> str | None:
-    """The picture format of these first bytes by its signature, or None. 32 bytes are enough."""
-    for magic, name in _PICTURES:
-        if head.startswith(magic):
-            return name
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[4:8] == b"ftyp":
-        return _FTYP.get(head[8:12])
-    if head[4:6] in (b"\x11\xaf", b"\x12\xaf"):
-        return "FLI"
-    return None
 
 
 def describe(head: bytes) -> str:
@@ -123,7 +58,7 @@ def check_format(data: bytes | memoryview, allowed: tuple[str, ...]) -> str:
 
     Args:
         data: The whole file.
-        allowed: Formats that may be decoded, of `spec.FORMATS`.
+        allowed: Formats that may be decoded, of `FORMATS`.
 
     Raises:
         UnreadableError: Not a picture at all; says what it looks like.
