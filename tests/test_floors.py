@@ -15,7 +15,17 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         frozenset,
         (
             # beside the folders, for everybody
-            {"descriptors", "durable", "errors", "formatting", "lazy", "messages", "picture_formats", "registry"},
+            {
+                "backoff",
+                "descriptors",
+                "durable",
+                "errors",
+                "formatting",
+                "lazy",
+                "messages",
+                "picture_formats",
+                "registry",
+            },
             {"shm"},
             {"engine.core", "engine.journal", "engine.machine", "engine.sources", "preprocess", "sinks"},
             {"engine.embedders", "engine.observe", "preprocess.kernel", "sinks.parquet"},

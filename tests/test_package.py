@@ -15,7 +15,17 @@ import penstock
 
 ROOT = Path(penstock.__file__).parent
 FLOORS = ("engine", "shm", "preprocess", "sinks", "bench")
-GROUND = {"descriptors", "durable", "errors", "formatting", "lazy", "messages", "picture_formats", "registry"}
+GROUND = {
+    "backoff",
+    "descriptors",
+    "durable",
+    "errors",
+    "formatting",
+    "lazy",
+    "messages",
+    "picture_formats",
+    "registry",
+}
 """The modules beside the floors, for all of them; of penstock they import the errors at most."""
 
 

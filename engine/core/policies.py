@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
+from ...backoff import Backoff
 from ...errors import (
     ConfigError,
     DeadlineError,
@@ -91,9 +92,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again what is transient, after a random time whose bound doubles: the "full jitter" of Marc Brooker,
-    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015,
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """Try again what is transient, after a random time whose bound doubles (see `Backoff`).
 
     Its spelling leaves the waits out: a job that is resumed has the default ones.
 
@@ -136,8 +135,7 @@ class Retry:
 
     def delay(self, failed: int, random: Random) -> float:
         """Seconds to wait after so many attempts (from 1 on) have failed."""
-        bound = self.first * 2.0 ** min(failed - 1, 64)  # more would leave the range of floats
-        return random.uniform(0.0, min(bound, self.longest))
+        return Backoff(self.first, self.longest).delay(failed, random)
 
 
 def _check_attempts(attempts: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import socket
 import threading
 import time
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from ...backoff import Backoff
 from ...errors import SinkError, SinkUnavailableError
 from .errors import Kind, Trouble, UnreachableError, caught, classify, describe, is_unreachable, quiet
 from .lite import LiteServer, server_for
@@ -26,7 +26,7 @@ OnRetry = Callable[[Kind, float], None]
 RETRY_FOR = 120.0
 """Seconds to go on trying where nothing else is said."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_BACKOFF = Backoff(first=0.1, longest=5.0, least=0.5)
 _CONNECT_SECONDS = 10.0
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 """Variables by which gRPC goes through a proxy: then a plain connection tells nothing."""
@@ -102,7 +102,7 @@ class Connection:
         if first:
             self.reach()
         deadline = time.monotonic() + self._retry_for
-        pause = _FIRST_PAUSE
+        failed = 0
         client: Any = None
         while True:
             try:
@@ -122,12 +122,11 @@ class Connection:
             else:
                 self._outage.answered()
                 return answer
-            # Full jitter on the upper half: the threads of a job must not come back in step.
-            seconds = min(left, pause * random.uniform(0.5, 1.0))  # noqa: S311
+            failed += 1
+            seconds = min(left, _BACKOFF.delay(failed))
             on_retry(kind, seconds)
             if self._closed.wait(seconds):
                 raise SinkError(f"{self.target.shown}: closed during {what}")
-            pause = min(_LONGEST_PAUSE, 2 * pause)
 
     def close(self) -> None:
         """Disconnect; the last sink of a Milvus Lite store ends its server. Idempotent. Waiting retries end at once.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from functools import partial
 from threading import Lock
 from typing import Final, TypeVar
 
+from ....backoff import Backoff
 from ....errors import EmbedderError
 from .address import HostPort
 from .errors import ErrorKind, RequestError, kind_of
@@ -22,8 +22,7 @@ _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_FIRST_BACKOFF: Final = 0.1
-_LAST_BACKOFF: Final = 5.0
+_BACKOFF: Final = Backoff(first=0.15, longest=7.5, least=1 / 3)
 _NEWS_SECONDS: Final = 30.0
 """While nobody answers, it is said this often."""
 
@@ -60,7 +59,7 @@ class Endpoint:
         self.warned = False
         self.watched = self.probing = False
         self.probe_at = 0.0
-        self.backoff = _FIRST_BACKOFF
+        self.failed = 0
 
     @property
     def settled(self) -> bool:
@@ -247,7 +246,7 @@ class EndpointPool:
     # -- servers that do not answer -----------------------------------------------------------------------------------
 
     def _answered(self, endpoint: Endpoint) -> None:
-        endpoint.backoff = _FIRST_BACKOFF
+        endpoint.failed = 0
         well = any(e.healthy for e in self.endpoints)
         self._trouble_since = None if well else time.monotonic()  # an answer of one that is out
 
@@ -282,9 +281,8 @@ class EndpointPool:
         endpoint.watched = False
 
     def _postpone(self, endpoint: Endpoint, now: float) -> None:
-        # Jitter: many clients of a server that comes back must not ask in step.
-        endpoint.probe_at = now + endpoint.backoff * random.uniform(0.5, 1.5)  # noqa: S311
-        endpoint.backoff = min(2 * endpoint.backoff, _LAST_BACKOFF)
+        endpoint.failed += 1
+        endpoint.probe_at = now + _BACKOFF.delay(endpoint.failed)
 
     def _probes_due(self) -> list[Endpoint]:
         now = time.monotonic()
