@@ -244,7 +244,8 @@ def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None
     from ..engine.embedders import parse_embedder
     from ..engine.workers.lease import LeasedView
     from ..preprocess import preset
-    from ..shm import Ring, SlotLayout
+    from ..preprocess.slot_layout import pixel_layout, pixel_view
+    from ..shm import Ring
 
     class Loan:
         def pin(self) -> Any:
@@ -253,12 +254,12 @@ def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None
     spec = preset("imagenet", size=SIZE, dtype=dtype)
     embedder = parse_embedder(f"triton+http://{server}/subsample_{dtype}?concurrency={IN_FLIGHT}")
     embedder.open(spec, BATCH)
-    layout = SlotLayout(BATCH, spec.pixel_shape(), dtype, 512)
+    layout = pixel_layout(BATCH, spec.pixel_shape(), dtype, 512)
     with Ring.create(layout, IN_FLIGHT) as ring:
         loan: Any = Loan()
         slots = []
         for slot in range(IN_FLIGHT):
-            memory = ring.view(slot)
+            memory = pixel_view(ring.view(slot))
             memory.pixels[...] = _pictures(dtype)
             slots.append(LeasedView(memory.pixels, memory.embeddings, ring.place(slot), loan))
         embedder.start_in_hub()

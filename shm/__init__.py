@@ -17,14 +17,17 @@ from .slots import Grant, SlotState, SlotTable
 from .zygote import Zygote
 
 if TYPE_CHECKING:
-    from .layout import Place, SlotLayout, SlotView
+    from .layout import ArraySpec, Place, SlotLayout, SlotView
     from .ring import Ring
 else:
     # They import NumPy. The workers' fork server is started without it, and everybody's imports go on beside it.
-    __getattr__, __dir__ = lazy_exports(__name__, {"layout": ("Place", "SlotLayout", "SlotView"), "ring": ("Ring",)})
+    __getattr__, __dir__ = lazy_exports(
+        __name__, {"layout": ("ArraySpec", "Place", "SlotLayout", "SlotView"), "ring": ("Ring",)}
+    )
 
 __all__ = [
     "FRAME_LIMIT",
+    "ArraySpec",
     "Child",
     "FrameReader",
     "Grant",

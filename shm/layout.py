@@ -1,4 +1,4 @@
-"""What a slot looks like: where its header, its pixels and its embeddings lie."""
+"""What a slot looks like: where its header and its named arrays lie."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 
 HEADER_BYTES = 64
-PIXEL_DTYPES = ("float32", "float16", "uint8")
 
 _ALIGNMENT = 64
 """XLA takes a view without copying it only if it is aligned to 64 bytes."""
@@ -22,20 +21,45 @@ _ALIGNMENT = 64
 _PAGE = 4096
 """Offsets that go to ``mmap`` (Triton's registration of a region) must be multiples of this."""
 
+_NUMBERS = "biuf"
+"""Kinds of dtypes that mean the same in every process."""
+
+SlotView = Mapping[str, NDArray[Any]]
+"""The arrays of one slot by name, ``[rows, *shape]`` each, without a copy. The memory lives as long as they are
+referenced; whose it is at the moment, the slot's state says."""
+
 
 @dataclass(frozen=True, slots=True)
-class SlotView:
-    """The arrays of one slot, without a copy.
-
-    The memory lives as long as they are referenced; whose it is at the moment, the slot's state says.
+class ArraySpec:
+    """One array of a slot.
 
     Attributes:
-        pixels: ``[B, *pixel_shape]``, the layout's dtype.
-        embeddings: ``[B, D]`` float32; ``[B, 0]`` if the layout has no embeddings.
+        name: what it is asked for by.
+        shape: shape of one row, e.g. ``(3, 224, 224)``; a size of 0 is an array without bytes.
+        dtype: any type of numbers, e.g. ``"float32"``.
+
+    Raises:
+        ConfigError: a size is negative, or these are no numbers.
     """
 
-    pixels: NDArray[Any]
-    embeddings: NDArray[np.float32]
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if min(self.shape, default=0) < 0:
+            raise ConfigError(f"array {self.name!r} of a slot: sizes must not be negative, not {self.shape}")
+        try:
+            numbers = np.dtype(self.dtype).kind in _NUMBERS
+        except TypeError:
+            numbers = False
+        if not numbers:
+            raise ConfigError(f"array {self.name!r} of a slot: {self.dtype!r} is no type of numbers")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row. Nothing lies between rows: n rows are exactly ``n * row_bytes``."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,46 +69,48 @@ class Place:
     Attributes:
         segment: name of the POSIX shared-memory object; ``"/" + segment`` is what ``shm_open`` takes. Never used twice.
         nbytes: size of the whole segment.
-        pixels: where row 0 of the pixels begins, in bytes from the start of the segment.
-        embeddings: where row 0 of the embeddings begins.
+        offsets: array -> where its row 0 begins, in bytes from the start of the segment.
     """
 
     segment: str
     nbytes: int
-    pixels: int
-    embeddings: int
+    offsets: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class SlotLayout:
-    """Sizes and offsets of a slot. Both sides of a ring must have the same.
+    """Sizes and offsets of a slot: a header, then its arrays in order. Both sides of a ring must have the same.
 
-    Shared memory of a ring: ``slots * stride``; the stride is about ``rows * (row_bytes + 4 * dimension)``.
+    Shared memory of a ring: ``slots * stride``; the stride is about ``rows`` times the bytes of one row of each array.
 
     Attributes:
-        rows: B, the most pictures in a batch.
-        pixel_shape: shape of one row, e.g. ``(3, 224, 224)``.
-        pixel_dtype: ``float32``, ``float16`` or ``uint8``.
-        dimension: D, floats of one row's embedding; 0 for no embeddings.
+        rows: the most items in a batch; each array has so many rows.
+        arrays: what a slot holds; nothing but the header if there are none.
 
     Raises:
-        ConfigError: a size that is not positive, or another dtype.
+        ConfigError: no rows, or two arrays of one name.
     """
 
     rows: int
-    pixel_shape: tuple[int, ...]
-    pixel_dtype: str = "float32"
-    dimension: int = 0
+    arrays: tuple[ArraySpec, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise ConfigError(f"rows (batch_size) must be at least 1, not {self.rows}")
-        if not self.pixel_shape or min(self.pixel_shape) < 1:
-            raise ConfigError(f"pixel_shape must be positive sizes, not {self.pixel_shape}")
-        if self.pixel_dtype not in PIXEL_DTYPES:
-            raise ConfigError(f"pixel_dtype must be one of {', '.join(PIXEL_DTYPES)}, not {self.pixel_dtype!r}")
-        if self.dimension < 0:
-            raise ConfigError(f"dimension must not be negative, not {self.dimension}")
+        names = [array.name for array in self.arrays]
+        if len({*names}) < len(names):
+            raise ConfigError(f"arrays of a slot must have names of their own, not {', '.join(names)}")
+
+    def __getitem__(self, name: str) -> ArraySpec:
+        """The array of this name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for array in self.arrays:
+            if array.name == name:
+                return array
+        raise KeyError(name)
 
     @property
     def header_bytes(self) -> int:
@@ -92,29 +118,23 @@ class SlotLayout:
         return HEADER_BYTES
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of one row's pixels. Nothing lies between rows: n rows are exactly ``n * row_bytes``."""
-        return math.prod(self.pixel_shape) * np.dtype(self.pixel_dtype).itemsize
-
-    @property
-    def pixels_offset(self) -> int:
-        """Where the pixels begin, in bytes from the start of the slot."""
-        return _up(self.header_bytes, _ALIGNMENT)
-
-    @property
-    def embeddings_offset(self) -> int:
-        """Where the embeddings begin, in bytes from the start of the slot."""
-        return _up(self.pixels_offset + self.rows * self.row_bytes, _ALIGNMENT)
-
-    @property
-    def embedding_bytes(self) -> int:
-        """Bytes of the whole area of embeddings."""
-        return self.rows * self.dimension * 4
+    def offsets(self) -> Mapping[str, int]:
+        """Where each array begins, in bytes from the start of the slot."""
+        return self._placed()[0]
 
     @property
     def stride(self) -> int:
         """Bytes from one slot to the next, whole pages."""
-        return _up(self.embeddings_offset + self.embedding_bytes, _PAGE)
+        return _up(self._placed()[1], _PAGE)
+
+    def _placed(self) -> tuple[dict[str, int], int]:
+        """Where each array begins, and where the last one ends."""
+        offsets: dict[str, int] = {}
+        end = self.header_bytes
+        for array in self.arrays:
+            offsets[array.name] = _up(end, _ALIGNMENT)
+            end = offsets[array.name] + self.rows * array.row_bytes
+        return offsets, end
 
     def ring_bytes(self, slots: int) -> int:
         """Bytes of shared memory that a ring of so many slots takes."""
@@ -122,15 +142,11 @@ class SlotLayout:
 
     def view(self, buffer: memoryview | mmap.mmap, offset: int = 0) -> SlotView:
         """The arrays of the slot that begins ``offset`` bytes into a buffer."""
-        pixels: NDArray[Any] = np.ndarray(
-            (self.rows, *self.pixel_shape), self.pixel_dtype, buffer, offset + self.pixels_offset
-        )
-        if not self.dimension:
-            return SlotView(pixels, np.empty((self.rows, 0), np.float32))
-        embeddings: NDArray[np.float32] = np.ndarray(
-            (self.rows, self.dimension), np.float32, buffer, offset + self.embeddings_offset
-        )
-        return SlotView(pixels, embeddings)
+        offsets = self.offsets
+        return {
+            array.name: np.ndarray((self.rows, *array.shape), array.dtype, buffer, offset + offsets[array.name])
+            for array in self.arrays
+        }
 
     def private_view(self) -> SlotView:
         """A slot in this process' own memory, zeroed and aligned like a real one; it lives as long as its arrays."""
@@ -138,12 +154,7 @@ class SlotLayout:
 
     def to_json(self) -> dict[str, Any]:
         """For the other process."""
-        return {
-            "rows": self.rows,
-            "pixel_shape": list(self.pixel_shape),
-            "pixel_dtype": self.pixel_dtype,
-            "dimension": self.dimension,
-        }
+        return {"rows": self.rows, "arrays": [[array.name, [*array.shape], array.dtype] for array in self.arrays]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -152,7 +163,7 @@ class SlotLayout:
         Raises:
             ConfigError: the sizes make no sense.
         """
-        return cls(value["rows"], tuple(value["pixel_shape"]), value["pixel_dtype"], value["dimension"])
+        return cls(value["rows"], tuple(ArraySpec(name, tuple(shape), dtype) for name, shape, dtype in value["arrays"]))
 
 
 def _up(value: int, multiple: int) -> int:

@@ -44,6 +44,7 @@ class Ring:
         self.layout = layout
         self.slots = slots
         self._segment = segment
+        self._stride = layout.stride
 
     @classmethod
     def create(cls, layout: SlotLayout, slots: int, *, directory: str = DIRECTORY) -> Self:
@@ -112,7 +113,7 @@ class Ring:
         """
         if not 0 <= slot < self.slots:
             raise IndexError(f"slot {slot} of a ring of {self.slots}")
-        return slot * self.layout.stride
+        return slot * self._stride
 
     def place(self, slot: int) -> Place:
         """Where a slot lies, for another process.
@@ -121,7 +122,7 @@ class Ring:
             IndexError: there is no such slot.
         """
         begin = self.offset(slot)
-        return Place(self.name, self.nbytes, begin + self.layout.pixels_offset, begin + self.layout.embeddings_offset)
+        return Place(self.name, self.nbytes, {name: begin + at for name, at in self.layout.offsets.items()})
 
     # -- writer -------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def fill(sock, argument, fds):
     frame, got = recv_frame_fds(sock)
     ring = Ring.attach(got[0], layout, int(frame))
     ring.begin(0, 1)
-    ring.view(0).pixels[...] = 7
+    ring.view(0)["pixels"][...] = 7
     ring.commit(0, 1, layout.rows)
     send_frame(sock, b"done")
 

@@ -277,9 +277,9 @@ def test_a_named_slot_is_found_by_whoever_knows_its_place(make_pool: MakePool, p
     assert place is not None
     memory = np.memmap(f"/dev/shm/{place.segment}", np.uint8, "r")
     assert len(memory) == place.nbytes
-    begin = place.pixels
+    begin = place.offsets["pixels"]
     np.testing.assert_array_equal(memory[begin : begin + slot.pixels.nbytes].view(np.float32), slot.pixels.ravel())
-    assert place.embeddings >= begin + slot.view.pixels.nbytes
+    assert place.offsets["embeddings"] >= begin + slot.view.pixels.nbytes
     del memory
     slot.release()
     unnamed = make_pool(workers=1).process([str(photos[0])])

@@ -20,27 +20,18 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import StaleSlotError
-from penstock.shm import (
-    Child,
-    Ring,
-    SlotLayout,
-    SlotState,
-    SlotTable,
-    Zygote,
-    orphans,
-    recv_frame,
-    send_frame_fds,
-    sweep,
-)
+from penstock.preprocess.slot_layout import pixel_layout
+from penstock.shm import Child, Ring, SlotState, SlotTable, Zygote, orphans, recv_frame, send_frame_fds, sweep
 from penstock.tests.waiting import DEADLINE, patient
 
-LAYOUT = SlotLayout(4, (3, 32, 32), "uint8", 0)
+LAYOUT = pixel_layout(4, (3, 32, 32), "uint8", 0)
 
 WORKER = '''
 import signal, struct
-from penstock.shm import Ring, SlotLayout, recv_frame_fds, send_frame
+from penstock.preprocess.slot_layout import pixel_layout
+from penstock.shm import Ring, recv_frame_fds, send_frame
 
-LAYOUT = SlotLayout(4, (3, 32, 32), "uint8", 0)
+LAYOUT = pixel_layout(4, (3, 32, 32), "uint8", 0)
 
 def work(sock, argument, fds):
     """One task, up to the point where it is to be killed; there it says so and waits for it."""
@@ -56,9 +47,9 @@ def work(sock, argument, fds):
     ring.begin(0, generation)
     reach("begun")
     ring.mark(0, 2)
-    ring.view(0).pixels[:2] = generation % 256
+    ring.view(0)["pixels"][:2] = generation % 256
     reach("half")
-    ring.view(0).pixels[...] = generation % 256
+    ring.view(0)["pixels"][...] = generation % 256
     reach("copied")
     ring.commit(0, generation, 4)
     reach("committed")
@@ -74,8 +65,9 @@ def stay(sock, argument, fds):
 HOST = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from penstock.shm import Ring, SlotLayout, Zygote, recv_frame
-ring = Ring.create(SlotLayout(4, (3, 32, 32), "uint8", 0), 2, directory=sys.argv[2])
+from penstock.preprocess.slot_layout import pixel_layout
+from penstock.shm import Ring, Zygote, recv_frame
+ring = Ring.create(pixel_layout(4, (3, 32, 32), "uint8", 0), 2, directory=sys.argv[2])
 zygote = Zygote()
 children = [zygote.fork("shm_worker:stay") for _ in range(2)]
 for child in children:
@@ -133,7 +125,7 @@ def test_a_worker_may_die_at_any_point_of_the_protocol(zygote: Zygote, tmp_path:
         if heard[0] == b"ready":
             table.ready(grant, 4)
             ring.check(0, grant.generation, 4)
-            assert (ring.view(0).pixels == grant.generation).all()
+            assert (ring.view(0)["pixels"] == grant.generation).all()
             table.release(grant)
         elif point != "committed":  # whole, but nobody was told: it is done again, which is harmless
             with pytest.raises(StaleSlotError):
@@ -150,7 +142,7 @@ def test_a_worker_may_die_at_any_point_of_the_protocol(zygote: Zygote, tmp_path:
             assert recv_frame(child.socket) == b"ready"
         table.ready(again, 4)
         ring.check(0, again.generation, 4)
-        assert (ring.view(0).pixels == again.generation).all()
+        assert (ring.view(0)["pixels"] == again.generation).all()
         with pytest.raises(StaleSlotError):
             ring.check(0, grant.generation, 4)
 
@@ -219,7 +211,7 @@ def test_a_worker_may_die_at_any_time(zygote: Zygote, tmp_path: Path) -> None:
                 child.describe_exit(10)
             try:
                 ring.check(0, grant.generation, 4)
-                assert (ring.view(0).pixels == grant.generation % 256).all()
+                assert (ring.view(0)["pixels"] == grant.generation % 256).all()
             except StaleSlotError:
                 assert answer is None
             if answer:

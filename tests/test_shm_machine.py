@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.errors import StaleSlotError
-from penstock.shm import Grant, Ring, SlotLayout, SlotState, SlotTable
+from penstock.preprocess.slot_layout import pixel_layout
+from penstock.shm import Grant, Ring, SlotState, SlotTable
 from penstock.tests.searching import searching
 
-LAYOUT = SlotLayout(4, (2, 3), "float32", 2)
+LAYOUT = pixel_layout(4, (2, 3), "float32", 2)
 FREE, GRANTED, READY, EMBEDDING, QUARANTINED = SlotState
 
 
@@ -91,7 +92,7 @@ class Protocol(RuleBasedStateMachine):
     def write_half(self, data: st.DataObject) -> None:
         grant = data.draw(st.sampled_from(self.at("begun")))
         self.worker.mark(grant.slot, 1)
-        self.worker.view(grant.slot).pixels[:2] = grant.generation
+        self.worker.view(grant.slot)["pixels"][:2] = grant.generation
         self.granted[grant] = "half"
         assert self.ring.progress(grant.slot, grant.generation) == (
             self.headers[grant.slot].writing == grant.generation,
@@ -103,8 +104,8 @@ class Protocol(RuleBasedStateMachine):
     def write_the_rest_and_commit(self, data: st.DataObject, rows: int) -> None:
         grant = data.draw(st.sampled_from(self.at("half")))
         view, header = self.worker.view(grant.slot), self.headers[grant.slot]
-        view.pixels[...] = grant.generation
-        view.embeddings[...] = -grant.generation
+        view["pixels"][...] = grant.generation
+        view["embeddings"][...] = -grant.generation
         if header.writing != grant.generation:  # a ghost came between
             with pytest.raises(StaleSlotError):
                 self.worker.commit(grant.slot, grant.generation, rows)
@@ -131,8 +132,8 @@ class Protocol(RuleBasedStateMachine):
             return
         self.generations.add(grant.generation)
         self.worker.begin(grant.slot, grant.generation)
-        self.worker.view(grant.slot).pixels[...] = grant.generation
-        self.worker.view(grant.slot).embeddings[...] = -grant.generation
+        self.worker.view(grant.slot)["pixels"][...] = grant.generation
+        self.worker.view(grant.slot)["embeddings"][...] = -grant.generation
         self.worker.commit(grant.slot, grant.generation, 4)
         self.headers[grant.slot] = Header(grant.generation, grant.generation, 4)
         self.table.ready(grant, 4)
@@ -154,7 +155,7 @@ class Protocol(RuleBasedStateMachine):
         grant = data.draw(st.sampled_from(self.ghosts))
         header = self.headers[grant.slot]
         self.worker.begin(grant.slot, grant.generation)
-        self.worker.view(grant.slot).pixels[:3] = -7
+        self.worker.view(grant.slot)["pixels"][:3] = -7
         header.writing = grant.generation
         if commits:
             self.worker.commit(grant.slot, grant.generation, 3)
@@ -231,8 +232,8 @@ class Protocol(RuleBasedStateMachine):
             else:
                 self.ring.check(grant.slot, grant.generation, rows)
                 view = self.ring.view(grant.slot)
-                assert (view.pixels == grant.generation).all()
-                assert (view.embeddings == -grant.generation).all()
+                assert (view["pixels"] == grant.generation).all()
+                assert (view["embeddings"] == -grant.generation).all()
 
 
 Protocol.TestCase.settings = searching(200, stateful_step_count=40)

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from penstock.errors import WorkerStartError
-from penstock.shm import Ring, SlotLayout, Zygote, recv_frame, send_frame_fds
+from penstock.preprocess.slot_layout import pixel_layout
+from penstock.shm import Ring, Zygote, recv_frame, send_frame_fds
 from penstock.tests.children import hear, say
 from penstock.tests.waiting import DEADLINE
 
@@ -59,7 +60,7 @@ def test_descriptors_are_handed_over(zygote: Zygote) -> None:
 
 def test_a_running_child_is_given_a_ring(zygote: Zygote, tmp_path: Path) -> None:
     """The descriptor comes with a frame; unlinking the name before that does not matter."""
-    layout = SlotLayout(4, (3, 8, 8), "uint8", 2)
+    layout = pixel_layout(4, (3, 8, 8), "uint8", 2)
     with (
         Ring.create(layout, 2, directory=str(tmp_path)) as ring,
         zygote.fork("shm_entries:fill", json.dumps(layout.to_json()).encode()) as child,
@@ -68,7 +69,7 @@ def test_a_running_child_is_given_a_ring(zygote: Zygote, tmp_path: Path) -> None
         send_frame_fds(child.socket, b"2", [ring.fd])
         assert hear(child) == b"done"
         ring.check(0, 1, 4)
-        assert (ring.view(0).pixels == 7).all()
+        assert (ring.view(0)["pixels"] == 7).all()
 
 
 @pytest.mark.kills

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, SharedMemoryError, StaleSlotError
-from penstock.shm import Ring, SlotLayout
+from penstock.preprocess.slot_layout import pixel_layout
+from penstock.shm import ArraySpec, Ring, SlotLayout
 
-LAYOUT = SlotLayout(4, (3, 5, 7), "float32", 6)
+LAYOUT = SlotLayout(4, (ArraySpec("pixels", (3, 5, 7), "float32"), ArraySpec("embeddings", (6,), "float32")))
 
 
 @pytest.fixture
@@ -24,24 +25,32 @@ def ring(tmp_path: Path) -> Iterator[Ring]:
         yield made
 
 
+arrays = st.builds(
+    ArraySpec,
+    st.text(min_size=1, max_size=5),
+    st.lists(st.integers(0, 40), max_size=3).map(tuple),
+    st.sampled_from(["float32", "float16", "uint8", "int64", "bool"]),
+)
 layouts = st.builds(
     SlotLayout,
     st.integers(1, 70),
-    st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
-    st.sampled_from(["float32", "float16", "uint8"]),
-    st.integers(0, 600),
+    st.lists(arrays, max_size=4, unique_by=lambda array: array.name).map(tuple),
 )
 
 
 @given(layouts, st.integers(1, 5))
 def test_areas_are_aligned_and_do_not_overlap(layout: SlotLayout, slots: int) -> None:
-    """Header, pixels, embeddings, in that order, each at a multiple of 64; slots at whole pages."""
-    assert layout.header_bytes <= layout.pixels_offset
-    assert layout.pixels_offset + layout.rows * layout.row_bytes <= layout.embeddings_offset
-    assert layout.embeddings_offset + layout.embedding_bytes <= layout.stride
-    assert layout.pixels_offset % 64 == layout.embeddings_offset % 64 == layout.stride % 4096 == 0
+    """The header, then the arrays in order, each at a multiple of 64; slots at whole pages."""
+    assert list(layout.offsets) == [array.name for array in layout.arrays]
+    end = layout.header_bytes
+    for array in layout.arrays:
+        offset = layout.offsets[array.name]
+        assert end <= offset < end + 64
+        assert offset % 64 == 0
+        end = offset + layout.rows * array.row_bytes
+    assert end <= layout.stride < end + 4096
+    assert layout.stride % 4096 == 0
     assert layout.ring_bytes(slots) == slots * layout.stride
-    assert layout.stride < layout.rows * (layout.row_bytes + 4 * layout.dimension) + 64 + 64 + 64 + 4096
 
 
 @given(layouts)
@@ -54,52 +63,68 @@ def test_a_layout_survives_json(layout: SlotLayout) -> None:
 def test_a_private_view_is_like_a_real_one(layout: SlotLayout) -> None:
     """Same shapes, types and alignment, zeroed, writable."""
     view = layout.private_view()
-    assert view.pixels.shape == (layout.rows, *layout.pixel_shape)
-    assert view.pixels.dtype == layout.pixel_dtype
-    assert view.embeddings.shape == (layout.rows, layout.dimension)
-    assert view.embeddings.dtype == np.float32
-    assert view.pixels.ctypes.data % 64 == 0
-    assert not layout.dimension or view.embeddings.ctypes.data % 64 == 0
-    assert not view.pixels.any()
-    view.pixels[...] = 1
+    assert list(view) == [array.name for array in layout.arrays]
+    for array in layout.arrays:
+        found = view[array.name]
+        assert found.shape == (layout.rows, *array.shape)
+        assert found.dtype == layout[array.name].dtype
+        assert not found.size or found.ctypes.data % 64 == 0
+        assert not found.any()
+        found[...] = 1
+
+
+@given(layouts)
+def test_an_array_that_a_slot_has_not_is_a_key_error(layout: SlotLayout) -> None:
+    """By its name."""
+    with pytest.raises(KeyError, match="no such name"):
+        layout["no such name"]
+
+
+def array(*, name: str = "pixels", shape: tuple[int, ...] = (3, 2), dtype: str = "uint8") -> ArraySpec:
+    return ArraySpec(name, shape, dtype)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "field"),
+    ("make", "why"),
     [
-        ((0, (3, 2, 2)), "rows"),
-        ((1, ()), "pixel_shape"),
-        ((1, (3, 0)), "pixel_shape"),
-        ((1, (3,), "float64"), "pixel_dtype"),
-        ((1, (3,), "uint8", -1), "dimension"),
+        (lambda: SlotLayout(0), "rows"),
+        (lambda: SlotLayout(1, (array(), array(dtype="float32"))), "names of their own"),
+        (lambda: array(shape=(3, -1)), "'pixels'.*negative"),
+        (lambda: array(dtype="object"), "'object' is no type of numbers"),
+        (lambda: array(dtype="nothing"), "'nothing' is no type of numbers"),
+        (lambda: pixel_layout(0, (3, 2, 2)), "rows"),
+        (lambda: pixel_layout(1, ()), "pixel_shape"),
+        (lambda: pixel_layout(1, (3, 0)), "pixel_shape"),
+        (lambda: pixel_layout(1, (3,), "float64"), "pixel_dtype"),
+        (lambda: pixel_layout(1, (3,), "uint8", -1), "dimension"),
     ],
 )
-def test_a_layout_that_cannot_be_is_refused(wrong: tuple[int, tuple[int, ...]], field: str) -> None:
+def test_a_layout_that_cannot_be_is_refused(make: Callable[[], object], why: str) -> None:
     """By the name of the field."""
-    with pytest.raises(ConfigError, match=field):
-        SlotLayout(*wrong)
+    with pytest.raises(ConfigError, match=why):
+        make()
 
 
 def test_both_ends_see_the_same_memory(ring: Ring) -> None:
     """What the worker writes through its mapping, the parent reads in place."""
     with Ring.attach(os.dup(ring.fd), LAYOUT, 3) as worker:
         worker.begin(1, 5)
-        worker.view(1).pixels[...] = 2.5
-        worker.view(1).embeddings[...] = -1
+        worker.view(1)["pixels"][...] = 2.5
+        worker.view(1)["embeddings"][...] = -1
         worker.commit(1, 5, 4)
     ring.check(1, 5, 4)
-    assert (ring.view(1).pixels == 2.5).all()
-    assert (ring.view(1).embeddings == -1).all()
-    assert not ring.view(0).pixels.any()
-    assert not ring.view(2).pixels.any()
+    assert (ring.view(1)["pixels"] == 2.5).all()
+    assert (ring.view(1)["embeddings"] == -1).all()
+    assert not ring.view(0)["pixels"].any()
+    assert not ring.view(2)["pixels"].any()
 
 
 def test_filling_a_slot_leaves_its_neighbours_and_header_alone(ring: Ring) -> None:
     """All bytes of both areas, in every slot."""
     for slot in range(3):
         ring.begin(slot, 10 + slot)
-        ring.view(slot).pixels.view(np.uint8)[...] = 255
-        ring.view(slot).embeddings.view(np.uint8)[...] = 255
+        ring.view(slot)["pixels"].view(np.uint8)[...] = 255
+        ring.view(slot)["embeddings"].view(np.uint8)[...] = 255
         ring.commit(slot, 10 + slot, slot)
     for slot in range(3):
         ring.check(slot, 10 + slot, slot)
@@ -148,7 +173,7 @@ def test_progress_tells_which_row_a_writer_was_at(ring: Ring) -> None:
 
 def test_another_layout_or_file_is_refused(ring: Ring, tmp_path: Path) -> None:
     """Rather than read as garbage; the descriptor is closed all the same."""
-    other = SlotLayout(4, (3, 64, 64), "uint8", 0)
+    other = pixel_layout(4, (3, 64, 64), "uint8", 0)
     with pytest.raises(SharedMemoryError, match="not the same ring"):
         Ring.attach(os.dup(ring.fd), other, 3)
     path = tmp_path / "zeros"
@@ -171,10 +196,10 @@ def test_views_outlive_the_ring(tmp_path: Path) -> None:
     """Whoever still looks at a slot after close sees memory, not a crash; new views are refused."""
     ring = Ring.create(LAYOUT, 1, directory=str(tmp_path))
     view = ring.view(0)
-    view.pixels[...] = 9
+    view["pixels"][...] = 9
     ring.close()
     ring.close()
-    assert (view.pixels == 9).all()
+    assert (view["pixels"] == 9).all()
     with pytest.raises(SharedMemoryError, match="closed"):
         ring.view(0)
 

@@ -274,7 +274,8 @@ TMPFS = """
     import os, subprocess, sys
     import penstock.shm.segment as module
     from penstock.errors import SharedMemoryFullError
-    from penstock.shm import Ring, Segment, SlotLayout
+    from penstock.preprocess.slot_layout import pixel_layout
+    from penstock.shm import Ring, Segment
     place = sys.argv[1]
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True)
 """
@@ -296,7 +297,7 @@ def test_a_full_tmpfs_is_an_error_before_the_start(tmpfs: tuple[tuple[str, ...],
         TMPFS
         + """
     try:
-        Ring.create(SlotLayout(32, (3, 224, 224)), 3, directory=place)
+        Ring.create(pixel_layout(32, (3, 224, 224)), 3, directory=place)
     except SharedMemoryFullError as error:
         print(error)
     assert os.listdir(place) == []

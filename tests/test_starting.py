@@ -16,6 +16,7 @@ import pytest
 from penstock.engine.workers import PreprocessPool
 from penstock.engine.workers.process import WorkerProcess
 from penstock.preprocess import Preprocessor, preset
+from penstock.preprocess.slot_layout import dimension_of
 from penstock.preprocess.worker.jax_runtime import compilation_cache
 from penstock.preprocess.worker.settings import WorkerSettings
 from penstock.preprocess.worker.worker import Worker
@@ -92,10 +93,10 @@ def test_a_ring_is_made_for_what_the_worker_says_where_something_else_was_expect
     embedder = ("penstock.engine.embedders:parse_embedder", "gist:32")
     with PreprocessPool(SPEC, workers=1, batch_size=2, slots=1, embedder=embedder, dimension=7) as pool:
         expected, right = made
-        assert expected.layout.dimension == 7
+        assert dimension_of(expected.layout) == 7
         assert expected.fd == -1
         assert right.layout == pool.layout
-        assert pool.layout.dimension != 7
+        assert pool.dimension != 7
 
 
 def test_the_kernel_is_traced_as_one_program() -> None:

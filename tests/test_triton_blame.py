@@ -15,8 +15,9 @@ from penstock.engine.embedders.triton.io_backend import GreenletIo
 from penstock.engine.embedders.triton.transport import ServerError
 from penstock.engine.servers import TritonServer
 from penstock.errors import EmbedderError
+from penstock.preprocess.slot_layout import pixel_layout
 from penstock.preprocess.spec import PreprocessSpec
-from penstock.shm import Ring, SlotLayout
+from penstock.shm import Ring
 from penstock.tests.triton_fakes import on_a_hub, pool
 from penstock.tests.triton_slots import in_hub, slots
 
@@ -121,7 +122,7 @@ def test_a_picture_that_kills_the_server_is_refused_alone(
     over = threading.Event()
     with parse_embedder(f"triton+http://{server.http}/faulty?timeout=10&patience=60") as embedder:
         embedder.open(pixels, 2)
-        with Ring.create(SlotLayout(2, pixels.pixel_shape(), "uint8", embedder.dimension), 1) as ring:
+        with Ring.create(pixel_layout(2, pixels.pixel_shape(), "uint8", embedder.dimension), 1) as ring:
             (view,) = slots(ring)
             view.mark(1, EXIT)
             refused: list[int] = []

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from penstock.engine.embedders import ArrayView, Embedder, nonfinite_rows, parse_embedder
 from penstock.engine.servers import Tensor, TritonServer, add_model
 from penstock.errors import ConfigError, EmbedderError
+from penstock.preprocess.slot_layout import pixel_layout
 from penstock.preprocess.spec import PreprocessSpec
-from penstock.shm import Ring, SlotLayout
+from penstock.shm import Ring
 from penstock.tests.triton_slots import SlotOfRing, in_hub, regions, relay, slots
 from penstock.tests.waiting import DEADLINE
 
@@ -45,7 +46,7 @@ def opened(spec: str, model: str, rows: int) -> Generator[Embedder]:
 
 def ring_for(model: str, rows: int, dimension: int, count: int = 4) -> Ring:
     pixels = SPECS[model]
-    return Ring.create(SlotLayout(rows, pixels.pixel_shape(), str(pixels.pixel_dtype()), dimension), count)
+    return Ring.create(pixel_layout(rows, pixels.pixel_shape(), str(pixels.pixel_dtype()), dimension), count)
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -331,7 +332,7 @@ def test_models_of_every_form_give_the_same_vectors(
     with TritonServer(tmp_path / "odd") as server, parse_embedder(url(server, protocol, "odd")) as embedder:
         embedder.open(spec, 7)
         assert embedder.dimension == 3
-        with Ring.create(SlotLayout(7, (3, 16, 16), spec.dtype, 3), 1) as ring:
+        with Ring.create(pixel_layout(7, (3, 16, 16), spec.dtype, 3), 1) as ring:
             (view,) = slots(ring)
             plain = ArrayView(view.pixels.copy(), np.zeros((7, 3), np.float32))
             in_hub(embedder, lambda: embedder.embed(view, 6))
@@ -362,7 +363,7 @@ def test_the_hub_stays_free_while_large_bodies_travel(triton: TritonServer) -> N
     spec = PreprocessSpec(size=224, dtype="float32")
     with parse_embedder(url(triton, "http", "subsample_f32") + "?shm=off") as embedder:
         embedder.open(spec, 32)
-        layout = SlotLayout(32, spec.pixel_shape(), "float32", 512)
+        layout = pixel_layout(32, spec.pixel_shape(), "float32", 512)
         with Ring.create(layout, 2) as ring:
             views = slots(ring)
             ticks: list[int] = []

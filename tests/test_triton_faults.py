@@ -49,8 +49,9 @@ from penstock.engine.embedders.triton.owner import Owner, abandoned
 from penstock.engine.embedders.triton.regions import Regions
 from penstock.engine.servers import TritonServer
 from penstock.errors import EmbedderError, EmbedError
+from penstock.preprocess.slot_layout import pixel_layout
 from penstock.preprocess.spec import PreprocessSpec
-from penstock.shm import Ring, SlotLayout
+from penstock.shm import Ring
 from penstock.tests.triton_slots import SlotOfRing, in_hub, regions, slots, transport
 from penstock.tests.waiting import DEADLINE, wait_until
 
@@ -70,7 +71,7 @@ def served(
     pixels = LARGE if large else SMALL
     with parse_embedder(spec) as embedder:
         embedder.open(pixels, rows)
-        layout = SlotLayout(rows, pixels.pixel_shape(), "uint8", embedder.dimension)
+        layout = pixel_layout(rows, pixels.pixel_shape(), "uint8", embedder.dimension)
         with Ring.create(layout, count) as ring:
             yield embedder, slots(ring)
 
@@ -338,7 +339,7 @@ def test_a_server_that_comes_back_with_another_model_stays_out(make_triton: Make
 def test_a_registration_whose_answer_was_lost_is_ours(triton: TritonServer) -> None:
     """The server says that the name is taken; nobody else could have taken it."""
     asked = transport(triton)
-    with Ring.create(SlotLayout(1, (3, 8, 8), "uint8", 4), 1) as ring:
+    with Ring.create(pixel_layout(1, (3, 8, 8), "uint8", 4), 1) as ring:
         known = Regions("here", asked, ThreadIo(), Owner.current(), {})
         name = known.name(ring.place(0))
         known.lost(ring.name)  # as if the answer had never come

@@ -19,8 +19,9 @@ from penstock.engine.embedders.triton import regions as module
 from penstock.engine.embedders.triton.processes import has_mapped, started, users
 from penstock.engine.servers import Tensor, TritonServer, add_model
 from penstock.errors import EmbedderError
+from penstock.preprocess.slot_layout import pixel_layout
 from penstock.preprocess.spec import PreprocessSpec
-from penstock.shm import Ring, SlotLayout
+from penstock.shm import Ring
 from penstock.tests.triton_slots import SlotOfRing, in_hub, relay, slots
 from penstock.tests.waiting import DEADLINE, wait_until
 
@@ -47,7 +48,7 @@ def test_a_proxy_that_refuses_proves_nothing_and_the_end_of_the_process_does(mak
         address, _, _ = stack.enter_context(relay(server.http))
         with parse_embedder(f"triton+http://{address}/sleeper?patience=1") as embedder:
             embedder.open(LARGE, 1)
-            ring = stack.enter_context(Ring.create(SlotLayout(1, LARGE.pixel_shape(), "uint8", 512), 1))
+            ring = stack.enter_context(Ring.create(pixel_layout(1, LARGE.pixel_shape(), "uint8", 512), 1))
             (view,) = slots(ring)
             view.embeddings[:] = -1
 
@@ -81,7 +82,7 @@ def test_a_slot_comes_back_though_its_server_was_found_well_before_it_was_done(m
         parse_embedder(f"triton+http://{address}/sleeper") as embedder,
     ):
         embedder.open(LARGE, 1)
-        with Ring.create(SlotLayout(1, LARGE.pixel_shape(), "uint8", 512), 2) as ring:
+        with Ring.create(pixel_layout(1, LARGE.pixel_shape(), "uint8", 512), 2) as ring:
             first, second = slots(ring)
 
             def work() -> None:
@@ -108,7 +109,7 @@ def test_a_server_that_cannot_be_watched_writes_nothing_into_slots(
     monkeypatch.setattr(module, "users", lambda _: frozenset())
     with parse_embedder(f"triton+http://{triton.http}/sleeper") as embedder:
         embedder.open(LARGE, 2)
-        with Ring.create(SlotLayout(2, LARGE.pixel_shape(), "uint8", 512), 1) as ring:
+        with Ring.create(pixel_layout(2, LARGE.pixel_shape(), "uint8", 512), 1) as ring:
             (view,) = slots(ring)
             in_hub(embedder, lambda: embedder.embed(view, 2))
             assert view.held_ever == 0
@@ -119,7 +120,7 @@ def test_who_has_mapped_a_segment_is_seen(triton: TritonServer) -> None:
     """The server while it has; neither this process nor others."""
     with parse_embedder(f"triton+http://{triton.http}/sleeper") as embedder:
         embedder.open(LARGE, 1)
-        with Ring.create(SlotLayout(1, LARGE.pixel_shape(), "uint8", 512), 1) as ring:
+        with Ring.create(pixel_layout(1, LARGE.pixel_shape(), "uint8", 512), 1) as ring:
             (view,) = slots(ring)
             seen: list[frozenset[int]] = []
 

@@ -17,7 +17,7 @@ from penstock.engine.embedders.triton.transport import Answer, Query, Transport
 from penstock.shm import Place
 from penstock.tests.waiting import DEADLINE
 
-PLACE = Place("penstock-" + "0" * 32, 4096, 64, 128)
+PLACE = Place("penstock-" + "0" * 32, 4096, {"pixels": 64, "embeddings": 128})
 
 
 class Scripted:

@@ -17,6 +17,7 @@ from penstock.engine.embedders.triton.address import HostPort
 from penstock.engine.embedders.triton.io_backend import ThreadIo
 from penstock.engine.embedders.triton.over_http import HttpTransport
 from penstock.engine.servers import TritonServer
+from penstock.preprocess.slot_layout import pixel_view
 from penstock.shm import Place, Ring
 from penstock.tests.waiting import DEADLINE
 
@@ -25,7 +26,7 @@ class SlotOfRing:
     """A slot, as the pool leases it, that counts who pins it."""
 
     def __init__(self, ring: Ring, slot: int) -> None:
-        view = ring.view(slot)
+        view = pixel_view(ring.view(slot))
         self.pixels: NDArray[Any] = view.pixels
         self.embeddings = view.embeddings
         self.place: Place | None = ring.place(slot)

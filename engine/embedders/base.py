@@ -50,9 +50,9 @@ class Pixels(Protocol):
 
 
 class View(Protocol):
-    """One batch: a slot of a ring (``preprocess.LeasedView``), or ordinary arrays (`ArrayView`).
+    """One batch: a slot of a ring (``workers.LeasedView``), or ordinary arrays (`ArrayView`).
 
-    ``place`` says where it lies for a process that maps it by name; None: nobody else can.
+    ``place`` says where ``pixels`` and ``embeddings`` lie for a process that maps them by name; None: nobody else can.
     ``pin()`` says that such a process may read or write it from now on, until the function it returns is called (once
     or more often). A slot that is released while it is held is in quarantine: nobody gets it before the last pin ends.
     """

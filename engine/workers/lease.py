@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ItemError
+from ...preprocess.slot_layout import pixel_view
 from ...preprocess.worker.protocol import Row, Timings
 from ...shm import Grant, Place
 from .pool_worker import PoolWorker
@@ -160,5 +161,5 @@ class SlotBatch:
 
 def _view(lease: SlotLease) -> LeasedView:
     worker, grant = lease.worker, lease.grant
-    memory = worker.view(grant)
+    memory = pixel_view(worker.view(grant))
     return LeasedView(memory.pixels, memory.embeddings, worker.place(grant), lease)

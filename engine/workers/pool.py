@@ -21,10 +21,11 @@ from ...errors import ConfigError, WorkerError
 from ...preprocess.decode.jpeg import check_decoder
 from ...preprocess.limits import over_limit
 from ...preprocess.sandbox.sandbox import check_means
+from ...preprocess.slot_layout import PIXELS, dimension_of, pixel_layout
 from ...preprocess.spec import PreprocessSpec
 from ...preprocess.worker.protocol import Row, Source, Timings
 from ...preprocess.worker.settings import WorkerSettings
-from ...shm import SlotLayout, SlotState, Zygote, require_room
+from ...shm import ArraySpec, SlotLayout, SlotState, Zygote, require_room
 from .credit import Credit
 from .hub_steps import HubSteps
 from .lease import SlotBatch, SlotLease
@@ -132,6 +133,16 @@ class PreprocessPool:
         return self._layout
 
     @property
+    def pixels(self) -> ArraySpec:
+        """Shape and dtype of one picture's pixels. Known once the pool is started; see ``layout``."""
+        return self.layout[PIXELS]
+
+    @property
+    def dimension(self) -> int:
+        """Floats of one picture's embedding in a slot. Known once the pool is started; see ``layout``."""
+        return dimension_of(self.layout)
+
+    @property
     def states(self) -> Mapping[SlotState, int]:
         """How many slots are in each state, over all workers."""
         total: Counter[SlotState] = Counter()
@@ -215,7 +226,7 @@ class PreprocessPool:
         """
         if self.spec.transform or self._dimension is None:
             return ()
-        layout = SlotLayout(self.batch_size, self.spec.pixel_shape(), self.spec.pixel_dtype().name, self._dimension)
+        layout = pixel_layout(self.batch_size, self.spec.pixel_shape(), self.spec.pixel_dtype().name, self._dimension)
         require_room(self.workers * layout.ring_bytes(self.slots))
         return [threads.submit(worker.make_ring, layout) for worker in self._workers]
 

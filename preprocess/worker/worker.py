@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, Self, cast
 
 from ...errors import ConfigError, ItemError
-from ...shm import Ring, SlotLayout, SlotView, map_payload, recv_frame_fds, send_frame
+from ...shm import Ring, SlotLayout, map_payload, recv_frame_fds, send_frame
 from ...shm.child import readable
 from ..decode.decode import bound_pillow
 from ..fetch import read_file
 from ..sandbox.sandbox import confine, seal
+from ..slot_layout import PixelView, pixel_layout, pixel_view
 from ..spec import PreprocessSpec
 from .failures import kept
 from .jax_runtime import check_device, compilation_cache, keep_no_more_kernels, prepare_jax
@@ -53,7 +54,7 @@ class Embed(Protocol):
     @property
     def dimension(self) -> int: ...
     def open(self, spec: PreprocessSpec, rows: int) -> None: ...
-    def embed(self, view: SlotView, rows: int) -> Mapping[int, ItemError]: ...
+    def embed(self, view: PixelView, rows: int) -> Mapping[int, ItemError]: ...
 
 
 def main(sock: socket.socket, argument: bytes, _fds: list[int]) -> None:
@@ -97,7 +98,7 @@ class Worker:
         self._reader = Reader(lambda path: read_file(path, self._spec.max_file_bytes), settings.threads)
         self._watch = Watch(sock, settings.item_timeout)
         self._ahead: deque[tuple[Task, ReadAhead]] = deque()
-        self._layout = SlotLayout(
+        self._layout = pixel_layout(
             self._rows,
             self._spec.pixel_shape(),
             self._spec.pixel_dtype().name,
@@ -127,7 +128,7 @@ class Worker:
             if self._has_message() and not self._sandbox:
                 return
         if self._embed:
-            self._embed.embed(layout.private_view(), self._rows)
+            self._embed.embed(pixel_view(layout.private_view()), self._rows)
         if self._sandbox:
             keep_no_more_kernels()
             seal(self._spec)
@@ -147,7 +148,7 @@ class Worker:
         return self._ahead.popleft()
 
     def _do(self, ring: Ring, task: Task, reads: ReadAhead) -> None:
-        view = ring.view(task.slot)
+        view = pixel_view(ring.view(task.slot))
         ring.begin(task.slot, task.generation)
         rows, failures, read, decode = self._load(ring, task, reads)
         begin = time.perf_counter()
@@ -222,7 +223,7 @@ class Watch:
 
 
 def _without(
-    view: SlotView, rows: list[Row], refused: Mapping[int, ItemError], failures: list[tuple[int, ItemError]]
+    view: PixelView, rows: list[Row], refused: Mapping[int, ItemError], failures: list[tuple[int, ItemError]]
 ) -> list[Row]:
     """Rows that the embedder refused become failures; the vectors of the others close up. The pixels do not: nobody
     needs them any more."""

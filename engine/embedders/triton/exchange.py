@@ -73,8 +73,8 @@ class Exchange:
         direct = model.output_type == "FP32" and endpoint.regions.watched(place.segment)
         query = self._query(
             (rows, *view.pixels.shape[1:]),
-            Shared(region, place.pixels + start * row, rows * row),
-            Shared(region, place.embeddings + start * width, rows * width) if direct else None,
+            Shared(region, place.offsets["pixels"] + start * row, rows * row),
+            Shared(region, place.offsets["embeddings"] + start * width, rows * width) if direct else None,
         )
         release = view.pin() if direct else lambda: None
         answer = self._outlasting(endpoint, place.segment, release, query)

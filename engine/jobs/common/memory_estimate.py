@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ....formatting import plural, size
+from ....preprocess.slot_layout import dimension_of, pixel_layout
 from ....preprocess.worker.memory import ANCESTOR_BYTES, worker_bytes
 from ....shm import SlotLayout
 from ....sinks import parse_uri
@@ -166,7 +167,7 @@ def ceiling_of(plan: Plan, config: ServiceConfig, entries: int | None = None, le
     ]
     if entries is not None:
         shared.append(Part("books", _ENTRY_BYTES * entries + _LETTER_BYTES * letters, "parent"))
-    model, store, uncounted = _model(plan, config, workers), _store(config, layout.dimension, entries), list[str]()
+    model, store, uncounted = _model(plan, config, workers), _store(config, dimension_of(layout), entries), list[str]()
     if model is None:
         where = "each worker" if plan.embedder.runs == "worker" else "the parent"
         uncounted.append(f"what {plan.embedder.name} takes in {where}")
@@ -189,7 +190,7 @@ def layout_of(plan: Plan, rows: int) -> SlotLayout:
     """A slot of the rings, as it will be; with room for long vectors where nobody knows yet how long they are."""
     spec, embedder = plan.spec, plan.embedder
     dimension = embedder.dimension if embedder.knows_dimension else _DIMENSION
-    return SlotLayout(rows, spec.pixel_shape(), spec.pixel_dtype().name, dimension)
+    return pixel_layout(rows, spec.pixel_shape(), spec.pixel_dtype().name, dimension)
 
 
 def _parent_bytes(config: ServiceConfig) -> int:
@@ -202,7 +203,7 @@ def _waiting_bytes(plan: Plan, config: ServiceConfig, slots: int, rows: int) -> 
     calls = 2 if is_bulk(config) else 8
     group = rows + config.batch_size
     one = _PICTURE_BYTES + (_METADATA_BYTES if config.metadata is not None else 0)
-    vector = 4 * layout_of(plan, 1).dimension
+    vector = 4 * dimension_of(layout_of(plan, 1))
     before = (8 + slots + 2 + embedding) * config.batch_size
     behind = (embedding + 3) * config.batch_size + (1 + 2 + calls) * group
     return (before + behind + 8 * group) * one + (behind + _COPIES * calls * group) * vector

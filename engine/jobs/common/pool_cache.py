@@ -56,7 +56,7 @@ class WarmPool:
     @property
     def dimension(self) -> int | None:
         """Floats of a vector in its slots; None while there is no pool."""
-        return self._pool.layout.dimension if self._pool else None
+        return self._pool.dimension if self._pool else None
 
     def started(self, plan: Plan, config: ServiceConfig, *, in_memory: bool = False) -> PreprocessPool:
         """A started pool for the workers and the batch size of the configuration; the warm one, if made for them.

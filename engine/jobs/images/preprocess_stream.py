@@ -280,7 +280,7 @@ class StreamingMultiprocessPreprocessor:
         )
         self._begin(pipeline)
         try:
-            empty = np.empty((0, *pool.layout.pixel_shape), pool.layout.pixel_dtype)
+            empty = np.empty((0, *pool.pixels.shape), pool.pixels.dtype)
             with pipeline.auto_stop(discard=True):
                 for batch in pipeline:
                     try:
@@ -323,8 +323,8 @@ class StreamingMultiprocessPreprocessor:
             whole["preprocessed"].append(np.array(batch["preprocessed"]))
             for name in ("ids", "metadata", "errors"):
                 whole[name].extend(batch[name])
-        layout = self._prepared().layout
-        parts = whole["preprocessed"] or [np.empty((0, *layout.pixel_shape), layout.pixel_dtype)]
+        pixels = self._prepared().pixels
+        parts = whole["preprocessed"] or [np.empty((0, *pixels.shape), pixels.dtype)]
         return {**whole, "preprocessed": np.concatenate(parts)}
 
 
@@ -332,12 +332,12 @@ def _fitted(
     spec: PreprocessSpec, workers: int | None, batch_size: int | None, queued: int | None
 ) -> tuple[int, int, int]:
     """Workers, batch size and slots that ``/dev/shm`` has room for; what is given stays as it is."""
-    from ....shm import SlotLayout
+    from ....preprocess.slot_layout import pixel_layout
 
     shape = spec.replace(transform=None)  # what a transform makes is known in a worker: float32 is a good guess
 
     def rings(settings: Mapping[str, int]) -> int:
-        layout = SlotLayout(settings["batch_size"], shape.pixel_shape(), shape.pixel_dtype().name)
+        layout = pixel_layout(settings["batch_size"], shape.pixel_shape(), shape.pixel_dtype().name)
         return settings["workers"] * layout.ring_bytes(settings["slots"])
 
     count, size = workers or usable_cores(), batch_size or _BATCH_SIZE
