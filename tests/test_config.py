@@ -16,7 +16,7 @@ from penstock.engine.cli.commands import cli
 from penstock.engine.cli.options import FIELDS, configured, option_name
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.config.profiles import PROFILES
-from penstock.engine.config.sections import AsyncPipelineConfig
+from penstock.engine.config.settings import AsyncPipelineConfig
 from penstock.engine.config.types import PresetName
 from penstock.errors import ConfigError
 from penstock.preprocess.presets import PRESETS as PRESETS_THERE_ARE

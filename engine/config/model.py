@@ -1,7 +1,8 @@
 """What a user can say: one model whose fields are the command line's options, the YAML keys and the Python arguments.
 
 ``ServiceConfig(to="photos.db", workers=2)``, ``workers: 2`` in a file and ``--workers 2`` are three spellings of one
-field, checked by the same rules. Precedence: command line > YAML file > profile > defaults.
+field, checked by the same rules. Precedence: command line > YAML file > profile > defaults. Fields can also be written
+in sections: ``workers: {count: 2}``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from ..core.budget import parse_budget
 from ..core.policies import Policy, Retry, Skip
 from .messages import Spelling, spelled
 from .profiles import ProfileName, merged, over_profile
-from .sections import AsyncPipelineConfig, Settings
+from .sections import flattened
+from .settings import AsyncPipelineConfig, Settings
 from .types import (
     Colour,
     Declarations,
@@ -256,7 +258,9 @@ class ServiceConfig(Settings):
     _spelling: Spelling = PrivateAttr(default_factory=Spelling.current)
 
     def __init__(self, **values: Any) -> None:
-        super().__init__(**over_profile(values))
+        flat, said = flattened(values)
+        with spelled(said):
+            super().__init__(**over_profile(flat))
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -282,12 +286,16 @@ class ServiceConfig(Settings):
         """The configuration in a YAML file, with ``values`` laid over it.
 
         Args:
-            path: a file whose keys are the fields.
+            path: a file whose keys are the fields, or sections of them (see `sections`).
             **values: fields that win over the file's.
 
         Raises:
             ConfigError: the file cannot be read, a key is no field, or a value is not allowed; names file and line.
         """
+        above, _ = flattened(values)
         found = read_yaml(path)
-        with spelled({name: said for name, said in found.spelling.items() if name.split(".")[0] not in values}):
-            return cls(**merged(found.values, values))
+        with spelled(found.spelling):  # also of a name that no section has
+            flat, said = flattened(found.values)
+        names = found.spelling | {field: found.spelling.get(dotted, dotted) for field, dotted in said.items()}
+        with spelled({name: how for name, how in names.items() if name.split(".")[0] not in above}):
+            return cls(**merged(flat, above))

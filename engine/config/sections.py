@@ -1,57 +1,64 @@
-"""What all settings have in common, and those about one part of the Python API."""
+"""Settings in sections (``workers: {count: 8, batch_size: 64}``): another way to write the same fields."""
 
 from __future__ import annotations
 
-from typing import Any, Self
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ...errors import ConfigError
-from .messages import explain
+from .messages import no_such
+
+SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "source": {name: name for name in ("follow_links", "include", "exclude", "metadata", "list_filtered")},
+    "workers": {
+        "count": "workers",
+        **{name: name for name in ("batch_size", "slots", "memory", "threads", "devices", "decoder", "sandbox")},
+        **{name: name for name in ("item_timeout", "max_pixels", "max_side", "max_file_bytes")},
+    },
+    "embedder": {
+        "spec": "embedder",
+        **{name: name for name in ("preset", "image_size", "dtype", "background", "value_range")},
+    },
+    "sink": {
+        "uri": "to",
+        **{name: name for name in ("collection", "mode", "insert_batch_size", "token", "retry_for", "fields")},
+        **{name: name for name in ("metric", "index", "index_params", "wait_index", "partition", "partition_key")},
+    },
+}
+"""Section -> its names -> the field of `ServiceConfig` that each stands for."""
 
 
-class Settings(BaseModel):
-    """Strict about names, and every refusal is a ``ConfigError`` that says field, value and what is allowed."""
+def flattened(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What was given, without sections.
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
+    Args:
+        values: fields, and sections as mappings. ``workers: 8`` is the field, ``workers: {count: 8}`` the section.
 
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            # Without its cause: pydantic's own text repeats the values, and one of them may be a secret.
-            raise ConfigError(explain(error, type(self))) from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        try:
-            super().__setattr__(name, value)
-        except ValidationError as error:
-            raise ConfigError(explain(error, type(self))) from None
-
-
-class AsyncPipelineConfig(Settings):
-    """How ``insert_images_async`` overlaps its stages in this process.
+    Returns:
+        Field -> value, and field -> ``section.name`` for those that came in a section.
 
     Raises:
-        ConfigError: a value is out of its range, or a name is no field.
+        ConfigError: a section has no such name, or a field was given in two ways.
     """
+    flat: dict[str, Any] = {}
+    said: dict[str, str] = {}
+    for name, value in values.items():
+        section = SECTIONS.get(name)
+        if section is not None and isinstance(value, Mapping):
+            for key, inner in value.items():
+                dotted = f"{name}.{key}"
+                if key not in section:
+                    raise ConfigError(f"{dotted}: {no_such(str(key), list(section))}")
+                _put(flat, said, section[key], inner, dotted)
+                said[section[key]] = dotted
+        elif section is not None and name not in section.values():
+            raise ConfigError(f"{name}: must be a section with some of {', '.join(section)}, not {value!r}")
+        else:
+            _put(flat, said, name, value, name)
+    return flat, said
 
-    preprocess_workers: int = Field(default=2, ge=1, le=256)
-    """Threads that decode and preprocess."""
 
-    embedding_workers: int = Field(default=1, ge=1, le=256)
-    """Threads or greenlets that embed."""
-
-    insert_batch_size: int = Field(default=100, ge=1, le=16_384)
-    """Rows of one call to the store."""
-
-    queue_maxsize: int = Field(default=100, ge=1)
-    """Pictures that may wait between two stages."""
-
-    def replaced(self, **values: int | None) -> Self:
-        """A copy in which the values that are not None stand.
-
-        Raises:
-            ConfigError: one is out of its range.
-        """
-        return type(self)(**{**self.model_dump(), **{name: said for name, said in values.items() if said is not None}})
+def _put(flat: dict[str, Any], said: Mapping[str, str], field: str, value: Any, how: str) -> None:
+    if field in flat:
+        raise ConfigError(f"{how}: is also given as {said.get(field, field)}: give it once")
+    flat[field] = value
