@@ -13,7 +13,7 @@ import penstock
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.dead_letters import errors_of, latest_letters, undo_dead
-from penstock.engine.jobs.common.listing import thing_of
+from penstock.engine.jobs.common.listing import entry_at
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.images.checkpoint import JobBooks
 from penstock.engine.journal import Entry, JobFolder, Kind, read_status
@@ -96,23 +96,24 @@ def test_nothing_to_try_again_starts_nothing(tmp_path: Path, capsys: pytest.Capt
 
 def test_what_was_broken_when_it_was_listed_is_looked_at_again(tmp_path: Path) -> None:
     """It may be a picture by now, or no picture; what is still not there says why, now."""
+    source = FileSource(str(tmp_path))
     there = tmp_path / "x.png"
     entry = Entry(str(there), Kind.BROKEN, tag="cannot be read: Permission denied")
-    missing = thing_of(5, entry)
+    missing = entry_at(source, 5, entry)
     assert isinstance(missing, Broken)
     assert (missing.ordinal, str(missing.error)) == (5, "cannot be read: No such file or directory")
     there.write_text("words")
-    assert thing_of(5, entry) == Item(str(there), str(there), ordinal=5)
+    assert entry_at(source, 5, entry) == Item(str(there), str(there), ordinal=5)
     text = Entry(str(tmp_path / "x.txt"), Kind.BROKEN, tag="cannot be read: No such file or directory")
     Path(text.name).write_text("words")
-    assert thing_of(6, text) == Filtered(text.name, "not a picture", 6)
+    assert entry_at(source, 6, text) == Filtered(text.name, "not a picture", 6)
 
 
 @pytest.mark.parametrize("name", ["folder", "no\0path"])
 def test_what_cannot_be_mended_by_a_look_stays_broken(tmp_path: Path, name: str) -> None:
     """A folder that could not be listed has no entries in the listing: a look must not pass it by in silence."""
     (tmp_path / "folder").mkdir()
-    thing = thing_of(0, Entry(f"{tmp_path}/{name}", Kind.BROKEN, tag="the old reason"))
+    thing = entry_at(FileSource(str(tmp_path)), 0, Entry(f"{tmp_path}/{name}", Kind.BROKEN, tag="the old reason"))
     assert isinstance(thing, Broken)
     assert "the old reason" in str(thing.error)
 

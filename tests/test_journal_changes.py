@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine.journal import Entry, SourceOrderError
+from penstock.engine.journal import Entry, JobFolder, ListingDiff, SourceOrderError
 from penstock.engine.journal.listing_diff import merge, order_of
 from penstock.engine.sources.earlier import Earlier
 from penstock.engine.sources.walk import Root
@@ -81,7 +81,8 @@ def test_differences_of_two_walks_are_found(one: dict[str, int], other: dict[str
             make_tree(f"{folder}/a", third if listings else {})
             listings.append(walk(f"{folder}/b", f"{folder}/a"))
             Path(f"{folder}/b").rename(f"{folder}/done{len(listings)}")
-    found = list(merge(*listings))
+    before, after = listings
+    found = list(merge(before, after))
     assert set(found) == by_dicts(*listings)
     assert [was for was, _ in found if was] == listings[0]
     assert [now for _, now in found if now] == listings[1]
@@ -118,6 +119,43 @@ def test_the_refusal_says_which_names_and_the_way_out() -> None:
     old, fresh = [Entry("c"), Entry("a")], [Entry("b"), Entry("c"), Entry("a")]
     with pytest.raises(SourceOrderError, match=r"'a' after 'c'.*start a new job"):
         list(merge(old, fresh))
+
+
+def test_keys_in_the_plain_order_of_their_bytes_are_compared_anywhere() -> None:
+    """As object stores list: "a-b" before "a/b", which a walk would turn round."""
+    old = [Entry(name) for name in ("a-b", "a/b", "a/d", "b")]
+    fresh = [Entry(name) for name in ("a-b", "a-c", "a/b", "a/d")]
+    assert set(merge(old, fresh, "bytes")) == by_dicts(old, fresh)
+    with pytest.raises(SourceOrderError, match="not the order of a walk"):
+        list(merge(old, fresh))
+    with pytest.raises(SourceOrderError, match="'a/b' after 'b', which is not the order of their bytes"):
+        list(merge([Entry("a"), Entry("b"), Entry("a/b")], fresh, "bytes"))
+
+
+def test_where_no_order_is_promised_lists_differ_at_their_end_only() -> None:
+    """Sorted or not; in the middle both names could be anything."""
+    old = [Entry(name) for name in ("a", "b")]
+    longer = [*old, Entry("0")]
+    assert set(merge(old, longer, "given")) == by_dicts(old, longer)
+    with pytest.raises(SourceOrderError, match="has changed elsewhere than at its end"):
+        list(merge(old, [Entry("a"), Entry("aa"), Entry("b")], "given"))
+
+
+def test_a_listing_keeps_the_order_it_came_in(tmp_path: Path) -> None:
+    """Also when it is opened again; one that says nothing is a walk's, and of two different ones nothing is left."""
+    with JobFolder.create_or_open(tmp_path / "job") as job:
+        assert job.order == "path"
+        job.write_snapshot([Entry(name) for name in ("a-b", "a/b")], "bytes")
+    with JobFolder.create_or_open(tmp_path / "job") as job:
+        assert job.order == "bytes"
+        assert job.renew_snapshot([Entry(name) for name in ("a-b", "a-c", "a/b")], "bytes") == ListingDiff(same=2, new=1)
+        job.compact()
+    with JobFolder.create_or_open(tmp_path / "job") as job:
+        assert job.order == "bytes"
+        with pytest.raises(SourceOrderError):
+            job.renew_snapshot([Entry("a-b"), Entry("a/a"), Entry("a/b")], "path")
+        assert job.renew_snapshot([*job.snapshot, Entry("c")], "path") == ListingDiff(same=3, new=1)
+        assert job.order == "path"
 
 
 def test_both_sides_are_read_as_a_stream() -> None:

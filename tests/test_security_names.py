@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from penstock import ImageEmbeddingPipeline, embed_images
-from penstock.engine.sources.base import key_of
+from penstock.engine.sources import key_of
 from penstock.formatting import printable
 from penstock.sinks import MilvusSink, is_fit_key, row_key
 from penstock.tests.waiting import DEADLINE

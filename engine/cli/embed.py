@@ -18,14 +18,14 @@ from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
 if TYPE_CHECKING:
     from .. import Report
     from ..jobs.common.memory_estimate import Ceiling
-    from ..sources import FileSource
+    from ..sources import Source
 
 _KINDS = 5
 _REASONS = 3
 """Reasons for which things are left out, to print."""
 
 
-def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
+def run_and_tell(config: ServiceConfig, source: Source) -> int:
     """Run a job; returns the exit status."""
     from ..workers.shared_fork_server import warm_start
 
@@ -35,7 +35,7 @@ def run_and_tell(config: ServiceConfig, source: FileSource) -> int:
         return _run_and_tell(config, source)
 
 
-def _run_and_tell(config: ServiceConfig, source: FileSource) -> int:
+def _run_and_tell(config: ServiceConfig, source: Source) -> int:
     # The machine is imported once it is clear that there is something to do.
     from ..jobs.common.drive import Interrupt
     from ..jobs.common.output_paths import dead_letters_path

@@ -18,7 +18,7 @@ from .options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_
 from .status import LETTERS, job_folder, listed_errors, need_job
 
 if TYPE_CHECKING:
-    from ..sources import FileSource
+    from ..sources import Source
 
 _RESUME_EXAMPLES = """\b
 Examples:
@@ -99,7 +99,7 @@ def _nothing_to_retry(folder: Path, stage: str | None, error: str | None) -> str
     return f"no dead letter has {' and '.join(asked)}; there are {listed_errors(errors)}"
 
 
-def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, FileSource]:
+def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, Source]:
     """What a job was begun with, to go on with it, under the options. Its sources are looked at where they will be
     read.
 

@@ -14,7 +14,7 @@ from .disk import Disk, reading, writing
 from .entries import Entry
 from .layout import Layout, is_begun, is_ours
 from .ledger import Ledger, event_of
-from .listing_diff import ListingDiff
+from .listing_diff import WALK, ListingDiff, common_order
 from .lock import Lock
 from .manifest import Difference, JobManifest, read_manifest, write_manifest
 from .reading import Event
@@ -127,8 +127,18 @@ class JobFolder:
             raise JournalError(f"{self.path}: the source is not listed yet")
         return self._ledger.snapshot
 
-    def write_snapshot(self, entries: Iterable[Entry]) -> None:
+    @property
+    def order(self) -> str:
+        """The order that the listing promises; see `listing_diff`."""
+        listings = [event for event in self.events if event["event"] in ("listed", "renewed")]
+        return str(listings[-1].get("order", WALK)) if listings else WALK
+
+    def write_snapshot(self, entries: Iterable[Entry], order: str = WALK) -> None:
         """List the source, once. A run that dies in the middle leaves no snapshot.
+
+        Args:
+            entries: of the source.
+            order: in which they come; see `listing_diff`.
 
         Raises:
             JournalError: there is one.
@@ -138,12 +148,17 @@ class JobFolder:
             raise JournalError(f"{self.path}: the source is listed already; renew_snapshot takes its changes over")
         with self._ledger.maintenance:
             snapshot = self._ledger.list_source(entries)
-            self._ledger.adopt(snapshot, States.undone(len(snapshot)), event_of("listed", entries=len(snapshot)))
+            event = event_of("listed", entries=len(snapshot), **_noted(order))
+            self._ledger.adopt(snapshot, States.undone(len(snapshot)), event)
 
-    def renew_snapshot(self, entries: Iterable[Entry]) -> ListingDiff:
+    def renew_snapshot(self, entries: Iterable[Entry], order: str = WALK) -> ListingDiff:
         """List the source again: what is the same keeps its outcome, what is new or changed is undone.
 
         What is gone is forgotten; ordinals change. Nothing else may be recorded meanwhile.
+
+        Args:
+            entries: of the source, as it is now.
+            order: in which they come.
 
         Raises:
             JournalError: there is none to renew.
@@ -151,9 +166,10 @@ class JobFolder:
             JournalDiskError: the disk refused.
         """
         with self._ledger.maintenance:
-            renewal = Relisting(self.snapshot, self.states)
+            renewal = Relisting(self.snapshot, self.states, common_order(self.order, order))
             snapshot = self._ledger.list_source(renewal.entries(entries))
-            event = event_of("renewed", **asdict(renewal.changes), written=self.counts.written)
+            noted = {**asdict(renewal.changes), "written": self.counts.written, **_noted(order)}
+            event = event_of("renewed", **noted)
             self._ledger.adopt(snapshot, renewal.states(), event)
         return renewal.changes
 
@@ -272,3 +288,8 @@ class JobFolder:
     def _sync_names(self) -> None:
         with writing(self.path):
             self._disk.sync_folder(self.path)
+
+
+def _noted(order: str) -> dict[str, str]:
+    """What an event says of a listing's order: nothing of the usual one, which format 1 began with."""
+    return {} if order == WALK else {"order": order}

@@ -1,18 +1,30 @@
 """What is different between the snapshot and the source as it is now: a merge, in constant memory.
 
-A walk goes folder by folder, each in the order of its names' bytes: so paths come in the order of their parts, part by
-part. That is the order of the whole path's bytes with ``/`` taken for the least byte, within each root of the source.
+It takes the order that the source promises, within each of its roots:
+
+- ``path``: a walk goes folder by folder, each in the order of its names' bytes. So paths come in the order of their
+  parts: that of the whole path's bytes with ``/`` taken for the least byte. A listing that says nothing is in it.
+- ``bytes``: names in the plain order of their bytes, as object stores list keys (``a-b`` before ``a/b``).
+- ``given``: no order is promised; then two listings may differ in place, and at their end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from ...errors import SourceOrderError
 from .entries import Entry
 
 Key = tuple[int, bytes]
+
+WALK: Final = "path"
+"""The order of a listing that says nothing of it."""
+
+_GIVEN: Final = "given"
+_ORDERS: Final = {WALK: "the order of a walk", "bytes": "the order of their bytes"}
+"""What can be relied on, and its name for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +37,23 @@ class ListingDiff:
     gone: int = 0
 
 
-def merge(old: Iterable[Entry], fresh: Iterable[Entry]) -> Iterator[tuple[Entry | None, Entry | None]]:
+def merge(
+    old: Iterable[Entry], fresh: Iterable[Entry], order: str = WALK
+) -> Iterator[tuple[Entry | None, Entry | None]]:
     """Both listings side by side, in order: entries of the same name together, the others with None.
 
-    Both are read once; neither is kept. Those in another order than a walk's (a list of paths) can be compared as long
-    as one is the beginning of the other.
+    Both are read once; neither is kept. Those that are not in the order (a list of paths) can be compared as long as
+    one is the beginning of the other.
 
     Args:
         old: a snapshot.
         fresh: the source's entries now, their ``part`` counted in the same way.
+        order: of both; see the module.
 
     Raises:
-        SourceOrderError: they differ in the middle and are not in the order of a walk.
+        SourceOrderError: they differ in the middle and are not in the order.
     """
-    left, right = _Side(old, "the snapshot"), _Side(fresh, "the source")
+    left, right = _Side(old, "the snapshot", order), _Side(fresh, "the source", order)
     while (before := left.head) is not None and (now := right.head) is not None:
         if before.name == now.name and before.part == now.part:
             yield before, now
@@ -58,21 +73,27 @@ def merge(old: Iterable[Entry], fresh: Iterable[Entry]) -> Iterator[tuple[Entry 
         right.advance()
 
 
-def order_of(entry: Entry) -> Key:
-    """What entries are in the order of, if they come from a walk."""
+def common_order(one: str, other: str) -> str:
+    """The order that two listings have in common."""
+    return one if one == other else _GIVEN
+
+
+def order_of(entry: Entry, order: str = WALK) -> Key:
+    """What entries are in the order of, if they keep the one that is promised."""
     try:
         name = entry.name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # no path of this system: any fixed order does
         name = entry.name.encode("utf-8", "surrogatepass")
-    return entry.part, name.replace(b"/", b"\0")
+    return entry.part, name.replace(b"/", b"\0") if order == WALK else name
 
 
 class _Side:
     """One listing, read one entry ahead. To be out of order is an error only once the order is relied on."""
 
-    def __init__(self, entries: Iterable[Entry], what: str) -> None:
+    def __init__(self, entries: Iterable[Entry], what: str, order: str) -> None:
         self._entries = iter(entries)
         self._what = what
+        self._order = order
         self._relied = False
         self._wrong: tuple[Entry, Entry] | None = None
         self._key: Key = (0, b"")
@@ -90,15 +111,24 @@ class _Side:
         self.head = next(self._entries, None)
         if self.head is None:
             return
-        self._key = order_of(self.head)
+        self._key = order_of(self.head, self._order)
         if before is not None and self._key < key and self._wrong is None:
             self._wrong = before, self.head
         self._check()
 
     def _check(self) -> None:
-        if self._relied and self._wrong is not None:
+        if not self._relied:
+            return
+        promised = _ORDERS.get(self._order)
+        if promised is None:
+            assert self.head is not None
+            why = f"{self._what} has {self.head.name!r} where the other has something else"
+        elif self._wrong is not None:
             first, second = self._wrong
-            raise SourceOrderError(
-                f"{self._what} has {second.name!r} after {first.name!r}, which is not the order of a walk, and it has "
-                "changed elsewhere than at its end: the two cannot be compared; start a new job for the new list"
-            )
+            why = f"{self._what} has {second.name!r} after {first.name!r}, which is not {promised}"
+        else:
+            return
+        raise SourceOrderError(
+            f"{why}, and it has changed elsewhere than at its end: the two cannot be compared; start a new job for the"
+            " new list"
+        )

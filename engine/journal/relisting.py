@@ -18,10 +18,11 @@ class Relisting:
     Args:
         old: the snapshot so far.
         states: of its ordinals.
+        order: of both listings; see `listing_diff`.
     """
 
-    def __init__(self, old: Snapshot, states: States) -> None:
-        self._old, self._before = old, states
+    def __init__(self, old: Snapshot, states: States, order: str) -> None:
+        self._old, self._before, self._order = old, states, order
         self._codes = bytearray()
         self._same = self._new = self._changed = self._gone = 0
 
@@ -37,7 +38,7 @@ class Relisting:
             SourceOrderError: the two cannot be compared.
         """
         ordinal = 0
-        for before, now in merge(self._old, fresh):
+        for before, now in merge(self._old, fresh, self._order):
             if now is None:
                 self._gone += 1
             else:

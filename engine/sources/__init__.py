@@ -1,22 +1,29 @@
 """Where items come from. See the README beside this file."""
 
-from .base import Broken, Entry, Filtered, Item, Source, key_of, path_of
-from .files import FileSource, look_again
-from .paths import is_plain
+from ...preprocess.references import Fetcher, Locator, Reference, Version
+from .base import MANY, Order, Source
+from .entries import Broken, Entry, Filtered, Item, key_of, path_of
+from .files import FileSource
+from .paths import anchored
 from .selection import Selection
 from .specs import STDIN
 
 __all__ = [
+    "MANY",
     "STDIN",
     "Broken",
     "Entry",
+    "Fetcher",
     "FileSource",
     "Filtered",
     "Item",
+    "Locator",
+    "Order",
+    "Reference",
     "Selection",
     "Source",
-    "is_plain",
+    "Version",
+    "anchored",
     "key_of",
-    "look_again",
     "path_of",
 ]

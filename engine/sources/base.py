@@ -1,107 +1,112 @@
-"""What a source yields, and what it promises."""
+"""The contract of a source: what jobs, their listings, fingerprints, progress and ``penstock resume`` ask of one."""
 
 from __future__ import annotations
 
-import ast
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Final, Literal
 
-from ...errors import ItemError
+from ...errors import ReadError
+from ...preprocess.references import Locator, Version
+from .entries import Broken, Entry, Item
 
+Order = Literal["path", "bytes", "given"]
+"""The order in which a source yields its names, within each of its parts: by bytes with "/" as the least one, as a walk
+of folders goes; by plain bytes of UTF-8, as object stores list; or as somebody gave them. Two listings in one of the
+first two are compared by a merge; of the third they may differ in place or at their end only."""
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A candidate: something that may be a picture, not opened yet.
-
-    Attributes:
-        key: what people know it by; valid Unicode, unique in its source, the same in every run.
-        path: where it lies, as the operating system knows it (bytes that are not UTF-8 are surrogates); None for data.
-        data: its bytes, where it has no path.
-        metadata: stored with its row.
-        ordinal: its position in the listing of a job that keeps books; -1 in others. Also of the entries below.
-        looked: size in bytes and time of the last change in ns since 1970, where the source has looked already.
-    """
-
-    key: str
-    path: str | None = None
-    data: bytes | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    ordinal: int = -1
-    looked: tuple[int, int] | None = field(default=None, compare=False)
+MANY: Final = 100
+"""More specs than these are told by a digest, and kept in a file of their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filtered:
-    """Something that is no picture and was not meant to be one. It is counted, nothing more.
-
-    Attributes:
-        key: see `Item`.
-        why: one phrase.
-    """
-
-    key: str
-    why: str
-    ordinal: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """Something that was asked for and cannot even become a candidate: it is a dead letter.
-
-    Attributes:
-        key: see `Item`.
-        error: why.
-    """
-
-    key: str
-    error: ItemError
-    ordinal: int = -1
-
-
-Entry = Item | Filtered | Broken
-
-
-class Source(Protocol):
+class Source(ABC):
     """Where items come from.
 
     Iterating again gives the same entries in the same order, as long as what is read does not change; memory does not
-    grow with their number. What is wrong with one item is a ``Broken`` entry, never an exception.
+    grow with their number. What is wrong with one item is a ``Broken`` entry, never an exception; where the source as
+    a whole cannot be read it raises a SourceError.
+
+    A job that keeps books lists a source once: of each entry its name (`name_of`), version and kind are kept, and its
+    ordinal is its position. A later run, maybe in another process that made the source again from its specs, asks
+    `item` for what remains, and reads the source only where it is to be compared (``--update``).
+
+    Attributes:
+        specs: what the user named. The registry makes the source again from them (see `portable_specs`); empty: it
+            cannot be made again, and only its maker can go on with a job.
+        order: see `Order`.
+        null: whether paths in its lists end with NUL; of sources that read lists.
+        in_memory: whether its items bring their data, so that pictures in memory have to be counted.
+        locator: how the pictures of its references are read; None where items have paths or data.
     """
 
+    specs: Sequence[str] = ()
+    order: Order = "bytes"
+    null: bool = False
+    in_memory: bool = False
+    locator: Locator | None = None
+
+    @abstractmethod
     def __iter__(self) -> Iterator[Entry]: ...
+
+    @abstractmethod
+    def item(self, ordinal: int, name: str, version: Version) -> Item:
+        """The candidate that was listed so. Nothing is read, or even looked at.
+
+        Args:
+            ordinal: its position in the listing, to be kept in the item. They are asked for in order.
+            name: see `name_of`.
+            version: what it was then.
+        """
+
+    def parts(self) -> Iterator[tuple[int, Entry]]:
+        """The entries, each with the index of the root it comes from; it never decreases. One root by default."""
+        return ((0, entry) for entry in self)
+
+    def name_of(self, entry: Entry) -> str:
+        """What a listing knows an entry by: any text, in the order that the source promises. The key by default."""
+        return entry.key
+
+    def version_of(self, item: Item) -> Version:
+        """Of a candidate that is being listed."""
+        return item.version or Version()
+
+    def look_again(self, name: str, why: str) -> Entry:
+        """What is now where something was broken when it was listed; by default it still is.
+
+        Args:
+            name: of the entry.
+            why: what was said of it then.
+        """
+        return Broken(name, ReadError(why))
 
     def total(self) -> int | None:
         """How many entries there will be, if that is known by now. Returns at once."""
-        ...
+        return None
 
+    def count(self, seconds: float = 10.0) -> None:
+        """Begin to find out `total` in a thread, for so many seconds at most; or leave it."""
+        del seconds
 
-def key_of(path: str) -> str:
-    """The key of a path: the path itself where it is valid Unicode, else the repr of its bytes.
+    def emptiness(self) -> str:
+        """What to say if there are no entries."""
+        return f"{' '.join(self.specs) or 'the source'} has no pictures"
 
-    The two cannot meet: an absolute path begins with a slash, the other with ``b'``.
-    """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return repr(_name_of(path))
-    return path
+    def portable_specs(self) -> Iterator[str]:
+        """The specs as they name the same in any folder, without secrets."""
+        return iter(self.specs)
 
+    def fingerprint(self) -> str:
+        """What may not change from run to run, in words that people can compare."""
+        return " ".join(self._told_specs())
 
-def _name_of(path: str) -> bytes:
-    """The bytes of a name that is not valid Unicode."""
-    try:
-        return os.fsencode(path)
-    except UnicodeEncodeError:  # a lone surrogate that never was a byte, from a JSON manifest for example
-        return path.encode("utf-8", "surrogatepass")
-
-
-def path_of(key: str) -> str:
-    """The path that `key_of` made this key of."""
-    if not key.startswith(("b'", 'b"')):
-        return key
-    try:
-        return os.fsdecode(ast.literal_eval(key))
-    except (ValueError, SyntaxError):
-        return key
+    def _told_specs(self) -> list[str]:
+        """Specs for people, and to be told from others: all of them, or of many the ends and a digest."""
+        if len(self.specs) <= MANY:
+            return [*self.portable_specs()]
+        digest = blake2b(digest_size=16)
+        first = last = ""
+        for last in self.portable_specs():
+            first = first or last
+            digest.update(last.encode("utf-8", "surrogatepass") + b"\0")
+        return [first, "...", last, f"({len(self.specs):,} in all, digest {digest.hexdigest()})"]

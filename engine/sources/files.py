@@ -15,17 +15,19 @@ from contextlib import nullcontext
 from typing import BinaryIO
 
 from ...errors import ReadError, SourceError
-from .base import Broken, Entry, Filtered, Item, key_of
+from ...preprocess.references import Version
+from .base import Source
 from .earlier import Earlier
+from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .kinds import has_picture_name, looks_like_picture, read_head, what_else
 from .lists import broken_line, open_list, read_paths
-from .paths import Found, look, look_for, reason
+from .paths import Found, anchored, look, look_for, reason
 from .selection import ALL, Selection
 from .specs import STDIN, as_pattern, check, emptiness, is_list, list_of, matches
 from .walk import Root
 
 
-class FileSource:
+class FileSource(Source):
     """What the user named on the command line, as entries; see ``Source``.
 
     Each spec is a folder (walked to its end), a file, a glob (``*``, ``?``, ``[...]``, ``**``), ``@list.txt`` (a file
@@ -48,6 +50,8 @@ class FileSource:
     Raises:
         SourceError: nothing lies at a spec, or a pattern matches nothing, or a list cannot be opened or is none.
     """
+
+    order = "path"
 
     def __init__(
         self,
@@ -78,6 +82,38 @@ class FileSource:
         """The entries, each with the index of the spec it comes from."""
         return ((part, _entry(found)) for part, found in self._found())
 
+    def item(self, ordinal: int, name: str, version: Version) -> Item:
+        """The file at a path."""
+        return Item(key_of(name), name, ordinal=ordinal, version=version)
+
+    def name_of(self, entry: Entry) -> str:
+        """Its path, of any bytes; of what is no path at all, its text."""
+        return entry.path if isinstance(entry, Item) and entry.path else path_of(entry.key)
+
+    def version_of(self, item: Item) -> Version:
+        """Size and time of the last change, as they are now where nobody has looked yet."""
+        if item.version is not None or item.path is None:
+            return super().version_of(item)
+        try:
+            status = os.stat(item.path)  # noqa: PTH116  (as text, once a picture)
+        except OSError:
+            return Version()  # it went away just now: the worker will say so
+        return Version(status.st_size, status.st_mtime_ns)
+
+    def look_again(self, name: str, why: str) -> Entry:
+        """What lies now where something was broken. A folder still is: what it holds is not listed.
+
+        Args:
+            name: its path; or the text of what is no path, which stays broken.
+            why: what was said of it then.
+        """
+        found = look(name) if name.startswith("/") and "\0" not in name else Found(name, ReadError(why))
+        if found.folder:
+            return Broken(key_of(name), ReadError(f"{why} (a folder: --update looks into it again)"))
+        if found.problem is not None and why.endswith(str(found.problem)):  # it may say more: the line of a list
+            return Broken(key_of(name), ReadError(why))
+        return _entry(found)
+
     def total(self) -> int | None:
         """How many entries there will be, once `count` has found out."""
         return self._total
@@ -85,6 +121,15 @@ class FileSource:
     def emptiness(self) -> str:
         """What to say if there are no entries."""
         return emptiness(self.specs)
+
+    def portable_specs(self) -> Iterator[str]:
+        """The specs with absolute paths."""
+        return map(_portable, self.specs)
+
+    def fingerprint(self) -> str:
+        """The specs, how their lists end, and what is wanted of folders."""
+        null = ["--null"] * (self.null and any(map(is_list, self.specs)))
+        return " ".join([*self._told_specs(), *null, *self.selection.as_options()])
 
     def count(self, seconds: float = 10.0) -> None:
         """Begin to count entries in a thread, for the time left. Gives up after so many seconds.
@@ -142,19 +187,11 @@ class FileSource:
                     yield each._replace(problem=ReadError(f"{where}: {each.problem}")) if each.problem else each
 
 
-def look_again(path: str, why: str) -> Entry:
-    """What lies now where something was broken when it was listed. A folder still is: what it holds is not listed.
-
-    Args:
-        path: where; or the text of what is no path, which stays broken.
-        why: what was said of it then.
-    """
-    found = look(path) if path.startswith("/") else Found(path, ReadError(why))
-    if found.folder:
-        return Broken(key_of(path), ReadError(f"{why} (a folder: --update looks into it again)"))
-    if found.problem is not None and why.endswith(str(found.problem)):  # it may say more: the line of a list
-        return Broken(key_of(path), ReadError(why))
-    return _entry(found)
+def _portable(spec: str) -> str:
+    if spec == STDIN:
+        return spec
+    mark = "@" if spec.startswith("@") else ""
+    return mark + anchored(spec.removeprefix(mark))
 
 
 def _can_be_read_again(spec: str) -> bool:
@@ -170,11 +207,11 @@ def _entry(found: Found) -> Entry:
     if found.problem is not None:
         return Broken(key, found.problem)
     if has_picture_name(path):
-        return Item(key, path, looked=found.looked)
+        return Item(key, path, version=found.version)
     try:
         head = read_head(path)
     except OSError as error:
         return Broken(key, ReadError(f"cannot be read: {reason(error)}"))
     if looks_like_picture(head):
-        return Item(key, path, looked=found.looked)
+        return Item(key, path, version=found.version)
     return Filtered(key, what_else(path, head) if found.named else "not a picture")

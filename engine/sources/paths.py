@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from ...errors import ItemError, ReadError
 from ...messages import kind_of_path, redact
+from ...preprocess.references import Version
 
 _UNUSUAL: Final = re.compile(r"/\.{0,2}(/|$)")
 """An empty part, ``.`` or ``..``; a slash at the end."""
@@ -28,7 +29,7 @@ class Found(NamedTuple):
         folder: it is a folder, or a link to one.
         aside: why it is left out, in a phrase; empty where it is not.
         named: somebody gave this very path.
-        looked: size in bytes and time of the last change in ns, where it was looked at.
+        version: size and time of the last change, where it was looked at.
     """
 
     path: str
@@ -36,7 +37,7 @@ class Found(NamedTuple):
     folder: bool = False
     aside: str = ""
     named: bool = False
-    looked: tuple[int, int] | None = None
+    version: Version | None = None
 
 
 def look(path: str, named: bool = False) -> Found:
@@ -47,7 +48,7 @@ def look(path: str, named: bool = False) -> Found:
         return Found(path, ReadError(f"cannot be read: {reason(error)}"))
     mode = status.st_mode
     if stat.S_ISREG(mode):
-        return Found(path, None, False, "", named, (status.st_size, status.st_mtime_ns))
+        return Found(path, None, False, "", named, Version(status.st_size, status.st_mtime_ns))
     if stat.S_ISDIR(mode):
         return Found(path, folder=True)
     return Found(path, ReadError(f"is {kind_of_path(mode)}, not a regular file"))
@@ -77,6 +78,11 @@ def absolute(path: str) -> str:
         return below if here == "/" else here + below
     whole = str(Path(path).absolute())
     return real_path(whole) if ".." in Path(path).parts else whole
+
+
+def anchored(path: str) -> str:
+    """One spelling of a path, whether it ends in a slash or not. ``..`` stays: behind a link it means another place."""
+    return path if is_plain(path) else str(Path(path).absolute())
 
 
 def real_path(path: str) -> str:

@@ -41,6 +41,11 @@ class Selection:
         object.__setattr__(self, "_included", _any_of("include", self.include))
         object.__setattr__(self, "_excluded", _any_of("exclude", self.exclude))
 
+    def as_options(self) -> list[str]:
+        """The options of the command line that say the same; none for everything."""
+        globs = [f"--{name} {glob}" for name in ("include", "exclude") for glob in getattr(self, name)]
+        return [*["--follow-links"] * self.follow_links, *globs]
+
     def leaves_out(self, below: str) -> str:
         """Why a file is left out, in a phrase; empty if it is not.
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ....errors import ConfigError
 from ....formatting import count, printable
-from ...sources import FileSource, Filtered
+from ...sources import Filtered, Source
 
 _REASONS: Final = 50
 """Reasons to count apart: some name the file."""
@@ -86,7 +86,7 @@ def nothing_written(counts: Mapping[str, int], passed: Passing, source: Iterable
     if counts["written"]:
         return ""
     if not (counts["filtered"] or counts["dead"]):
-        found = source.emptiness() if isinstance(source, FileSource) else "there was no picture to iterate over"
+        found = source.emptiness() if isinstance(source, Source) else "there was no picture to iterate over"
         return f"nothing was read: {found}"
     said = [_reason(passed, why, number) for why, number in passed.reasons.most_common(_SHOWN)]
     if counts["dead"]:

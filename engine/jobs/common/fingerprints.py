@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from ....formatting import CALLED
 from ....sinks import parse_uri
 from ...config.model import PER_RUN, ServiceConfig
 from ...journal import Difference, Status
-from ...sources import STDIN, FileSource, is_plain
+from ...sources import MANY, STDIN, Source, anchored
 from .files import files_of
-from .kept_sources import MANY, kept_sources
+from .kept_sources import kept_sources
 from .output_paths import bulk_folder
 from .plan import Plan
 from .provenance import recipe_of, version_of
@@ -27,12 +26,11 @@ _UNSAID = {"token", "job", "update", "accept_changes", "redo", "accept_store"}
 """Settings that are a secret, or are about one run."""
 
 
-def fingerprints(config: ServiceConfig, plan: Plan, source: FileSource) -> Mapping[str, str]:
+def fingerprints(config: ServiceConfig, plan: Plan, source: Source) -> Mapping[str, str]:
     """What may not change from run to run, in words that people can compare."""
     recipe = json.loads(recipe_of(plan))
-    lists = any(spec == STDIN or spec.startswith("@") for spec in source.specs)
     return {
-        "source": " ".join([*_told(source.specs), *["--null"] * (source.null and lists), *_selection(config)]),
+        "source": source.fingerprint(),
         "preprocess": json.dumps({**recipe["pixels"], _VERSION: version_of(recipe)}, sort_keys=True),
         "embedder": f"{plan.embedder.name} {recipe['model']}",
         "sink": f"{_store(config)} collection {config.collection}"
@@ -40,33 +38,28 @@ def fingerprints(config: ServiceConfig, plan: Plan, source: FileSource) -> Mappi
     }
 
 
-def specs_of(source: FileSource) -> Iterator[str]:
-    """What the source was given, as it can be named from any folder."""
-    return map(_spec, source.specs)
-
-
 def what_differs(different: Iterable[Difference]) -> str:
     """What differs, in words."""
     return "; ".join(map(_change, different))
 
 
-def settings_of(config: ServiceConfig, source: FileSource) -> dict[str, Any]:
+def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     """What another run needs to go on, in any folder: the sources, and the settings as they were given. No secrets."""
     given = config.model_dump(mode="json", include=config.model_fields_set - _UNSAID)
-    places: dict[str, Any] = {name: _absolute(given[name]) for name in ("metadata", "list_filtered") if given.get(name)}
+    places: dict[str, Any] = {name: anchored(given[name]) for name in ("metadata", "list_filtered") if given.get(name)}
     if "report" in given:
-        places["report"] = [_absolute(path) for path in given["report"]]
+        places["report"] = [anchored(path) for path in given["report"]]
     if "embedder" in given:
         places["embedder"] = _embedder(config.embedder)
     return {
-        "sources": [_spec(spec) for spec in source.specs] if len(source.specs) <= MANY else [],
+        "sources": [*source.portable_specs()] if len(source.specs) <= MANY else [],
         "null": source.null,
         "token": _has_token(config),
         "config": {**given, **places, "to": _store(config)},
     }
 
 
-def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, FileSource]:
+def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
     """What `settings_of` was made of, to go on with a job. The source is looked at if it has to be read.
 
     Args:
@@ -98,30 +91,6 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, FileSource]:
     return config, files_of(config, sources, null=settings["null"], later=not reads)
 
 
-def _told(specs: Sequence[str]) -> list[str]:
-    """Sources for people, and to be told from others: all of them, or of many the ends and a digest."""
-    if len(specs) <= MANY:
-        return list(map(_spec, specs))
-    digest = blake2b(digest_size=16)
-    for spec in map(_spec, specs):
-        digest.update(spec.encode("utf-8", "surrogatepass") + b"\0")
-    return [_spec(specs[0]), "...", _spec(specs[-1]), f"({len(specs):,} in all, digest {digest.hexdigest()})"]
-
-
-def _selection(config: ServiceConfig) -> list[str]:
-    """What is wanted of folders, where it is not everything."""
-    globs = [f"--{name} {glob}" for name in ("include", "exclude") for glob in getattr(config, name)]
-    return [*["--follow-links"] * config.follow_links, *globs]
-
-
-def _spec(spec: str) -> str:
-    """A source as it can be named from any folder."""
-    if spec == STDIN:
-        return spec
-    mark = "@" if spec.startswith("@") else ""
-    return mark + _absolute(spec.removeprefix(mark))
-
-
 def _store(config: ServiceConfig) -> str:
     """Where the rows go, as it can be named from any folder, without credentials."""
     to = config.to or ""
@@ -138,12 +107,7 @@ def _embedder(spec: str) -> str:
     if scheme != "onnx":
         return spec
     path, mark, options = rest.partition("?")
-    return f"onnx:{_absolute(path)}{mark}{options}"
-
-
-def _absolute(path: str) -> str:
-    """One spelling of a path, whether it ends in a slash or not. ``..`` stays: behind a link it means another place."""
-    return path if is_plain(path) else str(Path(path).absolute())
+    return f"onnx:{anchored(path)}{mark}{options}"
 
 
 def _has_token(config: ServiceConfig) -> bool:

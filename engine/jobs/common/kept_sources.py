@@ -11,9 +11,6 @@ from typing import Final
 from ...journal import Disk
 from ...journal.disk import reading, replace_file, shut
 
-MANY: Final = 100
-"""More sources than these are kept in a file of their own, and told by a digest."""
-
 _NAME: Final = "sources"
 _PIECE: Final = 4096
 

@@ -24,12 +24,12 @@ from ...config.types import Stage
 from ...core.budget import Budget, FailureBudget, Tally
 from ...core.policies import tolerated
 from ...journal import Counts, JobFolder, Outcome
-from ...sources import Broken, FileSource, Filtered, Item, key_of
+from ...sources import MANY, Broken, Filtered, Item, Source, key_of
 from ..common.dead_letters import clear_letters, letter_key, stages_of
 from ..common.drive import Interrupt
-from ..common.fingerprints import fingerprints, settings_of, specs_of, what_differs
-from ..common.kept_sources import MANY, keep_sources
-from ..common.listing import ListingInterruptedError, entries_of, thing_of
+from ..common.fingerprints import fingerprints, settings_of, what_differs
+from ..common.kept_sources import keep_sources
+from ..common.listing import ListingInterruptedError, entries_of, entry_at
 from ..common.output_paths import dead_letters_path
 from ..common.plan import Plan
 from ..common.store_check import NOTED, REDONE, Known, checked, id_of, known_of
@@ -56,11 +56,10 @@ class JobBooks:
         JournalError: the books cannot be kept.
     """
 
-    def __init__(
-        self, config: ServiceConfig, plan: Plan, source: FileSource, interrupt: Interrupt | None = None
-    ) -> None:
+    def __init__(self, config: ServiceConfig, plan: Plan, source: Source, interrupt: Interrupt | None = None) -> None:
         assert config.job is not None
         here, settings = fingerprints(config, plan, source), settings_of(config, source)  # may refuse: no folder then
+        self._source = source
         self._folder = JobFolder.create_or_open(config.job)
         self._synced = time.monotonic()
         self._store_note: Callable[[], str] | None = None
@@ -115,7 +114,7 @@ class JobBooks:
     def things(self) -> Iterator[Item | Filtered | Broken]:
         """What remains, in the order of the listing. What is no picture is recorded as it passes."""
         for ordinal, entry in self._folder.entries(Outcome.UNDONE):
-            thing = thing_of(ordinal, entry)
+            thing = entry_at(self._source, ordinal, entry)
             if self._attempts and (key := letter_key(key_of(entry.name))) in self._attempts:
                 self._again[ordinal] = key
             if isinstance(thing, Filtered):
@@ -264,7 +263,7 @@ class JobBooks:
         config: ServiceConfig,
         here: Mapping[str, str],
         settings: dict[str, Any],
-        source: FileSource,
+        source: Source,
         stopped: Callable[[], bool],
     ) -> None:
         """Refuse to go on with another job's books, and see to the listing."""
@@ -275,13 +274,13 @@ class JobBooks:
                 " for another job, or go on with --accept-changes: what is written stays as it is"
             )
         if len(source.specs) > MANY and (different or not self._folder.fingerprints):
-            keep_sources(self._folder.path, specs_of(source))
+            keep_sources(self._folder.path, source.portable_specs())
         if not self._folder.fingerprints:
             self._folder.accept(here, settings)
         if not self._folder.has_snapshot:
-            self._folder.write_snapshot(entries_of(source, stopped))
+            self._folder.write_snapshot(entries_of(source, stopped), source.order)
         elif config.update or any(change.name == "source" for change in different):
-            self._folder.renew_snapshot(entries_of(source, stopped))
+            self._folder.renew_snapshot(entries_of(source, stopped), source.order)
         if different or settings != self._folder.manifest.settings:  # those of the latest run are what `resume` takes
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
         self._accepts_store |= any(change.name == "sink" for change in different)

@@ -17,7 +17,7 @@ from ... import NOTHING, ItemFailure, Outcome, Report
 from ...config.model import ServiceConfig
 from ...machine.resources import shared_memory_room
 from ...observe.report_files import check_report_path, write_report
-from ...sources import Broken, FileSource, Filtered, Item
+from ...sources import Broken, Filtered, Item, Source
 from ...workers import warm_start
 from ..common.drive import Interrupt, Watcher
 from ..common.files import files_of
@@ -114,7 +114,7 @@ def run_job(
         _prepare(config, books)
         if not (books and books.finished):
             entries, letters = (books.counts.total, books.counts.dead) if books else (None, 0)
-            runner.fit(entries, letters, shared_memory_room(), in_memory=not isinstance(things, FileSource))
+            runner.fit(entries, letters, shared_memory_room(), in_memory=_in_memory(things))
         if books and books.begun:
             runner.keep_rows()
         if books and books.accepted_pixels:
@@ -295,9 +295,14 @@ def _named(source: str | os.PathLike[str]) -> str:
     return os.fsdecode(os.path.expanduser(os.fspath(source)))  # noqa: PTH111  (a glob or @list is no Path)
 
 
-def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[FileSource]:
-    """A job in a folder of its own, about files: it can be resumed."""
-    return config.job is not None and isinstance(things, FileSource)
+def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[Source]:
+    """A job in a folder of its own, about a source that can be listed: it can be resumed."""
+    return config.job is not None and isinstance(things, Source)
+
+
+def _in_memory(things: Iterable[Any]) -> bool:
+    """Whether pictures come as bytes or arrays, which then count."""
+    return things.in_memory if isinstance(things, Source) else True
 
 
 def _prepare(config: ServiceConfig, books: JobBooks | None) -> None:
