@@ -1,15 +1,76 @@
-"""Bytes of one item from a path, with the refusals that keep a reader thread from hanging or filling memory."""
+"""Bytes of one item, from a path or by reference, with what keeps a reader thread from hanging or filling memory."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import threading
 from typing import Final
 
-from ..errors import ItemError, ReadError, TooLargeError
-from ..messages import kind_of_path
+from ..errors import ConfigError, ItemError, ReadError, TooLargeError
+from ..messages import kind_of_path, redact
+from ..references import Fetcher, Locator, Reference
 
 _FOLDER: Final = "a directory; whole folders are for embed_images, or penstock embed"
+
+
+class Fetchers:
+    """Reads what lies elsewhere than in the task: files, and references by the fetcher that their locator makes.
+
+    A fetcher is made when its first reference is read, and kept. Any thread may read.
+
+    Args:
+        max_bytes: of one picture; more are refused.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._open: dict[Locator, Fetcher] = {}
+        self._lock = threading.Lock()
+
+    def read(self, source: str | Reference) -> bytes:
+        """The whole content of a file, or of what a reference is about.
+
+        Raises:
+            ItemError: it cannot be had. What is no ItemError of the fetcher's own is a ReadError with its words; of
+                an OSError with its `errno`, which says whether it may be read another time.
+        """
+        if isinstance(source, str):
+            return read_file(source, self._max_bytes)
+        if source.version.size > self._max_bytes:
+            raise _too_large(source.ref, source.version.size, self._max_bytes)
+        try:
+            data = bytes(self._fetcher(source.locator).read(source.ref, source.version, self._max_bytes))
+        except ItemError:
+            raise
+        except Exception as error:
+            said = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            told = ReadError(redact(f"{source.ref!r} cannot be read: {said}"))
+            told.errno = _errno(error)
+            raise told from error
+        if len(data) > self._max_bytes:
+            raise _too_large(source.ref, len(data), self._max_bytes)
+        return data
+
+    def _fetcher(self, locator: Locator) -> Fetcher:
+        with self._lock:
+            found = self._open.get(locator)
+            if found is None:
+                found = self._open[locator] = locator.open()
+            return found
+
+
+def _errno(error: Exception) -> int | None:
+    if isinstance(error, TimeoutError):
+        return error.errno or errno.ETIMEDOUT
+    if isinstance(error, ConnectionError):
+        return error.errno or errno.ECONNRESET
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _too_large(name: str, nbytes: int, max_bytes: int) -> TooLargeError:
+    return TooLargeError(f"{name!r} has {nbytes} bytes; max_file_bytes allows {max_bytes}")
 
 
 def read_file(path: str, max_bytes: int) -> bytes:
@@ -50,7 +111,7 @@ def _check_regular(path: str, found: os.stat_result, max_bytes: int) -> None:
         kind = _FOLDER if stat.S_ISDIR(found.st_mode) else kind_of_path(found.st_mode)
         raise ReadError(f"{path!r} is not a regular file but {kind}")
     if found.st_size > max_bytes:
-        raise TooLargeError(f"{path!r} has {found.st_size} bytes; max_file_bytes allows {max_bytes}")
+        raise _too_large(path, found.st_size, max_bytes)
 
 
 def _read_all(fd: int, size: int) -> bytes:

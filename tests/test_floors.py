@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
                 "lazy",
                 "messages",
                 "picture_formats",
+                "references",
                 "registry",
             },
             {"shm"},

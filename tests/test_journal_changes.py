@@ -148,7 +148,9 @@ def test_a_listing_keeps_the_order_it_came_in(tmp_path: Path) -> None:
         job.write_snapshot([Entry(name) for name in ("a-b", "a/b")], "bytes")
     with JobFolder.create_or_open(tmp_path / "job") as job:
         assert job.order == "bytes"
-        assert job.renew_snapshot([Entry(name) for name in ("a-b", "a-c", "a/b")], "bytes") == ListingDiff(same=2, new=1)
+        assert job.renew_snapshot([Entry(name) for name in ("a-b", "a-c", "a/b")], "bytes") == ListingDiff(
+            same=2, new=1
+        )
         job.compact()
     with JobFolder.create_or_open(tmp_path / "job") as job:
         assert job.order == "bytes"

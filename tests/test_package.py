@@ -24,6 +24,7 @@ GROUND = {
     "lazy",
     "messages",
     "picture_formats",
+    "references",
     "registry",
 }
 """The modules beside the floors, for all of them; of penstock they import the errors at most."""

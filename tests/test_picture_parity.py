@@ -21,6 +21,7 @@ from penstock.errors import ItemError
 from penstock.preprocess.decode.decode import Source, decode_into
 from penstock.preprocess.kernel.canvas import make_canvas
 from penstock.preprocess.spec import PreprocessSpec
+from penstock.references import Reference
 from penstock.tests.drawn import SIZE, bmp, channels, encoded, gamma_profile, smooth, tiff
 
 SPEC = PreprocessSpec(size=SIZE, resize=SIZE, background=(7, 80, 200))
@@ -39,7 +40,7 @@ def decode(source: Source, spec: PreprocessSpec = SPEC) -> UInt8:
 def given(image: Image.Image) -> Source:
     """A PIL image as the workers get it."""
     source = as_source(image)
-    assert not isinstance(source, ItemError)
+    assert not isinstance(source, (ItemError, Reference))
     return source
 
 

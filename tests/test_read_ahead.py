@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from penstock.errors import ReadError
 from penstock.preprocess.fetch import read_file
 from penstock.preprocess.worker.reader import Reader
+from penstock.references import Reference
 from penstock.tests.waiting import wait_until
 
 SLOW = 0.001
@@ -29,9 +30,9 @@ class Storage:
         self.most = 0
         self._lock = threading.Lock()
 
-    def read(self, path: str) -> bytes:
+    def read(self, source: str | Reference) -> bytes:
         threading.Event().wait(SLOW)
-        data = read_file(path, 1 << 30)
+        data = read_file(str(source), 1 << 30)
         if threading.current_thread() is not threading.main_thread():
             with self._lock:
                 self.read_ahead += len(data)

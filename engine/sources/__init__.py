@@ -1,6 +1,6 @@
 """Where items come from. See the README beside this file."""
 
-from ...preprocess.references import Fetcher, Locator, Reference, Version
+from ...references import Fetcher, Locator, Reference, Version
 from .base import MANY, Order, Source
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .files import FileSource

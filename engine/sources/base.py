@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Final, Literal
 
 from ...errors import ReadError
-from ...preprocess.references import Locator, Version
+from ...references import Locator, Version
 from .entries import Broken, Entry, Item
 
 Order = Literal["path", "bytes", "given"]

@@ -6,10 +6,13 @@ import ast
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ItemError
-from ...preprocess.references import Reference, Version
+from ...references import Reference, Version
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class Item:
     Attributes:
         key: what people know it by; valid Unicode, unique in its source, the same in every run.
         path: where it lies, as the operating system knows it (bytes that are not UTF-8 are surrogates).
-        data: its bytes, where they are in memory.
+        data: the bytes of its file, or its pixels, where they are in memory; or why they could not be had.
         metadata: stored with its row.
         ordinal: its position in the listing of a job that keeps books; -1 in others. Also of the entries below.
         version: of its content, where the source has looked already.
@@ -28,7 +31,7 @@ class Item:
 
     key: str
     path: str | None = None
-    data: bytes | None = None
+    data: bytes | memoryview | np.ndarray[Any, np.dtype[Any]] | ItemError | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     ordinal: int = -1
     version: Version | None = field(default=None, compare=False)

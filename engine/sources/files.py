@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from typing import BinaryIO
 
 from ...errors import ReadError, SourceError
-from ...preprocess.references import Version
+from ...references import Version
 from .base import Source
 from .earlier import Earlier
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of

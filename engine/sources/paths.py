@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from ...errors import ItemError, ReadError
 from ...messages import kind_of_path, redact
-from ...preprocess.references import Version
+from ...references import Version
 
 _UNUSUAL: Final = re.compile(r"/\.{0,2}(/|$)")
 """An empty part, ``.`` or ``..``; a slash at the end."""

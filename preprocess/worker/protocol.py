@@ -5,8 +5,9 @@ Frames (each travels in one length-prefixed frame of the socket, see ``shm``)::
     worker -> parent   LAYOUT   JSON: pixel shape, dtype, dimension; sent once, before anything is compiled
     worker -> parent   REFUSED  JSON: a text; instead, when the worker cannot do what it was set to, and leaves
     parent -> worker   RING     JSON: slot layout and number of slots, accompanied by the segment's descriptor
-    parent -> worker   TASK     header (slot, generation, n), n item records, then paths and errors, then data; where it
-                                is much, the data is in a `Payload` instead, whose descriptor comes with the frame
+    parent -> worker   TASK     header (slot, generation, n), n item records, then paths, references and errors, then
+                                data; where it is much, the data is in a `Payload` instead, whose descriptor comes with
+                                the frame
     worker -> parent   DONE     header (slot, generation, rows, n, timings), rows records, JSON list of failures
     worker -> parent   HUNG     header (slot, generation, row): this item is over its deadline, the worker leaves
 
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from ... import errors
+from ...references import Locator, Reference, Version
 from ...shm import SlotLayout, flat, nbytes_of
 
 LAYOUT, RING, TASK, DONE, HUNG, REFUSED = range(6)
@@ -37,7 +39,7 @@ _DONE = struct.Struct("<BxxxIQII4d")  # frame kind, slot, generation, rows, n, t
 _ROW = struct.Struct("<III")  # position in the task, width, height
 _HUNG = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, row
 
-_PATH, _BYTES, _ARRAY, _ERROR = range(4)
+_PATH, _BYTES, _ARRAY, _ERROR, _REFERENCE = range(5)
 _DATA = (_BYTES, _ARRAY)
 
 _SHARED = 1 << 20
@@ -49,9 +51,12 @@ _LONGEST_PATH = 1 << 16
 _SHOWN = 200
 """Characters of a path that cannot be one in its error."""
 
-Source = str | bytes | memoryview | np.ndarray[Any, np.dtype[Any]] | errors.ItemError
-"""What a task's item may be: a path, the bytes of a picture file, or pixels ``(H, W[, C])``; or why it is none of
-these, which is then its outcome."""
+Loaded = bytes | memoryview | np.ndarray[Any, np.dtype[Any]] | errors.ItemError
+"""A picture as it is decoded: the bytes of a picture file, or pixels ``(H, W[, C])``; or why it is none of these, which
+is then its outcome."""
+
+Source = str | Reference | Loaded
+"""What a task's item may be: a path, a reference, or what is in memory already."""
 
 _NUMBERS = "biuf"
 """Kinds of dtypes that samples may be of."""
@@ -224,9 +229,9 @@ def _encode_path(path: str) -> bytes:
     return name
 
 
-def _encode_data(
-    source: bytes | memoryview | np.ndarray[Any, np.dtype[Any]] | errors.ItemError,
-) -> tuple[int, list[Piece]]:
+def _encode_data(source: Reference | Loaded) -> tuple[int, list[Piece]]:
+    if isinstance(source, Reference):
+        return _REFERENCE, [json.dumps(source).encode()]  # named tuples are arrays there
     if isinstance(source, (bytes, memoryview)):
         return _BYTES, [memoryview(source).cast("B")]
     if isinstance(source, errors.ItemError):
@@ -271,6 +276,9 @@ def _decode_source(kind: int, payload: memoryview) -> Source:
         return payload
     if kind == _ERROR:
         return _failure(json.loads(bytes(payload)))[1]
+    if kind == _REFERENCE:
+        locator, ref, version = json.loads(bytes(payload))
+        return Reference(Locator(*locator), ref, Version(*version))
     (head,) = struct.unpack_from("<H", payload)
     dtype, shape = json.loads(bytes(payload[2 : 2 + head]))
     return np.frombuffer(payload[2 + head :], np.dtype(dtype)).reshape(shape)

@@ -16,7 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from .protocol import Source
+from ...references import Reference
+from .protocol import Loaded, Source
 
 AHEAD_BYTES: Final = 64 * 2**20
 """What files that are read ahead may take in memory, all together. A larger file is read when it is needed."""
@@ -29,9 +30,9 @@ _SMOOTHING = 0.1
 
 @dataclass(slots=True, eq=False)
 class _Read:
-    """A file that is to be read ahead; `wanted` once somebody waits for it."""
+    """What is to be read ahead; `wanted` once somebody waits for it."""
 
-    path: str
+    source: str | Reference
     data: Future[bytes] = field(default_factory=Future[bytes])
     wanted: bool = False
 
@@ -48,12 +49,12 @@ class Reader:
     """Turns the items of tasks into bytes.
 
     Args:
-        read: reads a whole file; raises ``ReadError``.
+        read: reads a whole file, at a path or by reference; raises ``ItemError``.
         threads: how many reads may be in flight ahead of the decoder.
         room: bytes that may lie read and not taken.
     """
 
-    def __init__(self, read: Callable[[str], bytes], threads: int, room: int = AHEAD_BYTES) -> None:
+    def __init__(self, read: Callable[[str | Reference], bytes], threads: int, room: int = AHEAD_BYTES) -> None:
         self._read = read
         self._threads = threads
         self._room = room
@@ -74,21 +75,21 @@ class Reader:
         """Begin reading a task's files if reading is what the worker waits for."""
         task = ReadAhead(sources)
         if self.ahead:
-            reads = [_Read(source) for source in sources if isinstance(source, str)]
+            reads = [_Read(source) for source in sources if isinstance(source, (str, Reference))]
             task.pending = reads[::-1]
             with self._lock:
                 self._queue.extend(reads)
                 self._fill()
         return task
 
-    def take(self, task: ReadAhead, position: int) -> Source:
+    def take(self, task: ReadAhead, position: int) -> Loaded:
         """The bytes of one item; positions are asked for in order, each once, of one task after the other.
 
         Raises:
-            ReadError: the file cannot be read.
+            ItemError: it cannot be read.
         """
         source = task.sources[position]
-        if not isinstance(source, str):
+        if not isinstance(source, (str, Reference)):
             return source
         if not task.pending:
             return self._timed(source)
@@ -114,7 +115,7 @@ class Reader:
             self._pool.submit(self._ahead, self._queue.popleft())
 
     def _ahead(self, read: _Read) -> None:
-        size = _size(read.path)
+        size = _size(read.source)
         with self._lock:
             if not read.wanted and self._held + size > self._room:  # back in line, until something has been taken
                 self._queue.appendleft(read)
@@ -124,7 +125,7 @@ class Reader:
             self._held += size
         kept = 0
         try:
-            data = self._timed(read.path)
+            data = self._timed(read.source)
             kept = len(data)
             read.data.set_result(data)
         except BaseException as error:  # noqa: BLE001  (raised where the item is taken)
@@ -134,16 +135,19 @@ class Reader:
             self._reading -= 1
             self._fill()
 
-    def _timed(self, path: str) -> bytes:
+    def _timed(self, source: str | Reference) -> bytes:
         begin = time.perf_counter()
         try:
-            return self._read(path)
+            return self._read(source)
         finally:
             self._mean += _SMOOTHING * (time.perf_counter() - begin - self._mean)
 
 
-def _size(path: str) -> int:
+def _size(source: str | Reference) -> int:
+    """Bytes that are to be read, as far as that is known; 0 where it is not."""
+    if isinstance(source, Reference):
+        return max(0, source.version.size)
     try:
-        return os.stat(path).st_size  # noqa: PTH116  (as text: surrogates must pass)
+        return os.stat(source).st_size  # noqa: PTH116  (as text: surrogates must pass)
     except (OSError, ValueError):
         return 0  # reading it says what is wrong

@@ -21,7 +21,7 @@ from ...errors import ConfigError, ItemError
 from ...shm import Ring, SlotLayout, map_payload, recv_frame_fds, send_frame
 from ...shm.child import readable
 from ..decode.decode import bound_pillow
-from ..fetch import read_file
+from ..fetch import Fetchers
 from ..sandbox.sandbox import confine, seal
 from ..slot_layout import PixelView, pixel_layout, pixel_view
 from ..spec import PreprocessSpec
@@ -95,7 +95,7 @@ class Worker:
         self._sandbox = settings.sandbox
         self._preprocessor = Preprocessor(self._spec, settings.rows)
         self._embed = _make_embedder(settings.embedder, self._spec, settings.rows)
-        self._reader = Reader(lambda path: read_file(path, self._spec.max_file_bytes), settings.threads)
+        self._reader = Reader(Fetchers(self._spec.max_file_bytes).read, settings.threads)
         self._watch = Watch(sock, settings.item_timeout)
         self._ahead: deque[tuple[Task, ReadAhead]] = deque()
         self._layout = pixel_layout(
@@ -174,9 +174,9 @@ class Worker:
                 begin = middle = time.perf_counter()
                 source: Source = ""
                 try:
-                    source = self._reader.take(reads, position)
+                    source = loaded = self._reader.take(reads, position)
                     middle = time.perf_counter()
-                    placed = self._preprocessor.load(position, source)
+                    placed = self._preprocessor.load(position, loaded)
                     rows.append(Row(position, placed.width, placed.height))
                 except ItemError as error:
                     failures.append((position, kept(error, source)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from ....errors import ItemError
 from ....preprocess import Source
+from ....references import Reference
 
 if TYPE_CHECKING:
     from .memory_estimate import Ceiling
@@ -25,8 +26,8 @@ _T = TypeVar("_T")
 
 
 def nbytes_of(source: Source) -> int:
-    """Bytes that a picture takes in memory on its way; those of a path do not count."""
-    if isinstance(source, (str, ItemError)):
+    """Bytes that a picture takes in memory on its way; those of a path or a reference do not count."""
+    if isinstance(source, (str, ItemError, Reference)):
         return 0
     return len(source) if isinstance(source, bytes) else source.nbytes
 

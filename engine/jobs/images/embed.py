@@ -367,5 +367,5 @@ class _Next:
 
 
 def _picture(item: Item) -> Picture:
-    source = item.path if item.path is not None else item.data or b""
+    source = item.path if item.path is not None else item.reference or (b"" if item.data is None else item.data)
     return Picture(item.key, row_key(item.path or item.key), source, item.key, dict(item.metadata), item.ordinal)

@@ -16,8 +16,10 @@ import numpy as np
 
 from ....errors import ItemError
 from ....preprocess import PreprocessSpec, Row, Source, Timings
+from ....preprocess.fetch import Fetchers
 from ....preprocess.worker.failures import kept
 from ....preprocess.worker.jax_runtime import on_cpu
+from ....references import Reference
 from ...embedders import ArrayView, Embedder
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class LocalPreprocessor:
         self._spec = spec
         self._rows = rows
         self._embedder = embedder
+        self._fetchers = Fetchers(spec.max_file_bytes)
         self._free: SimpleQueue[Preprocessor] = SimpleQueue()
         with on_cpu():
             from ....preprocess import Preprocessor  # imports JAX, which only this face needs in this process
@@ -82,6 +85,7 @@ class LocalPreprocessor:
         begin = time.perf_counter()
         for position, source in enumerate(sources):
             try:
+                source = self._fetchers.read(source) if isinstance(source, Reference) else source
                 placed = preprocessor.load(position, source)
                 rows.append(Row(position, placed.width, placed.height))
             except ItemError as error:

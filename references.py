@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import NamedTuple, Protocol, cast
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 
 class Version(NamedTuple):
