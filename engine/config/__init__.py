@@ -8,7 +8,8 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .model import ServiceConfig
+    from .settings import AsyncPipelineConfig
 else:
-    __getattr__, __dir__ = lazy_exports(__name__, {"model": ("ServiceConfig",)})
+    __getattr__, __dir__ = lazy_exports(__name__, {"model": ("ServiceConfig",), "settings": ("AsyncPipelineConfig",)})
 
-__all__ = ["ServiceConfig"]
+__all__ = ["AsyncPipelineConfig", "ServiceConfig"]

@@ -26,7 +26,7 @@ from .dump import Running, blocker, channels, is_at_work, named, oldest, operati
 from .report import Stall
 from .stacks import indented, of_thread
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("penstock.engine.watchdog")  # by the name that is documented
 
 _KEPT = 100
 """Past stalls that the report lists: the latest ones."""
