@@ -105,7 +105,8 @@ from PIL import Image
 from penstock.engine.embedders import parse_embedder
 from penstock.engine.jobs.images.in_process import LocalPreprocessor
 from penstock.errors import TruncatedError
-from penstock.preprocess import PreprocessPool, preset
+from penstock.engine.workers import PreprocessPool
+from penstock.preprocess import preset
 
 def most(pid, name):
     return next(int(line.split()[1]) << 10 for line in open(f"/proc/{pid}/status") if line.startswith(name))

@@ -293,7 +293,8 @@ def test_a_named_segment_does_not_outlive_a_parent_that_was_killed(tmp_path: Pat
     """The fork server sees its parent die, ends the workers and then takes the names away."""
     code = """
         import sys, time
-        from penstock.preprocess import PreprocessPool, preset
+        from penstock.engine.workers import PreprocessPool
+        from penstock.preprocess import preset
         pool = PreprocessPool(preset("clip", size=64), workers=2, batch_size=4, slots=2, named=True)
         pool.start()
         print(*pool.pids, *(worker._ring.name for worker in pool._workers), flush=True)
