@@ -36,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"engine.jobs", "engine.jobs.common"},
             {"engine.jobs.images"},
             {"engine.doctor", "engine.servers", "penstock"},
-            {"bench", "engine.cli"},
+            {"bench", "engine.cli", "testing"},
             {"__main__"},
         ),
     )

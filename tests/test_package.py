@@ -14,7 +14,7 @@ import pytest
 import penstock
 
 ROOT = Path(penstock.__file__).parent
-FLOORS = ("engine", "shm", "preprocess", "sinks", "bench")
+FLOORS = ("engine", "shm", "preprocess", "sinks", "bench", "testing")
 GROUND = {
     "backoff",
     "descriptors",
