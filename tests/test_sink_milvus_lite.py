@@ -208,6 +208,36 @@ def test_a_file_that_is_open_elsewhere_is_an_error_with_its_name(sink: MilvusSin
     assert sink.write(make_rows(1)).written == 1
 
 
+def test_the_server_imports_without_collections_and_leaves_without_taking_its_interpreter_apart(tmp_path: Path) -> None:
+    """Each takes a tenth of a second and more, for which a search waits. What is written is on the disk by then."""
+    package = tmp_path / "milvus_lite" / "adapter" / "grpc"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    (package / "server.py").write_text(
+        "import atexit, gc, threading\n"
+        "from types import SimpleNamespace\n"
+        "imported = gc.isenabled()\n"
+        "def start_server_in_thread(directory, **_):\n"
+        "    def note(what):\n"
+        "        with open(directory + '/notes', 'a') as file: file.write(what + '\\n')\n"
+        "    note(f'{imported} {gc.isenabled()}')\n"
+        "    atexit.register(note, 'taken apart')\n"
+        "    stop = lambda grace: SimpleNamespace(wait=lambda: note('stopped'))\n"
+        "    return SimpleNamespace(stop=stop), SimpleNamespace(close=lambda: note('closed')), 1\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", str(lite._CHILD), str(tmp_path)],  # pyright: ignore[reportPrivateUsage]
+        input=b"q",
+        capture_output=True,
+        check=True,
+        timeout=DEADLINE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.stdout == b'{"port": 1}\n'
+    assert (tmp_path / "notes").read_text().splitlines() == ["False True", "stopped", "closed"]
+
+
 def test_a_directory_that_milvus_lite_cannot_open_is_an_error(tmp_path: Path) -> None:
     """What the child says about its start reaches the user."""
     (tmp_path / "photos.db").mkdir()
