@@ -141,7 +141,7 @@ def test_a_search_without_room_in_shared_memory_is_made_in_this_process(
     to = str(tmp_path / "a.db")
     penstock.embed_images([photos[0]], to=to, workers=1)
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise SharedMemoryFullError("no room")
 
     monkeypatch.setattr(images, "query_vector", full)

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import platform
 import socket
+import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import psutil
 import pytest
 
-from penstock.engine.workers import PreprocessPool
+from penstock import ServiceConfig
+from penstock.engine.jobs.common.plan import Plan, make_plan
+from penstock.engine.jobs.images.search import query_vector
+from penstock.engine.workers import PreprocessPool, SlotBatch
 from penstock.engine.workers.process import WorkerProcess
-from penstock.preprocess import Preprocessor, preset
+from penstock.errors import SinkError
+from penstock.preprocess import Preprocessor, Source, preset
 from penstock.preprocess.slot_layout import dimension_of
 from penstock.preprocess.worker.jax_runtime import compilation_cache
 from penstock.preprocess.worker.settings import WorkerSettings
@@ -54,6 +62,19 @@ def test_a_worker_compiles_while_its_ring_is_made() -> None:
         ours.shutdown(socket.SHUT_WR)  # no ring will come
         worker.serve()
         assert worker._preprocessor.kernel.compilations() == 1  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.slow
+def test_a_worker_that_embeds_compiles_its_embedder_first() -> None:
+    """Every batch needs that; of the kernel's two programs the first batch may need only the other one."""
+    ours, theirs = socket.socketpair()
+    settings = WorkerSettings(SPEC.to_json(), 2, ("penstock.engine.embedders:parse_embedder", "gist:32"))
+    with ours, theirs:
+        worker = Worker(theirs, settings, SPEC)
+        ours.shutdown(socket.SHUT_WR)
+        worker.serve()
+        assert cast("Any", worker._embed)._run._cache_size() == 1  # pyright: ignore[reportPrivateUsage]
+        assert worker._preprocessor.kernel.compilations() == 0  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.slow
@@ -107,6 +128,53 @@ def test_the_kernel_is_traced_as_one_program() -> None:
     empty = np.zeros((1, *SPEC.pixel_shape()), SPEC.pixel_dtype())
     traced = cast("Any", program).trace(canvas, params, np.zeros(1, np.int32), np.int32(1), empty)
     assert str(traced.jaxpr).count("jit[") < 4
+
+
+@pytest.fixture
+def query() -> tuple[Plan, ServiceConfig]:
+    config = ServiceConfig(to="a.db", batch_size=2, image_size=32, embedder="gist:32")
+    return make_plan(config), config
+
+
+@pytest.mark.slow
+def test_the_picture_of_a_search_is_embedded_while_the_store_is_opened(
+    query: tuple[Plan, ServiceConfig], photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not once it is."""
+    made = threading.Event()
+    process = PreprocessPool.process
+
+    def noted(self: PreprocessPool, sources: Sequence[Source]) -> SlotBatch:
+        batch = process(self, sources)
+        made.set()
+        return batch
+
+    monkeypatch.setattr(PreprocessPool, "process", noted)
+    opening = partial(wait_until, made.is_set, "the embedding of the picture")
+    assert np.linalg.norm(query_vector(*query, str(photos[0]), opening)) == pytest.approx(1.0)
+
+
+@pytest.mark.slow
+def test_a_search_whose_store_does_not_open_leaves_no_worker(
+    query: tuple[Plan, ServiceConfig], photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is being started comes to nothing, however far it is; the error is the store's."""
+    pids: list[int] = []
+    start = WorkerProcess.start
+
+    def noted(self: WorkerProcess, zygote: Zygote) -> SlotLayout:
+        try:
+            return start(self, zygote)
+        finally:
+            pids.append(self.pid)
+
+    def fails() -> None:
+        raise SinkError("no store")
+
+    monkeypatch.setattr(WorkerProcess, "start", noted)
+    with pytest.raises(SinkError, match="no store"):
+        query_vector(*query, str(photos[0]), fails)
+    wait_until(lambda: not any(pid and psutil.pid_exists(pid) for pid in pids), "the end of the worker")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, Self, cast
 
 from ...errors import ConfigError, ItemError
-from ...shm import Ring, SlotLayout, map_payload, recv_frame_fds, send_frame
+from ...shm import Ring, map_payload, recv_frame_fds, send_frame
 from ...shm.child import readable
 from ..decode.decode import bound_pillow
 from ..fetch import Fetchers
@@ -110,28 +110,33 @@ class Worker:
         layout = self._layout
         send_frame(self._sock, encode_json(LAYOUT, layout.to_json()))
         compiling = self._preprocessor.warm()
-        next(compiling)  # no first batch can do without it: meanwhile the parent makes the ring
+        # What the first batch will surely, or likely, need; meanwhile the parent makes the ring.
+        if self._embed:
+            self._embed.embed(pixel_view(layout.private_view()), self._rows)
+        else:
+            next(compiling)
         first = recv_frame_fds(self._sock)
         if first is None:
             return
         frame, fds = first
         ring = Ring.attach(fds[0], layout, decode_json(frame)["slots"])
-        self._warm(compiling, layout)
+        self._warm(compiling)
         while (task := self._next()) is not None:
             self._do(ring, *task)
 
-    def _warm(self, compiling: Iterator[None], layout: SlotLayout) -> None:
+    def _warm(self, compiling: Iterator[None]) -> None:
         """Compile what else is going to be needed, for as long as no batch is waiting; in a sandbox all of it."""
-        if self._has_message() and not self._sandbox:
-            return
-        for _ in compiling:
-            if self._has_message() and not self._sandbox:
-                return
-        if self._embed:
-            self._embed.embed(pixel_view(layout.private_view()), self._rows)
+        if self._is_idle():
+            for _ in compiling:
+                if not self._is_idle():
+                    break
         if self._sandbox:
             keep_no_more_kernels()
             seal(self._spec)
+
+    def _is_idle(self) -> bool:
+        """Whether to go on compiling: in a sandbox to the end."""
+        return self._sandbox or not self._has_message()
 
     def _has_message(self) -> bool:
         return readable(self._sock.fileno(), 0.0)

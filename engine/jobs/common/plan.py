@@ -27,6 +27,10 @@ class Plan:
     embedder: Embedder
     spec: PreprocessSpec
 
+    def makes_as(self, other: Plan) -> bool:
+        """Whether both make the same vectors."""
+        return self.spec == other.spec and self.embedder.spec == other.embedder.spec
+
     def pool(self, config: ServiceConfig) -> PreprocessPool:
         """The worker processes for it, not started. An embedder that runs elsewhere must be open, for its dimension."""
         in_worker = self.embedder.runs == "worker"

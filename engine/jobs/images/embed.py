@@ -266,11 +266,16 @@ def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
     The query is embedded as the collection was, unless the configuration says how.
     """
     with config.spelled(), warm_start(), ImageEmbeddingPipeline(config) as pipeline:
-        if not config.model_fields_set & {"embedder", "preset", "image_size", "dtype"}:
-            pipeline.adopt()
+        plan, source = pipeline.plan, as_source(image)
+        said = config.model_fields_set & {"embedder", "preset", "image_size", "dtype"}
         try:
-            query = query_vector(pipeline.plan, pipeline.config, as_source(image))
+            # While the store comes up and says how the collection was made: most were made as a new one would be.
+            query = query_vector(plan, pipeline.config, source, beside=(lambda: None) if said else pipeline.adopt)
+            if not pipeline.plan.makes_as(plan):
+                query = query_vector(pipeline.plan, pipeline.config, source)
         except SharedMemoryError:  # not even room for one batch
+            if not said:
+                pipeline.adopt()
             query = image
         return pipeline.search(query, k)
 

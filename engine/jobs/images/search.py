@@ -1,11 +1,13 @@
 """One picture through one worker process: what a single query needs, without JAX in this process.
 
-The worker's ancestor imports JAX while this process imports the store's client and connects; in one process both would
-take turns.
+The worker's ancestor imports JAX, and the worker makes the vector, while this process imports the store's client and
+connects; in one process they would take turns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from ...embedders import ArrayView
 from ..common.plan import Plan
 
 if TYPE_CHECKING:
-    from ...workers import SlotBatch
+    from ...workers import PreprocessPool
 
 
 class _OneBatch(PlainValues):
@@ -27,13 +29,16 @@ class _OneBatch(PlainValues):
         value.release()
 
 
-def query_vector(plan: Plan, config: ServiceConfig, source: Source) -> np.ndarray[Any, np.dtype[np.float32]]:
+def query_vector(
+    plan: Plan, config: ServiceConfig, source: Source, beside: Callable[[], object] = lambda: None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The vector ``[D]`` float32 of one picture, made as a job makes it.
 
     Args:
         plan: what makes it; its embedder is opened here if it does not run in the worker, and closed.
         config: settings; batches are as large as a job's, so that its compiled programs are used again.
         source: the picture.
+        beside: called in this thread while the worker starts and works.
 
     Raises:
         ItemError: the picture cannot be used.
@@ -45,6 +50,25 @@ def query_vector(plan: Plan, config: ServiceConfig, source: Source) -> np.ndarra
     if embedder.runs != "worker":
         embedder.open(plan.spec, config.batch_size)
     pool = plan.pool(config.model_copy(update={"workers": 1, "slots": 1}))
+    helper = ThreadPoolExecutor(1, "penstock-query")
+    try:
+        preprocessed = helper.submit(_preprocessed, pool, source)
+        beside()
+        view = preprocessed.result()
+        refused = {} if embedder.runs == "worker" else embedder.embed(view, 1)
+        if refused:
+            raise refused[0]
+        vector: np.ndarray[Any, np.dtype[np.float32]] = view.embeddings[0]
+        return vector
+    finally:
+        pool.close()  # before the helper is waited for: it may wait for a start, which comes to nothing by this
+        helper.shutdown()
+        if embedder.runs != "worker":
+            embedder.close()
+
+
+def _preprocessed(pool: PreprocessPool, source: Source) -> ArrayView:
+    """Copies of a slot's arrays with this one picture in it."""
     try:
         pool.start()
 
@@ -55,22 +79,12 @@ def query_vector(plan: Plan, config: ServiceConfig, source: Source) -> np.ndarra
         builder = PipelineBuilder(values=_OneBatch()).add_source([source]).pipe(preprocess, concurrency=1)
         pipeline = builder.add_resource(pool).add_sink(1).build(num_threads=1)
         with pipeline.auto_stop(discard=True):
-            return _vector(plan, next(iter(pipeline)))
+            slot = next(iter(pipeline))
+            try:
+                if slot.failures:
+                    raise slot.failures[0][1]
+                return ArrayView(np.array(slot.view.pixels), np.array(slot.view.embeddings))
+            finally:
+                slot.release()
     finally:
         pool.close()
-        if embedder.runs != "worker":
-            embedder.close()
-
-
-def _vector(plan: Plan, slot: SlotBatch) -> np.ndarray[Any, np.dtype[np.float32]]:
-    try:
-        if slot.failures:
-            raise slot.failures[0][1]
-        view = ArrayView(np.array(slot.view.pixels), np.array(slot.view.embeddings))
-    finally:
-        slot.release()
-    refused = {} if plan.embedder.runs == "worker" else plan.embedder.embed(view, 1)
-    if refused:
-        raise refused[0]
-    vector: np.ndarray[Any, np.dtype[np.float32]] = view.embeddings[0]
-    return vector
