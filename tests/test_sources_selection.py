@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from penstock import ConfigError, ServiceConfig
 from penstock.engine.cli import main
-from penstock.engine.jobs.common.files import files_of
 from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.common.source_factory import make_source
 from penstock.engine.jobs.images.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource, Filtered, Item, Selection
@@ -219,7 +219,7 @@ def test_a_job_walks_the_same_when_it_goes_on(tree: Path) -> None:
     (tree / "link").symlink_to("../outside")
     chosen: dict[str, Any] = {"include": ["*.jpg"], "exclude": ["raw"], "follow_links": True}
     config = ServiceConfig(to="rows.db", job=Path("job"), **chosen)
-    with JobBooks(config, make_plan(config), files_of(config, "tree")) as books:
+    with JobBooks(config, make_plan(config), make_source(config, "tree")) as books:
         listed = [thing.key for thing in books.things() if isinstance(thing, Item)]
     assert read_status("job").fingerprints["source"] == f"{tree} --follow-links --include *.jpg --exclude raw"
     (tree / "link" / "z.jpg").touch()
@@ -229,7 +229,7 @@ def test_a_job_walks_the_same_when_it_goes_on(tree: Path) -> None:
         assert books.counts.filtered == 2
     other = ServiceConfig(to="rows.db", job=Path("job"), **{**chosen, "exclude": []})
     with pytest.raises(ConfigError, match="source was"):
-        JobBooks(other, make_plan(other), files_of(other, "tree"))
+        JobBooks(other, make_plan(other), make_source(other, "tree"))
 
 
 def test_globs_are_one_in_python_in_a_file_and_on_the_command_line(tree: Path) -> None:

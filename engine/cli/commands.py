@@ -134,7 +134,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     list of paths on standard input. Every file ends as a row, as a dead letter with a reason, or is counted as no
     picture.
     """
-    from ..jobs.common.files import files_of
+    from ..jobs.common.source_factory import make_source
     from ..observe.report_files import check_report_path
 
     config = configured(config_file, options)
@@ -144,7 +144,7 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
         for path in config.report:
             check_report_path(path)
     try:
-        source = files_of(config, sources, null=null)
+        source = make_source(config, sources, null=null)
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
 

@@ -147,9 +147,11 @@ def _said(found: Status) -> Iterator[tuple[str, str]]:
 
 
 def _normal(source: str) -> str:
-    """A path without ``..``, where that is the same place: behind a link it may be another."""
+    """A path without ``..``, where that is the same place: behind a link it may be another. What is no path stays."""
     from ..sources.paths import real_path
 
+    if not source.startswith(("/", "@/")):
+        return source
     mark = "@" if source.startswith("@") else ""
     path = source.removeprefix("@")
     normal = os.path.normpath(path)

@@ -38,8 +38,9 @@ def examine(triton: str | None = None) -> list[Finding]:
 def registries() -> Sequence[Registry[Any]]:
     """Every registry that packages can add to."""
     from ..embedders import EMBEDDERS
+    from ..sources import SOURCES
 
-    return (EMBEDDERS,)
+    return (SOURCES, EMBEDDERS)
 
 
 def _look(name: str, look: Callable[[], Finding]) -> Finding:

@@ -5,11 +5,13 @@ from .base import MANY, Order, Source
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .files import FileSource
 from .paths import anchored
+from .registry import SOURCES, SourceOptions, open_source
 from .selection import Selection
 from .specs import STDIN
 
 __all__ = [
     "MANY",
+    "SOURCES",
     "STDIN",
     "Broken",
     "Entry",
@@ -22,8 +24,10 @@ __all__ = [
     "Reference",
     "Selection",
     "Source",
+    "SourceOptions",
     "Version",
     "anchored",
     "key_of",
+    "open_source",
     "path_of",
 ]

@@ -10,6 +10,7 @@ from typing import Final, Literal
 from ...errors import ReadError
 from ...references import Locator, Version
 from .entries import Broken, Entry, Item
+from .selection import ALL, Selection
 
 Order = Literal["path", "bytes", "given"]
 """The order in which a source yields its names, within each of its parts: by bytes with "/" as the least one, as a walk
@@ -35,13 +36,15 @@ class Source(ABC):
         specs: what the user named. The registry makes the source again from them (see `portable_specs`); empty: it
             cannot be made again, and only its maker can go on with a job.
         order: see `Order`.
-        null: whether paths in its lists end with NUL; of sources that read lists.
+        selection: what is wanted of its folders; likewise null, whether paths in its lists end with NUL. A source
+            that has no such things keeps the defaults, and the options are refused.
         in_memory: whether its items bring their data, so that pictures in memory have to be counted.
         locator: how the pictures of its references are read; None where items have paths or data.
     """
 
     specs: Sequence[str] = ()
     order: Order = "bytes"
+    selection: Selection = ALL
     null: bool = False
     in_memory: bool = False
     locator: Locator | None = None
@@ -98,7 +101,7 @@ class Source(ABC):
 
     def fingerprint(self) -> str:
         """What may not change from run to run, in words that people can compare."""
-        return " ".join(self._told_specs())
+        return " ".join([*self._told_specs(), *self.selection.as_options()])
 
     def _told_specs(self) -> list[str]:
         """Specs for people, and to be told from others: all of them, or of many the ends and a digest."""

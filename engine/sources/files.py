@@ -21,7 +21,7 @@ from .earlier import Earlier
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .kinds import has_picture_name, looks_like_picture, read_head, what_else
 from .lists import broken_line, open_list, read_paths
-from .paths import Found, anchored, look, look_for, reason
+from .paths import FILE_URL, Found, anchored, look, look_for, path_of_url, reason
 from .selection import ALL, Selection
 from .specs import STDIN, as_pattern, check, emptiness, is_list, list_of, matches
 from .walk import Root
@@ -31,9 +31,10 @@ class FileSource(Source):
     """What the user named on the command line, as entries; see ``Source``.
 
     Each spec is a folder (walked to its end), a file, a glob (``*``, ``?``, ``[...]``, ``**``), ``@list.txt`` (a file
-    of paths, one a line) or ``-`` (such a list on standard input). A name that exists is taken literally; a file whose
-    name begins with ``@`` is ``./@name``. Roots that overlap are read once, and so is a file that is named twice, in
-    time and memory that do not depend on how many there are; lines of lists are taken as they are.
+    of paths, one a line), ``-`` (such a list on standard input), or ``file:///folder``. A name that exists is taken
+    literally; a file whose name begins with ``@`` is ``./@name``. Roots that overlap are read once, and so is a file
+    that is named twice, in time and memory that do not depend on how many there are; lines of lists are taken as they
+    are.
 
     A file with the name of a picture is a candidate, also in formats that are not decoded: those end as dead letters.
     Of other files the first 16 bytes are looked at: a picture is a candidate, the rest is filtered. What is listed and
@@ -63,6 +64,8 @@ class FileSource(Source):
         selection: Selection = ALL,
     ) -> None:
         self.specs = (specs,) if isinstance(specs, str) else tuple(specs)
+        if any(spec.startswith(FILE_URL) for spec in self.specs):
+            self.specs = tuple(map(path_of_url, self.specs))
         self.null = null
         self.selection = selection
         self._stdin = stdin

@@ -17,6 +17,8 @@ _UNUSUAL: Final = re.compile(r"/\.{0,2}(/|$)")
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
+FILE_URL: Final = "file://"
+
 NOT_READ: Final = "URLs are not read yet: download the pictures, and give the folder"
 
 
@@ -56,8 +58,9 @@ def look(path: str, named: bool = False) -> Found:
 
 def look_for(name: str) -> Found:
     """What lies under a name that somebody gave: relative, a URL, too long, no path at all."""
+    name = path_of_url(name)
     if is_url(name):
-        return Found(redact(name), ReadError(NOT_READ))
+        return Found(redact(name), ReadError(not_read(name)))
     try:
         return look(absolute(name), named=True)
     except OSError as error:  # the current folder is gone
@@ -101,6 +104,23 @@ def is_plain(path: str) -> bool:
 def is_url(name: str) -> bool:
     """Whether it is one, and no file has this odd name."""
     return "://" in name and _URL.match(name) is not None and not os.path.lexists(name)
+
+
+def path_of_url(name: str) -> str:
+    """The path of a file's URL on this machine; anything else as it is."""
+    if not name.startswith(FILE_URL) or os.path.lexists(name):
+        return name
+    from urllib.parse import unquote_to_bytes  # for those only who have such URLs
+
+    path = name.removeprefix(FILE_URL).removeprefix("localhost")
+    return os.fsdecode(unquote_to_bytes(os.fsencode(path))) if path.startswith("/") else name
+
+
+def not_read(url: str) -> str:
+    """Why a URL is not read."""
+    if url.startswith(FILE_URL):
+        return "a file's URL has three slashes: file:///folder; other machines' files are not read"
+    return NOT_READ
 
 
 def reason(error: OSError | ValueError) -> str:

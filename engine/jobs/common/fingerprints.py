@@ -13,11 +13,11 @@ from ....sinks import parse_uri
 from ...config.model import PER_RUN, ServiceConfig
 from ...journal import Difference, Status
 from ...sources import MANY, STDIN, Source, anchored
-from .files import files_of
 from .kept_sources import kept_sources
 from .output_paths import bulk_folder
 from .plan import Plan
 from .provenance import recipe_of, version_of
+from .source_factory import make_source
 
 _VERSION = "pixels version"
 """Among the settings of the pixels; as a person reads it in a message."""
@@ -52,7 +52,7 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     if "embedder" in given:
         places["embedder"] = _embedder(config.embedder)
     return {
-        "sources": [*source.portable_specs()] if len(source.specs) <= MANY else [],
+        "sources": _kept_specs(source),
         "null": source.null,
         "token": _has_token(config),
         "config": {**given, **places, "to": _store(config)},
@@ -76,6 +76,11 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
     settings = found.settings
     if "config" not in settings:
         raise ConfigError(f"the job in {found.path} ended before it began: start it again with penstock embed")
+    if settings["sources"] is None:
+        raise ConfigError(
+            f"the job in {found.path} is about pictures that a Python program handed over: call embed_images as it did,"
+            " with the same pictures and job folder"
+        )
     sources, reads = settings["sources"] or kept_sources(found.path), bool(given.get("update")) or not found.listed
     if reads and STDIN in sources:
         raise ConfigError(
@@ -88,7 +93,14 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
             f"the job in {found.path} was begun with a token for {config.to}, and tokens are not kept: set MILVUS_TOKEN"
             " to it (an API key or user:password) and give the command again"
         )
-    return config, files_of(config, sources, null=settings["null"], later=not reads)
+    return config, make_source(config, sources, null=settings["null"], later=not reads)
+
+
+def _kept_specs(source: Source) -> list[str] | None:
+    """What makes the source again: none of many, which are kept in a file; None where nothing can."""
+    if not source.specs:
+        return None
+    return [*source.portable_specs()] if len(source.specs) <= MANY else []
 
 
 def _store(config: ServiceConfig) -> str:

@@ -20,13 +20,13 @@ from ...observe.report_files import check_report_path, write_report
 from ...sources import Broken, Filtered, Item, Source
 from ...workers import warm_start
 from ..common.drive import Interrupt, Watcher
-from ..common.files import files_of
 from ..common.filtered import FilteredList, Passing, nothing_written
 from ..common.largest import tell_cramped
 from ..common.memory_estimate import Ceiling
 from ..common.memory_monitor import warn_if_scarce
 from ..common.output_paths import dead_letters_path, report_paths
 from ..common.payloads import BATCH_BYTES, nbytes_of
+from ..common.source_factory import make_source
 from .batches import Batch, Picture, PictureFailure
 from .checkpoint import JobBooks
 from .inputs import as_source, pictures_of
@@ -54,8 +54,8 @@ def embed_images(
     """Embed pictures and keep their vectors: the main job in one call.
 
     Args:
-        source: a folder, a file, a glob, ``@list.txt``, or several of these; or an iterable of pictures (paths, bytes,
-            PIL images, arrays).
+        source: a folder, a file, a glob, ``@list.txt``, or several of these; what a plugin reads (``scheme:rest``); a
+            ``Source``; or an iterable of pictures (paths, bytes, PIL images, arrays).
         to: where the vectors go, e.g. ``photos.db`` (also as a Path) or ``http://host:19530``.
         config: a configuration, instead of settings.
         watcher: told how it goes; see ``penstock.engine.observe.progress``.
@@ -281,16 +281,18 @@ def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
 
 
 def _things(config: ServiceConfig, source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
-    """Files where paths are named, one or a sequence of them; of anything else the pictures, as they come."""
+    """A source where one is given or named, by one text or a sequence of them; else the pictures, as they come."""
+    if isinstance(source, Source):
+        return source
     if isinstance(source, (str, os.PathLike)):
-        return files_of(config, [_named(source)])
+        return make_source(config, [_named(source)])
     if isinstance(source, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in source):
-        return files_of(config, [_named(part) for part in source])
+        return make_source(config, [_named(part) for part in source])
     pictures = pictures_of(source, None, None, "embed_images")
     if config.job is not None:
         raise ConfigError(
-            "job: keeps the books of files, and pictures that come from an iterator or as bytes or arrays have nothing "
-            "that tells them apart from run to run: give a folder or a list of paths, or leave job out"
+            "job: keeps the books of files and other sources; pictures that come from an iterator or as bytes or arrays"
+            " have nothing that tells them apart from run to run: give a folder or a list of paths, or leave job out"
         )
     return pictures
 

@@ -1,0 +1,107 @@
+"""From what the user names to a source: ``scheme:rest``; what has no scheme is files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from ...errors import ConfigError, SourceError
+from ...messages import redact
+from ...registry import Registry
+from .base import Source
+from .files import FileSource
+from .paths import is_url
+from .selection import ALL, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What a source is made with besides its specs.
+
+    Attributes:
+        selection: what is wanted of folders.
+        stdin: what ``-`` reads; standard input by default.
+        null: paths in lists end with NUL rather than with a line's end.
+        later: look at what the specs name when the first entry is asked for, not now: a job that goes on with its
+            listing may never need it.
+    """
+
+    selection: Selection = ALL
+    stdin: BinaryIO | None = None
+    null: bool = False
+    later: bool = False
+
+
+Factory = Callable[[Sequence[str], SourceOptions], Source]
+"""Takes all the specs, which have its scheme, whole; the source's `specs` make the same one again in any folder. Raises
+SourceError for what is not there."""
+
+
+def _make_files(specs: Sequence[str], options: SourceOptions) -> Source:
+    return FileSource(specs, options.stdin, options.null, later=options.later, selection=options.selection)
+
+
+FILES: Final = "file"
+
+SCHEMES: dict[str, Factory] = {FILES: _make_files}
+"""Scheme -> factory, of what is built in."""
+
+SOURCES: Registry[Factory] = Registry("source", "penstock.sources", SCHEMES)
+"""These, and what installed packages bring."""
+
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+def open_source(specs: Sequence[str], options: SourceOptions | None = None) -> Source:
+    """Make a source. What an existing file has for its name is that file, whatever signs it holds.
+
+    Args:
+        specs: folders, files, globs, ``@list.txt``, ``-``, ``file:///folder``; or ``scheme:rest`` of a plugin, one or
+            several of the same.
+        options: see `SourceOptions`.
+
+    Raises:
+        SourceError: there is nothing, the scheme is not known, or sources of several kinds are mixed.
+        ConfigError: a plugin is broken, or an option is not for this source.
+    """
+    options = options or SourceOptions()
+    asked = redact(specs[0]) if specs else ""
+    source = SOURCES.factory(_scheme_of(specs), asked)(specs, options)
+    if source.selection != options.selection:
+        given = ", ".join(options.selection.as_options())
+        raise ConfigError(f"source: {asked!r} is no folder, which {given} is about")
+    if source.null != options.null:
+        raise ConfigError(f"null: is about lists of paths, and {asked!r} has none")
+    return source
+
+
+def _scheme_of(specs: Sequence[str]) -> str:
+    """The one scheme of all specs.
+
+    Raises:
+        SourceError: there are several, or nothing reads what is named.
+    """
+    named = {match[1].lower() for spec in specs if ":" in spec and (match := _SCHEME.match(spec))} - {FILES}
+    if not named:
+        return FILES
+    if known := named.intersection(SOURCES.schemes()):
+        first = {_known(spec, known): spec for spec in reversed(specs)}
+        if len(first) > 1:
+            some = " and ".join(repr(redact(spec)) for spec in reversed(first.values()))
+            raise SourceError(f"{some} are sources of different kinds: give each to a job of its own")
+        return next(iter(first))
+    if all(map(is_url, specs)):  # among files, one is like a file that is missing
+        scheme = specs[0].partition(":")[0].lower()
+        if scheme != FILES:
+            advice = "download the pictures, and give the folder"
+            raise SourceError(f"{redact(specs[0])!r}: {SOURCES.problem(scheme)}; {advice}")
+    return FILES
+
+
+def _known(spec: str, known: set[str]) -> str:
+    match = _SCHEME.match(spec)
+    scheme = match[1].lower() if match else FILES
+    return scheme if scheme in known and not os.path.lexists(spec) else FILES
