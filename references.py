@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, cast
 
 from .errors import ConfigError
@@ -56,12 +57,22 @@ class Locator(NamedTuple):
         Raises:
             ConfigError: there is no such function.
         """
+        return self._factory()(self.options)
+
+    def check(self) -> None:
+        """Whether the function is there. Opens nothing.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        self._factory()
+
+    def _factory(self) -> Callable[[str], Fetcher]:
         module, _, name = self.factory.partition(":")
         try:
-            factory = getattr(importlib.import_module(module), name)
+            return cast("Callable[[str], Fetcher]", getattr(importlib.import_module(module), name))
         except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(f"source: what reads its pictures, {self.factory}, cannot be had: {error}") from error
-        return cast("Fetcher", factory(self.options))
 
 
 class Reference(NamedTuple):

@@ -161,7 +161,7 @@ def test_the_ceiling_counts_pictures_in_memory_and_they_are_made_to_fit() -> Non
     plan = make_plan(config)
     files = ceiling_of(plan, config)
     ceiling, most = with_payloads(files)
-    batches = 4 + 2 * (3 + 2)
+    batches = 5 + 2 * (3 + 2)
     assert (most, ceiling.total - files.total) == (BATCH_BYTES, batches * BATCH_BYTES)
     limited = ceiling_of(plan, config.model_copy(update={"memory": files.total + batches * 10 * MIB}))
     ceiling, most = with_payloads(limited)

@@ -17,8 +17,8 @@ BATCH_BYTES: Final = 64 * 2**20
 """Bytes of pictures in memory that a batch may have. A larger picture is a batch of its own."""
 
 _LEAST_BYTES: Final = 2**20
-_AHEAD: Final = 4
-"""Batches before the workers: one being made, one in the source's hands, and what waits."""
+_AHEAD: Final = 5
+"""Batches before the workers: one being fetched, one being made, one in the source's hands, and what waits."""
 _COPIES: Final = 2
 """Batches that a worker has a copy of: the one it does and the one behind it."""
 

@@ -15,11 +15,12 @@ from ....errors import ConfigError, SharedMemoryError
 from ....sinks import Hit, read_dead_letters, row_key
 from ... import NOTHING, ItemFailure, Outcome, Report
 from ...config.model import ServiceConfig
-from ...machine.resources import shared_memory_room
+from ...machine.resources import shared_memory_room, usable_cores
 from ...observe.report_files import check_report_path, write_report
 from ...sources import Broken, Filtered, Item, Source
 from ...workers import warm_start
 from ..common.drive import Interrupt, Watcher
+from ..common.fetching import fetched
 from ..common.filtered import FilteredList, Passing, nothing_written
 from ..common.largest import tell_cramped
 from ..common.memory_estimate import Ceiling
@@ -40,6 +41,9 @@ _logger = logging.getLogger(__name__)
 
 _AHEAD = 1024
 """Most things that are not pictures to pass by before the books hear of them."""
+
+_MOST_FETCHES = 64
+"""Reads of references that this process has in flight: more threads make each slower."""
 
 
 def embed_images(
@@ -106,6 +110,8 @@ def run_job(
     begin = time.monotonic()
     with config.spelled(), ExitStack() as stack:
         _check_books(config)
+        if isinstance(things, Source) and things.locator is not None:
+            things.locator.check()
         runner = stack.enter_context(closing(JobRunner(config)))
         books = None
         if _keeps_books(things, config):
@@ -114,7 +120,7 @@ def run_job(
         _prepare(config, books)
         if not (books and books.finished):
             entries, letters = (books.counts.total, books.counts.dead) if books else (None, 0)
-            runner.fit(entries, letters, shared_memory_room(), in_memory=_in_memory(things))
+            runner.fit(entries, letters, shared_memory_room(), in_memory=_in_memory(config, things))
         if books and books.begun:
             runner.keep_rows()
         if books and books.accepted_pixels:
@@ -171,6 +177,9 @@ def _embed(
     try:
         some = passing(books.things() if books else things)
         known = metadata(some) if metadata else some
+        if _fetches(config, things):
+            threads = min(_MOST_FETCHES, max(1, config.threads) * (config.workers or usable_cores()))
+            known = fetched(known, runner.plan.spec.max_file_bytes, threads, runner.batch_bytes)
         report = runner.stream(
             batches_of(known, config.batch_size, runner.batch_bytes),
             watcher=watcher,
@@ -307,9 +316,14 @@ def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[Sour
     return config.job is not None and isinstance(things, Source)
 
 
-def _in_memory(things: Iterable[Any]) -> bool:
+def _in_memory(config: ServiceConfig, things: Iterable[Any]) -> bool:
     """Whether pictures come as bytes or arrays, which then count."""
-    return things.in_memory if isinstance(things, Source) else True
+    return not isinstance(things, Source) or things.in_memory or _fetches(config, things)
+
+
+def _fetches(config: ServiceConfig, things: Iterable[Any]) -> bool:
+    """Whether this process reads references, because its workers may not."""
+    return config.sandbox and isinstance(things, Source) and things.locator is not None
 
 
 def _prepare(config: ServiceConfig, books: JobBooks | None) -> None:

@@ -1,0 +1,90 @@
+"""Reading references in this process, for workers that may not: a sandbox has no network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Final
+
+from ....errors import ItemError
+from ....preprocess.fetch import Fetchers
+from ....preprocess.worker.failures import kept
+from ....references import Reference
+from ...core.threads import DaemonThreads
+from ...sources import Item
+
+_AHEAD: Final = 4
+"""Things for each thread that may be under way or wait for those before them, however small they are."""
+
+
+def fetched(things: Iterable[Any], max_bytes: int, threads: int, room: int) -> Generator[Any]:
+    """The same things in the same order; items bring their bytes instead of a reference, or why they cannot.
+
+    Args:
+        things: of a source.
+        max_bytes: of one picture; one whose size the source does not know is counted as so large until it is read.
+        threads: reads in flight.
+        room: bytes that may be read, or under way, and not taken; a larger picture is read alone.
+    """
+    fetchers = Fetchers(max_bytes)
+    pool = DaemonThreads(threads, "penstock-fetch")
+    ahead: deque[_Read] = deque()
+    try:
+        for thing in things:
+            read = _Read(thing, max_bytes)
+            while ahead and (len(ahead) >= _AHEAD * threads or _held(ahead) + read.nbytes > room):
+                yield ahead.popleft().result()
+            read.start(pool, fetchers)
+            ahead.append(read)
+            while ahead and ahead[0].is_done:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=False)
+
+
+class _Read:
+    """A thing on its way; if it is an item with a reference, its bytes are read in a thread."""
+
+    def __init__(self, thing: Any, max_bytes: int) -> None:
+        self._thing = thing
+        self._reference = thing.reference if isinstance(thing, Item) else None
+        self._most = 0
+        if self._reference is not None:
+            size = self._reference.version.size
+            self._most = size if 0 <= size <= max_bytes else max_bytes
+        self._data: Future[bytes | ItemError] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._data is None or self._data.done()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds, or may come to hold."""
+        if self._data is None or not self._data.done():
+            return self._most
+        data = self._data.result()
+        return 0 if isinstance(data, ItemError) else len(data)
+
+    def start(self, pool: DaemonThreads, fetchers: Fetchers) -> None:
+        if self._reference is not None:
+            self._data = pool.submit(_read, fetchers, self._reference)
+
+    def result(self) -> Any:
+        """The thing, once it has its bytes."""
+        return self._thing if self._data is None else replace(self._thing, data=self._data.result(), reference=None)
+
+
+def _held(ahead: Iterable[_Read]) -> int:
+    return sum(read.nbytes for read in ahead)
+
+
+def _read(fetchers: Fetchers, reference: Reference) -> bytes | ItemError:
+    try:
+        return fetchers.read(reference)
+    except ItemError as error:
+        return kept(error, "")

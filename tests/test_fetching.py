@@ -1,0 +1,92 @@
+"""References that this process reads for confined workers: in order, ahead, and within so many bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.engine.jobs.common.fetching import fetched
+from penstock.engine.sources import Filtered, Item
+from penstock.errors import ReadError, TooLargeError
+from penstock.references import Fetcher, Locator, Reference, Version
+from penstock.tests.folder_place import reference
+from penstock.tests.waiting import wait_until
+
+
+def item(wanted: Reference) -> Item:
+    return Item(wanted.ref, reference=wanted, ordinal=7, metadata={"a": 1})
+
+
+def test_items_bring_their_bytes_and_all_keep_their_places(tmp_path: Path) -> None:
+    """What has no reference passes; what cannot be read brings why, for its own row."""
+    (tmp_path / "x").write_bytes(b"content")
+    aside, path = Filtered("n", "no picture"), Item("p", "/p")
+    things: list[Any] = [item(reference(tmp_path, name)) for name in ("x", "gone", "x")]
+    first, *middle, gone, last = fetched([things[0], aside, path, *things[1:]], 100, threads=2, room=1000)
+    assert first == Item("x", data=b"content", ordinal=7, metadata={"a": 1})
+    assert middle == [aside, path]
+    assert last == first
+    assert isinstance(gone.data, ReadError)
+    assert gone.data.__traceback__ is None
+    (large,) = fetched([item(reference(tmp_path, "x", 101))], 100, threads=1, room=1000)
+    assert isinstance(large.data, TooLargeError)
+
+
+class Gate:
+    """A fetcher that waits until it is let go, and counts."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.open = threading.Event()
+        self._lock = threading.Lock()
+
+    def read(self, ref: str, version: Version, max_bytes: int) -> bytes:
+        del ref, max_bytes
+        with self._lock:
+            self.begun += 1
+        self.open.wait()
+        return bytes(max(1, version.size))
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    found = Gate()
+
+    def opened(_: Locator) -> Fetcher:
+        return found
+
+    monkeypatch.setattr(Locator, "open", opened)
+    yield found
+    found.open.set()
+
+
+@pytest.mark.parametrize(
+    ("size", "room", "under_way"),
+    [(10, 35, 3), (10, 1000, 4), (-1, 250, 2), (1000, 10, 1)],
+    ids=["as many as there is room for", "as many as there are threads", "unknown sizes are the largest", "one always"],
+)
+def test_reads_are_in_flight_within_the_room(gate: Gate, size: int, room: int, under_way: int) -> None:
+    """The next is begun when the first has been taken."""
+    things = [item(Reference(Locator("a:b"), str(n), Version(size))) for n in range(40)]
+    found: list[Item] = []
+    flow = fetched(things, 100 if size < 1000 else 10**6, threads=4, room=room)
+    taking = threading.Thread(target=lambda: found.extend(flow), daemon=True)
+    taking.start()
+    wait_until(lambda: gate.begun == under_way)
+    assert not found
+    gate.open.set()
+    taking.join()
+    assert [one.key for one in found] == [str(n) for n in range(40)]
+
+
+def test_whoever_stops_early_leaves_no_thread(tmp_path: Path) -> None:
+    """The generator is closed, as the engine does with a source that is not read to its end."""
+    (tmp_path / "x").write_bytes(b"content")
+    flow = fetched((item(reference(tmp_path, "x")) for _ in range(100)), 100, threads=2, room=1000)
+    assert next(flow).data == b"content"
+    flow.close()
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("penstock-fetch")])
