@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -24,7 +25,7 @@ from penstock.sinks import MilvusSink, RowBatch
 from penstock.sinks.milvus import lite
 from penstock.sinks.milvus import upsert as milvus_upsert
 from penstock.sinks.milvus.collection import Collection
-from penstock.sinks.milvus.lite import LiteServer
+from penstock.sinks.milvus.lite import LiteServer, server_for, starting
 from penstock.tests.waiting import DEADLINE
 
 DIMENSION = 4
@@ -198,6 +199,54 @@ def test_sinks_of_one_process_share_a_file(path: str) -> None:
     assert wait_for_end(pid, 0)
     with MilvusSink(path, "images") as again:
         assert again.count() == 3
+
+
+@pytest.fixture
+def store(path: str) -> str:
+    """One that exists, and is not open."""
+    with MilvusSink(path, dimension=DIMENSION) as made:
+        made.write(make_rows(3))
+    return path
+
+
+def test_a_server_that_was_started_ahead_is_the_one_that_a_sink_gets(store: str) -> None:
+    """It comes up while its user imports other things; afterwards it is gone."""
+    with starting(store):
+        ahead = server_for(store).pid
+        assert ahead
+        with MilvusSink(store) as sink:
+            assert server_of(sink) == ahead
+            assert sink.count() == 3
+    assert not psutil.pid_exists(ahead)
+
+
+def test_a_server_that_was_started_ahead_and_is_not_needed_is_gone_at_once(store: str) -> None:
+    """Its user has found something else to be wrong."""
+    with starting(store):
+        ahead = server_for(store).pid
+    assert ahead
+    assert not psutil.pid_exists(ahead)
+
+
+@pytest.mark.kills
+def test_a_server_that_was_started_ahead_and_killed_is_started_again(store: str) -> None:
+    with starting(store):
+        ahead = server_for(store).pid
+        assert ahead
+        os.kill(ahead, signal.SIGKILL)
+        with MilvusSink(store) as sink:
+            assert sink.count() == 3
+
+
+def test_nothing_is_started_ahead_for_a_store_that_is_in_use_or_not_there(store: str, tmp_path: Path) -> None:
+    """Whoever opens it says so, in its own words."""
+    with open(f"{store}/LOCK", "r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with starting(store):
+            assert server_for(store).pid is None
+    with starting(str(tmp_path / "none.db")):
+        assert server_for(str(tmp_path / "none.db")).pid is None
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_a_file_that_is_open_elsewhere_is_an_error_with_its_name(sink: MilvusSink, path: str) -> None:

@@ -175,9 +175,12 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
 
     try:
         with warm_start():  # imports JAX for the query while this process imports the rest
-            from ..jobs.images.embed import search_images
+            from ...sinks.milvus.lite import starting
 
-            hits = search_images(config, image, k)
+            with starting(uri):
+                from ..jobs.images.embed import search_images
+
+                hits = search_images(config, image, k)
     except ItemError as error:
         raise click.UsageError(f"IMAGE: {printable(str(error))}") from error
     for number, hit in enumerate(hits, 1):

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, cast
@@ -45,6 +47,24 @@ def server_for(directory: str) -> LiteServer:
         if server is None:
             server = _servers[path] = LiteServer(path)
         return server
+
+
+@contextmanager
+def starting(uri: str) -> Generator[None]:
+    """While the block runs the server of a Milvus Lite store that exists is coming up, or there. Else nothing.
+
+    For who has other things to import before it opens a sink for the store, which then says what is wrong with it.
+    """
+    if not (Path(uri) / "collections").is_dir():
+        yield
+        return
+    server = server_for(uri)
+    server.hold()
+    try:
+        server.prepare()
+        yield
+    finally:
+        server.release()
 
 
 class LiteServer:
@@ -77,6 +97,13 @@ class LiteServer:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
+    def prepare(self) -> None:
+        """Have the server start, and go on; `address` waits for it. Nothing if the directory is in use."""
+        with self._mutex:
+            if self.pid is None and self._is_free():
+                self._discard()
+                self._spawn()
+
     def address(self) -> str:
         """Where the server answers; starts it if it is not running.
 
@@ -85,9 +112,7 @@ class LiteServer:
             SinkUnavailableError: the server did not start in time.
         """
         with self._mutex:
-            if self.pid is None:
-                self._discard()
-                self._wait_until_free()
+            if self.pid is None or not self._port:
                 self._start_surely()
             return f"http://127.0.0.1:{self._port}"
 
@@ -108,7 +133,7 @@ class LiteServer:
         if process is None:
             return
         try:
-            if process.poll() is None:
+            if process.poll() is None and self._port:  # else it has not answered yet, and nothing was written
                 cast("IO[bytes]", process.stdin).write(b"q")
                 process.wait(self._stop_timeout)
         except (subprocess.TimeoutExpired, BrokenPipeError):
@@ -127,16 +152,11 @@ class LiteServer:
         self._start()
 
     def _start(self) -> None:
-        # `-P`: this folder must not be on the child's path. Its own session: the terminal's Ctrl-C is for the parent.
-        process = self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_CHILD), self.directory],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name != "MILVUS_TOKEN"},
-        )
+        process = self._process
+        if process is None or self.pid is None:
+            self._discard()
+            self._wait_until_free()
+            process = self._spawn()
         try:
             import_module("pymilvus")  # what comes next, and takes as long as the server's start
             answer = self._first_line(process)
@@ -150,6 +170,19 @@ class LiteServer:
         if answer.get("error") == "DataDirLockedError":
             raise self._locked()
         raise SinkError(f"Milvus Lite cannot open {self.directory}: {answer.get('error')}: {answer.get('message')}")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        # `-P`: this folder must not be on the child's path. Its own session: the terminal's Ctrl-C is for the parent.
+        process = self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_CHILD), self.directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != "MILVUS_TOKEN"},
+        )
+        return process
 
     def _first_line(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         """What the child says about its start. It is short enough for the pipe, and says nothing more afterwards."""
@@ -176,7 +209,7 @@ class LiteServer:
         return answer
 
     def _discard(self) -> None:
-        process, self._process = self._process, None
+        process, self._process, self._port = self._process, None, 0
         if process is None:
             return
         process.kill()
@@ -187,22 +220,25 @@ class LiteServer:
 
     def _wait_until_free(self) -> None:
         """Wait for the lock that Milvus Lite will take, without starting a server for each try."""
+        deadline = time.monotonic() + self._lock_timeout
+        while not self._is_free():
+            if time.monotonic() >= deadline:
+                raise self._locked()
+            time.sleep(0.05)  # flock has no timeout
+
+    def _is_free(self) -> bool:
         try:
             lock = os.open(os.path.join(self.directory, "LOCK"), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return
-        deadline = time.monotonic() + self._lock_timeout
+            return True
         try:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return  # closing the descriptor lets go of it again
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise self._locked() from None
-                    time.sleep(0.05)  # flock has no timeout
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            return True
         finally:
-            os.close(lock)
+            os.close(lock)  # and the lock with it
 
     def _locked(self) -> SinkError:
         return SinkError(
