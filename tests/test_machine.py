@@ -212,7 +212,7 @@ def test_a_number_of_cores_that_is_none_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_nothing_else_counts_cores() -> None:
     """Whoever needs a number of cores asks the one place that knows containers."""
-    root = Path(machine.__file__).parents[1]
+    root = Path(machine.__file__).parents[2]
     counting = {
         str(path.relative_to(root))
         for floor in ("engine", "preprocess", "shm", "sinks", "bench")
