@@ -7,17 +7,17 @@ import os
 import socket
 import threading
 import tracemalloc
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.engine.sources import Broken, Entry, FileSource, Filtered, Item, Source, key_of
+from penstock.engine.sources import Broken, FileSource, Filtered, Item, Source, key_of
 from penstock.engine.sources.kinds import looks_like_picture
 from penstock.errors import ReadError, SourceError
+from penstock.testing.sources import SourceContract
 from penstock.tests.waiting import DEADLINE
 
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01"
@@ -39,47 +39,13 @@ def names(source: Source, base: Path) -> list[str]:
     return [os.path.relpath(entry.key, base) for entry in source if isinstance(entry, Item)]
 
 
-class SourceContract(ABC):
-    """What every source promises. Subclass it and say how to make one."""
-
-    @pytest.fixture
-    @abstractmethod
-    def source(self, tmp_path: Path) -> Source:
-        """A source with items, something filtered and something broken."""
-
-    def test_iterating_again_gives_the_same(self, source: Source) -> None:
-        """Order and entries are those of the first time."""
-
-        def seen(entries: Iterator[Entry]) -> list[tuple[str, str]]:
-            return [(type(entry).__name__, entry.key) for entry in entries]
-
-        first = seen(iter(source))
-        assert first == seen(iter(source))
-        assert {kind for kind, _ in first} == {"Item", "Filtered", "Broken"}
-
-    def test_keys_are_unique_and_valid_unicode(self, source: Source) -> None:
-        """A key can go to a store, to JSON, and stands for one entry."""
-        keys = [entry.key for entry in source]
-        assert len(set(keys)) == len(keys)
-        assert all(key.encode() for key in keys)
-
-    def test_an_item_has_a_path_or_data(self, source: Source) -> None:
-        """Something to read, always."""
-        items = [entry for entry in source if isinstance(entry, Item)]
-        assert items
-        assert all((item.path is None) != (item.data is None) for item in items)
-
-    def test_what_is_broken_says_why(self, source: Source) -> None:
-        """A dead letter needs an item error with a message."""
-        assert all(str(entry.error) for entry in source if isinstance(entry, Broken))
-
-    def test_total_is_none_or_the_number_of_entries(self, source: Source) -> None:
-        """A wrong total would make a wrong ETA."""
-        assert source.total() in (None, len(list(source)))
+ALL_KINDS = frozenset({Item, Filtered, Broken})
 
 
 class TestFolders(SourceContract):
     """The contract, for a folder."""
+
+    kinds = ALL_KINDS
 
     @pytest.fixture
     def source(self, tmp_path: Path) -> Source:
@@ -92,6 +58,9 @@ class TestFolders(SourceContract):
 class TestLists(SourceContract):
     """The contract, for a list of paths."""
 
+    kinds = ALL_KINDS
+    ordered = False
+
     @pytest.fixture
     def source(self, tmp_path: Path) -> Source:
         (tmp_path / "x.jpg").write_bytes(JPEG)
@@ -102,6 +71,8 @@ class TestLists(SourceContract):
 
 class TestNotUtf8(SourceContract):
     """The contract, for names that are no text."""
+
+    kinds = ALL_KINDS
 
     @pytest.fixture
     def source(self, tmp_path: Path) -> Source:
