@@ -33,6 +33,8 @@ ERRORS: Sequence[type[BaseException]] = (
 )
 """What an operation may raise: whatever it is, it is the failure of one item."""
 
+LANES = {"slow": 1, "fast": 2}
+
 _DEEP = 1 << 14
 """Numbers above that have been around often enough."""
 
@@ -93,7 +95,11 @@ class Step:
                 yield None
 
     def _marked(self, value: Any) -> Any:
-        return Lane("fast", value) if self.lane and crc32(repr(value).encode()) % 2 else value
+        return Lane("fast", value) if self.lane and self.is_fast(value) else value
+
+    def is_fast(self, value: Any) -> bool:
+        """Which of two lanes it emits a value into."""
+        return crc32(repr(value).encode()) % 2 == 1 and not (isinstance(value, list) and self.loose)
 
     def fail(self, value: Any) -> NoReturn:
         raise ERRORS[crc32(repr(value).encode()) // 7 % len(ERRORS)](f"on purpose: {value}")
@@ -136,7 +142,8 @@ class Step:
     def declare(self, builder: PipelineBuilder, index: int, lanes: bool, executor: Executor | None) -> None:
         """Add the stage to a pipeline; `lanes` where the one before emits into them."""
         if self.kind == "aggregate":
-            builder.aggregate(len(self.acts) + 1, drop_last=self.ordered and not self.loose)
+            drop_last = self.ordered and not self.loose
+            builder.aggregate(len(self.acts) + 1, drop_last=drop_last, lanes=LANES if lanes else None)
             return
         if self.kind == "disaggregate":
             builder.disaggregate()
@@ -155,7 +162,7 @@ class Step:
             output_order="input" if self.ordered else "completion",
             kind="green" if self.kind == "green" else None,
             buffer_size=self.buffer,
-            lanes={"slow": 1, "fast": 2} if lanes else None,
+            lanes=LANES if lanes else None,
             feedback=None if self.back is None else f"stage {index - self.back}",
             on_failure=Retry(2, first=0.0) if self.stumbles else None,
         )
@@ -194,7 +201,9 @@ def fitted(steps: Sequence[Step]) -> tuple[Step, ...]:
         inside = steps[index - (step.back or 0) : index + 1]
         circle = step.back is not None and step.back <= index and all(each.is_operation for each in inside)
         following = steps[index + 1] if index + 1 < len(steps) else None
-        lane = step.lane and following is not None and following.is_operation
+        lane = step.lane and following is not None and following.kind != "disaggregate"
+        # The lists of one lane are known where the order of all values is, but not which lane's list comes next.
+        sorted_out = step.kind == "aggregate" and bool(found) and found[-1].lane
         if circle:  # whatever lies on a circle gets values in an order that nobody knows
             found[index - (step.back or 0) :] = [
                 replace(each, loose=True) for each in found[index - (step.back or 0) :]
@@ -202,14 +211,17 @@ def fitted(steps: Sequence[Step]) -> tuple[Step, ...]:
             loose = True
         stumbles = step.stumbles and not step.many
         found.append(replace(step, back=step.back if circle else None, lane=lane, stumbles=stumbles, loose=loose))
-        loose = loose or lane or (step.is_operation and step.concurrency > 1 and not step.ordered)
+        mixes = lane and following is not None and following.is_operation
+        overtakes = step.is_operation and step.concurrency > 1 and not step.ordered
+        loose = loose or mixes or overtakes or sorted_out
     return tuple(found)
 
 
 def is_loose(graph: Sequence[Step]) -> bool:
     """Whether the order of what comes out is not known."""
     last = graph[-1]
-    return last.loose or (last.is_operation and last.concurrency > 1 and not last.ordered)
+    sorted_out = last.kind == "aggregate" and len(graph) > 1 and graph[-2].lane
+    return last.loose or sorted_out or (last.is_operation and last.concurrency > 1 and not last.ordered)
 
 
 # -- what must come out -----------------------------------------------------------------------------------------------
@@ -232,7 +244,8 @@ def model(graph: Sequence[Step], values: Sequence[Any]) -> tuple[list[Any], list
         waiting[index] = []
         books[index]["items_in"] += len(taken)
         if step.kind == "aggregate":
-            waiting[index + 1] += _collected(step, taken, books[index])
+            for lane in _lanes(graph[:index], taken):
+                waiting[index + 1] += _collected(step, lane, books[index])
         else:
             back = waiting[index - (step.back or 0)]
             for value in taken:
@@ -242,6 +255,13 @@ def model(graph: Sequence[Step], values: Sequence[Any]) -> tuple[list[Any], list
                 continue
         index += 1
     return waiting[-1], [+each for each in books]
+
+
+def _lanes(before: Sequence[Step], taken: list[Any]) -> list[list[Any]]:
+    """What an aggregate gets, by lane."""
+    if not before or not before[-1].lane:
+        return [taken]
+    return [[value for value in taken if before[-1].is_fast(value) is fast] for fast in (False, True)]
 
 
 def _collected(step: Step, taken: list[Any], books: Counter[str]) -> Iterator[list[Any]]:

@@ -62,6 +62,15 @@ def test_hooks_see_every_task(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 2 * photos + 2
 
 
+def test_first_and_second_passes_have_batches_of_their_own(tmp_path: Path) -> None:
+    """All are measured once, some of them twice."""
+    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
+    told = run(str(EXAMPLES / "lanes_in_aggregate.py"), cwd=tmp_path)
+    assert f"first: {photos} in, {photos} measured" in told
+    assert " at 192 pixels" in told
+    assert " at  64 pixels" in told
+
+
 def test_async_for_beside_another_task(tmp_path: Path) -> None:
     """What is sent arrives."""
     photos = len(list((EXAMPLES / "photos").glob("*.jpg")))

@@ -37,24 +37,27 @@ class Nudged(Exception):  # noqa: N818  (a state of the world, not an error)
 
 @dataclass(frozen=True, slots=True)
 class LaneFill:
-    """How full a lane is: items and units waiting, and its weight."""
+    """How full a lane is: its weight, items and units waiting, and the units that ever came in and were taken out."""
 
     weight: int
     items: int
     units: int
+    units_in: int
+    units_out: int
 
 
 class _Lane:
     """One lane: a queue, those who wait to put into it, and its standing in the round robin."""
 
-    __slots__ = ("credit", "items", "nbytes", "putters", "units", "weight")
+    __slots__ = ("credit", "items", "name", "nbytes", "putters", "units", "units_in", "units_out", "weight")
 
-    def __init__(self, weight: int) -> None:
+    def __init__(self, name: str, weight: int) -> None:
+        self.name = name
         self.weight = weight
         self.credit = 0
         self.items: deque[Entry] = deque()
         self.putters: deque[Seat] = deque()
-        self.units = 0
+        self.units = self.units_in = self.units_out = 0
         self.nbytes = 0
 
 
@@ -72,7 +75,7 @@ class Channel:
         self._hub = hub
         self.size = size
         self.nbytes_limit = nbytes
-        self._lanes = {name: _Lane(weight) for name, weight in (lanes or {"": 1}).items()}
+        self._lanes = {name: _Lane(name, weight) for name, weight in (lanes or {"": 1}).items()}
         self._default = next(iter(self._lanes.values()))
         self._last = next(reversed(self._lanes))
         self._getters: deque[Seat] = deque()
@@ -140,6 +143,7 @@ class Channel:
     def _append(self, lane: _Lane, entry: Entry) -> None:
         lane.items.append(entry)
         lane.units += entry.units
+        lane.units_in += entry.units
         lane.nbytes += entry.nbytes
         self._tick(1)
         self.on_put(entry.units)
@@ -157,6 +161,18 @@ class Channel:
             Closed: there is none and there will be none.
             Nudged: `nudge` was called.
         """
+        return self._take(self._next_lane(waiting))
+
+    def get_with_lane(self, waiting: Stopwatch) -> tuple[str, Entry]:
+        """The same, and the lane it lay in.
+
+        Raises:
+            Closed, Nudged: as `get`.
+        """
+        lane = self._next_lane(waiting)
+        return lane.name, self._take(lane)
+
+    def _next_lane(self, waiting: Stopwatch) -> _Lane:
         while not self.count or self._nudged or self._shut:
             if self._shut or (self.closed and not self.count):
                 raise Closed
@@ -164,7 +180,7 @@ class Channel:
                 self._nudged = False
                 raise Nudged
             self._wait_for_entry(waiting)
-        return self._take(self._default if len(self._lanes) == 1 else self._pick())
+        return self._default if len(self._lanes) == 1 else self._pick()
 
     def shut(self) -> None:
         """Readers get nothing more, whatever is left."""
@@ -222,6 +238,7 @@ class Channel:
     def _take(self, lane: _Lane) -> Entry:
         entry = lane.items.popleft()
         lane.units -= entry.units
+        lane.units_out += entry.units
         lane.nbytes -= entry.nbytes
         self._tick(-1)
         if lane.putters:
@@ -251,7 +268,10 @@ class Channel:
         """The declared lanes by name; none for a plain channel."""
         if len(self._lanes) == 1:
             return {}
-        return {name: LaneFill(lane.weight, len(lane.items), lane.units) for name, lane in self._lanes.items()}
+        return {
+            name: LaneFill(lane.weight, len(lane.items), lane.units, lane.units_in, lane.units_out)
+            for name, lane in self._lanes.items()
+        }
 
     @property
     def capacity(self) -> int:

@@ -45,7 +45,7 @@ class PipeDef:
         if self.output_order not in ("completion", "input"):
             raise ConfigError(f"output_order={self.output_order!r} must be 'completion' or 'input'")
         self._check_failures()
-        self._check_lanes()
+        check_lanes(self.lanes)
         self._check_place(look_at(self.op))
 
     @property
@@ -70,12 +70,6 @@ class PipeDef:
                 "the policy says how many failures there may be"
             )
 
-    def _check_lanes(self) -> None:
-        if self.lanes is not None and not self.lanes:
-            raise ConfigError("lanes={} must name at least one lane, or be None")
-        for name, weight in (self.lanes or {}).items():
-            at_least(f"lanes[{name!r}]", weight, 1)
-
     def _check_place(self, op: Operation) -> None:
         if self.kind not in (None, "green"):
             raise ConfigError(f"kind={self.kind!r} must be 'green' or None")
@@ -96,9 +90,15 @@ class AggregateDef:
     n: int
     drop_last: bool
     max_wait: float | None
+    max_bytes: int | None = None
+    lanes: Mapping[str, int] | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         at_least("aggregate(n)", self.n, 1)
+        if self.max_bytes is not None:
+            at_least("max_bytes", self.max_bytes, 1)
+        check_lanes(self.lanes)
         if self.max_wait is not None and self.max_wait <= 0:
             raise ConfigError(f"max_wait={self.max_wait} must be more than 0 seconds, or None")
 
@@ -146,11 +146,15 @@ class GraphDef:
                 self._check_feedback(index, stage.feedback)
 
     def _check_feedback(self, index: int, target: str) -> None:
-        earlier = [name for name, stage in zip(self.names, self.stages, strict=True) if isinstance(stage, PipeDef)]
-        if target not in self.names[: index + 1] or target not in earlier:
+        heads = [
+            name
+            for name, stage in zip(self.names[: index + 1], self.stages, strict=False)
+            if isinstance(stage, PipeDef | AggregateDef)
+        ]
+        if target not in heads:
             raise ConfigError(
-                f"feedback={target!r} of stage {self.names[index]!r} must name this stage or an earlier pipe: "
-                f"{', '.join(name for name in self.names[: index + 1] if name in earlier)}"
+                f"feedback={target!r} of stage {self.names[index]!r} must name this stage or an earlier pipe or "
+                f"aggregate: {', '.join(heads)}"
             )
 
 
@@ -162,12 +166,24 @@ def unique_names(stages: tuple[StageDef, ...]) -> tuple[str, ...]:
             case PipeDef():
                 name = stage.name or look_at(stage.op).name
             case AggregateDef():
-                name = f"aggregate({stage.n})"
+                name = stage.name or f"aggregate({stage.n})"
             case DisaggregateDef():
                 name = "disaggregate"
         seen = sum(known == name or known.startswith(f"{name}#") for known in names)
         names.append(f"{name}#{seen + 1}" if seen else name)
     return tuple(names)
+
+
+def check_lanes(lanes: Mapping[str, int] | None) -> None:
+    """Check the lanes of a stage.
+
+    Raises:
+        ConfigError: there are none, or a weight is no int of at least 1.
+    """
+    if lanes is not None and not lanes:
+        raise ConfigError("lanes={} must name at least one lane, or be None")
+    for name, weight in (lanes or {}).items():
+        at_least(f"lanes[{name!r}]", weight, 1)
 
 
 def at_least(knob: str, value: object, least: int) -> None:

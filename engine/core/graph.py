@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .budget import Budget, FailureBudget
 from .channel import Channel
-from .definitions import AggregateDef, GraphDef, PipeDef, StageDef
+from .definitions import AggregateDef, DisaggregateDef, GraphDef, PipeDef, StageDef
 from .feedback import Circle
 from .hooks import StageInfo, TaskHook, make_hooks
 from .operations import Operation, check_arity, look_at
@@ -59,12 +59,14 @@ class Graph:
 
     def _channel(self, index: int) -> Channel:
         stage, name = self._definition.stages[index], self._definition.names[index]
-        if not isinstance(stage, PipeDef):
+        if isinstance(stage, DisaggregateDef):
             return Channel(self._engine.hub, _CHANNEL_SIZE)
         lanes = stage.lanes
         fed_back = any(isinstance(other, PipeDef) and other.feedback == name for other in self._definition.stages)
         if fed_back and lanes is None:
             lanes = {"": 1, _FEEDBACK_LANE: 1}
+        if isinstance(stage, AggregateDef):
+            return Channel(self._engine.hub, _CHANNEL_SIZE, stage.max_bytes, lanes)
         return Channel(self._engine.hub, stage.buffer_size, stage.buffer_bytes, lanes)
 
     def _node(self, stage: StageDef, name: str, channel: Channel) -> Node:
@@ -72,7 +74,7 @@ class Graph:
             case PipeDef():
                 return self._pipe(stage, name, channel)
             case AggregateDef():
-                return Aggregate(self._engine, name, channel, stage.n, stage.drop_last, stage.max_wait)
+                return Aggregate(self._engine, name, channel, stage)
             case _:
                 node = Disaggregate(self._engine, name, channel, self._budget(name))
                 self.pipes.append(Placed(node, None))

@@ -98,6 +98,11 @@ class Node(ABC):
         """Units that have come in and have not left."""
         return self.held + (self.channel.units if self.channel is not None else 0)
 
+    def held_in(self, lane: str) -> tuple[int, int]:
+        """Entries and units that it has taken out of a lane and that still wait."""
+        del lane
+        return 0, 0
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing here can still become something."""

@@ -3,43 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from .budget import FailureBudget
 from .channel import Channel, Closed, Entry, Nudged
+from .definitions import AggregateDef
 from .operations import Operation
 from .policies import Skip
 from .stage import Emitter, Engine, Job
 from .stage_pipe import Pipe
 
 
+class _Batch:
+    """What an aggregate has collected of one lane, and still holds."""
+
+    __slots__ = ("cancel", "entries", "is_due", "nbytes", "units")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.units = 0
+        self.nbytes = 0
+        self.is_due = False
+        self.cancel: Callable[[], None] | None = None
+
+    def add(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        self.units += entry.units
+        self.nbytes += entry.nbytes
+
+
 class Aggregate(Emitter):
-    """Collects entries into lists of at least `n` units.
+    """Collects entries into lists of at least `n` units, each from one lane.
 
     Args:
-        drop_last: drop what is left at the end instead of emitting a short list.
-        max_wait: seconds after which a short list is emitted, from its first entry on.
+        definition: its settings; where no lanes are declared, lists are made of all that comes.
     """
 
     kind = "aggregate"
 
-    def __init__(
-        self, engine: Engine, name: str, channel: Channel, n: int, drop_last: bool, max_wait: float | None
-    ) -> None:
+    def __init__(self, engine: Engine, name: str, channel: Channel, definition: AggregateDef) -> None:
         super().__init__(engine, name, channel, FailureBudget(-1))
         self._channel = channel
-        self._n = n
-        self._drop_last = drop_last
-        self._max_wait = max_wait
-        self._entries: list[Entry] = []
-        self._units = 0
-        self._due = False
-        self._cancel: Callable[[], None] | None = None
+        self._definition = definition
+        self._per_lane = definition.lanes is not None
+        self._batches = {lane: _Batch() for lane in (definition.lanes or [""])}
 
     @property
     def has_entries(self) -> bool:
         """Whether it holds entries that wait for more."""
-        return bool(self._entries)
+        return any(batch.entries for batch in self._batches.values())
+
+    def held_in(self, lane: str) -> tuple[int, int]:
+        """Entries and units of a lane that it holds."""
+        batch = self._batches.get(lane)
+        return (len(batch.entries), batch.units) if batch is not None else (0, 0)
 
     def flush(self) -> None:
         """Nothing more can come but by what is held here: let go of it."""
@@ -55,56 +73,67 @@ class Aggregate(Emitter):
             self._finish()
             raise
         finally:
-            self._stop_clock()
-            for entry in self._entries:
-                self._values.discard(entry.value)
+            for batch in self._batches.values():
+                self._stop_clock(batch)
+                for entry in batch.entries:
+                    self._values.discard(entry.value)
 
     def _one(self) -> None:
         try:
-            entry = self._channel.get(self.meter.wait_in)
+            lane, entry = self._channel.get_with_lane(self.meter.wait_in)
         except Nudged:
-            if self._due:
-                self._emit_list()
-            else:
+            due = [batch for batch in self._batches.values() if batch.is_due]
+            for batch in due:
+                self._emit_list(batch)
+            if not due:
                 self._finish()
             return
-        self.held += entry.units
-        self._units += entry.units
-        self._entries.append(entry)
-        if self._units >= self._n:
-            self._emit_list()
-        elif self._max_wait is not None and self._cancel is None:
-            self._cancel = self._engine.hub.timer(self._max_wait, self._ring)
+        self._collect(self._batches[lane if self._per_lane else ""], entry)
 
-    def _ring(self) -> None:
-        self._due = True
+    def _collect(self, batch: _Batch, entry: Entry) -> None:
+        wanted, limit = self._definition, self._definition.max_bytes
+        self.held += entry.units
+        try:
+            if limit is not None and batch.entries and batch.nbytes + entry.nbytes > limit:
+                self._emit_list(batch)
+        finally:
+            batch.add(entry)
+        if batch.units >= wanted.n or (limit is not None and batch.nbytes >= limit):
+            self._emit_list(batch)
+        elif wanted.max_wait is not None and batch.cancel is None:
+            batch.cancel = self._engine.hub.timer(wanted.max_wait, partial(self._ring, batch))
+
+    def _ring(self, batch: _Batch) -> None:
+        batch.is_due = True
         self._channel.nudge()
 
-    def _stop_clock(self) -> None:
-        self._due = False
-        if self._cancel is not None:
-            self._cancel()
-            self._cancel = None
+    @staticmethod
+    def _stop_clock(batch: _Batch) -> None:
+        batch.is_due = False
+        if batch.cancel is not None:
+            batch.cancel()
+            batch.cancel = None
 
     def _finish(self) -> None:
-        """The end: what is held is too little for a whole list."""
-        if not self._drop_last:
-            self._emit_list()
-            return
-        entries, units = self._take()
-        self.meter.dropped += units
-        self.held -= units
-        for entry in entries:
-            self._values.discard(entry.value)
+        """The end: what is held of each lane is too little for a whole list."""
+        for batch in self._batches.values():
+            if self._definition.drop_last:
+                entries, units = self._take(batch)
+                self.meter.dropped += units
+                self.held -= units
+                for entry in entries:
+                    self._values.discard(entry.value)
+            else:
+                self._emit_list(batch)
 
-    def _take(self) -> tuple[list[Entry], int]:
-        self._stop_clock()
-        entries, self._entries = self._entries, []
-        units, self._units = self._units, 0
+    def _take(self, batch: _Batch) -> tuple[list[Entry], int]:
+        self._stop_clock(batch)
+        entries, units = batch.entries, batch.units
+        batch.entries, batch.units, batch.nbytes = [], 0, 0
         return entries, units
 
-    def _emit_list(self) -> None:
-        entries, units = self._take()
+    def _emit_list(self, batch: _Batch) -> None:
+        entries, units = self._take(batch)
         if not entries:
             return
         self.held -= units  # the job holds them from here on

@@ -116,11 +116,21 @@ def _difference(inside: int, outside: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LaneReport(Readable):
-    """A lane of a channel: its weight, and the items and units that wait in it."""
+    """A lane in front of a stage. units_in == units_out + units.
+
+    Attributes:
+        weight: its share.
+        items: waiting in it; for an aggregate also what is held until its list is full.
+        units: the same in units.
+        units_in: units that ever came.
+        units_out: units that have been taken out of it, by an operation or in a list.
+    """
 
     weight: int
     items: int
     units: int
+    units_in: int = 0
+    units_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +208,23 @@ class StageReport(Readable):
                 f"the books of stage {self.name!r} do not balance: in {self.items_in} + created {self.created} = "
                 f"{inside}, but out {self.items_out} + dropped {self.dropped} + failed {self.failed} + in flight "
                 f"{self.in_flight} + merged {self.merged} = {outside}: {_difference(inside, outside)}"
+            )
+        if self.channel is not None and self.channel.lanes:
+            self._check_lanes(self.channel.lanes)
+
+    def _check_lanes(self, lanes: dict[str, LaneReport]) -> None:
+        for name, lane in lanes.items():
+            known = lane.units_out + lane.units
+            if lane.units_in != known:
+                raise AccountingError(
+                    f"the books of lane {name!r} of stage {self.name!r} do not balance: in {lane.units_in}, but out "
+                    f"{lane.units_out} + waiting {lane.units}: {_difference(lane.units_in, known)}"
+                )
+        through = sum(lane.units_in for lane in lanes.values())
+        if through != self.items_in:
+            raise AccountingError(
+                f"the books of stage {self.name!r} do not balance: in {self.items_in}, but {through} by its lanes: "
+                f"{_difference(self.items_in, through)}"
             )
 
 

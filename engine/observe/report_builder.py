@@ -76,7 +76,7 @@ def _stage(node: Node, unrecorded: int, elapsed: float, now: float) -> StageRepo
         busy=_share(meter.busy.seconds(now), max(elapsed * node.parallelism, 1e-9)),
         wait_in=_share(meter.wait_in.seconds(now), fibers),
         wait_out=_share(meter.wait_out.seconds(now), fibers),
-        channel=None if node.channel is None else _channel(node.channel, now),
+        channel=None if node.channel is None else _channel(node, node.channel, now),
         details=dict(meter.details),
         **_milliseconds(times),
     )
@@ -91,8 +91,13 @@ def _share(seconds: float, of: float) -> float:
     return min(max(seconds / of, 0.0), 1.0)
 
 
-def _channel(channel: Channel, now: float) -> ChannelReport:
-    lanes = {name: LaneReport(lane.weight, lane.items, lane.units) for name, lane in channel.lanes.items()}
+def _channel(node: Node, channel: Channel, now: float) -> ChannelReport:
+    lanes: dict[str, LaneReport] = {}
+    for name, lane in channel.lanes.items():
+        items, units = node.held_in(name)
+        lanes[name] = LaneReport(
+            lane.weight, lane.items + items, lane.units + units, lane.units_in, lane.units_out - units
+        )
     return ChannelReport(
         channel.count, channel.capacity, channel.nbytes, channel.nbytes_limit, channel.occupancy(now), lanes
     )

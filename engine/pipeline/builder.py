@@ -129,18 +129,33 @@ class PipelineBuilder:
         )
         return self
 
-    def aggregate(self, n: int, /, *, drop_last: bool = False, max_wait: float | None = None) -> Self:
+    def aggregate(
+        self,
+        n: int,
+        /,
+        *,
+        drop_last: bool = False,
+        max_wait: float | None = None,
+        max_bytes: int | None = None,
+        lanes: Mapping[str, int] | None = None,
+        name: str | None = None,
+    ) -> Self:
         """Collect values into lists of `n` (with a `ValueModel`: of at least `n` units).
 
         Args:
             n: values of a list.
-            drop_last: drop a short list at the end instead of emitting it.
+            drop_last: drop a short list at the end (of each lane) instead of emitting it.
             max_wait: seconds after which a short list is emitted, counted from its first value.
+            max_bytes: bytes a list may hold; a larger value makes a list of its own. Needs a `ValueModel`.
+            lanes: names and weights of this stage's input lanes, as for `pipe`. Each list is filled from one lane, and
+                lanes fill theirs side by side, so this holds up to a list of each.
+            name: for reports and `feedback`: an aggregate may be where a feedback edge leads to.
 
         Raises:
-            ConfigError: `n` is less than 1, or `max_wait` not more than 0.
+            ConfigError: a setting is wrong; the message names it.
         """
-        self._stages.append(AggregateDef(n, drop_last, max_wait))
+        stage = AggregateDef(n, drop_last, max_wait, max_bytes, None if lanes is None else dict(lanes), name)
+        self._stages.append(stage)
         return self
 
     def disaggregate(self) -> Self:
