@@ -44,7 +44,7 @@ def load(path: Path, lane: str = "first") -> Photo:
     """A photograph in grey, at the size of a pass."""
     with Image.open(path) as image:
         pixels = image.convert("L").resize((PASSES[lane], PASSES[lane]))
-    return Photo(path, lane, np.divide(pixels, 255, dtype=np.float32))
+    return Photo(path, lane, np.asarray(pixels, np.float32) / np.float32(255))
 
 
 def measure(batch: list[Photo]) -> list[Photo]:
