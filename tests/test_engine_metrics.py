@@ -166,12 +166,12 @@ def test_waiting_is_seen_on_both_sides_of_the_slow_stage() -> None:
 
 
 def test_waiting_for_a_thread_is_not_work() -> None:
-    """Two stages that share one thread are busy half the time each."""
+    """Two stages that share one thread work for no longer than there is: with waiting it would be eight times that."""
     builder = PipelineBuilder().add_source(range(30))
     report = finish(builder.pipe(nap, name="a", concurrency=4).pipe(nap, name="b", concurrency=4), num_threads=1)
-    for stage in report.stages[1:3]:
-        assert 0.2 < stage.busy < 0.8
-        assert stage.mean_ms < 40
+    stages = report.stages[1:3]
+    assert all(0.2 < stage.busy < 0.8 for stage in stages)
+    assert sum(stage.items_out * stage.mean_ms for stage in stages) < 1010 * report.seconds
 
 
 def test_a_slow_consumer_is_named_as_the_bottleneck() -> None:
