@@ -107,6 +107,15 @@ def test_workers_are_asked_for_before_anything_large_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
 
 
+def test_milvus_lite_is_started_before_anything_large_is_imported() -> None:
+    """Its process imports for longer than anything else that a search waits for."""
+    code = (
+        "import sys, penstock.sinks.milvus.lite;"
+        "heavy = {'numpy', 'PIL', 'pyarrow', 'pymilvus', 'gevent'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     """The explicit list of packages forgets nothing, and ships nothing else."""
