@@ -157,12 +157,11 @@ def test_waiting_is_seen_on_both_sides_of_the_slow_stage() -> None:
     builder = PipelineBuilder().add_source(range(40)).pipe(abs, kind="green", name="before")
     report = finish(builder.pipe(nap, name="slow").pipe(abs, kind="green", name="behind"))
     before, slow, behind = report.stages[1:4]
-    assert before.wait_out > 0.5
-    assert behind.wait_in > 0.5
+    assert before.wait_out > before.busy + before.wait_in
+    assert behind.wait_in > behind.busy + behind.wait_out
     assert slow.channel is not None
-    assert slow.channel.occupancy > 0.5
     assert behind.channel is not None
-    assert behind.channel.occupancy < 0.5
+    assert slow.channel.occupancy > 2 * behind.channel.occupancy
 
 
 def test_waiting_for_a_thread_is_not_work() -> None:
@@ -170,7 +169,7 @@ def test_waiting_for_a_thread_is_not_work() -> None:
     builder = PipelineBuilder().add_source(range(30))
     report = finish(builder.pipe(nap, name="a", concurrency=4).pipe(nap, name="b", concurrency=4), num_threads=1)
     stages = report.stages[1:3]
-    assert all(0.2 < stage.busy < 0.8 for stage in stages)
+    assert all(stage.items_out * stage.mean_ms >= 270 for stage in stages)
     assert sum(stage.items_out * stage.mean_ms for stage in stages) < 1010 * report.seconds
 
 
@@ -202,7 +201,10 @@ def test_parallelism_says_how_many_operations_really_work() -> None:
         return Outcome(1, seconds=0.01)
 
     builder = PipelineBuilder().add_source(range(60)).pipe(op, concurrency=6, parallelism=2, name="op")
-    assert 0.6 < finish(builder).stages[1].busy <= 1.0
+    report = finish(builder)
+    assert (
+        0.29 < report.stages[1].busy * report.seconds < 0.31 + 0.01 * report.seconds
+    )  # 60 times 10 ms, by two workers
 
 
 def stage(name: str, busy: float, kind: str = "blocking") -> StageReport:
