@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import count
 from pathlib import Path
+from shutil import copytree
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -273,3 +276,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in nightly]
         config.hook.pytest_deselected(items=nightly)
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the example plugins are installed in, as a user would: pip finds their entry points."""
+    copy, folder = tmp_path_factory.mktemp("source") / "plugins", tmp_path_factory.mktemp("plugins")
+    copytree(Path(__file__).parent.parent / "examples" / "plugins", copy)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(copy)]
+    subprocess.run(pip, check=True)
+    return folder
+
+
+@pytest.fixture
+def with_plugins(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, seen by this process and by those it starts."""
+    monkeypatch.syspath_prepend(str(plugins))
+    monkeypatch.setenv("PYTHONPATH", str(plugins))
+    return plugins
