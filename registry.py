@@ -8,15 +8,18 @@ installed packages are not even looked for while what is asked for is built in.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from .errors import ConfigError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 FactoryT = TypeVar("FactoryT", bound=Callable[..., Any])
 
@@ -120,6 +123,12 @@ class Registry(Generic[FactoryT]):
 
     def _error(self, asked: str, what: str) -> ConfigError:
         return ConfigError(f"{self.field}: {asked!r}: {what}")
+
+
+def scheme_of(spec: str) -> str | None:
+    """What stands before the first colon, in small letters; None for a path, which has none before its first slash."""
+    found = _SCHEME.match(spec)
+    return found[1].lower() if found else None
 
 
 def split_options(field: str, spec: str) -> tuple[str, dict[str, str]]:

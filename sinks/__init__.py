@@ -1,4 +1,4 @@
-"""Where rows go: Milvus, and the dead letters for what cannot go anywhere. One contract, idempotent by key."""
+"""Where rows go: one contract, idempotent by key, a registry of sinks, and the dead letters for what goes nowhere."""
 
 from __future__ import annotations
 
@@ -7,55 +7,36 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .base import Found, RowBatch, Sink, WriteResult, concat, is_fit_key, row_key
+    from .base import Found, Hit, IndexState, Searchable, Sink, SinkMemory
     from .dead_letters import DeadLetter, DeadLetters, read_dead_letters
     from .fields import ScalarField, parse_fields
     from .milvus.bulk_files import ParquetBulkSink, is_finished, read_manifest
     from .milvus.bulk_import import ImportProgress, bulk_import
-    from .milvus.collection import IndexState
-    from .milvus.rows import Hit
     from .milvus.sink import MilvusSink
     from .milvus.uri import parse_uri
+    from .null import NullSink
+    from .registry import SINKS, SinkFactory, SinkOptions, make_sink
+    from .rows import RowBatch, WriteResult, concat, is_fit_key, row_key
 else:
     # They import NumPy. A search starts Milvus Lite without it, and imports what uses it beside that.
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "base": (
-                "Found",
-                "RowBatch",
-                "Sink",
-                "WriteResult",
-                "concat",
-                "is_fit_key",
-                "row_key",
-            ),
-            "dead_letters": (
-                "DeadLetter",
-                "DeadLetters",
-                "read_dead_letters",
-            ),
-            "fields": (
-                "ScalarField",
-                "parse_fields",
-            ),
-            "milvus.bulk_files": (
-                "ParquetBulkSink",
-                "is_finished",
-                "read_manifest",
-            ),
-            "milvus.bulk_import": (
-                "ImportProgress",
-                "bulk_import",
-            ),
-            "milvus.collection": ("IndexState",),
-            "milvus.rows": ("Hit",),
+            "base": ("Found", "Hit", "IndexState", "Searchable", "Sink", "SinkMemory"),
+            "dead_letters": ("DeadLetter", "DeadLetters", "read_dead_letters"),
+            "fields": ("ScalarField", "parse_fields"),
+            "milvus.bulk_files": ("ParquetBulkSink", "is_finished", "read_manifest"),
+            "milvus.bulk_import": ("ImportProgress", "bulk_import"),
             "milvus.sink": ("MilvusSink",),
             "milvus.uri": ("parse_uri",),
+            "null": ("NullSink",),
+            "registry": ("SINKS", "SinkFactory", "SinkOptions", "make_sink"),
+            "rows": ("RowBatch", "WriteResult", "concat", "is_fit_key", "row_key"),
         },
     )
 
 __all__ = [
+    "SINKS",
     "DeadLetter",
     "DeadLetters",
     "Found",
@@ -63,15 +44,21 @@ __all__ = [
     "ImportProgress",
     "IndexState",
     "MilvusSink",
+    "NullSink",
     "ParquetBulkSink",
     "RowBatch",
     "ScalarField",
+    "Searchable",
     "Sink",
+    "SinkFactory",
+    "SinkMemory",
+    "SinkOptions",
     "WriteResult",
     "bulk_import",
     "concat",
     "is_finished",
     "is_fit_key",
+    "make_sink",
     "parse_fields",
     "parse_uri",
     "read_dead_letters",

@@ -1,172 +1,19 @@
-"""What every sink takes and answers: rows in, what was written and what was refused out."""
+"""The contract of a sink: a place where rows go, idempotent by key."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, RowRefusedError
-
-KEY, VECTOR = "key", "vector"
-"""Names of the two columns that every store has."""
-
-MAX_KEY_BYTES = 128
-"""Longest primary key, in bytes of UTF-8. `row_key` makes 32."""
-
-# Quotes, backslashes and control characters would have to be escaped in Milvus filter expressions, and pymilvus
-# does not: its `get` pastes ids between quotes. Keys without them cannot carry an expression.
-_UNFIT_IN_KEY = re.compile(r"[\x00-\x1f\x7f'\"\\]")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RowBatch:
-    """Rows for a sink. Three parallel sequences of length n; the sink keeps no reference to them after `Sink.write`.
-
-    Raises:
-        ConfigError: the lengths differ, or `vectors` is not a C-contiguous float32 matrix.
-    """
-
-    keys: list[str]
-    """Primary keys, at most 128 bytes of UTF-8 each. The same key is the same row: it is written over."""
-
-    vectors: NDArray[np.float32]
-    """Embeddings, float32 [n, D], C-contiguous. May be a view of a shared-memory slot: read until `write` returns."""
-
-    columns: list[dict[str, Any]]
-    """Per row: `path` (str), `width`, `height` (pixels, int), and the user's metadata (JSON values, None left out)."""
-
-    def __post_init__(self) -> None:
-        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32 or not self.vectors.flags.c_contiguous:
-            raise ConfigError(
-                f"vectors must be C-contiguous float32 [n, D], not {self.vectors.dtype} {list(self.vectors.shape)};"
-                " pass np.ascontiguousarray(vectors, np.float32)"
-            )
-        if not len(self.keys) == len(self.vectors) == len(self.columns):
-            raise ConfigError(
-                "keys, vectors and columns must have one entry per row:"
-                f" {len(self.keys)} keys, {len(self.vectors)} vectors, {len(self.columns)} columns"
-            )
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-def concat(batches: Sequence[RowBatch]) -> RowBatch:
-    """One batch of all the rows of several, in order. The vectors are copied.
-
-    Raises:
-        ConfigError: no batch at all, or vectors of different dimensions.
-    """
-    if len({batch.vectors.shape[1] for batch in batches}) != 1:
-        raise ConfigError("concat needs at least one batch, and the same dimension in all of them")
-    return RowBatch(
-        keys=[key for batch in batches for key in batch.keys],
-        vectors=np.concatenate([batch.vectors for batch in batches]),
-        columns=[columns for batch in batches for columns in batch.columns],
-    )
-
-
-def row_key(item: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
-    """Deterministic primary key of an item: 32 hex digits (BLAKE2b-128 of its name).
-
-    Bytes and the text that `os.fsdecode` makes of them give the same key, whatever the locale.
-    """
-    name = os.fspath(item)
-    return row_hash(name if isinstance(name, bytes) else _encoded(name)).hexdigest()
-
-
-def row_hash(begin: bytes) -> hashlib.blake2b:
-    """The hash behind `row_key`, for what comes in parts."""
-    return hashlib.blake2b(begin, digest_size=16)
-
-
-def _encoded(name: str) -> bytes:
-    try:
-        return name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a lone surrogate that never was a byte, from a JSON manifest for example
-        return name.encode("utf-8", "surrogatepass")
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What became of one `Sink.write`. `written` + `len(refused)` is the number of rows given."""
-
-    written: int
-    """Rows whose key and newest value are in the sink now."""
-
-    refused: list[tuple[int, RowRefusedError]] = field(default_factory=list[tuple[int, RowRefusedError]])
-    """Index in the batch, and why: the rows that this sink will never take. Ascending."""
-
-
-@dataclass(frozen=True, slots=True)
-class Screened:
-    """The rows of a batch that are fit to be sent, and what to say of the others."""
-
-    kept: list[int]
-    """Indices to send, ascending; each key once, at its last occurrence."""
-
-    superseded: dict[int, list[int]]
-    """Kept index -> earlier indices with the same key; they share its fate."""
-
-    refused: list[tuple[int, RowRefusedError]]
-    """Indices that must not be sent."""
-
-    def result(self, refused_by_sink: Iterable[tuple[int, RowRefusedError]]) -> WriteResult:
-        """The answer for the whole batch, once the kept rows were sent and some of them refused."""
-        refused = list(self.refused)
-        for index, error in refused_by_sink:
-            refused += [(member, error) for member in (index, *self.superseded.get(index, ()))]
-        refused.sort(key=lambda pair: pair[0])
-        total = len(self.kept) + sum(map(len, self.superseded.values())) + len(self.refused)
-        return WriteResult(total - len(refused), refused)
-
-
-def screen(rows: RowBatch) -> Screened:
-    """Sort out what no sink should be sent: NaN and infinity (Milvus Lite accepts them), unfit keys, repeated keys.
-
-    Of rows with the same key the last one wins: Milvus refuses repeated keys in one upsert.
-    """
-    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(rows.vectors), axis=1)
-    newest: dict[str, int] = {}
-    earlier: dict[str, list[int]] = {}
-    refused: list[tuple[int, RowRefusedError]] = []
-    for index, key in enumerate(rows.keys):
-        reason = _unfit_key(key) if finite[index] else "the vector holds NaN or infinity"
-        if reason:
-            refused.append((index, RowRefusedError(f"row {key!r:.150}: {reason}")))
-            continue
-        if key in newest:
-            earlier.setdefault(key, []).append(newest[key])
-        newest[key] = index
-    return Screened(sorted(newest.values()), {newest[key]: indices for key, indices in earlier.items()}, refused)
-
-
-def _unfit_key(key: str) -> str | None:
-    if key.isascii() and key.isalnum() and len(key) <= MAX_KEY_BYTES:
-        return None  # as all that `row_key` makes; every row of a job passes here
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        return "the key is not valid Unicode; use row_key(item)"
-    if not 0 < size <= MAX_KEY_BYTES:
-        return f"the key has {size} bytes, 1 to {MAX_KEY_BYTES} are possible; use row_key(item)"
-    if _UNFIT_IN_KEY.search(key):
-        return "the key holds a quote, a backslash or a control character; use row_key(item)"
-    return None
-
-
-def is_fit_key(key: str) -> bool:
-    """Whether a row with this key can exist in a sink."""
-    return _unfit_key(key) is None
+from .rows import RowBatch, WriteResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +24,74 @@ class Found:
     """Exact, and including every acknowledged write."""
 
     note: str
-    """What its first writer said of it, see the sink's argument ``note``; empty where nothing was said."""
+    """What its first writer said of it, see `Sink.note`; empty where nothing was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkMemory:
+    """Memory that a sink takes on this machine, besides rows that are on their way to it."""
+
+    name: str
+    """Of what takes it, for people: ``Milvus Lite``."""
+
+    nbytes: int
+
+    own_process: bool = False
+    """Whether a process of the sink's own has it, and not the caller's."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """How far the index of a sink is."""
+
+    rows: int
+    """Rows it knows of; on a server that includes rows written over and not yet compacted away."""
+    indexed: int
+    """Of these, how many the index covers."""
+    seconds: float = 0.0
+    """How long was waited for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer of a search."""
+
+    key: str
+    score: float
+    """COSINE and IP: larger is nearer. L2: smaller is nearer."""
+    path: str | None
+    width: int | None
+    height: int | None
+    metadata: dict[str, Any]
+
+
+class Searchable(Protocol):
+    """A sink that finds its rows again."""
+
+    def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
+        """The rows with these keys, as column dicts by key; with `vectors` also the column ``vector``, float32 [D]."""
+        ...
+
+    def search(self, vector: NDArray[np.float32], k: int = 10) -> list[Hit]:
+        """The nearest rows, at most `k`, nearest first, including every acknowledged write. `vector`: [D], finite."""
+        ...
 
 
 class Sink(ABC):
     """A place where rows go, idempotent by key.
 
     `write` blocks and may be called from up to `threads` threads at once. Writing the same rows again changes nothing,
-    so a caller that does not know whether a write arrived writes again. Usable as a context manager.
+    so a caller that does not know whether a write arrived writes again. Usable as a context manager. What is not
+    abstract has a default that is right for a plain store on a server; `penstock.testing` has the contract as tests.
     """
+
+    keeps_rows: ClassVar[bool] = True
+    """Whether `count` and `look` know the rows that were written; a job that goes on compares them with its books."""
+
+    has_collections: ClassVar[bool] = True
+    """Whether its place has room for several collections."""
+
+    # -- what it is: known before `open`, and without it --------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -195,12 +101,59 @@ class Sink(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """What this sink is, for a journal: equal for the same destination. Without secrets."""
+        """What this sink is, for the books of a job: equal for the same destination. Without secrets."""
 
     @property
     @abstractmethod
     def uri(self) -> str:
-        """Where the rows go, for people: without secrets."""
+        """Where the rows go, as it can be named from any folder. Without secrets."""
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether it was given a secret, which is kept nowhere: who goes on with a job has to give it again."""
+        return False
+
+    @property
+    def local_path(self) -> Path | None:
+        """The file or folder on this machine that the rows go into, as it was named; None if they go elsewhere."""
+        return None
+
+    def rows_per_write(self, asked: int) -> int:
+        """How many rows to give to one `write`, where the user said `asked`."""
+        return asked
+
+    def memory(self, dimension: int, rows: int) -> SinkMemory | None:
+        """The most memory it takes on this machine for so many rows; None where it takes none worth naming."""
+        del dimension, rows
+        return None
+
+    @property
+    def next_step(self) -> str:
+        """What people can do with the rows now: ``search it: penstock search photos.db IMAGE``. May be empty."""
+        return ""
+
+    @property
+    def needs_finish(self) -> bool:
+        """Whether a run that was killed has left undone what follows the last row: `open` and `close` do it then."""
+        return False
+
+    def reach(self) -> None:  # noqa: B027  (most have no way to see that before they are opened)
+        """See whether it is there, in milliseconds: before anything dear is begun. `open` does so, too.
+
+        Raises:
+            SinkUnavailableError: it is not.
+        """
+
+    @abstractmethod
+    def look(self) -> Found | None:
+        """What is there, without making or changing anything; None where there is nothing. Needs no `open`.
+
+        Raises:
+            SinkUnavailableError: not reachable.
+            SinkError: it cannot be read, or is open in another process.
+        """
+
+    # -- writing ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def open(self) -> None:
@@ -210,6 +163,11 @@ class Sink(ABC):
             SinkUnavailableError: not reachable.
             CollectionMismatchError: what exists there does not fit.
         """
+
+    @property
+    def note(self) -> str:
+        """What was said of the rows when the open place was made (`SinkOptions.note`); empty where nothing was."""
+        return ""
 
     @abstractmethod
     def write(self, rows: RowBatch) -> WriteResult:
@@ -228,18 +186,31 @@ class Sink(ABC):
             SinkUnavailableError: not reachable, after retries.
         """
 
-    @abstractmethod
-    def look(self) -> Found | None:
-        """What is there, without making or changing anything; None where there is nothing. Needs no `open`.
-
-        Raises:
-            SinkUnavailableError: not reachable.
-            SinkError: it cannot be read, or is open in another process.
-        """
-
     def stats(self) -> Mapping[str, float]:
         """How it works at the moment, for the report: plain figures by name. Any time, from any thread."""
         return {}
+
+    def wait_index(
+        self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
+    ) -> IndexState:
+        """Wait until every row can be found at full speed.
+
+        Args:
+            seconds: to wait at most.
+            told: hears how far it is, several times a second.
+            stop: ends the waiting early.
+
+        Raises:
+            SinkError: it is not done in time. All rows are in the store.
+        """
+        del seconds, stop
+        rows = self.count()
+        told(state := IndexState(rows, rows))
+        return state
+
+    def reader(self) -> Searchable | None:
+        """What finds the rows again, once the sink is open; None for one that cannot."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

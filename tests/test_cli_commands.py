@@ -143,7 +143,7 @@ WRONG: list[tuple[str, str]] = [
     ("embed pictures --to a.db --embedder gits", "gist"),
     ("embed pictures --to a.db --embedder onnx:nowhere.onnx", "nowhere.onnx"),
     ("embed pictures --to a.db --preset clap", "clip"),
-    ("embed pictures --to ftp://x", "not a Milvus address"),
+    ("embed pictures --to ftp://x", "there is no 'ftp'"),
     ("search", "URI"),
     ("search a.db", "IMAGE"),
     ("search a.db nowhere.jpg", "nowhere.jpg"),

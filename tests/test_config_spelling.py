@@ -18,7 +18,7 @@ from penstock.errors import ConfigError, PipelineFailure, SourceError
 from penstock.tests.whole_jobs import draw_folder
 
 LATER: list[tuple[str, Any, str]] = [
-    ("to", "ftp://x", "is not a Milvus address"),
+    ("to", "ftp://x", "there is no 'ftp', there are bulk, http, https, null"),
     ("to", "nowhere/a.db", "does not exist"),
     ("index", "HNSWW", "there is no type"),
     ("index_params", "M=1", "M"),
@@ -83,9 +83,9 @@ def test_an_option_that_overrides_the_file_is_blamed_and_not_the_file(capsys: py
 
 def test_an_argument_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     """A search has no --to."""
-    for uri in ("ftp://x", "pictures"):
+    for uri, why in (("ftp://x", ": there is no 'ftp'"), ("pictures", " is not a Milvus address")):
         assert main(["search", uri, "pictures/0000.png"]) == 2
-        assert f"penstock: URI: '{uri}' is not a Milvus address" in capsys.readouterr().err
+        assert f"penstock: URI: '{uri}'{why}" in capsys.readouterr().err
 
 
 def test_what_an_option_was_given_is_shown_as_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +100,7 @@ def test_a_metric_may_be_written_in_small_letters(capsys: pytest.CaptureFixture[
     """On a command line any choice may."""
     assert ServiceConfig(metric="l2").metric == "L2"
     assert main(["embed", "pictures", "--to", "ftp://x", "--metric", "cosine", "--dtype", "Float16"]) == 2
-    assert "penstock: --to: 'ftp://x' is not a Milvus address" in capsys.readouterr().err
+    assert "penstock: --to: 'ftp://x': there is no 'ftp'" in capsys.readouterr().err
 
 
 def test_all_errors_of_a_failed_job_are_respelled() -> None:

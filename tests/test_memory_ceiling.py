@@ -27,7 +27,7 @@ from penstock.engine.jobs.common.largest import tell_workers
 from penstock.engine.jobs.common.memory_estimate import Ceiling, Part, ceiling_of, layout_of
 from penstock.engine.jobs.common.memory_monitor import Keeper
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.sink_factory import make_store
+from penstock.engine.jobs.common.sink_factory import job_sink
 from penstock.engine.jobs.images.embed import embed_images
 from penstock.engine.jobs.images.pipeline import ImageEmbeddingPipeline
 from penstock.engine.machine.resources import memory_total
@@ -154,7 +154,7 @@ def test_what_nobody_knows_is_named() -> None:
 def test_calls_to_the_store_are_as_many_as_it_has_threads(tmp_path: Path, to: str) -> None:
     """What waits there is counted for so many calls at once."""
     config = ServiceConfig(to=to, workers=1, batch_size=1, insert_batch_size=4096)
-    threads = make_store(config, "images", 512, "").threads
+    threads = job_sink(config).threads
     rows = part(ceiling(to=to, workers=1, batch_size=1, insert_batch_size=4096), "rows").nbytes
     assert rows >= 4 * 512 * 4096 * (2 * threads + 3)
 

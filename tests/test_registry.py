@@ -13,7 +13,7 @@ from penstock.engine.doctor.checks import plugins
 from penstock.engine.doctor.examine import registries
 from penstock.engine.embedders import parse_embedder
 from penstock.errors import ConfigError
-from penstock.registry import Plugin, Registry, split_options
+from penstock.registry import Plugin, Registry, scheme_of, split_options
 
 Install = Callable[..., None]
 
@@ -134,3 +134,16 @@ def test_options_are_what_follows_the_question_mark() -> None:
     assert split_options("thing", "acme:x") == ("acme:x", {})
     with pytest.raises(ConfigError, match=r"^thing: 'acme:x\?a': options are written \?name=value&name=value"):
         split_options("thing", "acme:x?a")
+
+
+def test_a_path_has_no_scheme() -> None:
+    """Also where it has a colon, behind a slash."""
+    schemes = {
+        "photos.db": None,
+        "./a:b.db": None,
+        "/a:b": None,
+        "bulk:x": "bulk",
+        "HTTP://x": "http",
+        "a+b.c-1:": "a+b.c-1",
+    }
+    assert {spec: scheme_of(spec) for spec in schemes} == schemes

@@ -20,7 +20,8 @@ import pytest
 
 from penstock.errors import CollectionMismatchError, RowRefusedError, SinkUnavailableError
 from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch, Sink, WriteResult, row_key
-from penstock.sinks.base import Found, screen
+from penstock.sinks.base import Found
+from penstock.sinks.rows import screen
 from penstock.tests.waiting import patient
 
 pq = pytest.importorskip("pyarrow.parquet")

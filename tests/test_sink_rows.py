@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, RowRefusedError
 from penstock.sinks import RowBatch, WriteResult, concat, is_fit_key, row_key
-from penstock.sinks.base import screen
 from penstock.sinks.milvus.uri import parse_uri
+from penstock.sinks.rows import screen
 
 
 def batch(keys: list[str], vectors: Any = None) -> RowBatch:

@@ -17,8 +17,9 @@ from pymilvus import MilvusClient
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
 from penstock.sinks import MilvusSink, RowBatch, ScalarField, parse_fields
+from penstock.sinks.base import IndexState
 from penstock.sinks.fields import INTEGERS
-from penstock.sinks.milvus.collection import IndexState, wait_for_index
+from penstock.sinks.milvus.collection import wait_for_index
 from penstock.sinks.milvus.index_options import check_index
 from penstock.sinks.milvus.rows import decode_columns, encode_row
 from penstock.sinks.milvus.schema import COLUMNS, Layout, knows_null, places_upserts

@@ -20,6 +20,7 @@ import click
 from ... import __version__
 from ...errors import ItemError, SourceError
 from ...formatting import printable
+from ...registry import scheme_of
 from .embed import run_and_tell
 from .exit_status import OK, complain, run_command, say
 from .help import GroupedCommand
@@ -165,7 +166,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     """The pictures nearest to IMAGE in the store at URI, nearest first, with their scores."""
     config = configured(config_file, {**options, "to": uri}, to="URI")
     _check_image(image)
-    if "://" not in uri:
+    if scheme_of(uri) is None:
         _mode("URI", "store", uri, "; penstock embed ... --to makes one")
     if html is not None:
         from ..observe.contact_sheet import check_sheet_path

@@ -142,13 +142,10 @@ def _what_next(config: ServiceConfig, report: Report) -> None:
         say(f"report: {printable(str(path))}")
     if not report.accounting.written:
         return
-    if config.shown_to.startswith("bulk:"):
-        folder = config.shown_to.removeprefix("bulk:")
-        say(f"import it: {printable(shlex.join(['penstock', 'import', folder, '--to', 'http://HOST:19530']))}")
-        return
-    collection = [] if config.collection == "images" else ["--collection", config.collection]
-    command = shlex.join(["penstock", "search", config.shown_to, "IMAGE", *collection, "--html", "matches.html"])
-    say(f"search it: {printable(command)}")
+    from ..jobs.common.sink_factory import job_sink
+
+    if said := job_sink(config).next_step:
+        say(printable(said))
 
 
 def _tell_filtered(reasons: dict[str, int] | None) -> None:

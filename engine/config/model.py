@@ -95,8 +95,8 @@ class ServiceConfig(Settings):
 
     to: Address | None = Field(default=None, json_schema_extra={"metavar": "URI"})
     """Where the vectors go: photos.db (a Milvus Lite store: a folder, made on first use), http://host:19530 (a Milvus
-    server, or Zilliz Cloud as https://...), or bulk:DIR (a folder of Parquet files, to read as they are or for
-    penstock import)."""
+    server, or Zilliz Cloud as https://...), bulk:DIR (a folder of Parquet files, to read as they are or for penstock
+    import), or null: (nowhere: rows are counted and dropped)."""
 
     collection: str = Field(default="images", min_length=1, max_length=255, json_schema_extra={"metavar": "NAME"})
     """Collection in the store, made on first use."""

@@ -37,10 +37,11 @@ def examine(triton: str | None = None) -> list[Finding]:
 
 def registries() -> Sequence[Registry[Any]]:
     """Every registry that packages can add to."""
+    from ...sinks import SINKS
     from ..embedders import EMBEDDERS
     from ..sources import SOURCES
 
-    return (SOURCES, EMBEDDERS)
+    return (SOURCES, SINKS, EMBEDDERS)
 
 
 def _look(name: str, look: Callable[[], Finding]) -> Finding:

@@ -6,24 +6,29 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from ...descriptors import CloseOnFork
 from ...durable import put
 from ...errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
-from ..base import KEY, VECTOR, Found, RowBatch, Sink, WriteResult, screen
+from ..base import Found, Sink, SinkMemory
 from ..fields import ScalarField, parse_fields
 from ..parquet.parts import Part, arrow, live_rows, merge, parts_in, write_part
+from ..rows import KEY, VECTOR, RowBatch, WriteResult, screen
 from .rows import metadata_json, split_columns
 from .schema import COLUMNS, CollectionSpec
 
 SCHEME = "bulk:"
 MANIFEST = "manifest.json"
+_LEAST_ROWS: Final = 4096
+_MERGE_BYTES, _MERGE_ROW_BYTES = 128 * 2**20, 48
+"""Finding the newest row of each key in all files, and copying them (measured: 40 bytes a row)."""
 _WAY_ON = "the parts that are there stay: free some space or mend the disk, then run the job again and it goes on"
 _META = "$meta"
 _NOTE, _DIMENSION = b"penstock.recipe", b"penstock.dimension"
@@ -67,6 +72,8 @@ class ParquetBulkSink(Sink):
         ConfigError: a setting that cannot be, or pyarrow is not installed.
     """
 
+    has_collections: ClassVar[bool] = False
+
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -80,7 +87,8 @@ class ParquetBulkSink(Sink):
         part_bytes: int = 256 * 2**20,
     ) -> None:
         arrow()
-        self._folder = Path(folder).absolute()
+        self._named = Path(folder)
+        self._folder = self._named.absolute()
         self._spec = CollectionSpec(
             collection,
             dimension,
@@ -108,11 +116,32 @@ class ParquetBulkSink(Sink):
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.uri} dimension={self._spec.dimension}"
+        return f"{self.uri} collection {self._spec.name}"
 
     @property
     def uri(self) -> str:
         return f"{SCHEME}{self._folder}"
+
+    @property
+    def local_path(self) -> Path:
+        return self._named
+
+    def rows_per_write(self, asked: int) -> int:
+        """Many: each write is a file until the end."""
+        return max(asked, _LEAST_ROWS)
+
+    def memory(self, dimension: int, rows: int) -> SinkMemory:
+        """What putting the folder in order takes at the end."""
+        del dimension
+        return SinkMemory("merging", _MERGE_BYTES + _MERGE_ROW_BYTES * rows)
+
+    @property
+    def next_step(self) -> str:
+        return f"import it: {shlex.join(['penstock', 'import', str(self._named), '--to', 'http://HOST:19530'])}"
+
+    @property
+    def needs_finish(self) -> bool:
+        return not is_finished(self._folder)
 
     @property
     def note(self) -> str:
@@ -342,6 +371,21 @@ class ParquetBulkSink(Sink):
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.close()
+
+
+def bulk_folder(uri: str) -> Path:
+    """The folder of ``bulk:DIR``.
+
+    Raises:
+        ConfigError: it names none.
+    """
+    folder = uri.partition(":")[2]
+    if folder.startswith("//"):
+        raise ConfigError(f"uri: write {SCHEME}FOLDER, not {uri!r}: it is a folder here, and no address")
+    path = Path(os.path.expanduser(folder))  # noqa: PTH111  (no shell does it after a colon; Path's fails on ~nobody)
+    if not path.name:
+        raise ConfigError(f"uri: {uri!r} names no folder; as in {SCHEME}parts")
+    return path
 
 
 def is_finished(folder: str | os.PathLike[str]) -> bool:

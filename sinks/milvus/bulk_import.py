@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import CollectionMismatchError, ConfigError, SinkError
+from ..base import IndexState
 from .bulk_files import Manifest, read_manifest
-from .collection import IndexState
 from .index_options import Number
 from .schema import knows_null
 from .sink import MilvusSink

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...errors import CollectionMismatchError, ConfigError, SinkError
-from ..base import KEY, VECTOR, Found
+from ..base import Found, IndexState
+from ..rows import KEY, VECTOR
 from .errors import caught
 from .schema import (
     NOTE_PROPERTY,
@@ -30,18 +31,6 @@ from .schema import (
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class IndexState:
-    """How far the server's index is."""
-
-    rows: int
-    """Rows it knows of; on a server that includes rows written over and not yet compacted away."""
-    indexed: int
-    """Of these, how many the index covers."""
-    seconds: float = 0.0
-    """How long was waited for it."""
 
 
 class Collection:

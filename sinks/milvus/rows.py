@@ -5,31 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ...errors import RowRefusedError
-from ..base import KEY, MAX_KEY_BYTES, VECTOR, RowBatch
+from ..base import Hit
 from ..fields import ScalarField, jsonable, printable
+from ..rows import KEY, MAX_KEY_BYTES, VECTOR, RowBatch
 from .schema import COLUMNS, RESERVED, Layout
 
 MAX_METADATA_BYTES = 65_536
 """Milvus' own limit on the dynamic field of a row, as JSON. Milvus Lite has none; rows must fit both."""
 
 _COLUMN_NAMES = frozenset(field.name for field in COLUMNS)
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One answer of a search."""
-
-    key: str
-    score: float
-    """COSINE and IP: larger is nearer. L2: smaller is nearer."""
-    path: str | None
-    width: int | None
-    height: int | None
-    metadata: dict[str, Any]
 
 
 def encode_row(rows: RowBatch, index: int, layout: Layout) -> tuple[dict[str, Any], int]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import CollectionMismatchError, ConfigError
-from ..base import KEY, MAX_KEY_BYTES, VECTOR
 from ..fields import INTEGERS, MAX_VARCHAR_BYTES, ScalarField
+from ..rows import KEY, MAX_KEY_BYTES, VECTOR
 from .index_options import Number
 
 METRICS = ("COSINE", "IP", "L2")

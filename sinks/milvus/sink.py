@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 import warnings
@@ -14,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CollectionMismatchError, ConfigError, SinkError
-from ..base import KEY, VECTOR, Found, RowBatch, Sink, WriteResult, is_fit_key, screen
+from ...messages import redact
+from ..base import Found, Hit, IndexState, Searchable, Sink, SinkMemory
 from ..fields import parse_fields
-from .collection import Collection, IndexState, partitions, wait_for_index
+from ..rows import KEY, VECTOR, RowBatch, WriteResult, is_fit_key, screen
+from .collection import Collection, partitions, wait_for_index
 from .connection import RETRY_FOR, Connection
 from .errors import Kind, Trouble
 from .index_options import Number, check_index
-from .rows import Hit, decode_columns, decode_hit, encode_row
+from .lite_memory import lite_memory
+from .rows import decode_columns, decode_hit, encode_row
 from .schema import CollectionSpec, Layout
 from .upsert import upsert
 from .uri import parse_uri
@@ -91,6 +95,7 @@ class MilvusSink(Sink):
             threads=threads,
         )
         target = parse_uri(uri, token)
+        self._given = os.fspath(uri)
         kind = index or ("FLAT" if target.lite else "AUTOINDEX")
         self._spec = CollectionSpec(
             collection,
@@ -124,13 +129,30 @@ class MilvusSink(Sink):
 
     @property
     def uri(self) -> str:
-        return self._connection.target.shown
+        return self._connection.target.named
 
     @property
     def fingerprint(self) -> str:
-        spec = self._spec
-        partition = f" partition={spec.partition}" if spec.partition else ""
-        return f"milvus {self.uri} collection={spec.name}{partition} dimension={spec.dimension} metric={spec.metric}"
+        partition = f" partition {self._spec.partition}" if self._spec.partition else ""
+        return f"{self.uri} collection {self._spec.name}{partition}"
+
+    @property
+    def has_secret(self) -> bool:
+        return bool(self._connection.target.token)
+
+    @property
+    def local_path(self) -> Path | None:
+        return Path(self._given) if self._connection.target.lite else None
+
+    def memory(self, dimension: int, rows: int) -> SinkMemory | None:
+        """That of Milvus Lite; a server is somebody else's."""
+        return lite_memory(dimension, rows) if self._connection.target.lite else None
+
+    @property
+    def next_step(self) -> str:
+        collection = ["--collection", self._spec.name] if self._spec.name != "images" else []
+        command = ["penstock", "search", redact(self._given), "IMAGE", *collection, "--html", "matches.html"]
+        return f"search it: {shlex.join(command)}"
 
     @property
     def dimension(self) -> int:
@@ -243,6 +265,9 @@ class MilvusSink(Sink):
             return state
 
         return wait_for_index(look, self.count(), seconds, told, stop)
+
+    def reader(self) -> Searchable:
+        return self
 
     def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """The rows with these keys, as column dicts by key; keys that are not there are left out.

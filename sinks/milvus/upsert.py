@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..base import VECTOR
+from ..rows import VECTOR
 
 # Inside of pymilvus; looked for before use, because nobody promises that they stay.
 _OF_CLIENT = ("_get_connection", "_generate_call_context")

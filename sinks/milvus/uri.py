@@ -12,7 +12,8 @@ from ...messages import redact
 
 _FORMS = (
     "photos.db (a Milvus Lite store: a folder), http://host:19530 or https://host (a Milvus server or Zilliz Cloud),"
-    " and of a job bulk:DIR (a folder of Parquet files, for penstock import or any other reader of Parquet)"
+    " and of a job bulk:DIR (a folder of Parquet files, for penstock import or any other reader of Parquet), null: (no"
+    " store) and what installed packages bring (penstock doctor)"
 )
 _DEFAULT_PORT = {"http": 19530, "https": 443}
 
@@ -25,6 +26,10 @@ class Target:
     """Milvus Lite: the absolute path of the data directory. Server: scheme://host:port."""
 
     lite: bool
+
+    named: str
+    """As it was given, without secrets; Milvus Lite: the address."""
+
     database: str = ""
     token: str = field(default="", repr=False)
 
@@ -61,7 +66,7 @@ def _lite(uri: str) -> Target:
     if path.exists() and not path.is_dir():
         # milvus-lite 2.x kept a SQLite file under this name; 3.x a directory, and cannot read the other
         raise ConfigError(f"uri: {str(path)!r} is not a Milvus Lite 3 directory; choose another name")
-    return Target(str(path), lite=True)
+    return Target(str(path), lite=True, named=str(path))
 
 
 def _server(uri: str, token: str | None) -> Target:
@@ -75,7 +80,7 @@ def _server(uri: str, token: str | None) -> Target:
         raise ConfigError(f"uri: {_safe(uri)!r} is not a Milvus address; possible are {_FORMS}")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     secret = token or _credentials(parts) or os.environ.get("MILVUS_TOKEN", "")
-    return Target(f"{parts.scheme}://{host}:{port}", lite=False, database=database, token=secret)
+    return Target(f"{parts.scheme}://{host}:{port}", lite=False, named=_safe(uri), database=database, token=secret)
 
 
 def _safe(uri: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import RowRefusedError, SinkError
-from ..base import KEY
+from ..rows import KEY
 from .connection import Connection
 from .errors import Kind, Trouble
 from .limiter import Pace

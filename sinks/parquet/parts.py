@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...durable import put
 from ...errors import ConfigError
-from ..base import KEY
+from ..rows import KEY
 
 _NAME = re.compile(r"part-(\d{6,})-(\d{6,})\.parquet")
 _UNFINISHED = ".unfinished"

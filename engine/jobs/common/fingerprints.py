@@ -9,14 +9,13 @@ from typing import Any
 
 from ....errors import ConfigError
 from ....formatting import CALLED
-from ....sinks import parse_uri
 from ...config.model import PER_RUN, ServiceConfig
 from ...journal import Difference, Status
 from ...sources import MANY, STDIN, Source, anchored
 from .kept_sources import kept_sources
-from .output_paths import bulk_folder
 from .plan import Plan
 from .provenance import recipe_of, version_of
+from .sink_factory import job_sink
 from .source_factory import make_source
 
 _VERSION = "pixels version"
@@ -33,8 +32,7 @@ def fingerprints(config: ServiceConfig, plan: Plan, source: Source) -> Mapping[s
         "source": source.fingerprint(),
         "preprocess": json.dumps({**recipe["pixels"], _VERSION: version_of(recipe)}, sort_keys=True),
         "embedder": f"{plan.embedder.name} {recipe['model']}",
-        "sink": f"{_store(config)} collection {config.collection}"
-        + (f" partition {config.partition}" * bool(config.partition)),
+        "sink": job_sink(config).fingerprint,
     }
 
 
@@ -51,11 +49,12 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
         places["report"] = [anchored(path) for path in given["report"]]
     if "embedder" in given:
         places["embedder"] = _embedder(config.embedder)
+    sink = job_sink(config)
     return {
         "sources": _kept_specs(source),
         "null": source.null,
-        "token": _has_token(config),
-        "config": {**given, **places, "to": _store(config)},
+        "token": sink.has_secret,
+        "config": {**given, **places, "to": sink.uri},
     }
 
 
@@ -103,16 +102,6 @@ def _kept_specs(source: Source) -> list[str] | None:
     return [*source.portable_specs()] if len(source.specs) <= MANY else []
 
 
-def _store(config: ServiceConfig) -> str:
-    """Where the rows go, as it can be named from any folder, without credentials."""
-    to = config.to or ""
-    scheme, mark, rest = to.partition("://")
-    if mark:
-        return f"{scheme}://{rest.rpartition('@')[2]}"
-    bulk = "bulk:" if to.startswith("bulk:") else ""
-    return bulk + str(Path(to.removeprefix(bulk)).expanduser().absolute())
-
-
 def _embedder(spec: str) -> str:
     """One whose model is a file names it from any folder."""
     scheme, _, rest = spec.partition(":")
@@ -120,14 +109,6 @@ def _embedder(spec: str) -> str:
         return spec
     path, mark, options = rest.partition("?")
     return f"onnx:{anchored(path)}{mark}{options}"
-
-
-def _has_token(config: ServiceConfig) -> bool:
-    return bulk_folder(config) is None and bool(parse_uri(config.to or "", _token(config)).token)
-
-
-def _token(config: ServiceConfig) -> str | None:
-    return config.token.get_secret_value() if config.token else None
 
 
 def _change(change: Difference) -> str:

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from ....formatting import plural, size
 from ....preprocess.slot_layout import dimension_of, pixel_layout
 from ....preprocess.worker.memory import ANCESTOR_BYTES, worker_bytes
 from ....shm import SlotLayout
-from ....sinks import parse_uri
+from ....sinks import Sink
 from ...config.model import ServiceConfig
 from ...machine.resources import usable_cores
-from .output_paths import bulk_folder
 from .plan import Plan
-from .sink_factory import is_bulk, rows_per_write
+from .sink_factory import job_sink
 
 Side = Literal["parent", "workers", "store"]
 """Whose processes a part of the memory belongs to."""
@@ -46,16 +44,11 @@ _ENTRY_BYTES, _LETTER_BYTES = 2, 512
 _DIMENSION: Final = 4096
 """Floats of a vector where the embedder tells only once it is open: more than any usual model's."""
 
+_CALLS: Final = 8
+"""To the store at once, where nobody has said yet which."""
+
 _COPIES: Final = 3
 """Of the rows of one call to the store: joined, as a message, and as the library below keeps it."""
-
-_LITE_BYTES, _LITE_ROW_BYTES, _LITE_COPIES = 160 * _MIB, 512, 2
-_LITE_SEGMENT_BYTES, _LITE_PACKING = 144 * _MIB, 13
-"""Milvus Lite keeps the rows of a file in memory, vectors about twice; packing what has come since the last time takes
-13 times its vectors (measured with 128 and 512 floats, up to 300,000 rows)."""
-
-_MERGE_BYTES, _MERGE_ROW_BYTES = 128 * _MIB, 48
-"""Finding the newest row of each key in the files of a bulk folder, and copying them (measured: 40 bytes a row)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,33 +150,29 @@ def ceiling_of(plan: Plan, config: ServiceConfig, entries: int | None = None, le
     workers = config.workers or usable_cores()
     slots = plan.slots(config, workers)
     layout = layout_of(plan, config.batch_size)
-    rows = rows_per_write(config, config.insert_batch_size)
+    sink = job_sink(config) if config.to else None
+    rows = sink.rows_per_write(config.insert_batch_size) if sink else config.insert_batch_size
     shared: list[Part] = [
         Part("parent", _parent_bytes(config), "parent"),
-        Part("rows", _waiting_bytes(plan, config, workers * slots, rows), "parent"),
+        Part("rows", _waiting_bytes(plan, config, workers * slots, rows, sink.threads if sink else _CALLS), "parent"),
         Part("ancestor", ANCESTOR_BYTES, "workers"),
         Part("worker", worker_bytes(plan.spec, config.batch_size, config.threads), "workers", workers),
         Part("ring", layout.ring_bytes(slots), "workers", workers),
     ]
     if entries is not None:
         shared.append(Part("books", _ENTRY_BYTES * entries + _LETTER_BYTES * letters, "parent"))
-    model, store, uncounted = _model(plan, config, workers), _store(config, dimension_of(layout), entries), list[str]()
+    store, uncounted = _store(sink, dimension_of(layout), entries or 0), list[str]()
+    model = _model(plan, config, workers)
     if model is None:
         where = "each worker" if plan.embedder.runs == "worker" else "the parent"
         uncounted.append(f"what {plan.embedder.name} takes in {where}")
     if store is not None and entries is None:
         uncounted.append(f"the rows of {store.name}")
-    elif store is not None and _is_there(config):
+    elif store is not None and sink and sink.local_path and sink.local_path.exists():
         uncounted.append("rows of others in the store")
     settings = {"workers": workers, "batch_size": config.batch_size, "insert_batch_size": rows, "slots": slots}
     parts = (*shared, *(part for part in (model, store) if part is not None))
     return Ceiling(parts, tuple(uncounted), config.memory, settings)
-
-
-def _is_there(config: ServiceConfig) -> bool:
-    """Whether there is something already where the rows go, on this machine."""
-    folder = bulk_folder(config)
-    return (Path(parse_uri(config.to or "").address) if folder is None else folder).exists()
 
 
 def layout_of(plan: Plan, rows: int) -> SlotLayout:
@@ -197,10 +186,9 @@ def _parent_bytes(config: ServiceConfig) -> int:
     return _PARENT_BYTES + (_PAGE_BYTES if any(path.suffix == ".html" for path in config.report) else 0)
 
 
-def _waiting_bytes(plan: Plan, config: ServiceConfig, slots: int, rows: int) -> int:
+def _waiting_bytes(plan: Plan, config: ServiceConfig, slots: int, rows: int, calls: int) -> int:
     """Pictures and vectors between the source and the store, everywhere they can be at once; see ``graphs``."""
     embedding = slots if plan.embedder.runs == "worker" else plan.embedder.concurrency
-    calls = 2 if is_bulk(config) else 8
     group = rows + config.batch_size
     one = _PICTURE_BYTES + (_METADATA_BYTES if config.metadata is not None else 0)
     vector = 4 * dimension_of(layout_of(plan, 1))
@@ -217,12 +205,7 @@ def _model(plan: Plan, config: ServiceConfig, workers: int) -> Part | None:
     return Part("model", nbytes, "workers" if in_worker else "parent", workers if in_worker else 1)
 
 
-def _store(config: ServiceConfig, dimension: int, entries: int | None) -> Part | None:
-    """Milvus Lite runs beside the job, a folder is put in order by it at its end; a server is somebody else's."""
-    if is_bulk(config):
-        return Part("merging", _MERGE_BYTES + _MERGE_ROW_BYTES * (entries or 0), "parent")
-    if not config.to or not parse_uri(config.to).lite:
-        return None
-    vectors = 4 * dimension * (entries or 0)
-    kept = _LITE_COPIES * vectors + _LITE_ROW_BYTES * (entries or 0)
-    return Part("Milvus Lite", _LITE_BYTES + kept + _LITE_PACKING * min(vectors, _LITE_SEGMENT_BYTES), "store")
+def _store(sink: Sink | None, dimension: int, entries: int) -> Part | None:
+    """What the sink takes on this machine: Milvus Lite runs beside the job, a folder is put in order at its end."""
+    found = sink.memory(dimension, entries) if sink else None
+    return Part(found.name, found.nbytes, "store" if found.own_process else "parent") if found else None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from ....errors import ConfigError
 from ...config.model import ServiceConfig
+from .sink_factory import job_sink
 
 
 def report_paths(config: ServiceConfig) -> list[Path]:
@@ -15,26 +14,13 @@ def report_paths(config: ServiceConfig) -> list[Path]:
     return [*own, *config.report]
 
 
-def bulk_folder(config: ServiceConfig) -> Path | None:
-    """The folder of ``bulk:DIR``; None where rows go to a store."""
-    scheme, colon, folder = (config.to or "").partition(":")
-    if not (scheme == "bulk" and colon):
-        return None
-    if folder.startswith("//"):
-        raise ConfigError(f"to: write bulk:FOLDER, not {config.to!r}: it is a folder here, and no address")
-    return Path(os.path.expanduser(folder))  # noqa: PTH111  (no shell does it after a colon; Path's fails on ~nobody)
-
-
 def dead_letters_path(config: ServiceConfig) -> Path:
     """The file that lists what could not be done.
 
-    In the job's folder; without one beside the Milvus Lite store (``photos.dead-letters.jsonl`` for ``photos.db``) or
-    the bulk folder, or in the current folder where the store is a server.
+    In the job's folder; without one beside the file or folder of the sink (``photos.dead-letters.jsonl`` for
+    ``photos.db``), or in the current folder where the rows go elsewhere.
     """
     if config.job is not None:
         return config.job / "dead-letters.jsonl"
-    folder = bulk_folder(config)
-    store = config.to or ""
-    if folder or "://" not in store:
-        return (folder or Path(store)).with_suffix(".dead-letters.jsonl")
-    return Path(f"{config.collection}.dead-letters.jsonl")
+    path = job_sink(config).local_path
+    return path.with_suffix(".dead-letters.jsonl") if path else Path(f"{config.collection}.dead-letters.jsonl")

@@ -6,29 +6,26 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TypeVar
 
-from ....sinks import Found, MilvusSink
+from ....sinks import Found, Sink
 from ...config.model import ServiceConfig
 from .plan import Plan
 from .provenance import check_recipe, check_version, other_version, recipe_of
-from .sink_factory import Store, make_store, reader
+from .sink_factory import job_sink, sink_to_read
 from .store_check import with_id
 
 _logger = logging.getLogger(__name__)
-
-_AnyStore = TypeVar("_AnyStore", MilvusSink, Store)
 
 
 class Stores:
     """Those that are written to, and those that are only read."""
 
     def __init__(self) -> None:
-        self._written: dict[str, Store] = {}
-        self._read: dict[str, MilvusSink] = {}
-        self._looked: list[Store] = []
+        self._written: dict[str, Sink] = {}
+        self._read: dict[str, Sink] = {}
+        self._looked: list[Sink] = []
 
-    def to_write(self, config: ServiceConfig, plan: Plan, name: str, dimension: Callable[[], int]) -> Store:
+    def to_write(self, config: ServiceConfig, plan: Plan, name: str, dimension: Callable[[], int]) -> Sink:
         """A collection, made if it is not there.
 
         Args:
@@ -38,27 +35,26 @@ class Stores:
             dimension: floats of a vector; asked when it is needed.
         """
         if name not in self._written:
-            sink = make_store(config, name, dimension(), with_id(recipe_of(plan)))
+            sink = job_sink(config, name, dimension(), with_id(recipe_of(plan)))
             check = partial(check_version, collection=name, accepted=config.accept_changes)
             self._written[name] = _opened(sink, plan, name, check)
         return self._written[name]
 
-    def to_read(self, config: ServiceConfig, plan: Plan | None, name: str) -> MilvusSink:
+    def to_read(self, config: ServiceConfig, plan: Plan | None, name: str) -> Sink:
         """A collection that must be there already: asking for one does not make it. Without a plan any recipe goes."""
         sink = self._written.get(name, self._read.get(name))
-        if not isinstance(sink, MilvusSink):
-            sink = self._read[name] = _opened(reader(config, name), plan, name, partial(_warn, name))
+        if sink is None:
+            sink = self._read[name] = _opened(sink_to_read(config, name), plan, name, partial(_warn, name))
         return sink
 
     def reach(self, config: ServiceConfig, name: str) -> None:
         """Refuse to go on where the store is a server and nobody listens there, before anything is started."""
-        sink = make_store(config, name, 2, "")
-        if name not in self._written and isinstance(sink, MilvusSink):
-            sink.reach()
+        if name not in self._written:
+            job_sink(config, name).reach()
 
     def look(self, config: ServiceConfig, name: str) -> Found | None:
         """What a collection holds, without making it; None where there is none."""
-        sink = make_store(config, name, 2, "")  # it looks whatever the dimension
+        sink = job_sink(config, name)
         self._looked.append(sink)  # stays connected: a Milvus Lite that is started for it serves the job, too
         return sink.look()
 
@@ -72,7 +68,7 @@ class Stores:
         self._written.clear()
 
 
-def _opened(sink: _AnyStore, plan: Plan | None, name: str, check_version: Callable[[str], None]) -> _AnyStore:
+def _opened(sink: Sink, plan: Plan | None, name: str, check_version: Callable[[str], None]) -> Sink:
     try:
         sink.open()
         if plan is not None:

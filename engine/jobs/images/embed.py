@@ -27,6 +27,7 @@ from ..common.memory_estimate import Ceiling
 from ..common.memory_monitor import warn_if_scarce
 from ..common.output_paths import dead_letters_path, report_paths
 from ..common.payloads import BATCH_BYTES, nbytes_of
+from ..common.sink_factory import job_sink
 from ..common.source_factory import make_source
 from .batches import Batch, Picture, PictureFailure
 from .checkpoint import JobBooks
@@ -127,7 +128,7 @@ def run_job(
             runner.accept_pixels()
         if interrupt and interrupt.requested:
             return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
-        if books and books.counts.written:
+        if books and books.counts.written and job_sink(config).keeps_rows:
             books.check_store(runner.look(), f"{config.shown_to}, collection {config.collection!r}")
         listing = None
         if config.list_filtered is not None:

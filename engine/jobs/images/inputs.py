@@ -17,7 +17,7 @@ from ....preprocess.decode.exif import turned
 from ....preprocess.decode.modes import is_deep, with_alpha, without_unused_alpha
 from ....preprocess.decode.tiff import sample_tags
 from ....sinks import row_key
-from ....sinks.base import row_hash
+from ....sinks.rows import row_hash
 from ...sources import key_of
 from ..common.payloads import BATCH_BYTES, grouped, nbytes_of
 from .batches import Batch, Picture

@@ -273,7 +273,7 @@ class ImageEmbeddingPipeline:
             SinkError: the store cannot be asked.
         """
         vector = query if isinstance(query, np.ndarray) and query.ndim == 1 else self.embed(query)
-        return self._runner.sink_to_read(collection_name).search(np.asarray(vector, np.float32), k)
+        return self._runner.search(np.asarray(vector, np.float32), k, collection_name)
 
     def embed(self, picture: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The vector ``[D]`` of one picture, made in this process.

@@ -11,8 +11,11 @@ from functools import partial
 from threading import Event
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ....errors import EmbedderError
-from ....sinks import DeadLetters, Found, IndexState, MilvusSink, is_finished
+from ....sinks import DeadLetters, Found, Hit, IndexState, Sink
 from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
 from ...core.threads import DaemonThreads
@@ -21,13 +24,13 @@ from ..common.autosize import fitted
 from ..common.drive import Interrupt, Watcher, WithStore, drive
 from ..common.memory_estimate import Ceiling, ceiling_of
 from ..common.memory_monitor import Keeper
-from ..common.output_paths import bulk_folder, dead_letters_path
+from ..common.output_paths import dead_letters_path
 from ..common.payloads import BATCH_BYTES, with_payloads
 from ..common.plan import Plan, make_plan
 from ..common.pool_cache import WarmPool
 from ..common.provenance import plan_of
 from ..common.sink_cache import Stores
-from ..common.sink_factory import Store, check_store, rows_per_write
+from ..common.sink_factory import job_sink, searchable
 from .batches import JobValues, Listener
 from .checkpoint import JobBooks
 from .graphs import Ends, streaming
@@ -58,7 +61,7 @@ class JobRunner:
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
         with config.spelled():
-            check_store(config)  # refused now, not after the workers have been started
+            job_sink(config)  # refused now, not after the workers have been started
             self.plan: Plan = make_plan(config)
         self.given = config
         self._ceiling: Ceiling | None = None
@@ -124,9 +127,8 @@ class JobRunner:
     # -- stores -------------------------------------------------------------------------------------------------------
 
     def finish_store(self) -> None:
-        """Do what an earlier run left undone in the store after its last row: merge the parts of a bulk folder."""
-        folder = bulk_folder(self.config)
-        if folder is not None and not is_finished(folder):
+        """Do what an earlier run left undone in the store after its last row."""
+        if job_sink(self.config).needs_finish:
             self.sink()  # closing it does the rest
 
     def look(self) -> Found | None:
@@ -155,7 +157,7 @@ class JobRunner:
         sink = self._stores.to_read(self.config, None, self.config.collection)
         self.plan = plan_of(sink.note, self.plan)
 
-    def sink(self, name: str | None = None) -> Store:
+    def sink(self, name: str | None = None) -> Sink:
         """A collection to write to, made if it is not there; default: the configured one.
 
         Raises:
@@ -163,13 +165,17 @@ class JobRunner:
         """
         return self._stores.to_write(self.config, self.plan, name or self.config.collection, self.dimension)
 
-    def sink_to_read(self, name: str | None = None) -> MilvusSink:
+    def sink_to_read(self, name: str | None = None) -> Sink:
         """A collection that must be there already; default: the configured one.
 
         Raises:
             CollectionMismatchError: it is not there, or does not fit.
         """
         return self._stores.to_read(self.config, self.plan, name or self.config.collection)
+
+    def search(self, vector: NDArray[np.float32], k: int, collection: str | None) -> list[Hit]:
+        """The rows of a collection nearest to a vector ``[D]``; see ``ImageEmbeddingPipeline.search``."""
+        return searchable(self.sink_to_read(collection)).search(vector, k)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -213,8 +219,7 @@ class JobRunner:
             books.writes_to(lambda: sink.note)
         # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
         writers = DaemonThreads(sink.threads, "penstock-insert")
-        rows = insert_rows or self.config.insert_batch_size
-        rows = rows_per_write(self.config, rows)
+        rows = sink.rows_per_write(insert_rows or self.config.insert_batch_size)
         ends = Ends(source, sink, writers, JobValues(self._dead, books, listener), rows, self.config.policies)
         pipeline = graph(ends).build(
             num_threads=threads,

@@ -1,0 +1,142 @@
+"""From a URI to the sink it names: ``scheme:rest[?option=value&option=value]``, or a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
+
+from ..errors import ConfigError
+from ..messages import redact
+from ..registry import Registry, scheme_of
+from .base import Sink
+from .milvus.bulk_files import ParquetBulkSink, bulk_folder
+from .milvus.index_options import Number
+from .milvus.sink import MilvusSink
+from .null import URI, NullSink
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """What a job asks of a sink. A factory refuses what its sink does not have: `refuse_others`."""
+
+    collection: str = "images"
+    """Name of what holds the rows, where the place has room for several."""
+
+    dimension: int | None = None
+    """Floats of a vector; None for a sink that is only read: what it names must be there already."""
+
+    note: str = ""
+    """What the vectors are made by: kept with a collection that is made, to be read back by `Sink.note` and `look`."""
+
+    mode: Literal["append", "overwrite"] = "append"
+    """What becomes of rows that are there: kept, or deleted when the first new ones come."""
+
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Typed columns: name -> type, as `parse_fields` takes them."""
+
+    metric: str = "COSINE"
+    """How vectors are compared: COSINE, IP or L2."""
+
+    index: str | None = None
+    """Kind of index of a collection that is made."""
+
+    index_params: Mapping[str, Number] = field(default_factory=dict[str, Number])
+    """What to build it with."""
+
+    wait_index: bool = False
+    """Whether `Sink.wait_index` will be asked for."""
+
+    partition: str | None = None
+    """The part of the collection that everything is about."""
+
+    partition_key: str | None = None
+    """The column by whose values the store divides the collection."""
+
+    token: str | None = field(default=None, repr=False)
+    """Secret for the store."""
+
+    retry_for: float | None = None
+    """Seconds to go on trying while the store does not answer."""
+
+    def refuse_others(self, uri: str, *known: str, hint: str = "") -> None:
+        """Refuse every option that was given and that a sink does not have.
+
+        Args:
+            uri: of the sink, for the message.
+            known: options it has, besides collection, dimension and note.
+            hint: what to do instead.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        always = {"collection", "dimension", "note", "token", "retry_for"}  # the last two may be of the environment
+        for each in fields(self):
+            if each.name not in {*always, *known} and getattr(self, each.name) != _DEFAULTS[each.name]:
+                raise ConfigError(f"{each.name}: {redact(uri)} has none{hint and f'; {hint}'}")
+
+
+_DEFAULTS: Final[Mapping[str, Any]] = {each.name: getattr(SinkOptions(), each.name) for each in fields(SinkOptions)}
+
+SinkFactory = Callable[[str, SinkOptions], Sink]
+"""Takes the whole URI, as the user wrote it, and what the job asks for. Connects to nothing."""
+
+
+def _milvus(uri: str, options: SinkOptions) -> Sink:
+    return MilvusSink(
+        uri,
+        options.collection,
+        options.dimension,
+        token=options.token,
+        metric=options.metric,
+        index=options.index,
+        index_params=options.index_params,
+        retry_for=options.retry_for,
+        note=options.note,
+        mode=options.mode,
+        fields=options.fields,
+        partition=options.partition,
+        partition_key=options.partition_key,
+    )
+
+
+def _bulk(uri: str, options: SinkOptions) -> Sink:
+    hint = "partition, index and the wait for it are for the import: penstock import DIR --to URI"
+    options.refuse_others(uri, "mode", "fields", "partition_key", "metric", "index", "index_params", hint=hint)
+    return ParquetBulkSink(
+        bulk_folder(uri),
+        options.dimension or 1,  # not to be opened without: it cannot be read
+        collection=options.collection,
+        note=options.note,
+        mode=options.mode,
+        fields=options.fields,
+        partition_key=options.partition_key,
+    )
+
+
+def _null(uri: str, options: SinkOptions) -> Sink:
+    if uri != URI:
+        raise ConfigError(f"uri: {uri!r}: nothing follows {URI}")
+    return NullSink(options.collection, options.dimension)
+
+
+SCHEMES: Final[dict[str, SinkFactory]] = {"http": _milvus, "https": _milvus, "bulk": _bulk, "null": _null}
+"""Scheme -> factory, of what is built in. What has no scheme is a path: a Milvus Lite store."""
+
+SINKS: Final[Registry[SinkFactory]] = Registry("to", "penstock.sinks", SCHEMES)
+"""These, and what installed packages bring."""
+
+
+def make_sink(uri: str, options: SinkOptions) -> Sink:
+    """The sink that a URI names, not open. Connects to nothing, and makes nothing.
+
+    Args:
+        uri: ``photos.db``, ``http://host:19530``, ``bulk:DIR``, ``null:``, or with the scheme of an installed package.
+        options: what is asked of it.
+
+    Raises:
+        ConfigError: there is no such sink, it does not have what is asked for, or a value is not possible.
+    """
+    scheme = scheme_of(uri)
+    factory = _milvus if scheme is None else SINKS.factory(scheme, redact(uri))
+    return factory(uri, options)
