@@ -105,7 +105,7 @@ def _bulk(uri: str, options: SinkOptions) -> Sink:
     options.refuse_others(uri, "mode", "fields", "partition_key", "metric", "index", "index_params", hint=hint)
     return ParquetBulkSink(
         bulk_folder(uri),
-        options.dimension or 1,  # not to be opened without: it cannot be read
+        options.dimension or 2,  # not to be opened without: it cannot be read
         collection=options.collection,
         note=options.note,
         mode=options.mode,
