@@ -9,39 +9,39 @@ import sys
 import threading
 import time
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from penstock.errors import CollectionMismatchError, RowRefusedError, SinkUnavailableError
-from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch, Sink, WriteResult, row_key
+from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch, Sink, SinkOptions, WriteResult, make_sink, row_key
 from penstock.sinks.base import Found
 from penstock.sinks.rows import screen
+from penstock.testing.sinks import DIMENSION, SinkContract, StoreContract, make_rows
 from penstock.tests.waiting import patient
 
 pq = pytest.importorskip("pyarrow.parquet")
 
-DIMENSION = 8
 
+@dataclass
+class Memory:
+    """Where that sink puts its rows."""
 
-def make_rows(count: int, first: int = 0, **columns: Any) -> RowBatch:
-    """Rows with distinct keys, nearly orthogonal vectors that are a function of the key, and full columns."""
-    numbers = range(first, first + count)
-    vectors = np.stack([np.random.default_rng(number).standard_normal(DIMENSION) for number in numbers])
-    extra = [{"path": f"/photos/{n}.jpg", "width": n, "height": 7, "label": f"é{n}", **columns} for n in numbers]
-    return RowBatch([row_key(str(number)) for number in numbers], vectors.astype(np.float32), extra)
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    note: str | None = None
 
 
 class MemorySink(Sink):
     """The smallest thing that keeps the contract."""
 
-    def __init__(self, store: dict[str, dict[str, Any]]) -> None:
-        self._store = store
+    def __init__(self, memory: Memory, note: str) -> None:
+        self._memory = memory
+        self._new_note = note
         self._mutex = threading.Lock()
 
     @property
@@ -50,187 +50,74 @@ class MemorySink(Sink):
 
     @property
     def fingerprint(self) -> str:
-        return f"memory {id(self._store)}"
+        return f"memory {id(self._memory)}"
 
     @property
     def uri(self) -> str:
         return "memory"
 
     def open(self) -> None:
-        pass
+        if self._memory.note is None:
+            self._memory.note = self._new_note
+
+    @property
+    def note(self) -> str:
+        return self._memory.note or ""
 
     def write(self, rows: RowBatch) -> WriteResult:
         if rows.vectors.shape[1] != DIMENSION:
             raise CollectionMismatchError(f"{DIMENSION} dimensions")
         screened = screen(rows)
-        too_long = [index for index in screened.kept if len(str(rows.columns[index].get("path"))) > 4096]
+        wrong = [index for index in screened.kept if isinstance(rows.columns[index].get("label"), set)]
         with self._mutex:
-            for index in set(screened.kept) - set(too_long):
-                self._store[rows.keys[index]] = {**rows.columns[index], "vector": rows.vectors[index].copy()}
-        return screened.result((index, RowRefusedError("path too long")) for index in too_long)
+            for index in set(screened.kept) - set(wrong):
+                self._memory.rows[rows.keys[index]] = {**rows.columns[index], "vector": rows.vectors[index].copy()}
+        return screened.result((index, RowRefusedError(f"{rows.keys[index]}: a set")) for index in wrong)
 
     def count(self) -> int:
-        return len(self._store)
+        return len(self._memory.rows)
 
     def look(self) -> Found | None:
-        return Found(len(self._store), "") if self._store else None
+        return None if self._memory.note is None else Found(len(self._memory.rows), self._memory.note)
 
     def close(self) -> None:
         pass
 
 
-class SinkContract(ABC):
-    """What every sink must do. A subclass says how to open one on an empty place, and again on the same place."""
+class TestNull(SinkContract):
+    """The contract without the rows."""
 
     @pytest.fixture
-    @abstractmethod
-    def place(self, tmp_path: Path) -> Any:
-        """A fresh, empty place."""
+    def place(self, tmp_path: Path) -> str:
+        return "null:"
 
-    @abstractmethod
-    def make(self, place: Any) -> Sink:
-        """A sink on that place, not open."""
-
-    @abstractmethod
-    def read(self, sink: Any, keys: list[str]) -> dict[str, dict[str, Any]]:
-        """Rows by key, with their vectors."""
-
-    @pytest.fixture
-    def sink(self, place: Any) -> Iterator[Sink]:
-        with self.make(place) as opened:
-            yield opened
-
-    def test_rows_are_found_again_with_all_their_columns(self, sink: Sink) -> None:
-        """What was written is what is read: vector, path, size and metadata."""
-        rows = make_rows(5, first=1, tags=["a", "b"], score=0.5, nothing=None)
-        assert sink.write(rows) == WriteResult(5, [])
-        found = self.read(sink, rows.keys)
-        assert set(found) == set(rows.keys)
-        for index, key in enumerate(rows.keys):
-            wanted = {name: value for name, value in rows.columns[index].items() if value is not None}
-            assert {**wanted, **found[key]} == {**found[key], **wanted}
-            np.testing.assert_allclose(found[key]["vector"], rows.vectors[index])
-
-    def test_writing_again_changes_nothing(self, sink: Sink) -> None:
-        """The same rows twice are there once: what makes a retry harmless."""
-        rows = make_rows(20)
-        for _ in range(3):
-            assert sink.write(rows).written == 20
-        assert sink.count() == 20
-
-    def test_a_row_with_a_known_key_is_written_over(self, sink: Sink) -> None:
-        """The newest value of a key is the one that is kept."""
-        sink.write(make_rows(3))
-        newer = make_rows(3, label="new")
-        newer.vectors[:] = 2.0
-        sink.write(newer)
-        found = self.read(sink, newer.keys)
-        assert [found[key]["label"] for key in newer.keys] == ["new"] * 3
-        np.testing.assert_allclose(found[newer.keys[0]]["vector"], 2.0)
-        assert sink.count() == 3
-
-    def test_of_equal_keys_in_one_write_the_last_wins(self, sink: Sink) -> None:
-        """A key that is given twice is one row, and both are counted as written."""
-        rows = RowBatch(
-            ["same", "other", "same"], np.eye(3, DIMENSION, dtype=np.float32), [{"width": n} for n in range(3)]
-        )
-        assert sink.write(rows) == WriteResult(3, [])
-        assert sink.count() == 2
-        assert self.read(sink, ["same"])["same"]["width"] == 2
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_a_vector_that_is_not_finite_is_refused_alone(self, sink: Sink, value: float) -> None:
-        """NaN and infinity do not get into the store, and do not keep others out."""
-        rows = make_rows(10)
-        rows.vectors[4, 3] = value
-        result = sink.write(rows)
-        assert (result.written, [index for index, _ in result.refused]) == (9, [4])
-        assert isinstance(result.refused[0][1], RowRefusedError)
-        assert sink.count() == 9
-
-    def test_a_row_that_does_not_fit_is_refused_alone(self, sink: Sink) -> None:
-        """One path that is too long costs that row only, and the message says why."""
-        rows = make_rows(30)
-        rows.columns[17]["path"] = "p" * 5000
-        result = sink.write(rows)
-        assert (result.written, [index for index, _ in result.refused]) == (29, [17])
-        assert "path" in str(result.refused[0][1])
-        assert sink.count() == 29
-
-    def test_a_look_finds_the_rows_and_makes_nothing(self, place: Any) -> None:
-        """Also where the sink is not open; it counts a row that was written twice once."""
-        looking = self.make(place)
-        assert looking.look() is None
-        assert looking.look() is None
-        looking.close()
-        with self.make(place) as sink:
-            sink.write(make_rows(5))
-            sink.write(make_rows(5, first=3))
-        looking = self.make(place)
-        found = looking.look()
-        looking.close()
-        assert found is not None
-        assert found.rows == 8
-
-    def test_rows_survive_closing_and_opening(self, place: Any) -> None:
-        """A second sink on the same place sees what the first has written."""
-        with self.make(place) as first:
-            first.write(make_rows(12))
-        with self.make(place) as second:
-            assert second.count() == 12
-            second.write(make_rows(12, first=6))
-            assert second.count() == 18
-
-    def test_several_threads_write_at_once(self, sink: Sink) -> None:
-        """As many writers as the sink allows, and twice as many, lose nothing."""
-        batches = [make_rows(25, first=20 * number) for number in range(4 * sink.threads)]
-        with ThreadPoolExecutor(2 * sink.threads) as pool:
-            assert [result.written for result in pool.map(sink.write, batches)] == [25] * len(batches)
-        assert sink.count() == len({key for rows in batches for key in rows.keys})
-
-    def test_an_empty_batch_is_nothing(self, sink: Sink) -> None:
-        """No rows, no error."""
-        assert sink.write(RowBatch([], np.empty((0, DIMENSION), np.float32), [])) == WriteResult(0, [])
-
-    def test_vectors_of_another_dimension_are_a_mismatch(self, sink: Sink) -> None:
-        """Wrong vectors are an error of the job, not of single rows."""
-        with pytest.raises(CollectionMismatchError, match="8 dimensions"):
-            sink.write(RowBatch(["a"], np.ones((1, 9), np.float32), [{}]))
-
-    def test_closing_twice_is_harmless(self, place: Any) -> None:
-        """So is closing what was never open."""
-        sink = self.make(place)
-        sink.close()
-        sink.close()
-
-    def test_the_fingerprint_is_that_of_the_place(self, place: Any) -> None:
-        """Two sinks on one place are the same for a journal."""
-        assert self.make(place).fingerprint == self.make(place).fingerprint
+    def make(self, place: Any, note: str = "") -> Sink:
+        return make_sink(place, SinkOptions(dimension=DIMENSION, note=note))
 
 
-class TestMemorySink(SinkContract):
+class TestMemorySink(StoreContract):
     """The contract holds for a dictionary, so it asks nothing that only Milvus has."""
 
     @pytest.fixture
-    def place(self, tmp_path: Path) -> dict[str, dict[str, Any]]:
-        return {}
+    def place(self, tmp_path: Path) -> Memory:
+        return Memory()
 
-    def make(self, place: Any) -> Sink:
-        return MemorySink(place)
+    def make(self, place: Any, note: str = "") -> Sink:
+        return MemorySink(place, note)
 
     def read(self, sink: Any, keys: list[str]) -> dict[str, dict[str, Any]]:
-        return {key: sink._store[key] for key in keys}
+        return {key: sink._memory.rows[key] for key in keys}
 
 
-class TestParquetBulk(SinkContract):
+class TestParquetBulk(StoreContract):
     """Parquet parts for bulk import."""
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:
         return tmp_path / "parts"
 
-    def make(self, place: Any) -> Sink:
-        return ParquetBulkSink(place, DIMENSION)
+    def make(self, place: Any, note: str = "") -> Sink:
+        return ParquetBulkSink(place, DIMENSION, note=note)
 
     def read(self, sink: Any, keys: list[str]) -> dict[str, dict[str, Any]]:
         """Of the parts, the newest last."""
@@ -241,11 +128,10 @@ class TestParquetBulk(SinkContract):
         return {key: found[key] for key in keys}
 
 
-class MilvusContract(SinkContract):
-    """The contract, and what only a vector store can do."""
+class MilvusContract(StoreContract):
+    """The contract, and what only Milvus can do."""
 
-    def read(self, sink: Any, keys: list[str]) -> dict[str, dict[str, Any]]:
-        return dict(sink.get(keys, vectors=True))
+    unfit: ClassVar[Mapping[str, Any]] = {"path": "p" * 5000}
 
     def test_search_gives_the_nearest_first(self, sink: MilvusSink) -> None:
         """The row itself comes first, scores descend, and columns come along."""
@@ -295,8 +181,8 @@ class TestMilvusLite(MilvusContract):
     def place(self, tmp_path: Path) -> str:
         return str(tmp_path / "photos.db")
 
-    def make(self, place: Any) -> Sink:
-        return MilvusSink(place, dimension=DIMENSION, rows_per_call=10)
+    def make(self, place: Any, note: str = "") -> Sink:
+        return MilvusSink(place, dimension=DIMENSION, rows_per_call=10, note=note)
 
 
 class LiteProcess:
@@ -345,9 +231,9 @@ class TestMilvusServer(MilvusContract):
     def place(self, server: LiteProcess) -> tuple[str, str]:
         return server.uri, f"c{uuid.uuid4().hex}"
 
-    def make(self, place: Any) -> Sink:
+    def make(self, place: Any, note: str = "") -> Sink:
         uri, collection = place
-        return MilvusSink(uri, collection, DIMENSION, rows_per_call=10)
+        return MilvusSink(uri, collection, DIMENSION, rows_per_call=10, note=note)
 
 
 @pytest.mark.kills
