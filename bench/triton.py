@@ -242,7 +242,7 @@ def bodies(server: str, dtype: str, count: int) -> Generator[Measure, None, None
 def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None]:
     """penstock's embedder over the slots of a ring."""
     from ..engine.embedders import parse_embedder
-    from ..engine.workers.lease import LeasedView
+    from ..engine.workers.pictures import LeasedView
     from ..preprocess import preset
     from ..preprocess.slot_layout import pixel_layout, pixel_view
     from ..shm import Ring

@@ -31,7 +31,10 @@ from penstock.engine.servers import (
 )
 from penstock.engine.servers.server import Server
 from penstock.engine.servers.venvs import servers_folder
-from penstock.engine.workers import shared_fork_server, warm_start
+from penstock.engine.workers import pictures, warm_start
+from penstock.engine.workers.picture_server import PRELOAD
+from penstock.engine.workers.shared_fork_server import SharedForkServer
+from penstock.preprocess.worker.jax_runtime import worker_environment
 from penstock.shm import Zygote
 from penstock.tests.children import ENTRIES
 from penstock.tests.slots import SlotWatch
@@ -131,8 +134,7 @@ def _fork_server(_compilation_cache: None) -> Iterator[None]:
 def own_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test that reads what workers print: they inherit standard error from the fork server, which has it from
     whoever started it."""
-    fresh = shared_fork_server._Shared()  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(shared_fork_server, "_shared", fresh)
+    monkeypatch.setattr(pictures, "PICTURE_SERVER", SharedForkServer(PRELOAD, worker_environment))
 
 
 @pytest.fixture

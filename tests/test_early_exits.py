@@ -28,6 +28,7 @@ from penstock.engine.jobs.images.inputs import pictures_of
 from penstock.engine.jobs.images.preprocess_stream import PreprocessedBatch
 from penstock.engine.jobs.images.runner import JobRunner
 from penstock.engine.workers import PreprocessPool, SlotBatch
+from penstock.engine.workers.shared_fork_server import SharedForkServer
 from penstock.preprocess import preset
 from penstock.shm import Zygote
 from penstock.tests.slots import in_use
@@ -278,14 +279,15 @@ def test_ctrl_c_while_workers_start_does_not_wait_for_them(
     os.mkfifo(fifo)
     (tmp_path / "never.py").write_text(f"open({str(fifo)!r}).read()")
     monkeypatch.syspath_prepend(tmp_path)  # pyright: ignore[reportUnknownMemberType]
-    zygote = Zygote(["never"])
+    server, zygotes = SharedForkServer(["never"], dict), list[Zygote]()
+    acquire = server.acquire
 
-    def acquire() -> Zygote:
-        zygote.start()
-        return zygote
+    def noted() -> Zygote:
+        zygotes.append(acquire())
+        return zygotes[-1]
 
-    monkeypatch.setattr("penstock.engine.workers.pool.acquire_fork_server", acquire)
-    monkeypatch.setattr("penstock.engine.workers.pool.release_fork_server", Zygote.close)
+    monkeypatch.setattr(server, "acquire", noted)
+    monkeypatch.setattr("penstock.engine.workers.pictures.PICTURE_SERVER", server)
     over = threading.Event()
 
     def interrupt() -> None:
@@ -309,7 +311,7 @@ def test_ctrl_c_while_workers_start_does_not_wait_for_them(
     finally:
         over.set()
         thread.join()
-    assert zygote.pid == 0
+    assert [zygote.pid for zygote in zygotes] == [0]
 
 
 @pytest.mark.parametrize("way", ["insert_images", "insert_images_async", "insert_images_streaming"])

@@ -23,8 +23,7 @@ import psutil
 import pytest
 
 from penstock.engine import PipelineBuilder, green
-from penstock.engine.workers import PreprocessPool
-from penstock.engine.workers.lease import SlotBatch
+from penstock.engine.workers import PreprocessPool, SlotBatch
 from penstock.errors import ConfigError, DeadlineError, PoisonItemError, ReadError, UnreadableError
 from penstock.preprocess import Preprocessor, preset
 from penstock.shm import SlotState

@@ -19,16 +19,15 @@ from penstock.engine.workers import PreprocessPool
 from penstock.errors import PoisonItemError, ReadError, WorkerError
 from penstock.preprocess import preset
 from penstock.preprocess.worker.protocol import (
-    DONE,
     Done,
     Row,
     Task,
     Timings,
-    decode_answer,
-    decode_layout,
+    decode_done,
     encode_done,
 )
 from penstock.shm import SlotState
+from penstock.shm.protocol import DONE, decode_answer, decode_layout
 from penstock.tests.waiting import DEADLINE
 
 LIAR = """
@@ -175,7 +174,7 @@ def answer(positions: list[int], failed: list[int]) -> bytes:
 @pytest.mark.parametrize("positions", [[0, 1, 3], [3, 1, 0], [0, 1, 3, 4], [0, 1, 1, 3], [0, 1, 2, 3], []])
 def test_an_answer_is_one_for_each_picture(positions: list[int]) -> None:
     """Made or failed: neither none nor two."""
-    done = decode_answer(answer(positions, failed=[2]))
+    done = decode_answer(answer(positions, failed=[2]), decode_done)
     assert isinstance(done, Done)
     if sorted(positions) == [0, 1, 3]:
         done.check(4)
@@ -191,7 +190,7 @@ def test_bytes_that_make_no_sense_are_an_error_and_nothing_else(noise: bytes, at
     whole = answer([0, 1, 3], failed=[2])
     for frame in (kind + noise, whole[:at] + noise + whole[at + len(noise) :]):
         with suppress(WorkerError):
-            decode_answer(frame)
+            decode_answer(frame, decode_done)
         with suppress(WorkerError):
             decode_layout(frame)
 
@@ -201,4 +200,4 @@ def test_seconds_that_are_no_numbers_are_an_error(seconds: str) -> None:
     """They would spoil every sum that they go into."""
     frame = encode_done(Task(0, 1, []), [], [], Timings(read=float(seconds)))
     with pytest.raises(WorkerError, match="no sense"):
-        decode_answer(frame)
+        decode_answer(frame, decode_done)

@@ -59,7 +59,7 @@ def test_one_picture_is_found_in_a_few_deaths(size: int) -> None:
 
 def test_a_batch_that_kills_only_as_a_whole_is_no_pictures_fault() -> None:
     """Each half alone does no harm, as where memory is short: that ends the job, which says the way out."""
-    finder = PoisonFinder(4)
+    finder = PoisonFinder(4, "picture")
     for _ in range(2):
         finder.on_worker_lost(death())
     for _ in range(2):
@@ -106,12 +106,12 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def watch(detector: HangDetector, pid: int, *, decoding: bool, looks: int = 60) -> Diagnosis | None:
+def watch(detector: HangDetector, pid: int, *, at_item: bool, looks: int = 60) -> Diagnosis | None:
     """Look at it again and again, at the same thing."""
     pause = threading.Event()
     for _ in range(looks):
         pause.wait(detector.interval)  # looks are counted, and the processor must have had its time between them
-        if diagnosis := detector.poll(pid, ("batch", 1), decoding=decoding):
+        if diagnosis := detector.poll(pid, ("batch", 1), at_item=at_item):
             return diagnosis
     return None
 
@@ -119,20 +119,20 @@ def watch(detector: HangDetector, pid: int, *, decoding: bool, looks: int = 60) 
 @pytest.mark.slow
 def test_a_busy_worker_may_take_its_time_over_a_batch_but_not_over_a_picture(busy: subprocess.Popen[bytes]) -> None:
     """Compiling is no standing still; a decoder that keeps its own watch from running is."""
-    assert watch(HangDetector(0.04), busy.pid, decoding=False) is None
-    assert watch(HangDetector(0.04), busy.pid, decoding=True) is Diagnosis.HUNG
+    assert watch(HangDetector(0.04), busy.pid, at_item=False) is None
+    assert watch(HangDetector(0.04), busy.pid, at_item=True) is Diagnosis.HUNG
 
 
-@pytest.mark.parametrize("decoding", [True, False])
-def test_a_stopped_worker_stands_still_whatever_it_does(busy: subprocess.Popen[bytes], decoding: bool) -> None:
+@pytest.mark.parametrize("at_item", [True, False])
+def test_a_stopped_worker_stands_still_whatever_it_does(busy: subprocess.Popen[bytes], at_item: bool) -> None:
     """It uses no processor."""
     os.kill(busy.pid, signal.SIGSTOP)
-    assert watch(HangDetector(0.04), busy.pid, decoding=decoding) is Diagnosis.IDLE
+    assert watch(HangDetector(0.04), busy.pid, at_item=at_item) is Diagnosis.IDLE
 
 
 def test_a_worker_with_nothing_to_do_may_be_still(busy: subprocess.Popen[bytes]) -> None:
     """So may one that goes from one thing to the next."""
     os.kill(busy.pid, signal.SIGSTOP)
     detector = HangDetector(0.04)
-    assert not any(detector.poll(busy.pid, None, decoding=False) for _ in range(200))
-    assert not any(detector.poll(busy.pid, (number,), decoding=True) for number in range(200))
+    assert not any(detector.poll(busy.pid, None, at_item=False) for _ in range(200))
+    assert not any(detector.poll(busy.pid, (number,), at_item=True) for number in range(200))

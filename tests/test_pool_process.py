@@ -13,8 +13,6 @@ import pytest
 
 from penstock.engine.workers import process
 from penstock.engine.workers.process import WorkerProcess
-from penstock.preprocess.spec import PreprocessSpec
-from penstock.preprocess.worker.settings import WorkerSettings
 from penstock.shm.child import STATUS, Child, readable
 from penstock.tests.waiting import DEADLINE
 
@@ -27,7 +25,7 @@ def test_the_hub_goes_on_while_the_fork_server_has_yet_to_say_how_a_worker_ended
     monkeypatch.setattr(process, "_STATUS_TIMEOUT", DEADLINE)
     said, says = os.pipe()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as dying:
-        worker = WorkerProcess(0, WorkerSettings(PreprocessSpec().to_json(), 1))
+        worker = WorkerProcess(0, "no:entry", b"")
         ours, theirs = socket.socketpair()
         with theirs, Child(dying.pid, ours, os.pidfd_open(dying.pid), said) as child:
             worker._child = child  # pyright: ignore[reportPrivateUsage]

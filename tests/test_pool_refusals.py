@@ -11,7 +11,7 @@ import pytest
 from penstock import ConfigError, StreamingMultiprocessPreprocessor
 from penstock.engine.cli import main
 from penstock.preprocess import PreprocessSpec
-from penstock.preprocess.worker.protocol import REFUSED, decode_layout, encode_json
+from penstock.shm.protocol import REFUSED, decode_layout, encode_json
 from penstock.tests.waiting import DEADLINE
 from penstock.tests.whole_jobs import draw_folder, penstock
 

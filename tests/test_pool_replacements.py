@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from penstock.engine.workers import PreprocessPool
-from penstock.engine.workers.shared_fork_server import warm_start
+from penstock.engine.workers.picture_server import warm_start
 from penstock.errors import WorkerError, WorkerStartError
 from penstock.preprocess import preset
 from penstock.shm import Ring, SlotLayout, SlotState, Zygote

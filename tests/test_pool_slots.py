@@ -8,11 +8,12 @@ from pathlib import Path
 import gevent
 import pytest
 
-from penstock.engine.workers import PreprocessPool, pool_worker
+from penstock.engine.workers import PreprocessPool, pictures
 from penstock.engine.workers.pool_worker import PoolWorker
 from penstock.errors import ConfigError
 from penstock.preprocess import Source, preset
 from penstock.preprocess.worker import protocol
+from penstock.preprocess.worker.protocol import Done
 from penstock.tests.slots import in_use
 from penstock.tests.threads import elsewhere
 from penstock.tests.waiting import DEADLINE
@@ -35,7 +36,7 @@ def test_a_caller_that_is_killed_while_its_answer_comes_leaves_its_slot_free(
     """It never sees the answer, so it cannot give the slot back; whoever waits gets it."""
     hear = PoolWorker._hear  # pyright: ignore[reportPrivateUsage]
 
-    def killed_first(self: PoolWorker, frame: bytes) -> None:
+    def killed_first(self: PoolWorker[Source, Done], frame: bytes) -> None:
         monkeypatch.undo()
         first.kill(block=False)
         hear(self, frame)
@@ -60,7 +61,7 @@ def test_a_batch_that_cannot_be_sent_leaves_its_slot_to_who_waits(
             raise ValueError(sources)
         return encode(slot, generation, sources)
 
-    monkeypatch.setattr(pool_worker, "encode_task", choosy)
+    monkeypatch.setattr(pictures, "encode_task", choosy)
     held = pool.process([str(photos[0])])
     refused = gevent.spawn(pool.process, [b"too large"])
     waiting = gevent.spawn(pool.process, [str(photos[1])])

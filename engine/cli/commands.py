@@ -172,7 +172,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
         from ..observe.contact_sheet import check_sheet_path
 
         check_sheet_path(html)
-    from ..workers.shared_fork_server import warm_start
+    from ..workers.picture_server import warm_start
 
     try:
         with warm_start():  # imports JAX for the query while this process imports the rest

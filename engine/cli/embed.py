@@ -27,7 +27,7 @@ _REASONS = 3
 
 def run_and_tell(config: ServiceConfig, source: Source) -> int:
     """Run a job; returns the exit status."""
-    from ..workers.shared_fork_server import warm_start
+    from ..workers.picture_server import warm_start
 
     # It imports JAX while this process imports the rest. A job that is there already may be finished.
     ancestor = warm_start() if config.job is None or not config.job.exists() else nullcontext()

@@ -8,19 +8,21 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .callables import WorkerPool
-    from .lease import SlotBatch
-    from .pool import PreprocessPool
-    from .shared_fork_server import warm_start
+    from .kind import WorkerKind
+    from .picture_server import warm_start
+    from .pictures import PreprocessPool, SlotBatch
+    from .pool import SlotPool
 else:
     # The fork server is asked for before anything large is imported, so that both go on at once.
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
             "callables": ("WorkerPool",),
-            "lease": ("SlotBatch",),
-            "pool": ("PreprocessPool",),
-            "shared_fork_server": ("warm_start",),
+            "kind": ("WorkerKind",),
+            "picture_server": ("warm_start",),
+            "pictures": ("PreprocessPool", "SlotBatch"),
+            "pool": ("SlotPool",),
         },
     )
 
-__all__ = ["PreprocessPool", "SlotBatch", "WorkerPool", "warm_start"]
+__all__ = ["PreprocessPool", "SlotBatch", "SlotPool", "WorkerKind", "WorkerPool", "warm_start"]

@@ -1,9 +1,9 @@
 """Tells when a worker stands still: stopped, or stuck where its own watch cannot see it.
 
-The worker itself ends when a picture is over its deadline (`worker.Watch`). That takes a thread that runs, so it says
-nothing about a process that was stopped, a decoder that keeps the interpreter to itself, or a kernel that waits for
-what never comes. The parent therefore looks at what each worker is doing, and at the processor time it uses. Looks are
-counted, not seconds: a host that was stopped itself, and goes on, does not blame its workers for it.
+A worker may end by itself when an item is over its deadline. That takes a thread that runs, so it says nothing about a
+process that was stopped, a decoder that keeps the interpreter to itself, or a kernel that waits for what never comes.
+The parent therefore looks at what each worker is doing, and at the processor time it uses. Looks are counted, not
+seconds: a host that was stopped itself, and goes on, does not blame its workers for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Diagnosis(Enum):
     """What is wrong with a worker."""
 
     IDLE = "did nothing for longer than item_timeout (was it stopped?) and was killed"
-    HUNG = "was killed because a picture took longer than item_timeout, and would not say so itself"
+    HUNG = "was killed because an item took longer than item_timeout, and would not say so itself"
 
 
 class HangDetector:
@@ -34,7 +34,7 @@ class HangDetector:
         interval: seconds between looks.
 
     Args:
-        timeout: seconds one picture may take. The worker's own watch comes first, by half a second.
+        timeout: seconds one item may take. The worker's own watch comes first, by half a second.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -44,14 +44,14 @@ class HangDetector:
         self._used = 0.0
         self._same = self._idle = 0
 
-    def poll(self, pid: int, doing: Activity | None, *, decoding: bool) -> Diagnosis | None:
+    def poll(self, pid: int, doing: Activity | None, *, at_item: bool) -> Diagnosis | None:
         """Look once.
 
         Args:
             pid: the worker's process.
             doing: equal for as long as it is at the same thing; None while it has nothing to do.
-            decoding: whether that thing is a single picture, which has a deadline. A batch in the kernel or in an
-                embedder has none while it uses the processor: compiling takes as long as it takes.
+            at_item: whether that thing is a single item, which has a deadline. A whole batch, in a kernel or in an
+                embedder, has none while it uses the processor: compiling takes as long as it takes.
 
         Returns:
             What is wrong with it, if it is.
@@ -66,7 +66,7 @@ class HangDetector:
         self._idle = 0 if busy else self._idle + 1
         if self._idle >= self._limit:
             return Diagnosis.IDLE
-        return Diagnosis.HUNG if decoding and self._same >= self._limit else None
+        return Diagnosis.HUNG if at_item and self._same >= self._limit else None
 
 
 def _processor_seconds(pid: int) -> float:

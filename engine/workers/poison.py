@@ -17,16 +17,19 @@ _DEATHS = 3
 class PoisonFinder:
     """What is left to do of one batch, and which of its items end workers.
 
-    While a picture is decoded its number is in the slot's header, so a death there names its picture. A death in the
-    kernel or in an embedder of the worker names none: the second time the batch is halved, and its halves are tried
-    alone until the one picture is found; then the others are done together.
+    While a worker is at one item its number is in the slot's header, so a death there names it. A death in what is done
+    with the whole batch (a kernel, an embedder) names none: the second time the batch is halved, and its halves are
+    tried alone until the one item is found; then the others are done together.
 
     Attributes:
-        live: positions of the pictures that are not given up; empty when there is nothing left to do.
+        size: items in the batch.
+        item: what people call one.
+        live: positions of the items that are not given up; empty when there is nothing left to do.
         failures: those that are, each with the reason.
     """
 
     size: int
+    item: str = "item"
     live: list[int] = field(init=False)
     failures: list[tuple[int, ItemError]] = field(default_factory=list[tuple[int, ItemError]])
     _deaths: Counter[int] = field(default_factory=Counter[int])
@@ -42,7 +45,7 @@ class PoisonFinder:
         return self._bisecting[-1] if self._bisecting else self.live
 
     def on_ok(self) -> bool:
-        """Take note that the part was done. True if it was only tried: its pictures are still to be done."""
+        """Take note that the part was done. True if it was only tried: its items are still to be done."""
         if not self._bisecting:
             return False
         for position in self._bisecting.pop():
@@ -53,7 +56,7 @@ class PoisonFinder:
         """Take note that a worker left while it did the part: give up whom that convicts, else try again.
 
         Raises:
-            WorkerError: the batch ends workers only as a whole, which is no picture's fault.
+            WorkerError: the batch ends workers only as a whole, which is no item's fault.
         """
         if not lost.begun:
             return
@@ -69,7 +72,7 @@ class PoisonFinder:
             self._bisect(part)
         elif min(self._deaths[position] for position in part) >= _DEATHS:  # each half alone did no harm
             raise WorkerError(
-                f"a batch of {len(part)} pictures ends its worker each time, and neither half of it alone does; the"
+                f"a batch of {len(part)} {self.item}s ends its worker each time, and neither half of it alone does; the"
                 f" last {lost.worker} {lost.how}. If memory is short, make --batch-size or --workers smaller"
             )
 

@@ -1,9 +1,9 @@
-"""The worker pool: processes that turn batches of pictures into slots of a ring, seen from the parent's hub.
+"""The worker pool: processes that turn batches of items into slots of a ring, seen from the parent's hub.
 
 The parent owns every slot's state (``shm.SlotTable``) and grants a worker a slot together with its task; the worker
 answers that the slot is ready. A worker's death is the end of its socket: its granted slots go back, its tasks are done
 again, and a new process takes its place on the same ring. Nothing here blocks the hub: greenlets wait, threads start
-processes.
+processes. What the work is, its `WorkerKind` says.
 """
 
 from __future__ import annotations
@@ -11,98 +11,60 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self
 
 import gevent
 from gevent.event import AsyncResult
 
-from ...errors import ConfigError, WorkerError
-from ...preprocess.decode.jpeg import check_decoder
-from ...preprocess.limits import over_limit
-from ...preprocess.sandbox.sandbox import check_means
-from ...preprocess.slot_layout import PIXELS, dimension_of, pixel_layout
-from ...preprocess.spec import PreprocessSpec
-from ...preprocess.worker.protocol import Row, Source, Timings
-from ...preprocess.worker.settings import WorkerSettings
-from ...shm import ArraySpec, SlotLayout, SlotState, Zygote, require_room
+from ...errors import ItemError, WorkerError
+from ...shm import SlotLayout, SlotState, Zygote, require_room
 from .credit import Credit
 from .hub_steps import HubSteps
-from .lease import SlotBatch, SlotLease
+from .kind import A, I, WorkerKind
+from .lease import SlotLease
 from .poison import PoisonFinder
 from .pool_worker import PoolWorker, WorkerLost
-from .shared_fork_server import acquire_fork_server, release_fork_server
 
 
-class PreprocessPool:
-    """Worker processes with a shared-memory ring each. A batch goes in, a slot full of pixels comes out.
+@dataclass(frozen=True, slots=True)
+class Result(Generic[A]):
+    """What became of a batch.
 
-    ``start`` and ``close`` may be called from any thread; ``process`` from greenlets of the hub between
-    ``start_in_hub`` and ``stop_in_hub``. A pool can serve one pipeline after another and stays warm in between.
-
-    Args:
-        spec: what to do with each picture.
-        workers: processes.
-        batch_size: the most pictures in a batch (rows of a slot).
-        slots: slots per worker. Two keep a worker busy (one written, one read); each more hides jitter of the embedder.
-            Shared memory in all: ``workers * slots * (batch_size * bytes per picture + header)``.
-        threads: reads a worker has in flight when storage is slow.
-        embedder: ``(factory reference, specification)`` of an embedder that runs in the workers.
-        dimension: floats per row that an embedder elsewhere (a thread, Triton) writes into the slot. Of one that runs
-            in the workers it may be left out; known, it lets the rings be made before there are workers.
-        devices: accelerators, given to the workers in turn.
-        item_timeout: seconds one picture may take.
-        sandbox: confine each worker before it decodes anything, as far as this machine allows; see ``sandbox``.
-        named: keep the segments' names so that another process (Triton) can map them; else they are unlinked at once
-            and nothing can stay behind.
-
-    Raises:
-        ConfigError: a sandbox was asked for together with accelerators, or on a machine that has no means for it.
+    Attributes:
+        answer: of the worker that did what could be done; None if every item failed.
+        positions: which items of the batch that worker was given; the answer counts among these.
+        failures: ``(position, error)`` of the others.
+        lease: the slot with the rows; None if every item failed.
     """
 
-    def __init__(
-        self,
-        spec: PreprocessSpec,
-        *,
-        workers: int,
-        batch_size: int = 32,
-        slots: int = 3,
-        threads: int = 2,
-        embedder: tuple[str, str] | None = None,
-        dimension: int = 0,
-        devices: Sequence[int] | None = None,
-        item_timeout: float = 30.0,
-        sandbox: bool = False,
-        named: bool = False,
-    ) -> None:
-        if sandbox and devices:
-            raise ConfigError("sandbox and devices exclude one another: a driver opens its device files at any time")
-        if sandbox:
-            check_means()
-        check_decoder(spec)
-        self.spec = spec
-        self.batch_size = batch_size
+    answer: A | None
+    positions: Sequence[int]
+    failures: Sequence[tuple[int, ItemError]]
+    lease: SlotLease | None
+
+
+class SlotPool(Generic[I, A]):
+    """Worker processes with a shared-memory ring each. A batch goes in, a slot full of what was made of it comes out.
+
+    ``start`` and ``close`` may be called from any thread; ``run`` from greenlets of the hub between ``start_in_hub``
+    and ``stop_in_hub``. A pool can serve one pipeline after another and stays warm in between.
+
+    Args:
+        kind: what the workers do.
+        workers: processes.
+        slots: slots per worker. Two keep a worker busy (one written, one read); each more hides jitter of their user.
+            Shared memory in all: ``workers * slots`` times the bytes of the layout.
+        named: keep the segments' names so that another process (Triton) can map them; else they are unlinked at once
+            and nothing can stay behind.
+    """
+
+    def __init__(self, kind: WorkerKind[I, A], *, workers: int, slots: int = 3, named: bool = False) -> None:
+        self.kind = kind
         self.slots = slots
-        self._dimension = dimension if dimension or embedder is None else None  # of which only the workers can tell
         self._zygote: Zygote | None = None
-        self._workers = [
-            PoolWorker(
-                index,
-                WorkerSettings(
-                    spec.to_json(),
-                    batch_size,
-                    embedder,
-                    threads,
-                    item_timeout,
-                    devices[index % len(devices)] if devices else None,
-                    dimension,
-                    sandbox,
-                ),
-                slots,
-                named,
-            )
-            for index in range(workers)
-        ]
+        self._workers = [PoolWorker(index, kind, slots, named) for index in range(workers)]
         self._credit = Credit(workers, workers * slots)
         self._waiting: deque[AsyncResult[SlotLease]] = deque()
         self._urgent: deque[AsyncResult[SlotLease]] = deque()
@@ -118,7 +80,7 @@ class PreprocessPool:
 
     @property
     def capacity(self) -> int:
-        """Batches in the pool or in use at once, at most: the ``concurrency`` of a stage that calls ``process``."""
+        """Batches in the pool or in use at once, at most: the ``concurrency`` of a stage that calls ``run``."""
         return self.workers * self.slots
 
     @property
@@ -131,16 +93,6 @@ class PreprocessPool:
         if self._layout is None:
             raise RuntimeError("the pool is not started: its layout is not known yet")
         return self._layout
-
-    @property
-    def pixels(self) -> ArraySpec:
-        """Shape and dtype of one picture's pixels. Known once the pool is started; see ``layout``."""
-        return self.layout[PIXELS]
-
-    @property
-    def dimension(self) -> int:
-        """Floats of one picture's embedding in a slot. Known once the pool is started; see ``layout``."""
-        return dimension_of(self.layout)
 
     @property
     def states(self) -> Mapping[SlotState, int]:
@@ -157,7 +109,7 @@ class PreprocessPool:
 
     @property
     def credit(self) -> int:
-        """How many slots may be in use at the moment; it follows the embedder. See ``credit.Credit``."""
+        """How many slots may be in use at the moment; it follows who uses them. See ``credit.Credit``."""
         return self._credit.limit
 
     @property
@@ -179,20 +131,20 @@ class PreprocessPool:
         return fiber in self._queued
 
     def prepare(self) -> Zygote:
-        """Have the fork server start, if it is not there yet, and go on: it imports JAX meanwhile. Idempotent.
+        """Have the fork server start, if it is not there yet, and go on: it imports meanwhile. Idempotent.
 
         Raises:
             WorkerStartError: the interpreter cannot be executed.
         """
         if self._zygote is None:
-            self._zygote = acquire_fork_server()
+            self._zygote = self.kind.fork_server.acquire()
         return self._zygote
 
     def start(self) -> None:
-        """Start the workers and give each its ring. Idempotent. Returns before the kernels are compiled.
+        """Start the workers and give each its ring. Idempotent. Returns when they have said what their slots look like.
 
         Raises:
-            ConfigError: a worker cannot do what it was set to: there is no such device, or no such transform.
+            ConfigError: a worker cannot do what it was set to.
             WorkerStartError: a worker cannot start.
             SharedMemoryFullError: /dev/shm has no room for the rings.
         """
@@ -224,9 +176,9 @@ class PreprocessPool:
         Raises:
             SharedMemoryFullError: /dev/shm has no room for them.
         """
-        if self.spec.transform or self._dimension is None:
+        layout = self.kind.layout
+        if layout is None:
             return ()
-        layout = pixel_layout(self.batch_size, self.spec.pixel_shape(), self.spec.pixel_dtype().name, self._dimension)
         require_room(self.workers * layout.ring_bytes(self.slots))
         return [threads.submit(worker.make_ring, layout) for worker in self._workers]
 
@@ -238,7 +190,7 @@ class PreprocessPool:
             worker.close()
         zygote, self._zygote = self._zygote, None
         if zygote:
-            release_fork_server(zygote)
+            self.kind.fork_server.release(zygote)
         self._layout = None
 
     def __enter__(self) -> Self:
@@ -270,26 +222,25 @@ class PreprocessPool:
         finally:
             self._steps.close()
 
-    def process(self, sources: Sequence[Source]) -> SlotBatch:
-        """Preprocess one batch. To be called in a greenlet; returns when the slot is ready.
+    def run(self, items: Sequence[I]) -> Result[A]:
+        """Have one batch done. To be called in a greenlet; returns when the slot is ready.
 
         Args:
-            sources: up to ``batch_size`` pictures: paths, file bytes or pixel arrays.
+            items: as many as the layout has rows, at most.
 
         Returns:
-            The slot, with what became of each picture. Release it when done with.
+            The slot, with what became of each item. Release it when done with.
 
         Raises:
             WorkerError: workers die faster than they work; nothing can be done with this pool any more.
         """
-        sources = [source if isinstance(source, str) else over_limit(source, self.spec) or source for source in sources]
-        finder = PoisonFinder(len(sources))
+        finder = PoisonFinder(len(items), self.kind.item)
         again = False
         while finder.live:
             lease = self._lease(again)
             live = list(finder.part)
             try:
-                done = lease.worker.run(lease.grant, [sources[position] for position in live])
+                done = lease.worker.run(lease.grant, [items[position] for position in live])
             except WorkerLost as lost:
                 finder.on_worker_lost(lost)
                 again = True
@@ -301,10 +252,9 @@ class PreprocessPool:
                 lease.release()
                 continue
             self._credit.became_ready(self._ready())
-            rows = [Row(live[row.position], row.width, row.height) for row in done.rows]
             failures = [*finder.failures, *((live[at], error) for at, error in done.failures)]
-            return SlotBatch(rows, failures, done.timings, lease)
-        return SlotBatch([], finder.failures, Timings(), None)
+            return Result(done, live, failures, lease)
+        return Result(None, (), finder.failures, None)
 
     def _lease(self, again: bool) -> SlotLease:
         """A free slot of the least busy worker, granted; waits for one.

@@ -6,17 +6,17 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
 import gevent
 from gevent.event import AsyncResult, Event
 from gevent.lock import Semaphore
 
 from ...errors import ConfigError, StaleSlotError, WorkerError, WorkerStartError
-from ...preprocess.worker.protocol import Done, Hung, Source, decode_answer, encode_task
-from ...preprocess.worker.settings import WorkerSettings
 from ...shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
+from ...shm.protocol import Hung, decode_answer
 from .hang_detector import Diagnosis, HangDetector
+from .kind import A, I, WorkerKind
 from .process import in_memory
 from .supervisor import WorkerSupervisor
 
@@ -27,8 +27,8 @@ QUEUED = 2
 
 _DEATHS = 16
 """Deaths in a row, without a batch done in between, after which a worker is given up. More than it takes to find the
-one picture of a large batch that kills the kernel: two, and one for each halving. A start that fails counts as one; a
-death while a picture was decoded does not: it is that picture's, which is given up after some."""
+one item of a large batch that ends its worker: two, and one for each halving. A start that fails counts as one; a death
+while the worker was at an item does not: it is that item's, which is given up after some."""
 
 _PAUSE = 0.25
 """Seconds after a start that failed: what it lacked (memory, mostly) may be there again."""
@@ -41,7 +41,7 @@ class WorkerLost(Exception):  # noqa: N818  (a message between the pool's own pa
 
     Attributes:
         worker: e.g. ``worker 1 (pid 4711)``; ``how``: e.g. ``was killed by signal 9 (SIGKILL)``.
-        begun: whether the worker had begun this task; ``row``: the item it was decoding, if it was decoding.
+        begun: whether the worker had begun this task; ``row``: the item it was at, if it was at one.
         hung: whether the worker left because that item was over its deadline.
     """
 
@@ -55,29 +55,29 @@ class WorkerLost(Exception):  # noqa: N818  (a message between the pool's own pa
 
 
 @dataclass(slots=True)
-class _Task:
+class _Task(Generic[I, A]):
     """What a granted slot is for, until it has been done or has come to nothing.
 
     Attributes:
         result: for whoever waits for it; None when nobody does any more.
-        sources: the pictures; none before they are sent.
+        items: what is to be done; nothing before they are sent.
     """
 
-    result: AsyncResult[Done] | None = field(default_factory=AsyncResult)
-    sources: Sequence[Source] = ()
+    result: AsyncResult[A] | None = field(default_factory=AsyncResult)
+    items: Sequence[I] = ()
 
 
-class PoolWorker:
+class PoolWorker(Generic[I, A]):
     """A worker process and its ring. The ring and its books outlive the process; a replacement maps the same ring."""
 
-    def __init__(self, index: int, settings: WorkerSettings, slots: int, named: bool) -> None:
+    def __init__(self, index: int, kind: WorkerKind[I, A], slots: int, named: bool) -> None:
         self.index = index
-        self._settings = settings
+        self._kind = kind
         self._slots = slots
         self._named = named
         self._table = SlotTable(slots)
-        self._tasks: dict[Grant, _Task] = {}
-        self._supervisor = WorkerSupervisor(index, settings)
+        self._tasks: dict[Grant, _Task[I, A]] = {}
+        self._supervisor = WorkerSupervisor(index, kind.entry, kind.settings(index))
         self._lock = threading.Lock()  # of the ring: `close` may come from any thread
         self._ring: Ring | None = None
         self._sending = Semaphore()
@@ -106,22 +106,21 @@ class PoolWorker:
         """What the process does, in a line; from any thread."""
         if not self._alive:
             return f"{self}: not running"
-        doing = [self._doing(grant, task) for grant, task in list(self._tasks.items()) if task.sources]
+        doing = [self._doing(grant, task) for grant, task in list(self._tasks.items()) if task.items]
         return f"{self}: {'; '.join(doing) or ('hears of a batch' if self.queued else 'idle')}"
 
-    def _doing(self, grant: Grant, task: _Task) -> str:
+    def _doing(self, grant: Grant, task: _Task[I, A]) -> str:
         begun, row = self._progress(grant, task)
         if row is None:
-            return f"a batch of {len(task.sources)}, {'decoded' if begun else 'not begun'}"
-        source = task.sources[row]
-        name = repr(source) if isinstance(source, str) else "one from memory"
-        return f"picture {row + 1} of {len(task.sources)}: {name}"
+            return f"a batch of {len(task.items)}, {'begun' if begun else 'not begun'}"
+        kind = self._kind
+        return f"{kind.item} {row + 1} of {len(task.items)}: {kind.codec.describe(task.items[row])}"
 
-    def _progress(self, grant: Grant, task: _Task) -> tuple[bool, int | None]:
-        """Whether the worker has begun it, and which picture it is at. What it marks may be anything."""
+    def _progress(self, grant: Grant, task: _Task[I, A]) -> tuple[bool, int | None]:
+        """Whether the worker has begun it, and which item it is at. What it marks may be anything."""
         ring = self._ring
         begun, row = ring.progress(grant.slot, grant.generation) if ring is not None else (False, None)
-        return begun, row if row is not None and row < len(task.sources) else None
+        return begun, row if row is not None and row < len(task.items) else None
 
     # -- process: blocking, never on the hub --------------------------------------------------------------------------
 
@@ -199,7 +198,7 @@ class PoolWorker:
             return None
         grant = self._table.grant()
         if grant is not None:
-            self._tasks[grant] = _Task()
+            self._tasks[grant] = _Task[I, A]()
         return grant
 
     def view(self, grant: Grant) -> SlotView:
@@ -252,26 +251,26 @@ class PoolWorker:
 
     # -- on the hub ---------------------------------------------------------------------------------------------------
 
-    def run(self, grant: Grant, sources: Sequence[Source]) -> Done:
+    def run(self, grant: Grant, items: Sequence[I]) -> A:
         """Have one task done in a granted slot.
 
         Raises:
             WorkerLost: the worker left before it was done; the slot has gone back.
-            SharedMemoryFullError: there is no memory for the pictures that are to be sent.
+            SharedMemoryFullError: there is no memory for the items that are to be sent.
         """
         task = self._tasks.get(grant)
         if task is None or task.result is None:  # it died between the grant and now
             raise WorkerLost(str(self), "has left", begun=False, row=None, hung=False)
         result = task.result
         try:
-            message = encode_task(grant.slot, grant.generation, sources)
+            message = self._kind.codec.encode(grant.slot, grant.generation, items)
             payload = in_memory(message.payload) if message.payload else None
             pieces = frame_pieces(message.frame)
         except BaseException:
             self.take_back(grant)
             raise
         if not result.ready():  # else it died meanwhile
-            task.sources = sources
+            task.items = items
             self._idle.clear()
         try:
             with self._sending:
@@ -284,7 +283,7 @@ class PoolWorker:
             if payload:
                 payload.close()
         try:
-            done: Done | None = result.get()
+            done: A | None = result.get()
         except WorkerLost:
             raise
         except BaseException:  # the caller is being killed
@@ -307,7 +306,7 @@ class PoolWorker:
         self._idle = Event()
         self._idle.set()
         self._listener = gevent.spawn(self._listen, changed, failed)
-        self._watcher = gevent.spawn(self._watch, HangDetector(self._settings.item_timeout))
+        self._watcher = gevent.spawn(self._watch, HangDetector(self._kind.item_timeout))
 
     def stop_listening(self) -> None:
         """Let the worker finish what it does, or replace it at the next start; then fall silent.
@@ -330,7 +329,7 @@ class PoolWorker:
                 continue
             grant, task = next(iter(self._tasks.items()), (None, None))  # the oldest: tasks are done in order
             begun, row = self._progress(grant, task) if grant and task else (False, None)
-            diagnosis = detector.poll(self.pid, (grant, begun, row) if grant else None, decoding=row is not None)
+            diagnosis = detector.poll(self.pid, (grant, begun, row) if grant else None, at_item=row is not None)
             if diagnosis:
                 self._diagnosis = diagnosis
                 self._supervisor.process.kill()
@@ -363,7 +362,7 @@ class PoolWorker:
         return None
 
     def _hear(self, frame: bytes) -> None:
-        answer = decode_answer(frame)
+        answer = decode_answer(frame, self._kind.codec.decode)
         if isinstance(answer, Hung):
             self._hung = True
             return
@@ -371,7 +370,7 @@ class PoolWorker:
         task = self._tasks.get(grant)
         if task is None:
             raise WorkerError(f"an answer for slot {grant.slot} under generation {grant.generation}, which it has not")
-        answer.check(len(task.sources))
+        answer.check(len(task.items))
         self.check(grant, len(answer.rows))
         self._deaths = 0
         self._table.ready(grant, len(answer.rows))

@@ -11,11 +11,8 @@ import gevent
 from gevent.socket import wait_read, wait_write
 
 from ...errors import WorkerError, WorkerStartError
-from ...preprocess.worker.protocol import RING, Piece, decode_layout, encode_json
-from ...preprocess.worker.settings import WorkerSettings
 from ...shm import Child, FrameReader, Payload, Ring, SlotLayout, Zygote, recv_frame, send_frame_fds
-
-ENTRY = "penstock.preprocess.worker.worker:main"
+from ...shm.protocol import RING, Piece, decode_layout, encode_json
 
 _START_TIMEOUT = 120.0
 
@@ -32,10 +29,15 @@ class WorkerProcess:
 
     ``close`` may be called at any time and from any thread. A start that is under way then fails soon, and leaves no
     process behind.
+
+    Args:
+        index: its number among the workers of the pool.
+        entry, settings: see `WorkerKind`.
     """
 
-    def __init__(self, index: int, settings: WorkerSettings) -> None:
+    def __init__(self, index: int, entry: str, settings: bytes) -> None:
         self._index = index
+        self._entry = entry
         self._settings = settings
         self._lock = threading.Lock()
         self._child: Child | None = None
@@ -73,7 +75,7 @@ class WorkerProcess:
         """
         try:
             self.refuse_closed()
-            child = zygote.fork(ENTRY, self._settings.to_json())
+            child = zygote.fork(self._entry, self._settings)
             with self._lock:
                 self._child = child
             self.refuse_closed()

@@ -1,69 +1,60 @@
-"""The shared fork server: one for all pools of this process, for as long as anybody needs it.
-
-It has imported JAX (0.5 s), so a worker forked from it starts in milliseconds. No JAX backend is ever started in it.
-"""
+"""A fork server that is shared: by all pools of this process whose workers need the same imports."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
-from ...preprocess.worker.jax_runtime import worker_environment
 from ...shm import Zygote
 
-PRELOAD = ("jax", "jax.numpy", "PIL.Image", "penstock.preprocess.worker.worker")
-"""What it imports. None of it starts a thread or a JAX backend."""
 
+class SharedForkServer:
+    """A fork server for as long as anybody needs it. A fork of the host makes its own.
 
-class _Shared:
-    """The fork server, and how many use it. A fork of the host has to make its own."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.owner = 0
-        self.users = 0
-        self.zygote: Zygote | None = None
-
-
-_shared = _Shared()
-
-
-def acquire_fork_server() -> Zygote:
-    """The fork server, starting (it imports while you go on). Pair with ``release_fork_server``.
-
-    Raises:
-        WorkerStartError: the interpreter cannot be executed.
+    Args:
+        preload: names of modules that it imports, which start neither a thread nor a JAX backend.
+        environment: variables over those of this process, asked for when it starts.
     """
-    with _shared.lock:
-        if _shared.zygote is None or _shared.owner != os.getpid():
-            _shared.zygote, _shared.owner, _shared.users = Zygote(PRELOAD, worker_environment()), os.getpid(), 0
-        _shared.zygote.start()
-        _shared.users += 1
-        return _shared.zygote
 
+    def __init__(self, preload: Sequence[str], environment: Callable[[], Mapping[str, str]]) -> None:
+        self._preload = preload
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._users = 0
+        self._zygote: Zygote | None = None
 
-def release_fork_server(zygote: Zygote) -> None:
-    """Done with it; the last one to say so ends it."""
-    with _shared.lock:
-        if zygote is not _shared.zygote or _shared.owner != os.getpid():
-            return
-        _shared.users -= 1
-        if _shared.users:
-            return
-        _shared.zygote = None
-    zygote.close()
+    def acquire(self) -> Zygote:
+        """The fork server, starting (it imports while you go on). Pair with `release`.
 
+        Raises:
+            WorkerStartError: the interpreter cannot be executed.
+        """
+        with self._lock:
+            if self._zygote is None or self._owner != os.getpid():
+                self._zygote, self._owner, self._users = Zygote(self._preload, self._environment()), os.getpid(), 0
+            self._zygote.start()
+            self._users += 1
+            return self._zygote
 
-@contextmanager
-def warm_start() -> Generator[None]:
-    """Keep the fork server while the block runs, so that each pool made in it starts without importing JAX again.
+    def release(self, zygote: Zygote) -> None:
+        """Done with it; the last one to say so ends it."""
+        with self._lock:
+            if zygote is not self._zygote or self._owner != os.getpid():
+                return
+            self._users -= 1
+            if self._users:
+                return
+            self._zygote = None
+        zygote.close()
 
-    For programs that make one pool after another; a pool that is itself kept is warmer still.
-    """
-    zygote = acquire_fork_server()
-    try:
-        yield
-    finally:
-        release_fork_server(zygote)
+    @contextmanager
+    def warm(self) -> Generator[None]:
+        """Keep it while the block runs."""
+        zygote = self.acquire()
+        try:
+            yield
+        finally:
+            self.release(zygote)

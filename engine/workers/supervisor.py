@@ -9,7 +9,6 @@ import gevent
 import gevent.threadpool  # pyright: ignore[reportUnusedImport]  (else imported by its first use, on the hub)
 
 from ...errors import ConfigError, WorkerError, WorkerStartError
-from ...preprocess.worker.settings import WorkerSettings
 from ...shm import Ring, SlotLayout, Zygote
 from .process import KilledError, WorkerProcess
 
@@ -26,13 +25,14 @@ class WorkerSupervisor:
         process: the one that runs, or did last; before the first, one that was never started.
     """
 
-    def __init__(self, index: int, settings: WorkerSettings) -> None:
+    def __init__(self, index: int, entry: str, settings: bytes) -> None:
         self._index = index
+        self._entry = entry
         self._settings = settings
         self._lock = threading.Lock()  # `close` may come from any thread: after it none is started
         self._zygote: Zygote | None = None
         self._starting: WorkerProcess | None = None
-        self.process = WorkerProcess(index, settings)
+        self.process = WorkerProcess(index, entry, settings)
 
     @property
     def is_open(self) -> bool:
@@ -105,5 +105,5 @@ class WorkerSupervisor:
         with self._lock:
             if self._zygote is None:
                 raise WorkerError(f"worker {self._index}: its pool has been closed")
-            self._starting = process = WorkerProcess(self._index, self._settings)
+            self._starting = process = WorkerProcess(self._index, self._entry, self._settings)
             return process, self._zygote

@@ -1,17 +1,10 @@
-"""What a worker and its parent say to each other: fixed struct headers, raw payloads, a little JSON. Never pickle.
+"""What a worker of pictures and its parent say to each other: fixed struct headers, raw payloads, a little JSON. Never
+pickle.
 
-Frames (each travels in one length-prefixed frame of the socket, see ``shm``)::
+The frames are those of every worker that fills slots (``shm.protocol``). Of pictures they hold::
 
-    worker -> parent   LAYOUT   JSON: pixel shape, dtype, dimension; sent once, before anything is compiled
-    worker -> parent   REFUSED  JSON: a text; instead, when the worker cannot do what it was set to, and leaves
-    parent -> worker   RING     JSON: slot layout and number of slots, accompanied by the segment's descriptor
-    parent -> worker   TASK     header (slot, generation, n), n item records, then paths, references and errors, then
-                                data; where it is much, the data is in a `Payload` instead, whose descriptor comes with
-                                the frame
-    worker -> parent   DONE     header (slot, generation, rows, n, timings), rows records, JSON list of failures
-    worker -> parent   HUNG     header (slot, generation, row): this item is over its deadline, the worker leaves
-
-The parent takes nothing a worker says on trust: pictures, or a user's code, may have made it say anything.
+    TASK     n item records, then paths, references and errors, then data; where it is much, the data is beside it
+    DONE     timings, rows records, JSON list of failures
 """
 
 from __future__ import annotations
@@ -19,8 +12,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,16 +20,12 @@ import numpy as np
 
 from ... import errors
 from ...references import Locator, Reference, Version
-from ...shm import SlotLayout, flat, nbytes_of
+from ...shm import flat, nbytes_of
+from ...shm.protocol import DONE, HEAD, TASK, Message, Piece, decode_failures, encode_failures
 
-LAYOUT, RING, TASK, DONE, HUNG, REFUSED = range(6)
-
-_KIND = struct.Struct("<B")
-_TASK = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, n
 _ITEM = struct.Struct("<BxxxQ")  # item kind, payload bytes
-_DONE = struct.Struct("<BxxxIQII4d")  # frame kind, slot, generation, rows, n, then seconds: read decode kernel embed
+_SECONDS = struct.Struct("<4d")  # read decode kernel embed
 _ROW = struct.Struct("<III")  # position in the task, width, height
-_HUNG = struct.Struct("<BxxxIQI")  # frame kind, slot, generation, row
 
 _PATH, _BYTES, _ARRAY, _ERROR, _REFERENCE = range(5)
 _DATA = (_BYTES, _ARRAY)
@@ -60,12 +48,6 @@ Source = str | Reference | Loaded
 
 _NUMBERS = "biuf"
 """Kinds of dtypes that samples may be of."""
-
-_ITEM_ERRORS = {
-    name: value
-    for name, value in vars(errors).items()
-    if isinstance(value, type) and issubclass(value, errors.ItemError)
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,85 +103,12 @@ class Done:
             raise errors.WorkerError(f"an answer for {len(told)} pictures to a batch of {size}, not one for each")
 
 
-@dataclass(frozen=True, slots=True)
-class Hung:
-    """The item at ``row`` of this task is over its deadline."""
-
-    slot: int
-    generation: int
-    row: int
-
-
-@contextmanager
-def _reading(frame: bytes) -> Generator[None]:
-    """What is wrong with a frame that makes no sense is a WorkerError."""
-    try:
-        yield
-    except (struct.error, ValueError, TypeError, LookupError, RecursionError) as error:
-        raise errors.WorkerError(f"{len(frame)} bytes that make no sense ({error})") from error
-
-
-def encode_json(kind: int, value: Any = None) -> bytes:
-    """A frame of ``kind`` that carries JSON."""
-    return _KIND.pack(kind) + json.dumps(value).encode()
-
-
-def decode_json(frame: bytes | memoryview) -> Any:
-    """The JSON of such a frame."""
-    return json.loads(bytes(frame[_KIND.size :]))
-
-
-def decode_layout(frame: bytes) -> SlotLayout:
-    """What a worker's first frame says.
-
-    Raises:
-        ConfigError: it is REFUSED; with the worker's own words.
-        WorkerError: it is no LAYOUT, or cannot be read.
-    """
-    with _reading(frame):
-        if frame[0] == LAYOUT:
-            return SlotLayout.from_json(decode_json(frame))
-        if frame[0] != REFUSED:
-            raise ValueError(f"a frame of kind {frame[0]}")
-        why = str(decode_json(frame))
-    raise errors.ConfigError(why)
-
-
-def decode_answer(frame: bytes) -> Done | Hung:
-    """What a worker's later frames say.
-
-    Raises:
-        WorkerError: it is no answer, or cannot be read.
-    """
-    with _reading(frame):
-        if frame[0] not in (DONE, HUNG):
-            raise ValueError(f"a frame of kind {frame[0]}")
-        return decode_done(frame) if frame[0] == DONE else _decode_hung(frame)
-
-
-Piece = bytes | memoryview | np.ndarray[Any, np.dtype[Any]]
-"""Data of a task; an array where its samples are yet to be brought into order, by who copies them anyway."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A TASK as it is sent.
-
-    Attributes:
-        frame: pieces of the frame.
-        payload: what goes beside it through shared memory, because it is much; else nothing.
-    """
-
-    frame: list[bytes | memoryview]
-    payload: list[Piece]
-
-
 def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> Message:
     """A task to send. Neither bytes nor pixels are copied, but for a few (an array that is turned, mirrored or cut).
 
     What cannot be sent travels as the error that the worker then answers for it: it costs its neighbours nothing.
     """
-    records: list[bytes] = [_TASK.pack(TASK, slot, generation, len(sources))]
+    records: list[bytes] = [HEAD.pack(TASK, slot, generation, len(sources))]
     words: list[bytes | memoryview] = []
     data: list[Piece] = []
     for source in sources:
@@ -253,9 +162,9 @@ def _unfit(source: Source, error: Exception) -> errors.ItemError:
 def decode_task(frame: bytes | memoryview, payload: memoryview | None = None) -> Task:
     """The task of a TASK frame; byte and array payloads are views into it, or into what came beside it."""
     view = memoryview(frame)
-    _, slot, generation, n = _TASK.unpack_from(view)
-    records = [*_ITEM.iter_unpack(view[_TASK.size : _TASK.size + n * _ITEM.size])]
-    at = _TASK.size + n * _ITEM.size
+    _, slot, generation, n = HEAD.unpack_from(view)
+    records = [*_ITEM.iter_unpack(view[HEAD.size : HEAD.size + n * _ITEM.size])]
+    at = HEAD.size + n * _ITEM.size
     data = view[at + sum(nbytes for kind, nbytes in records if kind not in _DATA) :] if payload is None else payload
     begin = 0
     sources: list[Source] = []
@@ -275,7 +184,7 @@ def _decode_source(kind: int, payload: memoryview) -> Source:
     if kind == _BYTES:
         return payload
     if kind == _ERROR:
-        return _failure(json.loads(bytes(payload)))[1]
+        return decode_failures(payload)[0][1]
     if kind == _REFERENCE:
         locator, ref, version = json.loads(bytes(payload))
         return Reference(Locator(*locator), ref, Version(*version))
@@ -289,57 +198,28 @@ def encode_done(
 ) -> bytes:
     """A DONE frame."""
     records = b"".join(_ROW.pack(row.position, row.width, row.height) for row in rows)
-    told = [_told(position, error) for position, error in failures]
-    seconds = (timings.read, timings.decode, timings.kernel, timings.embed)
-    head = _DONE.pack(DONE, task.slot, task.generation, len(records) // _ROW.size, len(task.sources), *seconds)
-    # ASCII with escapes: a message may quote a file name that is not UTF-8.
-    return head + records + json.dumps(told).encode()
+    head = HEAD.pack(DONE, task.slot, task.generation, len(records) // _ROW.size)
+    seconds = _SECONDS.pack(timings.read, timings.decode, timings.kernel, timings.embed)
+    return head + seconds + records + encode_failures(failures)
 
 
 def decode_done(frame: bytes | memoryview) -> Done:
     """What a DONE frame says; of one that is not well-formed, ValueError and its like."""
     view = memoryview(frame)
-    _, slot, generation, rows, _, *seconds = _DONE.unpack_from(view)
+    _, slot, generation, rows = HEAD.unpack_from(view)
+    seconds = _SECONDS.unpack_from(view, HEAD.size)
     if not all(math.isfinite(value) for value in seconds):
         raise ValueError(f"seconds {seconds}")
-    end = _DONE.size + rows * _ROW.size
-    told = json.loads(bytes(view[end:]))
+    begin = HEAD.size + _SECONDS.size
+    end = begin + rows * _ROW.size
     return Done(
         slot,
         generation,
-        [Row(*record) for record in _ROW.iter_unpack(view[_DONE.size : end])],
-        [_failure(failure) for failure in told],
+        [Row(*record) for record in _ROW.iter_unpack(view[begin:end])],
+        decode_failures(view[end:]),
         Timings(*seconds),
     )
 
 
 def _encode_error(error: errors.ItemError) -> bytes:
-    return json.dumps(_told(0, error)).encode()
-
-
-def _told(position: int, error: errors.ItemError) -> tuple[int, str, str, str | None, int | None]:
-    errno = error.errno if isinstance(error, OSError) else None
-    return position, type(error).__name__, str(error), error.sha256, errno
-
-
-def _failure(told: object) -> tuple[int, errors.ItemError]:
-    """The error a worker told of; of a class that is not known here, it is an ItemError all the same."""
-    match told:
-        case [int(position), str(name), str(message), (str() | None) as sha256, (int() | None) as errno]:
-            error = _ITEM_ERRORS.get(name, errors.ItemError)(message)
-            error.sha256 = sha256
-            if isinstance(error, OSError):
-                error.errno = errno
-            return position, error
-        case _:
-            raise ValueError("a failure that is none")
-
-
-def encode_hung(task: Task, row: int) -> bytes:
-    """A HUNG frame."""
-    return _HUNG.pack(HUNG, task.slot, task.generation, row)
-
-
-def _decode_hung(frame: bytes) -> Hung:
-    _, slot, generation, row = _HUNG.unpack_from(frame)
-    return Hung(slot, generation, row)
+    return encode_failures([(0, error)])

@@ -20,6 +20,7 @@ from typing import Protocol, Self, cast
 from ...errors import ConfigError, ItemError
 from ...shm import Ring, map_payload, recv_frame_fds, send_frame
 from ...shm.child import readable
+from ...shm.protocol import LAYOUT, REFUSED, decode_json, encode_hung, encode_json
 from ..decode.decode import bound_pillow
 from ..fetch import Fetchers
 from ..sandbox.sandbox import confine, seal
@@ -28,19 +29,7 @@ from ..spec import PreprocessSpec
 from .failures import kept
 from .jax_runtime import check_device, compilation_cache, keep_no_more_kernels, prepare_jax
 from .preprocessor import Preprocessor
-from .protocol import (
-    LAYOUT,
-    REFUSED,
-    Row,
-    Source,
-    Task,
-    Timings,
-    decode_json,
-    decode_task,
-    encode_done,
-    encode_hung,
-    encode_json,
-)
+from .protocol import Row, Source, Task, Timings, decode_task, encode_done
 from .reader import ReadAhead, Reader
 from .settings import WorkerSettings
 
@@ -223,7 +212,8 @@ class Watch:
             time.sleep(min(1.0, self._timeout / 4))
             with self._lock:
                 if self._current and time.monotonic() - self._current[0] > self._timeout:
-                    send_frame(self._sock, encode_hung(self._current[1], self._current[2]))
+                    _, task, position = self._current
+                    send_frame(self._sock, encode_hung(task.slot, task.generation, position))
                     os._exit(HUNG_STATUS)
 
 

@@ -14,7 +14,7 @@ from ....errors import ConfigError, ItemError
 from ....preprocess.presets import preset
 from ...core.values import PlainValues
 from ...machine.resources import shared_memory_room, usable_cores
-from ...workers.shared_fork_server import warm_start
+from ...workers.picture_server import warm_start
 from ..common.largest import cramped, halves, largest, tell_cramped, tell_workers
 
 # All else is imported once the workers' ancestor is starting: both go on at once then.
