@@ -52,7 +52,7 @@ HOW_TOLD = {
 SABOTEUR = """
 import faulthandler, os, signal, sys
 from penstock.preprocess.decode import decode
-from penstock.preprocess.worker import worker
+from penstock.preprocess import fetch
 from penstock.preprocess.worker.preprocessor import Preprocessor
 
 doomed = {}  # row of the batch -> where and how
@@ -75,7 +75,7 @@ def plan_of(data):
     return data[:99].partition(b"PLAN=")[2].partition(b";")[0].decode()
 
 def make(argument):
-    read, place, load, run = worker.read_file, decode._place_image, Preprocessor.load, Preprocessor.run
+    read, place, load, run = fetch.read_file, decode._place_image, Preprocessor.load, Preprocessor.run
 
     def reading(path, limit):
         data = read(path, limit)
@@ -96,7 +96,7 @@ def make(argument):
         run(self, out, rows)
         Last.rows = list(rows)
 
-    worker.read_file, decode._place_image, Preprocessor.load, Preprocessor.run = reading, decoding, loading, kernel
+    fetch.read_file, decode._place_image, Preprocessor.load, Preprocessor.run = reading, decoding, loading, kernel
     return Last()
 
 class Embedder:  # for a whole job: jax:crash_saboteur:Embedder
