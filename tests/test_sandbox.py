@@ -116,7 +116,8 @@ def user_code(folder: Path, probes: Iterable[str]) -> str:
 
         def ring():
             files = {{int(fd): os.path.realpath("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")}}
-            return next(fd for fd, path in files.items() if path.startswith("/dev/shm/"))
+            rings = [fd for fd, path in files.items() if path.startswith("/dev/shm/")]
+            return rings[0] if rings else no(2)  # it comes when the kernel is compiled, for which this is run once
 
         def raise_limit():
             try:
