@@ -24,7 +24,7 @@ from penstock.engine.core.channel import Entry as Passing
 from penstock.engine.core.stage import Emitter, Job
 from penstock.engine.core.stage_aggregate import Aggregate
 from penstock.engine.jobs.common.drive import Interrupt, drive
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import Entry, JobFolder, Outcome, read_status
 from penstock.engine.journal.log import of_records
 from penstock.engine.journal.states import RECORD

@@ -15,7 +15,7 @@ from penstock import PipelineFailure, Report
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource
 from penstock.sinks import ParquetBulkSink

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from penstock.engine.jobs.common.dead_letters import clear_letters
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import Entry, JobFolder, read_status
 from penstock.errors import ReadError
 from penstock.sinks import DeadLetters, read_dead_letters

@@ -15,7 +15,7 @@ from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.drive import Interrupt
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.jobs.images.embed import run_job
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.sources import FileSource
@@ -96,7 +96,7 @@ def test_letters_are_on_the_medium_before_the_records_that_vouch_for_them(
     pictures: Path, config: ServiceConfig, synced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """About once a second; a power failure takes no letter of an item that the journal calls dead."""
-    monkeypatch.setattr("penstock.engine.jobs.images.checkpoint._SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("penstock.engine.jobs.common.checkpoint._SYNC_SECONDS", 0.0)
     assert config.job is not None
     with (
         JobBooks(config, make_plan(config), FileSource(str(pictures))) as books,

@@ -15,7 +15,7 @@ from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.dead_letters import errors_of, latest_letters, undo_dead
 from penstock.engine.jobs.common.listing import entry_at
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import Entry, JobFolder, Kind, read_status
 from penstock.engine.sources import Broken, FileSource, Filtered, Item
 from penstock.errors import DecodeError, ReadError

@@ -14,7 +14,7 @@ from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.fingerprints import begun_with, settings_of
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import JobFolder, Outcome, read_status
 from penstock.engine.sources import FileSource
 from penstock.tests.whole_jobs import draw_folder

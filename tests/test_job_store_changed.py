@@ -22,7 +22,7 @@ from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.sink_cache import Stores
 from penstock.engine.jobs.common.store_check import NOTED
 from penstock.engine.jobs.images.batches import Written
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.engine.sources import FileSource

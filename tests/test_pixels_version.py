@@ -157,7 +157,7 @@ def test_accepting_needs_no_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_job_of_this_version_goes_on(here: Path) -> None:
     """The fingerprint is the same each time."""
-    from penstock.engine.jobs.images.checkpoint import JobBooks
+    from penstock.engine.jobs.common.checkpoint import JobBooks
     from penstock.engine.sources import FileSource
 
     config = ServiceConfig(to="bulk:parts", job=Path("job"))

@@ -18,7 +18,7 @@ from PIL import Image
 import penstock
 from penstock import ConfigError, Report
 from penstock.engine.cli import main
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import Broken, Item, Source, open_source
 from penstock.errors import SourceError

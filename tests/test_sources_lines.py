@@ -18,7 +18,7 @@ import pytest
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.sources import Broken, Entry, FileSource, Item
 from penstock.errors import SourceError
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from penstock import ConfigError, Report, ServiceConfig, embed_images
 from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.jobs.images.embed import batches_of
 from penstock.engine.jobs.images.inputs import pictures_of
 from penstock.engine.journal import read_status

@@ -15,7 +15,7 @@ from penstock.engine.cli import main
 from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.source_factory import make_source
-from penstock.engine.jobs.images.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource, Filtered, Item, Selection
 

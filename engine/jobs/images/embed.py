@@ -30,7 +30,7 @@ from ..common.payloads import BATCH_BYTES, nbytes_of
 from ..common.sink_factory import job_sink
 from ..common.source_factory import make_source
 from .batches import Batch, Picture, PictureFailure
-from .checkpoint import JobBooks
+from ..common.checkpoint import JobBooks
 from .inputs import as_source, pictures_of
 from .metadata import Metadata
 from .pipeline import ImageEmbeddingPipeline

@@ -32,7 +32,7 @@ from ..common.provenance import plan_of
 from ..common.sink_cache import Stores
 from ..common.sink_factory import job_sink, searchable
 from .batches import JobValues, Listener
-from .checkpoint import JobBooks
+from ..common.checkpoint import JobBooks
 from .graphs import Ends, streaming
 from .in_process import LocalPreprocessor, at_home
 

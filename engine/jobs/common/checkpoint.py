@@ -25,15 +25,15 @@ from ...core.budget import Budget, FailureBudget, Tally
 from ...core.policies import tolerated
 from ...journal import Counts, JobFolder, Outcome
 from ...sources import MANY, Broken, Filtered, Item, Source, key_of
-from ..common.dead_letters import clear_letters, letter_key, stages_of
-from ..common.drive import Interrupt
-from ..common.fingerprints import fingerprints, settings_of, what_differs
-from ..common.kept_sources import keep_sources
-from ..common.listing import ListingInterruptedError, entries_of, entry_at
-from ..common.output_paths import dead_letters_path
-from ..common.plan import Plan
-from ..common.store_check import NOTED, REDONE, Known, checked, id_of, known_of
-from .batches import Written
+from .dead_letters import clear_letters, letter_key, stages_of
+from .drive import Interrupt
+from .fingerprints import fingerprints, settings_of, what_differs
+from .kept_sources import keep_sources
+from .listing import ListingInterruptedError, entries_of, entry_at
+from .output_paths import dead_letters_path
+from .plan import Plan
+from .store_check import NOTED, REDONE, Known, checked, id_of, known_of
+from ..images.batches import Written
 
 _logger = logging.getLogger(__name__)
 
