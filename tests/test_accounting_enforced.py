@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from penstock.engine.core.channel import Channel
 from penstock.engine.core.channel import Entry as Passing
 from penstock.engine.core.stage import Emitter, Job
 from penstock.engine.core.stage_aggregate import Aggregate
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.drive import Interrupt, drive
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import Entry, JobFolder, Outcome, read_status
 from penstock.engine.journal.log import of_records
 from penstock.engine.journal.states import RECORD
@@ -173,12 +173,12 @@ def test_a_journal_that_differs_from_the_stages_is_an_error_at_the_end(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An outcome that was not recorded."""
-    written = JobBooks.written
+    written = JobCheckpoint.written
 
-    def forgetful(books: JobBooks, value: Any) -> None:
-        written(books, type(value)(value.ordinals[1:]))
+    def forgetful(checkpoint: JobCheckpoint, ordinals: Sequence[int]) -> None:
+        written(checkpoint, ordinals[1:])
 
-    monkeypatch.setattr(JobBooks, "written", forgetful)
+    monkeypatch.setattr(JobCheckpoint, "written", forgetful)
     assert main(command(pictures, tmp_path)) == 1
     # one of each of the three calls to the store
     assert f"written: {PICTURES - 3} in the journal, {PICTURES} counted" in capsys.readouterr().err

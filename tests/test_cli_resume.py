@@ -13,10 +13,10 @@ from penstock.engine import Accounting, Report
 from penstock.engine.cli.commands import cli, main
 from penstock.engine.cli.options import FIELDS, RUN_FIELDS, option_name
 from penstock.engine.config.model import PER_RUN, ServiceConfig
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with, fingerprints
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.images import embed as images
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource
 from penstock.tests.whole_jobs import draw_folder
@@ -67,7 +67,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MILVUS_TOKEN", raising=False)
     draw_folder(tmp_path / "pictures", 2)
     config = ServiceConfig(to="rows.db", job=Path("job"), workers=4, batch_size=8, progress="none")
-    with JobBooks(config, make_plan(config), FileSource("pictures")):
+    with JobCheckpoint(config, make_plan(config), FileSource("pictures")):
         pass
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.sources import FileSource
 from penstock.errors import DecodeError, ReadError
@@ -30,10 +30,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def books() -> Generator[JobBooks]:
+def books() -> Generator[JobCheckpoint]:
     """A job over eight pictures that runs now."""
     config = ServiceConfig(to="rows.db", job=Path("job"), preset="clip")
-    with JobBooks(config, make_plan(config), FileSource("../my pictures")) as made:
+    with JobCheckpoint(config, make_plan(config), FileSource("../my pictures")) as made:
         yield made
 
 
@@ -43,7 +43,7 @@ def told(capsys: pytest.CaptureFixture[str], *more: str) -> str:
 
 
 def test_sources_and_pixels_are_shown_as_people_know_them(
-    books: JobBooks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    books: JobCheckpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No ``..`` in the path, no JSON."""
     text = told(capsys)
@@ -61,12 +61,12 @@ def test_a_path_whose_dots_lead_over_a_link_stays_as_it_is(tmp_path: Path, capsy
     draw_folder(tmp_path / "elsewhere" / "pictures", 1)
     Path("link").symlink_to(tmp_path / "elsewhere" / "deep")
     config = ServiceConfig(to="rows.db", job=Path("job"))
-    with JobBooks(config, make_plan(config), FileSource("link/../pictures")):
+    with JobCheckpoint(config, make_plan(config), FileSource("link/../pictures")):
         pass
     assert f"source: {tmp_path}/run/link/../pictures\n" in told(capsys)
 
 
-def test_a_running_job_tells_its_pace(books: JobBooks, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_job_tells_its_pace(books: JobCheckpoint, capsys: pytest.CaptureFixture[str]) -> None:
     """Since its run began, and not counting what earlier runs had done."""
     began = datetime.now(UTC) - timedelta(seconds=100)
 
@@ -89,7 +89,7 @@ def test_a_running_job_tells_its_pace(books: JobBooks, capsys: pytest.CaptureFix
 def test_a_job_that_nobody_runs_has_no_pace(capsys: pytest.CaptureFixture[str]) -> None:
     """Its last figures are of another day."""
     config = ServiceConfig(to="rows.db", job=Path("job"))
-    with JobBooks(config, make_plan(config), FileSource("../my pictures")) as books:
+    with JobCheckpoint(config, make_plan(config), FileSource("../my pictures")) as books:
         books.starts()
     assert "since it was started" not in told(capsys)
     assert "eta_seconds" not in json.loads(told(capsys, "--json"))
@@ -101,7 +101,7 @@ def test_a_retry_of_an_error_that_there_is_not_names_those_there_are(
     """It is misspelled, most likely; nothing is done again."""
     config = ServiceConfig(to="rows.db", job=Path("job"))
     with (
-        JobBooks(config, make_plan(config), FileSource("../my pictures")) as books,
+        JobCheckpoint(config, make_plan(config), FileSource("../my pictures")) as books,
         DeadLetters("job/dead-letters.jsonl") as letters,
     ):
         for number, error in enumerate((ReadError("a"), ReadError("b"), DecodeError("c"))):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from penstock import ServiceConfig
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.children import Children, Done, child_key
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.sources import FileSource, Item
 from penstock.errors import AccountingError
 
 
@@ -132,3 +138,33 @@ class ChildrenMachine(RuleBasedStateMachine):
 
 TestChildrenMachine = ChildrenMachine.TestCase
 TestChildrenMachine.settings = settings(max_examples=60, deadline=None)
+
+
+def test_a_job_does_an_entry_again_whose_children_were_not_all_done(tmp_path: Path) -> None:
+    """It died between two children of one entry: what was recorded is done, and that one is not."""
+    (tmp_path / "films").mkdir()
+    for number in range(4):
+        (tmp_path / "films" / f"{number}.gif").write_bytes(b"GIF89a")
+    config = ServiceConfig(to=str(tmp_path / "rows.db"), job=tmp_path / "job")
+
+    def opened() -> JobCheckpoint:
+        return JobCheckpoint(config, make_plan(config), FileSource(str(tmp_path / "films")))
+
+    with opened() as job:
+        whole, cut, none, dead = (item.ordinal for item in job.entries() if isinstance(item, Item))
+        for entry, children in ((whole, 2), (cut, 3), (none, 0), (dead, 2)):
+            job.children.begin(entry)
+            job.children.add(entry, children)
+            job.close(entry)
+        job.written([whole, cut, dead])
+        job.dead([dead])
+        job.written([cut, whole])
+        counts = job.counts
+        assert (counts.written, counts.dead, counts.remaining) == (2, 1, 1)
+    with opened() as job:
+        assert [item.ordinal for item in job.entries() if isinstance(item, Item)] == [cut]
+        job.children.begin(cut)
+        job.children.add(cut)
+        job.written([cut])
+        job.close(cut)
+        assert job.finished

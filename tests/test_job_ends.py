@@ -14,8 +14,8 @@ import penstock
 from penstock import PipelineFailure, Report
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource
 from penstock.sinks import ParquetBulkSink
@@ -43,7 +43,7 @@ def test_an_overwriting_job_that_died_before_its_first_row_still_overwrites(pict
     shutil.copy(pictures / "0000.png", tmp_path / "others" / "other.png")
     penstock.embed_images(tmp_path / "others", to=str(tmp_path / "rows.db"), **SMALL)
     config = ServiceConfig(to=str(tmp_path / "rows.db"), job=tmp_path / "job", mode="overwrite", **SMALL)
-    with JobBooks(config, make_plan(config), FileSource(str(pictures))):
+    with JobCheckpoint(config, make_plan(config), FileSource(str(pictures))):
         pass  # killed when it had listed its source
     assert stored(tmp_path) == 1
     assert main(["resume", str(tmp_path / "job")]) == 0

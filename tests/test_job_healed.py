@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.dead_letters import clear_letters
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import Entry, JobFolder, read_status
 from penstock.errors import ReadError
 from penstock.sinks import DeadLetters, read_dead_letters
@@ -84,7 +84,7 @@ def test_a_run_that_ends_before_it_tells_is_made_up_for(tmp_path: Path, monkeypa
     assert main(command) == 0
     draw(pictures / "bad.png", np.random.default_rng(1))
     with monkeypatch.context() as patched:
-        patched.setattr(JobBooks, "__exit__", lambda books, *_: books._folder.close())
+        patched.setattr(JobCheckpoint, "__exit__", lambda books, *_: books._folder.close())
         assert main(["retry", str(folder), "--progress", "none"]) == 0
     assert read_status(folder).counts.dead == 0
     assert listed(folder) == [str(pictures / "bad.png")]

@@ -13,9 +13,9 @@ import pytest
 from penstock import Report
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.drive import Interrupt
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.jobs.images.embed import run_job
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.sources import FileSource
@@ -67,7 +67,7 @@ def test_an_interrupted_listing_starts_nothing_and_does_not_count(
     assert status.owner is None
     assert not (tmp_path / "rows.db").exists()
     listing = io.BytesIO(b"".join(f"{pictures / name}\n".encode() for name in names))
-    with JobBooks(config, make_plan(config), FileSource("-", stdin=listing)) as books:
+    with JobCheckpoint(config, make_plan(config), FileSource("-", stdin=listing)) as books:
         assert books.remaining == 4
 
 
@@ -75,7 +75,7 @@ def test_an_interrupted_update_leaves_the_listing_as_it_was(pictures: Path, conf
     """Nothing is forgotten because the new list was cut short."""
     names = [path.name for path in sorted(pictures.iterdir())]
     listing = io.BytesIO(b"".join(f"{pictures / name}\n".encode() for name in names))
-    with JobBooks(config, make_plan(config), FileSource("-", stdin=listing)) as books:
+    with JobCheckpoint(config, make_plan(config), FileSource("-", stdin=listing)) as books:
         books.dead([1])
     interrupted(config.model_copy(update={"update": True}), pictures, names)
     assert config.job is not None
@@ -99,13 +99,13 @@ def test_letters_are_on_the_medium_before_the_records_that_vouch_for_them(
     monkeypatch.setattr("penstock.engine.jobs.common.checkpoint._SYNC_SECONDS", 0.0)
     assert config.job is not None
     with (
-        JobBooks(config, make_plan(config), FileSource(str(pictures))) as books,
+        JobCheckpoint(config, make_plan(config), FileSource(str(pictures))) as books,
         DeadLetters(config.job / "dead-letters.jsonl") as letters,
     ):
         letters.write(str(pictures / "0000.png"), "preprocess", ValueError("no"))
         books.dead([0])
         synced.clear()
-        books.beat(letters)
+        books.flush(letters)
         assert [Path(path).name for path in synced] == ["dead-letters.jsonl", "job", "journal-2"]
 
 
@@ -115,7 +115,7 @@ def test_progress_counts_what_remains(
 ) -> None:
     """Of the whole job nothing is walked a second time."""
     command: list[Any] = [str(pictures), "--to", config.to, "--job", config.job, "--workers", "1", "--progress", "json"]
-    with JobBooks(config, make_plan(config), FileSource(str(pictures))):
+    with JobCheckpoint(config, make_plan(config), FileSource(str(pictures))):
         pass
     with JobFolder.create_or_open(tmp_path / "job") as folder:
         folder.filtered([0])

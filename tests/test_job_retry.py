@@ -12,10 +12,10 @@ import pytest
 import penstock
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.dead_letters import errors_of, latest_letters, undo_dead
 from penstock.engine.jobs.common.listing import entry_at
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import Entry, JobFolder, Kind, read_status
 from penstock.engine.sources import Broken, FileSource, Filtered, Item
 from penstock.errors import DecodeError, ReadError
@@ -83,7 +83,7 @@ def test_nothing_to_try_again_starts_nothing(tmp_path: Path, capsys: pytest.Capt
     """A retry is not a way to go on with the rest of a job by accident; it says what does."""
     pictures, job = draw_folder(tmp_path / "pictures", 3), tmp_path / "job"
     config = ServiceConfig(to=str(tmp_path / "rows.db"), job=job)
-    with JobBooks(config, make_plan(config), FileSource(str(pictures))):
+    with JobCheckpoint(config, make_plan(config), FileSource(str(pictures))):
         pass
     assert main(["retry", str(job), "--error", "ReadError"]) == 0
     said = capsys.readouterr().out

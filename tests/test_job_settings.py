@@ -12,9 +12,9 @@ import pytest
 from penstock import ConfigError
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with, settings_of
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import JobFolder, Outcome, read_status
 from penstock.engine.sources import FileSource
 from penstock.tests.whole_jobs import draw_folder
@@ -30,10 +30,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def books_of(*sources: str, null: bool = False, **settings: Any) -> Generator[JobBooks]:
+def books_of(*sources: str, null: bool = False, **settings: Any) -> Generator[JobCheckpoint]:
     """The books of a job in ``job``, as a run has them before there are workers."""
     config = ServiceConfig(**{"to": "rows.db", "job": Path("job"), **settings})
-    with JobBooks(config, make_plan(config), FileSource(sources, null=null)) as books:
+    with JobCheckpoint(config, make_plan(config), FileSource(sources, null=null)) as books:
         yield books
 
 
@@ -120,7 +120,7 @@ def test_a_list_ended_by_nul_is_read_so_again(here: Path) -> None:
     begin("@list", null=True)
     assert read_status("job").counts.total == 2
     config, source = begun_with(read_status("job"), update=True)
-    with JobBooks(config, make_plan(config), source) as books:
+    with JobCheckpoint(config, make_plan(config), source) as books:
         assert (books.counts.total, books.remaining) == (2, 2)
     with pytest.raises(ConfigError, match=r"source was @\S+ --null, and is @\S+ now"):
         begin("@list")
@@ -132,7 +132,7 @@ def test_a_list_on_standard_input_is_not_taken_for_empty(here: Path, capsys: pyt
     with (here / "pictures" / "list").open("w+b") as file:
         file.write(b"pictures/0000.png\n")
         file.seek(0)
-        with JobBooks(config, make_plan(config), FileSource("-", stdin=file)):
+        with JobCheckpoint(config, make_plan(config), FileSource("-", stdin=file)):
             pass
     assert main(["resume", "job", "--update"]) == 2
     assert "pipe the list into the command that it was begun with and add --update" in capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_a_list_that_is_gone_does_not_matter_once_it_is_read(capsys: pytest.Capt
     begin("@list")
     Path("list").unlink()
     config, source = begun_with(read_status("job"), update=False)
-    with JobBooks(config, make_plan(config), source) as books:
+    with JobCheckpoint(config, make_plan(config), source) as books:
         assert books.remaining == 1
     assert main(["resume", "job", "--update"]) == 2
     assert "cannot be opened" in capsys.readouterr().err
@@ -171,7 +171,7 @@ def test_another_source_that_is_accepted_is_listed(here: Path) -> None:
     events = [event["event"] for event in read_status("job").events]
     assert events == ["listed", "renewed", "accepted"]
     with books_of("more", accept_changes=True) as books:
-        assert {Path(thing.key).parent.name for thing in books.things()} == {"more"}
+        assert {Path(thing.key).parent.name for thing in books.entries()} == {"more"}
 
 
 def test_a_job_whose_rows_are_all_to_be_done_again_is_begun_all_the_same(here: Path) -> None:

@@ -18,11 +18,10 @@ from pymilvus import MilvusClient
 import penstock
 from penstock import Report, ServiceConfig
 from penstock.engine.cli import main
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.sink_cache import Stores
 from penstock.engine.jobs.common.store_check import NOTED
-from penstock.engine.jobs.images.batches import Written
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.engine.sources import FileSource
@@ -64,15 +63,15 @@ class Job:
         """What a run does with its store and its books, with rows that no worker has made; killed after so many."""
         config = self.config(**settings)
         plan = make_plan(config)
-        with JobBooks(config, plan, FileSource(source)) as books, closing(Stores()) as stores:
+        with JobCheckpoint(config, plan, FileSource(source)) as books, closing(Stores()) as stores:
             if books.counts.written:
                 books.check_store(stores.look(config, config.collection), "")
             sink = stores.to_write(config, plan, config.collection, lambda: DIMENSION)
             books.writes_to(lambda: sink.note)
-            for thing in islice(books.things(), most):
+            for thing in islice(books.entries(), most):
                 key = row_key(thing.key)
                 sink.write(RowBatch([key], np.ones((1, DIMENSION), np.float32), [{"path": thing.key}]))
-                books.written(Written([thing.ordinal]))
+                books.written([thing.ordinal])
 
     def look(self) -> Found | None:
         """What its store holds."""
@@ -315,7 +314,7 @@ def test_a_job_that_was_killed_before_its_books_knew_the_collection_goes_on(serv
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(JobBooks, "written", die)
+        patch.setattr(JobCheckpoint, "written", die)
         served.write()
     assert served.rows == 1
     assert read_status("job").counts.written == 0

@@ -157,13 +157,16 @@ def test_accepting_needs_no_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_job_of_this_version_goes_on(here: Path) -> None:
     """The fingerprint is the same each time."""
-    from penstock.engine.jobs.common.checkpoint import JobBooks
+    from penstock.engine.jobs.common.checkpoint import JobCheckpoint
     from penstock.engine.sources import FileSource
 
     config = ServiceConfig(to="bulk:parts", job=Path("job"))
     for _ in range(2):
-        with JobBooks(config, make_plan(config), FileSource("pictures")) as books:
+        with JobCheckpoint(config, make_plan(config), FileSource("pictures")) as books:
             assert not books.accepted_pixels
     forget_version()
-    with pytest.raises(ConfigError, match="pixels ver"), JobBooks(config, make_plan(config), FileSource("pictures")):
+    with (
+        pytest.raises(ConfigError, match="pixels ver"),
+        JobCheckpoint(config, make_plan(config), FileSource("pictures")),
+    ):
         pass

@@ -18,7 +18,7 @@ from PIL import Image
 import penstock
 from penstock import ConfigError, Report
 from penstock.engine.cli import main
-from penstock.engine.jobs.common.checkpoint import JobBooks
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.journal import read_status
 from penstock.engine.sources import Broken, Item, Source, open_source
 from penstock.errors import SourceError
@@ -148,14 +148,14 @@ def test_a_retry_does_dead_letters_again(table: Path, tmp_path: Path, capsys: py
     put(table, {"bad": b"no picture", "away": (away := picture()), "changed": picture()})
     job = tmp_path / "a" / "job"
     with pytest.MonkeyPatch.context() as patch:  # between the listing and the first read
-        begun = JobBooks.starts
+        begun = JobCheckpoint.starts
 
-        def changed(self: JobBooks) -> None:
+        def changed(self: JobCheckpoint) -> None:
             drop(table, "away")
             put(table, {"changed": picture()}, version=2)
             begun(self)
 
-        patch.setattr(JobBooks, "starts", changed)
+        patch.setattr(JobCheckpoint, "starts", changed)
         run(table, tmp_path / "a")
     lines = (job / "dead-letters.jsonl").read_text().splitlines()
     letters = {letter["key"]: letter for letter in map(json.loads, lines)}

@@ -17,8 +17,8 @@ import pytest
 
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.sources import Broken, Entry, FileSource, Item
 from penstock.errors import SourceError
 
@@ -91,8 +91,8 @@ def test_what_is_wrong_with_a_line_is_said_also_by_a_job_that_keeps_books(here: 
     lines = [b"gone.jpg", b"https://example.com/a.jpg", b"a\0" + b"b" * 500, b"x" * 300, b"a.jpg"]
     (here / "list.txt").write_bytes(b"\n".join(lines))
     config = ServiceConfig(to="rows.db", job=here / "job")
-    with JobBooks(config, make_plan(config), FileSource("@list.txt")) as books:
-        things = list(books.things())
+    with JobCheckpoint(config, make_plan(config), FileSource("@list.txt")) as books:
+        things = list(books.entries())
         assert books.counts.total == 5
     assert [str(thing.error).partition(":")[0] for thing in things if isinstance(thing, Broken)] == [
         f"line {number} of @list.txt" for number in (1, 2, 3, 4)

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import ConfigError, Report, ServiceConfig, embed_images
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.jobs.images.embed import batches_of
 from penstock.engine.jobs.images.inputs import pictures_of
 from penstock.engine.journal import read_status
@@ -172,14 +172,14 @@ def test_a_job_of_many_paths_keeps_them_in_a_file_and_goes_on(tmp_path: Path) ->
     """Its manifest stays short, ``resume`` and ``resume --update`` know its source, another list is another job."""
     paths = make_files(tmp_path / "pictures", 300)
     config = ServiceConfig(to=str(tmp_path / "rows.db"), job=tmp_path / "job")
-    with JobBooks(config, make_plan(config), FileSource(paths)) as books:
+    with JobCheckpoint(config, make_plan(config), FileSource(paths)) as books:
         assert books.remaining == 300
     assert (tmp_path / "job" / "job.json").stat().st_size < 5000
     assert [json.loads(line) for line in (tmp_path / "job" / "sources").read_text().splitlines()] == paths
     Path(paths[7]).unlink()
     for update in (False, True):
         went_on, source = begun_with(read_status(tmp_path / "job"), update=update)
-        with JobBooks(went_on, make_plan(config), source) as books:
-            assert sum(isinstance(thing, Item) for thing in books.things()) == (299 if update else 300)
+        with JobCheckpoint(went_on, make_plan(config), source) as books:
+            assert sum(isinstance(thing, Item) for thing in books.entries()) == (299 if update else 300)
     with pytest.raises(ConfigError, match=r"source was .*\(300 in all, digest"):
-        JobBooks(config, make_plan(config), FileSource([*paths[1:], paths[0]]))
+        JobCheckpoint(config, make_plan(config), FileSource([*paths[1:], paths[0]]))

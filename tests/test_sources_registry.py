@@ -10,10 +10,10 @@ import pytest
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.doctor.examine import registries
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.source_factory import make_source
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource, Item, Selection, SourceOptions, open_source
 from penstock.errors import ConfigError, SourceError
@@ -117,11 +117,14 @@ def test_a_files_url_is_its_path(tmp_path: Path, host: str) -> None:
 def test_a_job_of_a_plugin_is_listed_compared_and_begun_again(tmp_path: Path) -> None:
     """Keys come in the order of their bytes, in which a walk would be wrong; a later run makes the same source."""
     config = ServiceConfig(to="rows.db", job=tmp_path / "job")
-    with JobBooks(config, make_plan(config), make_source(config, ["shelf:1", "shelf:2"])) as books:
-        assert [(thing.ordinal, thing.key) for thing in books.things()][::3] == [(0, "shelf:1/a-b"), (3, "shelf:2/a/b")]
+    with JobCheckpoint(config, make_plan(config), make_source(config, ["shelf:1", "shelf:2"])) as books:
+        assert [(thing.ordinal, thing.key) for thing in books.entries()][::3] == [
+            (0, "shelf:1/a-b"),
+            (3, "shelf:2/a/b"),
+        ]
     again, source = begun_with(read_status(tmp_path / "job"), update=True)
     assert source.specs == ("shelf:1", "shelf:2")
-    with JobBooks(again, make_plan(again), source) as books:
+    with JobCheckpoint(again, make_plan(again), source) as books:
         assert books.counts.total == 4
     listed = [event for event in read_status(tmp_path / "job").events if event["event"] in ("listed", "renewed")]
     assert [event["order"] for event in listed] == ["bytes", "bytes"]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from penstock import ConfigError, ServiceConfig
 from penstock.engine.cli import main
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.source_factory import make_source
-from penstock.engine.jobs.common.checkpoint import JobBooks
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource, Filtered, Item, Selection
 
@@ -219,17 +219,17 @@ def test_a_job_walks_the_same_when_it_goes_on(tree: Path) -> None:
     (tree / "link").symlink_to("../outside")
     chosen: dict[str, Any] = {"include": ["*.jpg"], "exclude": ["raw"], "follow_links": True}
     config = ServiceConfig(to="rows.db", job=Path("job"), **chosen)
-    with JobBooks(config, make_plan(config), make_source(config, "tree")) as books:
-        listed = [thing.key for thing in books.things() if isinstance(thing, Item)]
+    with JobCheckpoint(config, make_plan(config), make_source(config, "tree")) as books:
+        listed = [thing.key for thing in books.entries() if isinstance(thing, Item)]
     assert read_status("job").fingerprints["source"] == f"{tree} --follow-links --include *.jpg --exclude raw"
     (tree / "link" / "z.jpg").touch()
     went_on, source = begun_with(read_status("job"), update=True)
-    with JobBooks(went_on, make_plan(went_on), source) as books:
-        assert {thing.key for thing in books.things()} == {*listed, str(tree / "link" / "z.jpg")}
+    with JobCheckpoint(went_on, make_plan(went_on), source) as books:
+        assert {thing.key for thing in books.entries()} == {*listed, str(tree / "link" / "z.jpg")}
         assert books.counts.filtered == 2
     other = ServiceConfig(to="rows.db", job=Path("job"), **{**chosen, "exclude": []})
     with pytest.raises(ConfigError, match="source was"):
-        JobBooks(other, make_plan(other), make_source(other, "tree"))
+        JobCheckpoint(other, make_plan(other), make_source(other, "tree"))
 
 
 def test_globs_are_one_in_python_in_a_file_and_on_the_command_line(tree: Path) -> None:

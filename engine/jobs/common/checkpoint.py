@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from fractions import Fraction
@@ -25,6 +25,7 @@ from ...core.budget import Budget, FailureBudget, Tally
 from ...core.policies import tolerated
 from ...journal import Counts, JobFolder, Outcome
 from ...sources import MANY, Broken, Filtered, Item, Source, key_of
+from .children import Children, Done
 from .dead_letters import clear_letters, letter_key, stages_of
 from .drive import Interrupt
 from .fingerprints import fingerprints, settings_of, what_differs
@@ -33,7 +34,6 @@ from .listing import ListingInterruptedError, entries_of, entry_at
 from .output_paths import dead_letters_path
 from .plan import Plan
 from .store_check import NOTED, REDONE, Known, checked, id_of, known_of
-from ..images.batches import Written
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _SYNC_SECONDS = 1.0
 """What a power failure may cost: outcomes of so many seconds are found out again. A dead process costs none."""
 
 
-class JobBooks:
+class JobCheckpoint:
     """The books of the job in ``config.job``, for one run. Used as a context manager.
 
     Args:
@@ -62,6 +62,7 @@ class JobBooks:
         self._source = source
         self._folder = JobFolder.create_or_open(config.job)
         self._synced = time.monotonic()
+        self._children = Children()
         self._store_note: Callable[[], str] | None = None
         self._accepts_store = config.accept_store
         try:
@@ -111,16 +112,16 @@ class JobBooks:
         accepted = (event["changes"] for event in self._folder.events if event["event"] == "accepted")
         return any(change["name"] == "preprocess" for changes in accepted for change in changes)
 
-    def things(self) -> Iterator[Item | Filtered | Broken]:
+    def entries(self) -> Iterator[Item | Filtered | Broken]:
         """What remains, in the order of the listing. What is no picture is recorded as it passes."""
         for ordinal, entry in self._folder.entries(Outcome.UNDONE):
-            thing = entry_at(self._source, ordinal, entry)
+            item = entry_at(self._source, ordinal, entry)
             if self._attempts and (key := letter_key(key_of(entry.name))) in self._attempts:
                 self._again[ordinal] = key
-            if isinstance(thing, Filtered):
+            if isinstance(item, Filtered):
                 self._folder.filtered([ordinal])
                 self._heal(ordinal)
-            yield thing
+            yield item
 
     def filtered(self) -> Iterator[tuple[str, str]]:
         """The key of each entry that was left out, in this run or an earlier one, and why."""
@@ -132,7 +133,7 @@ class JobBooks:
         return self._before.remaining
 
     @property
-    def whole(self) -> bool:
+    def is_full_run(self) -> bool:
         """Whether that is the whole listing."""
         return self._before.remaining == self._before.total
 
@@ -158,22 +159,40 @@ class JobBooks:
         """Rows go to a collection with this note from now on; asked for when the first of them are there."""
         self._store_note = note
 
-    def written(self, value: Written) -> None:
-        """The store has acknowledged these rows. In whose collection they are is recorded before them."""
+    @property
+    def children(self) -> Children:
+        """Entries that have more than themselves to be done: begun, given children, and closed by whoever makes them.
+
+        What `written` and `dead` are told of such an entry is about one of its children.
+        """
+        return self._children
+
+    def close(self, ordinal: int) -> None:
+        """An entry that was begun has all its children; see `Children.close`."""
+        self._record(self._children.close(ordinal))
+
+    def written(self, ordinals: Sequence[int]) -> None:
+        """The store has acknowledged a row of each. In whose collection they are is recorded before them."""
         if self._store_note:
             self._know(replace(self._store, id=id_of(self._store_note())))
             self._store_note = None
-        self._folder.written(value.ordinals)
-        for ordinal in value.ordinals if self._again else ():
-            self._heal(ordinal)
+        self._record(self._children.written(ordinals))
+
+    def dead(self, ordinals: Sequence[int]) -> None:
+        """The dead letters of these are written."""
+        self._record(self._children.dead(ordinals))
+
+    def _record(self, done: Done) -> None:
+        if done.written:
+            self._folder.written(done.written)
+            for ordinal in done.written if self._again else ():
+                self._heal(ordinal)
+        if done.dead:
+            self._folder.dead(done.dead)
 
     def _heal(self, ordinal: int) -> None:
         if ordinal in self._again:
             self._healed.add(self._again.pop(ordinal))
-
-    def dead(self, ordinals: list[int]) -> None:
-        """The dead letters of these are written."""
-        self._folder.dead(ordinals)
 
     def earlier(self) -> dict[str, Tally]:
         """What earlier runs did in each stage. Whose letter is lost counts as done everywhere."""
@@ -203,7 +222,7 @@ class JobBooks:
         """How often earlier runs have tried an item that they gave up."""
         return self._attempts.get(letter_key(key), 0)
 
-    def beat(self, letters: DeadLetters) -> None:
+    def flush(self, letters: DeadLetters) -> None:
         """Called often, from a thread that may wait: about once a second puts the letters on the disk, then the records
         that vouch for them.
         """
@@ -222,24 +241,22 @@ class JobBooks:
         Raises:
             AccountingError: they differ.
         """
-        before, after, books = self._before, self._folder.counts, report.accounting
+        before, after, counted = self._before, self._folder.counts, report.accounting
         filtered = after.filtered - before.filtered
         found = {
-            "written": (after.written - before.written, books.written),
+            "written": (after.written - before.written, counted.written),
             # Recorded as they are drawn: an early end may leave the last of them between the source and its stage.
-            "filtered": (filtered, max(filtered, books.filtered) if interrupted else books.filtered),
-            "dead": (after.dead - before.dead, books.dead),
+            "filtered": (filtered, max(filtered, counted.filtered) if interrupted else counted.filtered),
+            "dead": (after.dead - before.dead, counted.dead),
             "remaining": (after.remaining, after.remaining if interrupted else 0),
         }
         wrong = [
-            f"{name}: {kept} in the journal, {counted} counted"
-            for name, (kept, counted) in found.items()
-            if kept != counted
+            f"{name}: {kept} in the journal, {seen} counted" for name, (kept, seen) in found.items() if kept != seen
         ]
         if wrong:
             raise AccountingError(f"{self._folder.path}: the journal and the stages disagree: {'; '.join(wrong)}")
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """For the report: the whole job's books."""
         counts = self._folder.counts
         return {

@@ -65,14 +65,14 @@ class PictureFailure(ItemFailure):
     picture: Picture | None = field(default=None, repr=False, compare=False)
 
 
-class Books(Protocol):
+class Checkpoint(Protocol):
     """Where a job that can be resumed records what became of its entries."""
 
     def attempts(self, key: str) -> int:
         """How often earlier runs have tried this item."""
         ...
 
-    def dead(self, ordinals: list[int]) -> None:
+    def dead(self, ordinals: Sequence[int]) -> None:
         """The dead letters of these are written."""
         ...
 
@@ -169,13 +169,15 @@ class JobValues:
 
     Args:
         dead: where the letters go.
-        books: told of each, after its letter; None for a job that cannot be resumed.
+        checkpoint: told of each, after its letter; None for a job that cannot be resumed.
         listener: told of each, too.
     """
 
-    def __init__(self, dead: DeadLetters, books: Books | None = None, listener: Listener | None = None) -> None:
+    def __init__(
+        self, dead: DeadLetters, checkpoint: Checkpoint | None = None, listener: Listener | None = None
+    ) -> None:
         self._dead = dead
-        self._books = books
+        self._checkpoint = checkpoint
         self._listener = listener
 
     def units(self, value: Any) -> int:
@@ -190,7 +192,7 @@ class JobValues:
         """Who failed, to be recorded where one may wait. A failure without a key is about all pictures of the value."""
         found: list[ItemFailure] = []
         for failure in failures:
-            if self._books and _is_about_the_job(failure.error):
+            if self._checkpoint and _is_about_the_job(failure.error):
                 continue  # the next run does them again
             if failure.key:
                 found.append(failure)
@@ -203,13 +205,13 @@ class JobValues:
             self._write(stage, failure)
 
     def _write(self, stage: str, failure: ItemFailure) -> None:
-        earlier = self._books.attempts(failure.key) if self._books else 0
+        earlier = self._checkpoint.attempts(failure.key) if self._checkpoint else 0
         sha256 = failure.error.sha256 if isinstance(failure.error, ItemError) else None
         known = {"sha256": sha256} if sha256 else {}
         self._dead.write(failure.key, stage, failure.error, attempts=earlier + failure.attempts, **known)
         if isinstance(failure, PictureFailure):
-            if self._books:
-                self._books.dead([failure.ordinal])
+            if self._checkpoint:
+                self._checkpoint.dead([failure.ordinal])
             if self._listener:
                 self._listener.failed(stage, failure)
 

@@ -19,6 +19,7 @@ from ...machine.resources import shared_memory_room, usable_cores
 from ...observe.report_files import check_report_path, write_report
 from ...sources import Broken, Filtered, Item, Source
 from ...workers import warm_start
+from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher
 from ..common.fetching import fetched
 from ..common.filtered import FilteredList, Passing, nothing_written
@@ -30,7 +31,6 @@ from ..common.payloads import BATCH_BYTES, nbytes_of
 from ..common.sink_factory import job_sink
 from ..common.source_factory import make_source
 from .batches import Batch, Picture, PictureFailure
-from ..common.checkpoint import JobBooks
 from .inputs import as_source, pictures_of
 from .metadata import Metadata
 from .pipeline import ImageEmbeddingPipeline
@@ -110,45 +110,45 @@ def run_job(
     """
     begin = time.monotonic()
     with config.spelled(), ExitStack() as stack:
-        _check_books(config)
+        _check_job_options(config)
         if isinstance(things, Source) and things.locator is not None:
             things.locator.check()
         runner = stack.enter_context(closing(JobRunner(config)))
-        books = None
-        if _keeps_books(things, config):
-            books = stack.enter_context(JobBooks(config, runner.plan, things, interrupt))
+        checkpoint = None
+        if _keeps_checkpoint(things, config):
+            checkpoint = stack.enter_context(JobCheckpoint(config, runner.plan, things, interrupt))
         stack.callback(runner.close)  # before the books: what a store does when it is closed belongs to the job
-        _prepare(config, books)
-        if not (books and books.finished):
-            entries, letters = (books.counts.total, books.counts.dead) if books else (None, 0)
+        _prepare(config, checkpoint)
+        if not (checkpoint and checkpoint.finished):
+            entries, letters = (checkpoint.counts.total, checkpoint.counts.dead) if checkpoint else (None, 0)
             runner.fit(entries, letters, shared_memory_room(), in_memory=_in_memory(config, things))
-        if books and books.begun:
+        if checkpoint and checkpoint.begun:
             runner.keep_rows()
-        if books and books.accepted_pixels:
+        if checkpoint and checkpoint.accepted_pixels:
             runner.accept_pixels()
         if interrupt and interrupt.requested:
-            return Report(seconds=time.monotonic() - begin, extra={"job": books.told()} if books else {})
-        if books and books.counts.written and job_sink(config).keeps_rows:
-            books.check_store(runner.look(), f"{config.shown_to}, collection {config.collection!r}")
+            return Report(seconds=time.monotonic() - begin, extra={"job": checkpoint.summary()} if checkpoint else {})
+        if checkpoint and checkpoint.counts.written and job_sink(config).keeps_rows:
+            checkpoint.check_store(runner.look(), f"{config.shown_to}, collection {config.collection!r}")
         listing = None
         if config.list_filtered is not None:
             listing = stack.enter_context(closing(FilteredList(config.list_filtered)))
-            if books:
-                stack.callback(_list, books, listing)  # however the run ends
-        if books and books.finished:
-            report = _finish(runner, things, books, begin, watcher, interrupt)
-            books.judge(config)
+            if checkpoint:
+                stack.callback(_list, checkpoint, listing)  # however the run ends
+        if checkpoint and checkpoint.finished:
+            report = _finish(runner, things, checkpoint, begin, watcher, interrupt)
+            checkpoint.judge(config)
             return report
-        if books:
-            books.starts()
-        begins(runner.ceiling, books.remaining if books else None)
+        if checkpoint:
+            checkpoint.starts()
+        begins(runner.ceiling, checkpoint.remaining if checkpoint else None)
         tell_cramped(runner.ceiling.cramped)
         warn_if_scarce(runner.ceiling)
         metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
-        return _embed(runner, things, books, metadata, listing, begin, watcher, interrupt)
+        return _embed(runner, things, checkpoint, metadata, listing, begin, watcher, interrupt)
 
 
-def _check_books(config: ServiceConfig) -> None:
+def _check_job_options(config: ServiceConfig) -> None:
     """Refuse what is about the books of a job where there are none, and what contradicts itself there."""
     for name in ("update", "redo", "accept_store"):
         if getattr(config, name) and config.job is None:
@@ -162,7 +162,7 @@ def _check_books(config: ServiceConfig) -> None:
 def _embed(
     runner: JobRunner,
     things: Iterable[Any],
-    books: JobBooks | None,
+    checkpoint: JobCheckpoint | None,
     metadata: Metadata | None,
     listing: FilteredList | None,
     begin: float,
@@ -174,9 +174,9 @@ def _embed(
     config = runner.config
     whole = False
     cause: BaseException | None = None
-    passing = Passing(None if books else listing)
+    passing = Passing(None if checkpoint else listing)
     try:
-        some = passing(books.things() if books else things)
+        some = passing(checkpoint.entries() if checkpoint else things)
         known = metadata(some) if metadata else some
         if _fetches(config, things):
             threads = min(_MOST_FETCHES, max(1, config.threads) * (config.workers or usable_cores()))
@@ -185,15 +185,15 @@ def _embed(
             batches_of(known, config.batch_size, runner.batch_bytes),
             watcher=watcher,
             interrupt=interrupt,
-            books=books,
+            checkpoint=checkpoint,
         )
         interrupted = interrupt is not None and interrupt.requested
-        whole = not interrupted and (books is None or books.whole)
-        if books:
-            books.check(report, interrupted=interrupted)
+        whole = not interrupted and (checkpoint is None or checkpoint.is_full_run)
+        if checkpoint:
+            checkpoint.check(report, interrupted=interrupted)
         extra["filtered"] = dict(passing.reasons)
         if not interrupted:
-            extra.update(_said_of_nothing(runner, report, books, passing, things))
+            extra.update(_said_of_nothing(runner, report, checkpoint, passing, things))
         if config.wait_index is not None and not interrupted:
             wait_for_index(runner, config.wait_index, report, extra, watcher, interrupt)
     except BaseException as error:
@@ -202,8 +202,8 @@ def _embed(
     finally:
         if metadata:
             extra["metadata"] = metadata.report(whole)
-        if books:
-            extra["job"] = books.told()
+        if checkpoint:
+            extra["job"] = checkpoint.summary()
         report = _whole(runner.report or Report(), time.monotonic() - begin, runner, extra)
         _write_reports(report, report_paths(config), cause)
     return report
@@ -212,14 +212,17 @@ def _embed(
 def _finish(
     runner: JobRunner,
     things: Iterable[Any],
-    books: JobBooks,
+    checkpoint: JobCheckpoint,
     begin: float,
     watcher: Watcher | None,
     interrupt: Interrupt | None,
 ) -> Report:
     """Do what an earlier run left undone behind its last row. Nothing is embedded, and no worker started."""
     config = runner.config
-    extra: dict[str, Any] = {"job": books.told(), **_said_of_nothing(runner, Report(), books, Passing(), things)}
+    extra: dict[str, Any] = {
+        "job": checkpoint.summary(),
+        **_said_of_nothing(runner, Report(), checkpoint, Passing(), things),
+    }
     runner.finish_store()
     if config.wait_index is not None:
         wait_for_index(runner, config.wait_index, Report(), extra, watcher, interrupt)
@@ -229,10 +232,10 @@ def _finish(
 
 
 def _said_of_nothing(
-    runner: JobRunner, report: Report, books: JobBooks | None, passed: Passing, things: Iterable[Any]
+    runner: JobRunner, report: Report, checkpoint: JobCheckpoint | None, passed: Passing, things: Iterable[Any]
 ) -> Mapping[str, str]:
     """For the report, what there is to say if the whole job has written no row."""
-    counts = books.counts if books else report.accounting
+    counts = checkpoint.counts if checkpoint else report.accounting
     numbers = {name: getattr(counts, name) for name in ("written", "filtered", "dead")}
     if numbers["written"]:
         return {}
@@ -241,8 +244,8 @@ def _said_of_nothing(
     return {"nothing_written": said} if said else {}
 
 
-def _list(books: JobBooks, listing: FilteredList) -> None:
-    for key, why in books.filtered():
+def _list(checkpoint: JobCheckpoint, listing: FilteredList) -> None:
+    for key, why in checkpoint.filtered():
         listing.write(key, why)
 
 
@@ -312,7 +315,7 @@ def _named(source: str | os.PathLike[str]) -> str:
     return os.fsdecode(os.path.expanduser(os.fspath(source)))  # noqa: PTH111  (a glob or @list is no Path)
 
 
-def _keeps_books(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[Source]:
+def _keeps_checkpoint(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[Source]:
     """A job in a folder of its own, about a source that can be listed: it can be resumed."""
     return config.job is not None and isinstance(things, Source)
 
@@ -327,14 +330,14 @@ def _fetches(config: ServiceConfig, things: Iterable[Any]) -> bool:
     return config.sandbox and isinstance(things, Source) and things.locator is not None
 
 
-def _prepare(config: ServiceConfig, books: JobBooks | None) -> None:
+def _prepare(config: ServiceConfig, checkpoint: JobCheckpoint | None) -> None:
     """Places to write to. The last run's dead letters step aside where this run says anew what cannot be done."""
     for path in config.report:
         check_report_path(path)
     if config.job is not None:
         config.job.mkdir(parents=True, exist_ok=True)
     path = dead_letters_path(config)
-    if path.exists() and not books:
+    if path.exists() and not checkpoint:
         path.replace(path.with_suffix(".previous.jsonl"))
 
 

@@ -21,6 +21,7 @@ from ...config.model import ServiceConfig
 from ...core.threads import DaemonThreads
 from ...workers import PreprocessPool
 from ..common.autosize import fitted
+from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher, WithStore, drive
 from ..common.memory_estimate import Ceiling, ceiling_of
 from ..common.memory_monitor import Keeper
@@ -31,8 +32,7 @@ from ..common.pool_cache import WarmPool
 from ..common.provenance import plan_of
 from ..common.sink_cache import Stores
 from ..common.sink_factory import job_sink, searchable
-from .batches import JobValues, Listener
-from ..common.checkpoint import JobBooks
+from .batches import JobValues, Listener, Written
 from .graphs import Ends, streaming
 from .in_process import LocalPreprocessor, at_home
 
@@ -185,18 +185,18 @@ class JobRunner:
         *,
         watcher: Watcher | None = None,
         interrupt: Interrupt | None = None,
-        books: JobBooks | None = None,
+        checkpoint: JobCheckpoint | None = None,
     ) -> Report:
         """Run the streaming graph over a source of batches (``batching.batches_of``), to the end.
 
-        With ``books`` what becomes of each picture is recorded there.
+        With a ``checkpoint`` what becomes of each picture is recorded there.
 
         Raises:
             PipelineFailure: the job could not go on, or its failure budget is spent.
         """
         with self.workers(self.config) as pool:
             graph = partial(streaming, pool=pool, embedder=self.plan.embedder)
-            return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt, books=books)
+            return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt, checkpoint=checkpoint)
 
     def run(
         self,
@@ -209,30 +209,30 @@ class JobRunner:
         insert_rows: int | None = None,
         watcher: Watcher | None = None,
         interrupt: Interrupt | None = None,
-        books: JobBooks | None = None,
+        checkpoint: JobCheckpoint | None = None,
         listener: Listener | None = None,
     ) -> Report:
         """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
         sink = self.sink(collection)
-        if books:
-            collect = books.written
-            books.writes_to(lambda: sink.note)
+        if checkpoint:
+            collect = _recorder(checkpoint)
+            checkpoint.writes_to(lambda: sink.note)
         # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
         writers = DaemonThreads(sink.threads, "penstock-insert")
         rows = sink.rows_per_write(insert_rows or self.config.insert_batch_size)
-        ends = Ends(source, sink, writers, JobValues(self._dead, books, listener), rows, self.config.policies)
+        ends = Ends(source, sink, writers, JobValues(self._dead, checkpoint, listener), rows, self.config.policies)
         pipeline = graph(ends).build(
             num_threads=threads,
             max_failures=self.config.max_failures,
-            earlier=books.earlier() if books else None,
+            earlier=checkpoint.earlier() if checkpoint else None,
             sample_memory=1.0,
             stall_after=self.config.stall_after or None,
         )
         try:
-            beat = partial(books.beat, self._dead) if books else None
+            flush = partial(checkpoint.flush, self._dead) if checkpoint else None
             keeper = Keeper(self.ceiling, lambda: self._pool.family)
             told = WithStore(watcher, sink.stats) if watcher else None
-            return drive(pipeline, collect, told, interrupt, beat, keeper.look)
+            return drive(pipeline, collect, told, interrupt, flush, keeper.look)
         finally:
             writers.shutdown(wait=False)
             late = writers.join(_WRITE_SECONDS)
@@ -326,3 +326,10 @@ class JobRunner:
                 return self._pool.dimension
             self._open_embedder(self._opened_for or self.config.batch_size)
             return self.plan.embedder.dimension
+
+
+def _recorder(checkpoint: JobCheckpoint) -> Callable[[Written], None]:
+    def record(value: Written) -> None:
+        checkpoint.written(value.ordinals)
+
+    return record
