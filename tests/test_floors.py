@@ -31,7 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"engine.core", "engine.journal", "engine.machine", "engine.sources", "preprocess", "sinks"},
             {"engine.embedders", "engine.observe", "preprocess.kernel", "sinks.parquet"},
             {"engine.pipeline", "preprocess.decode", "preprocess.sandbox", "sinks.milvus"},
-            {"engine", "engine.config", "preprocess.worker"},
+            {"engine", "engine.config", "preprocess.worker", "sinks.registry"},
             {"engine.workers"},
             {"engine.jobs", "engine.jobs.common"},
             {"engine.jobs.images"},
@@ -41,7 +41,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         ),
     )
 )
-"""Each room by the names of its folders. What lies directly in ``preprocess`` and ``sinks`` is below their folders; the
+"""Each room by the name of its folder; the registry of sinks is a room, since it names those that lie in folders. What lies directly in ``preprocess`` and ``sinks`` is below their folders; the
 package itself only tells where its names are (`FACES`)."""
 
 FACES = {"penstock", "engine", "preprocess", "sinks"}
