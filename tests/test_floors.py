@@ -41,8 +41,9 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         ),
     )
 )
-"""Each room by the name of its folder; the registry of sinks is a room, since it names those that lie in folders. What lies directly in ``preprocess`` and ``sinks`` is below their folders; the
-package itself only tells where its names are (`FACES`)."""
+"""Each room by the name of its folder; the registry of sinks is a room, since it names those that lie in folders. What
+lies directly in ``preprocess`` and ``sinks`` is below their folders; a package itself only tells where its names are
+(`FACES`)."""
 
 FACES = {"penstock", "engine", "preprocess", "sinks"}
 """Packages whose ``__init__`` gives names of rooms above: it is imported from above only."""
