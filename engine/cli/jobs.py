@@ -63,9 +63,11 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     an option says otherwise.
     """
     from ..jobs.common.dead_letters import latest_letters, undo_dead
-    from ..journal import JobFolder
+    from ..jobs.common.fingerprints import is_from_python
+    from ..journal import JobFolder, read_status
 
-    config, source = _begun(folder, options)
+    need_job(folder)
+    begun = None if is_from_python(read_status(folder).settings) else _begun(folder, options)
     chosen = None
     if stage is not None or error is not None:
         chosen = {
@@ -76,15 +78,20 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     with JobFolder.create_or_open(folder) as job:
         others = job.counts.remaining
         again = undo_dead(job, chosen)
-    if not (again or config.redo or config.accept_store or config.accept_changes):  # the way on that a refusal named
+    config = begun[0] if begun else None
+    asked = config is not None and (config.redo or config.accept_store or config.accept_changes)
+    if not (again or asked):  # by the way on that a refusal named
         say(_nothing_to_retry(folder, stage, error))
         if others:
             say(f"what is not done yet ({plural(others, 'item')}) goes on with: {_resume(folder)}")
         return OK
+    if begun is None:
+        say(f"{plural(again, 'item')} to be tried again by the program that has the pictures: let it call embed_images")
+        return OK
     if again:
         more = f"; {count(others)} that remain go on, too" if others else ""
         complain(f"trying {plural(again, 'item')} again{more}")
-    return run_and_tell(config, source)
+    return run_and_tell(*begun)
 
 
 def _nothing_to_retry(folder: Path, stage: str | None, error: str | None) -> str:

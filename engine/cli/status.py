@@ -109,7 +109,7 @@ def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None])
     elif not found.listed:
         state = "not begun: its source is not listed yet"
     else:
-        state = "finished" if found.finished else f"to go on: {_command('resume', found)}"
+        state = "finished" if found.finished else f"to go on: {_way_on(found)}"
     lines = [f"job {found.job} of {found.created}: {state}"]
     lines += [f"  {name:<10} {count(getattr(found.counts, name)):>12}" for name in _COUNTS]
     if pace:
@@ -129,6 +129,14 @@ def _paced(pace: dict[str, float | None]) -> str:
     if (ago := pace["seconds_since_record"]) is not None:
         parts.append(f"the last one {duration(ago)} ago")
     return ", ".join(parts)
+
+
+def _way_on(found: Status) -> str:
+    from ..jobs.common.fingerprints import is_from_python
+
+    if is_from_python(found.settings):
+        return "let the program that has the pictures call embed_images"
+    return _command("resume", found)
 
 
 def _command(name: str, found: Status) -> str:

@@ -58,6 +58,11 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     }
 
 
+def is_from_python(settings: Mapping[str, Any]) -> bool:
+    """Whether a job's pictures were handed over by a Python program, which alone can go on with it."""
+    return settings.get("sources", []) is None
+
+
 def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
     """What `settings_of` was made of, to go on with a job. The source is looked at if it has to be read.
 
@@ -75,10 +80,9 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
     settings = found.settings
     if "config" not in settings:
         raise ConfigError(f"the job in {found.path} ended before it began: start it again with penstock embed")
-    if settings["sources"] is None:
+    if is_from_python(settings):
         raise ConfigError(
-            f"the job in {found.path} is about pictures that a Python program handed over: call embed_images as it did,"
-            " with the same pictures and job folder"
+            f"the job in {found.path} is about pictures that a Python program has: let it call embed_images as before"
         )
     sources, reads = settings["sources"] or kept_sources(found.path), bool(given.get("update")) or not found.listed
     if reads and STDIN in sources:

@@ -17,7 +17,7 @@ from ... import NOTHING, ItemFailure, Outcome, Report
 from ...config.model import ServiceConfig
 from ...machine.resources import shared_memory_room, usable_cores
 from ...observe.report_files import check_report_path, write_report
-from ...sources import Broken, Filtered, Item, Source
+from ...sources import Broken, Filtered, Item, Source, key_of
 from ...workers import warm_start
 from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher
@@ -32,6 +32,7 @@ from ..common.sink_factory import job_sink
 from ..common.source_factory import make_source
 from .batches import Batch, Picture, PictureFailure
 from .inputs import as_source, pictures_of
+from .keyed_pictures import KeyedPictures
 from .metadata import Metadata
 from .pipeline import ImageEmbeddingPipeline
 from .runner import JobRunner
@@ -46,14 +47,18 @@ _AHEAD = 1024
 _MOST_FETCHES = 64
 """Reads of references that this process has in flight: more threads make each slower."""
 
+Given = str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]]
+"""What `embed_images` takes as its source."""
+
 
 def embed_images(
-    source: str | os.PathLike[str] | Iterable[Any],
+    source: Given,
     *,
     to: str | os.PathLike[str] | None = None,
     config: ServiceConfig | None = None,
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
+    stable_keys: bool = False,
     **settings: Any,
 ) -> Report:
     """Embed pictures and keep their vectors: the main job in one call.
@@ -65,6 +70,9 @@ def embed_images(
         config: a configuration, instead of settings.
         watcher: told how it goes; see ``penstock.engine.observe.progress``.
         interrupt: lets another thread, or a signal handler, end the job early.
+        stable_keys: the source gives ``(key, picture)`` pairs, the same keys in the same order in every run, so that a
+            job can keep books of them; see ``KeyedPictures``. It must be what can be read twice: a list, an object with
+            ``__iter__``, or a function that makes an iterator.
         settings: fields of ``ServiceConfig``.
 
     Returns:
@@ -81,7 +89,7 @@ def embed_images(
     if to is not None:
         chosen = chosen.model_copy()
         chosen.to = cast("str", to)  # checked there, and a path becomes text
-    report = run_job(chosen, _things(chosen, source), watcher=watcher, interrupt=interrupt)
+    report = run_job(chosen, _things(chosen, source, stable_keys), watcher=watcher, interrupt=interrupt)
     if said := report.extra.get("nothing_written"):
         _logger.warning("%s", said)
     return report
@@ -293,19 +301,26 @@ def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
         return pipeline.search(query, k)
 
 
-def _things(config: ServiceConfig, source: str | os.PathLike[str] | Iterable[Any]) -> Iterable[Any]:
+def _things(
+    config: ServiceConfig,
+    source: str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]],
+    stable_keys: bool,
+) -> Iterable[Any]:
     """A source where one is given or named, by one text or a sequence of them; else the pictures, as they come."""
+    if stable_keys:
+        return KeyedPictures(source)
     if isinstance(source, Source):
         return source
     if isinstance(source, (str, os.PathLike)):
         return make_source(config, [_named(source)])
     if isinstance(source, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in source):
         return make_source(config, [_named(part) for part in source])
-    pictures = pictures_of(source, None, None, "embed_images")
+    pictures = pictures_of(cast("Iterable[Any]", source), None, None, "embed_images")
     if config.job is not None:
         raise ConfigError(
             "job: keeps the books of files and other sources; pictures that come from an iterator or as bytes or arrays"
-            " have nothing that tells them apart from run to run: give a folder or a list of paths, or leave job out"
+            " have nothing that tells them apart from run to run: give (key, picture) pairs with stable_keys=True, a"
+            " folder or a list of paths, or leave job out"
         )
     return pictures
 
@@ -393,4 +408,5 @@ class _Next:
 
 def _picture(item: Item) -> Picture:
     source = item.path if item.path is not None else item.reference or (b"" if item.data is None else item.data)
-    return Picture(item.key, row_key(item.path or item.key), source, item.key, dict(item.metadata), item.ordinal)
+    name = item.path if item.path is not None and key_of(item.path) == item.key else item.key
+    return Picture(item.key, row_key(name), source, item.key, dict(item.metadata), item.ordinal)
