@@ -18,9 +18,9 @@ from PIL import Image
 
 from penstock import ConfigError, Report, ServiceConfig, embed_images
 from penstock.engine.cli import main
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.checkpoint import JobBooks
 from penstock.engine.jobs.images.keyed_pictures import KeyedPictures
 from penstock.engine.journal import read_status
 from penstock.engine.sources import Item, Source, Version
@@ -118,10 +118,10 @@ def test_what_holds_no_pairs_is_refused(given: Any, tmp_path: Path) -> None:
         embed_images(given, to=str(tmp_path / "rows.db"), stable_keys=True)
 
 
-def books(given: Any, folder: Path, **settings: Any) -> JobBooks:
+def books(given: Any, folder: Path, **settings: Any) -> JobCheckpoint:
     folder.mkdir(exist_ok=True)
     config = ServiceConfig(to=str(folder / "rows.db"), job=folder / "job", **settings)
-    return JobBooks(config, make_plan(config), KeyedPictures(given))
+    return JobCheckpoint(config, make_plan(config), KeyedPictures(given))
 
 
 def test_a_generator_cannot_be_listed_but_can_go_on(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_a_generator_cannot_be_listed_but_can_go_on(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"can be read only once.*embed_images\(pictures, ...\), not"):
         books(iter(pairs), tmp_path)
     with books(lambda: iter(pairs), tmp_path) as first:
-        assert [thing.key for thing in first.things()] == ["0", "1", "2", "3", "4"]
+        assert [thing.key for thing in first.entries()] == ["0", "1", "2", "3", "4"]
         first._folder.written([0, 2])  # pyright: ignore[reportPrivateUsage]
     with books(iter(pairs), tmp_path) as second:
-        assert [(thing.ordinal, thing.key) for thing in second.things()] == [(1, "1"), (3, "3"), (4, "4")]
+        assert [(thing.ordinal, thing.key) for thing in second.entries()] == [(1, "1"), (3, "3"), (4, "4")]
 
 
 def test_other_keys_in_a_later_run_are_named(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_other_keys_in_a_later_run_are_named(tmp_path: Path) -> None:
     with books([("a", b"x"), ("b", b"x"), ("c", b"x")], tmp_path) as first:
         first._folder.written([0])  # pyright: ignore[reportPrivateUsage]
     with books([("c", b"x"), ("b", b"x"), ("a", b"x")], tmp_path) as other:
-        things = other.things()
+        things = other.entries()
         assert next(things).key == "b"
         with pytest.raises(SourceError, match="picture 2 was 'c' when the job listed them, and now it is 'a'"):
             next(things)
@@ -149,7 +149,7 @@ def test_other_keys_in_a_later_run_are_named(tmp_path: Path) -> None:
         books([("a", b"x")], tmp_path) as fewer,
         pytest.raises(SourceError, match="picture 1 was 'b' when the job listed them, and now there is none"),
     ):
-        next(fewer.things())
+        next(fewer.entries())
 
 
 def test_an_update_finds_what_is_new_changed_and_gone(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_an_update_finds_what_is_new_changed_and_gone(tmp_path: Path) -> None:
         first._folder.written(range(4))  # pyright: ignore[reportPrivateUsage]
     new = [("a", b"xx"), ("aa", b"x"), ("b", b"x"), Item("c", data=b"x", version=Version(tag="2"))]
     with books(new, tmp_path, update=True) as second:
-        assert [thing.key for thing in second.things()] == ["aa", "b", "c"]
+        assert [thing.key for thing in second.entries()] == ["aa", "b", "c"]
         assert second.counts.total == 4
     unordered = [("z", b"x"), ("y", b"x")]
     with books(unordered, tmp_path / "u"):
