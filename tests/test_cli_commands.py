@@ -17,7 +17,7 @@ from penstock.engine import Accounting, Report, StageReport
 from penstock.engine.cli.commands import cli, main
 from penstock.engine.cli.options import FIELDS, option_name
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.common.memory_estimate import ceiling_of
+from penstock.engine.jobs.common.memory_estimate import estimate_memory
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.images import embed as images
 from penstock.engine.sources import Entry
@@ -204,7 +204,7 @@ def test_a_model_without_a_preset_is_told_its_pixels(
     """Pixels that are normalized for another model make vectors that look right and are not."""
 
     def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
-        how["begins"](ceiling_of(make_plan(config), config), 2)
+        how["begins"](estimate_memory(make_plan(config), config), 2)
         return Report(Accounting(read=2, delivered=2))
 
     monkeypatch.setattr(images, "run_job", run_job)

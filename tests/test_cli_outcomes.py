@@ -187,7 +187,7 @@ import os, signal, sys, threading, time
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
 from penstock.engine.jobs.images import embed as images
-from penstock.engine.jobs.common.memory_estimate import ceiling_of
+from penstock.engine.jobs.common.memory_estimate import estimate_memory
 from penstock.engine.jobs.common.plan import make_plan
 
 def run_job(config, things, watcher, interrupt, begins):

@@ -22,10 +22,10 @@ from PIL import Image
 
 from penstock.engine import Report
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.common.autosize import fitted
+from penstock.engine.jobs.common.autosize import fit_to_memory
 from penstock.engine.jobs.common.largest import tell_workers
-from penstock.engine.jobs.common.memory_estimate import Ceiling, Part, ceiling_of, layout_of
-from penstock.engine.jobs.common.memory_monitor import Keeper
+from penstock.engine.jobs.common.memory_estimate import MemoryEstimate, Part, estimate_memory, layout_of
+from penstock.engine.jobs.common.memory_monitor import MemoryMonitor
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.sink_factory import job_sink
 from penstock.engine.jobs.images.embed import embed_images
@@ -80,12 +80,12 @@ def test_what_is_no_size_is_refused(said: Any) -> None:
 # -- what it consists of -------------------------------------------------------------------------------------
 
 
-def ceiling(entries: int | None = None, **values: Any) -> Ceiling:
+def ceiling(entries: int | None = None, **values: Any) -> MemoryEstimate:
     config = ServiceConfig(**{"to": "http://localhost:19530", **values})
-    return ceiling_of(make_plan(config), config, entries)
+    return estimate_memory(make_plan(config), config, entries)
 
 
-def part(whole: Ceiling, name: str) -> Part:
+def part(whole: MemoryEstimate, name: str) -> Part:
     (found,) = [part for part in whole.parts if part.name == name]
     return found
 
@@ -98,7 +98,7 @@ def test_the_rings_are_what_a_pool_allocates() -> None:
     before = mapped()
     with plan.pool(config) as pool:
         assert pool.layout == layout_of(plan, 4)
-        assert mapped() - before == part(ceiling_of(plan, config), "ring").total
+        assert mapped() - before == part(estimate_memory(plan, config), "ring").total
 
 
 def mapped() -> int:
@@ -135,7 +135,7 @@ def test_the_books_of_a_job_are_in_it() -> None:
     """A byte an entry while it runs, and what opening takes; a store of the job's own keeps its rows in memory."""
     config = ServiceConfig(to="photos.db", workers=1)
     plan = make_plan(config)
-    none, some = ceiling_of(plan, config), ceiling_of(plan, config, 10_000, 100)
+    none, some = estimate_memory(plan, config), estimate_memory(plan, config, 10_000, 100)
     assert part(some, "books").nbytes >= 10_000
     assert part(some, "Milvus Lite").nbytes > part(none, "Milvus Lite").nbytes + 10_000 * 4 * 512
     assert none.uncounted == ("the rows of Milvus Lite",)
@@ -164,11 +164,11 @@ def test_calls_to_the_store_are_as_many_as_it_has_threads(tmp_path: Path, to: st
 KNOBS = ("workers", "batch_size", "insert_batch_size", "slots")
 
 
-def fit(memory: int, **values: Any) -> tuple[tuple[int, ...], Ceiling]:
+def fit(memory: int, **values: Any) -> tuple[tuple[int, ...], MemoryEstimate]:
     """The four settings that come out, and what they take."""
     config = ServiceConfig(**{"to": "http://localhost:19530", "memory": memory, **values})
-    found, whole = fitted(make_plan(config), config)
-    assert whole == replace(ceiling_of(make_plan(found), found), lowered=whole.lowered)
+    found, whole = fit_to_memory(make_plan(config), config)
+    assert whole == replace(estimate_memory(make_plan(found), found), lowered=whole.lowered)
     return tuple(whole.settings[name] for name in KNOBS), whole
 
 
@@ -265,10 +265,10 @@ def test_many_more_workers_than_cores_are_remarked_on(
 # -- in shared memory ----------------------------------------------------------------------------------------
 
 
-def shared(room: int, **values: Any) -> tuple[tuple[int, ...], Ceiling]:
+def shared(room: int, **values: Any) -> tuple[tuple[int, ...], MemoryEstimate]:
     """The four settings that come out for so much room in ``/dev/shm``, and what they take."""
     config = ServiceConfig(**{"to": "photos.db", "preset": "clip", "workers": 2, **values})
-    found, whole = fitted(make_plan(config), config, room=room)
+    found, whole = fit_to_memory(make_plan(config), config, room=room)
     return tuple(getattr(found, name) for name in KNOBS), whole
 
 
@@ -313,7 +313,7 @@ def sample(**taken: int) -> Report:
 def test_a_sample_above_the_ceiling_names_who_took_it(name: str, side: str, caplog: pytest.LogCaptureFixture) -> None:
     """Once; nothing is ended for it."""
     whole = ceiling(workers=1, to="photos.db")
-    keeper = Keeper(whole, lambda: {1001})
+    keeper = MemoryMonitor(whole, lambda: {1001})
     with caplog.at_level(logging.WARNING):
         keeper.look(Report())
         keeper.look(sample(parent=whole.total // 2, worker=whole.total // 2))
@@ -334,7 +334,7 @@ def test_rows_that_are_in_the_store_already_are_said_not_to_be_counted(tmp_path:
 
 @pytest.mark.slow
 def test_a_stream_with_settings_of_its_own_keeps_the_limit(photos: list[Path], tmp_path: Path) -> None:
-    """They win over what was fitted, but not over the memory."""
+    """They win over what was fit_to_memory, but not over the memory."""
     settings: dict[str, Any] = {"to": str(tmp_path / "a.db"), "max_pixels": 1_000_000, "max_file_bytes": "8MiB"}
     with ImageEmbeddingPipeline(memory="900MiB", **settings) as pipeline:
         with pytest.raises(ConfigError, match=r"900 MiB is too little.*\(with workers=9, as set\)"):

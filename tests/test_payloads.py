@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from penstock import ImageEmbeddingPipeline, ServiceConfig, StreamingMultiprocessPreprocessor
-from penstock.engine.jobs.common.autosize import fitted
-from penstock.engine.jobs.common.memory_estimate import ceiling_of
+from penstock.engine.jobs.common.autosize import fit_to_memory
+from penstock.engine.jobs.common.memory_estimate import estimate_memory
 from penstock.engine.jobs.common.payloads import BATCH_BYTES, grouped, with_payloads
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.images.batches import Batch, Picture
@@ -159,27 +159,27 @@ def test_the_ceiling_counts_pictures_in_memory_and_they_are_made_to_fit() -> Non
     """Without a limit 64 MiB a batch; else what is left for each, as far as that is anything."""
     config = ServiceConfig(to="p.db", workers=2, slots=3, batch_size=4)
     plan = make_plan(config)
-    files = ceiling_of(plan, config)
+    files = estimate_memory(plan, config)
     ceiling, most = with_payloads(files)
     batches = 5 + 2 * (3 + 2)
     assert (most, ceiling.total - files.total) == (BATCH_BYTES, batches * BATCH_BYTES)
-    limited = ceiling_of(plan, config.model_copy(update={"memory": files.total + batches * 10 * MIB}))
+    limited = estimate_memory(plan, config.model_copy(update={"memory": files.total + batches * 10 * MIB}))
     ceiling, most = with_payloads(limited)
     assert most == 10 * MIB
     assert ceiling.total <= files.total + batches * 10 * MIB
-    assert with_payloads(ceiling_of(plan, config.model_copy(update={"memory": 1})))[1] == MIB
+    assert with_payloads(estimate_memory(plan, config.model_copy(update={"memory": 1})))[1] == MIB
 
 
 def test_settings_are_made_smaller_until_pictures_in_memory_have_room_too() -> None:
     """A limit is one of all that the job takes; what leaves no room for them is refused as too little memory."""
     wanted = ServiceConfig(to="p.db", workers=2, slots=3)
     plan = make_plan(wanted)
-    limit = ceiling_of(plan, wanted).total
-    config, files = fitted(plan, ServiceConfig(to="p.db", workers=2, memory=limit), in_memory=True)
+    limit = estimate_memory(plan, wanted).total
+    config, files = fit_to_memory(plan, ServiceConfig(to="p.db", workers=2, memory=limit), in_memory=True)
     assert (config.workers, files.limit) == (2, limit)
     assert with_payloads(files)[0].total <= limit
     with pytest.raises(ConfigError, match="is too little"):
-        fitted(
+        fit_to_memory(
             plan,
             wanted.model_copy(update={"memory": limit, "batch_size": 32, "insert_batch_size": 128}),
             in_memory=True,

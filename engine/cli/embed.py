@@ -17,7 +17,7 @@ from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
 
 if TYPE_CHECKING:
     from .. import Report
-    from ..jobs.common.memory_estimate import Ceiling
+    from ..jobs.common.memory_estimate import MemoryEstimate
     from ..sources import Source
 
 _KINDS = 5
@@ -46,7 +46,7 @@ def _run_and_tell(config: ServiceConfig, source: Source) -> int:
     interrupt = Interrupt()
     remaining: int | None = None
 
-    def begins(ceiling: Ceiling, entries: int | None) -> None:
+    def begins(ceiling: MemoryEstimate, entries: int | None) -> None:
         nonlocal remaining
         remaining = entries
         _tell_ceiling(config, ceiling)
@@ -99,7 +99,7 @@ def _all_died(report: Report) -> bool:
     return dead > 0 and written == 0
 
 
-def _tell_ceiling(config: ServiceConfig, ceiling: Ceiling) -> None:
+def _tell_ceiling(config: ServiceConfig, ceiling: MemoryEstimate) -> None:
     """The most memory the job will take, before it takes any."""
     if config.progress == "json":
         print(json.dumps({"event": "memory_ceiling", **ceiling.to_dict()}), file=sys.stderr, flush=True)
@@ -107,7 +107,7 @@ def _tell_ceiling(config: ServiceConfig, ceiling: Ceiling) -> None:
         complain(f"memory: {ceiling if config.memory is not None else _brief(config, ceiling)}")
 
 
-def _brief(config: ServiceConfig, ceiling: Ceiling) -> str:
+def _brief(config: ServiceConfig, ceiling: MemoryEstimate) -> str:
     """The figure, why there are so few workers where that is not the user's wish, and the knob."""
     why = limited_by() if config.workers is None else ""
     return f"{ceiling.brief()}{f' ({why})' if why else ''}; --memory makes it less"

@@ -51,12 +51,12 @@ def cores() -> Finding:
 
 def memory() -> Finding:
     """Memory, as the container allows, against what the default job takes at most."""
-    from ..jobs.common.autosize import fitted
+    from ..jobs.common.autosize import fit_to_memory
     from ..jobs.common.plan import make_plan
 
     limit, available = memory_limit(), memory_available()
     config = ServiceConfig(to="photos.db")
-    _, most = fitted(make_plan(config), config, room=shared_memory_room())
+    _, most = fit_to_memory(make_plan(config), config, room=shared_memory_room())
     what = f"{size(available)} to be had{' (the container allows no more)' if available == limit else ''}"
     text = f"{what}; the default job takes {most.brief()} (--memory makes it less)"
     if available < most.total:
@@ -89,16 +89,16 @@ class _Rings:
 
 
 def _rings(room: int, preset: str | None) -> _Rings:
-    from ..jobs.common.autosize import fitted
+    from ..jobs.common.autosize import fit_to_memory
     from ..jobs.common.largest import roomier
-    from ..jobs.common.memory_estimate import ceiling_of
+    from ..jobs.common.memory_estimate import estimate_memory
     from ..jobs.common.plan import make_plan
 
     config = ServiceConfig(to="photos.db", preset=preset)
     plan = make_plan(config)
-    wanted = ceiling_of(plan, config).rings
+    wanted = estimate_memory(plan, config).rings
     try:
-        _, job = fitted(plan, config, room=room)
+        _, job = fit_to_memory(plan, config, room=room)
     except SharedMemoryFullError:
         return _Rings("fail", f"needs {size(wanted)}", f"{roomier(wanted)}, or lower --workers or --image-size")
     if job.cramped:

@@ -12,14 +12,14 @@ from ....shm import no_room
 from ...config.model import ServiceConfig
 from ...machine.resources import usable_cores
 from .largest import USEFUL, cramped, halves, largest
-from .memory_estimate import Ceiling, ceiling_of
+from .memory_estimate import MemoryEstimate, estimate_memory
 from .payloads import with_payloads
 from .plan import Plan
 
 _LEAST_INSERTED: Final = 16
 
 
-def fitted(
+def fit_to_memory(
     plan: Plan,
     config: ServiceConfig,
     entries: int | None = None,
@@ -27,14 +27,14 @@ def fitted(
     room: int | None = None,
     *,
     in_memory: bool = False,
-) -> tuple[ServiceConfig, Ceiling]:
+) -> tuple[ServiceConfig, MemoryEstimate]:
     """The configuration as it can be run in ``config.memory`` and in the shared memory there is, and what it takes.
 
     What the user has set (a profile's values too) stays as it is. Of the rest slots are given up first, then rows of a
     call to the store, then the size of batches, and workers last. Without ``memory`` and ``room`` nothing is changed.
 
     Args:
-        plan: see `ceiling_of`; likewise entries and letters.
+        plan: see `estimate_memory`; likewise entries and letters.
         config: settings.
         entries: of the job's books.
         letters: dead letters in them.
@@ -47,10 +47,10 @@ def fitted(
         SharedMemoryFullError: even the smallest does not fit into ``/dev/shm``.
     """
 
-    def ceiling(settings: Mapping[str, int]) -> Ceiling:
-        return ceiling_of(plan, config.model_copy(update=dict(settings)), entries, letters)
+    def ceiling(settings: Mapping[str, int]) -> MemoryEstimate:
+        return estimate_memory(plan, config.model_copy(update=dict(settings)), entries, letters)
 
-    def counted(found: Ceiling) -> Ceiling:
+    def counted(found: MemoryEstimate) -> MemoryEstimate:
         return with_payloads(found)[0] if in_memory else found
 
     def fits(settings: Mapping[str, int]) -> bool:
@@ -88,7 +88,7 @@ def _is_set(config: ServiceConfig, name: str) -> bool:
     return name in config.model_fields_set and getattr(config, name) is not None
 
 
-def _refusal(least: Ceiling, config: ServiceConfig) -> ConfigError | SharedMemoryFullError:
+def _refusal(least: MemoryEstimate, config: ServiceConfig) -> ConfigError | SharedMemoryFullError:
     kept = [f"{name}={getattr(config, name)}" for name in USEFUL if _is_set(config, name)]
     stands = f" (with {', '.join(kept)}, as set)" if kept else ""
     if least.limit is None or least.total <= least.limit:

@@ -30,7 +30,7 @@ def largest(options: Options, fits: Callable[[Mapping[str, int]], bool]) -> dict
     """The best values that fit together: first those that are worth having at all, then the dearest as good as can be.
 
     Args:
-        options: settings of `fitted`, with what each may become.
+        options: settings of `fit_to_memory`, with what each may become.
         fits: whether these values can be had; with smaller ones it must say yes, too.
 
     Returns:

@@ -78,7 +78,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
+class MemoryEstimate:
     """The most memory a job takes.
 
     Attributes:
@@ -138,7 +138,7 @@ class Ceiling:
         }
 
 
-def ceiling_of(plan: Plan, config: ServiceConfig, entries: int | None = None, letters: int = 0) -> Ceiling:
+def estimate_memory(plan: Plan, config: ServiceConfig, entries: int | None = None, letters: int = 0) -> MemoryEstimate:
     """The most memory that a job takes in worker processes, in this one, and in a store that is its own.
 
     Args:
@@ -172,7 +172,7 @@ def ceiling_of(plan: Plan, config: ServiceConfig, entries: int | None = None, le
         uncounted.append("rows of others in the store")
     settings = {"workers": workers, "batch_size": config.batch_size, "insert_batch_size": rows, "slots": slots}
     parts = (*shared, *(part for part in (model, store) if part is not None))
-    return Ceiling(parts, tuple(uncounted), config.memory, settings)
+    return MemoryEstimate(parts, tuple(uncounted), config.memory, settings)
 
 
 def layout_of(plan: Plan, rows: int) -> SlotLayout:

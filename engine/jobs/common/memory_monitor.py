@@ -11,14 +11,14 @@ from ....formatting import size
 from ... import Report
 from ...machine.resources import memory_available
 from ...observe.report import MemoryReport
-from .memory_estimate import Ceiling, Side
+from .memory_estimate import MemoryEstimate, Side
 
 _logger = logging.getLogger(__name__)
 
 _SIDES: Final[tuple[Side, ...]] = ("parent", "workers", "store")
 
 
-def warn_if_scarce(ceiling: Ceiling) -> None:
+def warn_if_scarce(ceiling: MemoryEstimate) -> None:
     """Say so if the machine has less than the job may take."""
     available = memory_available()
     if ceiling.total > available:
@@ -30,7 +30,7 @@ def warn_if_scarce(ceiling: Ceiling) -> None:
         )
 
 
-class Keeper:
+class MemoryMonitor:
     """Looks at each sample of a job's memory.
 
     Args:
@@ -38,7 +38,7 @@ class Keeper:
         workers: process ids of the workers and their ancestor, as they are now.
     """
 
-    def __init__(self, ceiling: Ceiling, workers: Callable[[], Set[int]]) -> None:
+    def __init__(self, ceiling: MemoryEstimate, workers: Callable[[], Set[int]]) -> None:
         self._ceiling = ceiling
         self._workers = workers
         self._told: set[Side] = set()

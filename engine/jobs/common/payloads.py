@@ -11,7 +11,7 @@ from ....preprocess import Source
 from ....references import Reference
 
 if TYPE_CHECKING:
-    from .memory_estimate import Ceiling
+    from .memory_estimate import MemoryEstimate
 
 BATCH_BYTES: Final = 64 * 2**20
 """Bytes of pictures in memory that a batch may have. A larger picture is a batch of its own."""
@@ -52,7 +52,7 @@ def grouped(
         yield group
 
 
-def with_payloads(ceiling: Ceiling) -> tuple[Ceiling, int]:
+def with_payloads(ceiling: MemoryEstimate) -> tuple[MemoryEstimate, int]:
     """The ceiling of a job whose pictures may come in memory, and how many bytes of them a batch may have.
 
     Where the memory is limited, it is so many that the ceiling stays below the limit if that is possible at all.

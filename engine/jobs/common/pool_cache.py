@@ -11,9 +11,9 @@ from ....shm import SlotState
 from ...config.model import ServiceConfig
 from ...machine.resources import shared_memory_room, usable_cores
 from ...workers import PreprocessPool
-from .autosize import fitted
+from .autosize import fit_to_memory
 from .largest import tell_cramped, tell_workers
-from .memory_estimate import Ceiling
+from .memory_estimate import MemoryEstimate
 from .plan import Plan
 
 
@@ -23,7 +23,7 @@ class WarmPool:
     def __init__(self) -> None:
         self._pool: PreprocessPool | None = None
         self._asked: tuple[int, int] | None = None
-        self._ceiling: Ceiling | None = None
+        self._ceiling: MemoryEstimate | None = None
         self._serving = threading.Lock()
 
     @contextmanager
@@ -44,7 +44,7 @@ class WarmPool:
             self._serving.release()
 
     @property
-    def ceiling(self) -> Ceiling | None:
+    def ceiling(self) -> MemoryEstimate | None:
         """The most memory that a job with this pool takes; None while there has been none."""
         return self._ceiling
 
@@ -63,7 +63,7 @@ class WarmPool:
 
         What the configuration leaves open is made to fit into its memory and into ``/dev/shm``: the pool's
         ``batch_size`` may be smaller. An embedder that does not run in the workers must be open.
-        ``in_memory``: see `fitted`.
+        ``in_memory``: see `fit_to_memory`.
 
         Raises:
             ConfigError: it cannot be made to fit into ``memory``.
@@ -76,7 +76,7 @@ class WarmPool:
         if unfit or self._asked != asked:
             self.close()
         if self._pool is None:
-            possible, self._ceiling = fitted(plan, config, room=shared_memory_room(), in_memory=in_memory)
+            possible, self._ceiling = fit_to_memory(plan, config, room=shared_memory_room(), in_memory=in_memory)
             tell_cramped(self._ceiling.cramped)
             self._pool, self._asked = plan.pool(possible), asked
             tell_workers(self._pool.workers)

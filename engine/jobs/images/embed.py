@@ -24,7 +24,7 @@ from ..common.drive import Interrupt, Watcher
 from ..common.fetching import fetched
 from ..common.filtered import FilteredList, Passing, nothing_written
 from ..common.largest import tell_cramped
-from ..common.memory_estimate import Ceiling
+from ..common.memory_estimate import MemoryEstimate
 from ..common.memory_monitor import warn_if_scarce
 from ..common.output_paths import dead_letters_path, report_paths
 from ..common.payloads import BATCH_BYTES, nbytes_of
@@ -101,7 +101,7 @@ def run_job(
     *,
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
-    begins: Callable[[Ceiling, int | None], None] = lambda *_: None,
+    begins: Callable[[MemoryEstimate, int | None], None] = lambda *_: None,
 ) -> Report:
     """Run the main job over items of a source (``engine.sources``) or ``Picture``s; see ``embed_images``.
 

@@ -13,7 +13,7 @@ from ....errors import ConfigError
 from ....sinks import Hit
 from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
-from ..common.memory_estimate import Ceiling
+from ..common.memory_estimate import MemoryEstimate
 from ..common.plan import Plan
 from .batches import Picture
 from .graphs import Ends, in_turn, overlapped, streaming
@@ -77,7 +77,7 @@ class ImageEmbeddingPipeline:
         return self._runner.plan
 
     @property
-    def ceiling(self) -> Ceiling:
+    def ceiling(self) -> MemoryEstimate:
         """The most memory that streaming takes with the configured settings."""
         return self._runner.ceiling
 

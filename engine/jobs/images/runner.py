@@ -20,11 +20,11 @@ from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
 from ...core.threads import DaemonThreads
 from ...workers import PreprocessPool
-from ..common.autosize import fitted
+from ..common.autosize import fit_to_memory
 from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher, WithStore, drive
-from ..common.memory_estimate import Ceiling, ceiling_of
-from ..common.memory_monitor import Keeper
+from ..common.memory_estimate import MemoryEstimate, estimate_memory
+from ..common.memory_monitor import MemoryMonitor
 from ..common.output_paths import dead_letters_path
 from ..common.payloads import BATCH_BYTES, with_payloads
 from ..common.plan import Plan, make_plan
@@ -64,7 +64,7 @@ class JobRunner:
             job_sink(config)  # refused now, not after the workers have been started
             self.plan: Plan = make_plan(config)
         self.given = config
-        self._ceiling: Ceiling | None = None
+        self._ceiling: MemoryEstimate | None = None
         self._batch_bytes = BATCH_BYTES
         if config.memory is not None:
             self.fit()
@@ -95,10 +95,10 @@ class JobRunner:
     # -- memory -------------------------------------------------------------------------------------------------------
 
     @property
-    def ceiling(self) -> Ceiling:
+    def ceiling(self) -> MemoryEstimate:
         """The most memory that ``stream`` takes with the configured settings."""
         if self._ceiling is None:
-            self._ceiling = ceiling_of(self.plan, self.config)
+            self._ceiling = estimate_memory(self.plan, self.config)
         return self._ceiling
 
     @property
@@ -109,10 +109,10 @@ class JobRunner:
     def fit(
         self, entries: int | None = None, letters: int = 0, room: int | None = None, *, in_memory: bool = False
     ) -> None:
-        """Make what the configuration leaves open fit into its ``memory`` and ``/dev/shm``; see `fitting.fitted`.
+        """Make what the configuration leaves open fit into ``memory`` and ``/dev/shm``; see `autosize.fit_to_memory`.
 
         Args:
-            entries: see `fitting.fitted`; likewise letters and room.
+            entries: see `autosize.fit_to_memory`; likewise letters and room.
             letters: of the job's books.
             room: bytes of ``/dev/shm``.
             in_memory: whether pictures come as bytes or arrays, which then count.
@@ -120,7 +120,7 @@ class JobRunner:
         Raises:
             ConfigError: it cannot be; of ``/dev/shm`` a SharedMemoryFullError.
         """
-        self.config, self._ceiling = fitted(self.plan, self.given, entries, letters, room, in_memory=in_memory)
+        self.config, self._ceiling = fit_to_memory(self.plan, self.given, entries, letters, room, in_memory=in_memory)
         if in_memory:
             self._ceiling, self._batch_bytes = with_payloads(self._ceiling)
 
@@ -230,7 +230,7 @@ class JobRunner:
         )
         try:
             flush = partial(checkpoint.flush, self._dead) if checkpoint else None
-            keeper = Keeper(self.ceiling, lambda: self._pool.family)
+            keeper = MemoryMonitor(self.ceiling, lambda: self._pool.family)
             told = WithStore(watcher, sink.stats) if watcher else None
             return drive(pipeline, collect, told, interrupt, flush, keeper.look)
         finally:
