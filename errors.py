@@ -13,6 +13,7 @@
     |   |   |-- UnsupportedFormatError      a format that is not on the allow-list
     |   |   `-- TooLargeError               its header promises more pixels than the limit
     |   |-- EmbedError                      the embedder refused it
+    |   |-- ChildrenFailedError             too many of the values that it was made into failed
     |   |-- DeadlineError (TimeoutError)    it took longer than an item may
     |   |-- PoisonItemError (RuntimeError)  it killed every worker that tried it
     |   `-- RowRefusedError (ValueError)    the sink refused its row
@@ -97,6 +98,10 @@ class TooLargeError(DecodeError):
 
 class EmbedError(ItemError):
     """The embedder refused this item."""
+
+
+class ChildrenFailedError(ItemError):
+    """Too many of the children that a fan-out made of this item failed. The cause is the error of the first."""
 
 
 class DeadlineError(ItemError, TimeoutError):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .core.values import (
         NOTHING,
         Feedback,
+        Gathered,
         HubResource,
         ItemFailure,
         Lane,
@@ -55,6 +56,7 @@ else:
             "core.values": (
                 "NOTHING",
                 "Feedback",
+                "Gathered",
                 "HubResource",
                 "ItemFailure",
                 "Lane",
@@ -74,6 +76,7 @@ __all__ = [
     "ChannelReport",
     "Fail",
     "Feedback",
+    "Gathered",
     "HubResource",
     "ItemFailure",
     "Lane",

@@ -278,7 +278,7 @@ def _collected(step: Step, taken: list[Any], books: Counter[str]) -> Iterator[li
 
 def _apply(step: Step, value: Any, forward: list[Any], back: list[Any], books: Counter[str]) -> None:
     """One value through one operation."""
-    made, failed = _results(step, value)
+    made, failed = results_of(step, value)
     kept = [each for each in made if each is not None]
     books["items_out"] += len(kept)
     books["dropped"] += len(made) - len(kept)
@@ -291,7 +291,7 @@ def _apply(step: Step, value: Any, forward: list[Any], back: list[Any], books: C
         )
 
 
-def _results(step: Step, value: Any) -> tuple[list[Any], bool]:
+def results_of(step: Step, value: Any) -> tuple[list[Any], bool]:
     if step.kind == "disaggregate":
         return (list(value), False) if isinstance(value, list) else ([], True)
     if step.act(value) == "raise":

@@ -71,6 +71,14 @@ def test_first_and_second_passes_have_batches_of_their_own(tmp_path: Path) -> No
     assert " at  64 pixels" in told
 
 
+def test_patches_come_back_to_their_photographs(tmp_path: Path) -> None:
+    """All photographs, and as many patches accounted for as were cut."""
+    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
+    told = run(str(EXAMPLES / "fanout_gather.py"), cwd=tmp_path)
+    assert f"{photos} photographs of {photos}, 4710 patches" in told
+    assert "cameraman-1.jpg      40 patches, 9 flat, 0 failed" in told
+
+
 def test_async_for_beside_another_task(tmp_path: Path) -> None:
     """What is sent arrives."""
     photos = len(list((EXAMPLES / "photos").glob("*.jpg")))

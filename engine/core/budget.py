@@ -99,7 +99,7 @@ def _told(limit: Budget) -> str:
     return f"{per_cent}%" if Fraction(per_cent) == 100 * limit else str(limit)
 
 
-def check_budget(budget: object) -> None:
+def check_budget(budget: object, knob: str = "max_failures") -> None:
     """Check a failure budget.
 
     Raises:
@@ -107,11 +107,9 @@ def check_budget(budget: object) -> None:
     """
     if isinstance(budget, Fraction):
         if not 0 < budget <= 1:
-            raise ConfigError(f"max_failures={budget!r}: a rate must be a Fraction in (0, 1]")
+            raise ConfigError(f"{knob}={budget!r}: a rate must be a Fraction in (0, 1]")
     elif isinstance(budget, bool) or not isinstance(budget, int) or budget < -1:
-        raise ConfigError(
-            f"max_failures={budget!r} must be an int (-1 for no limit) or, for a rate, a Fraction in (0, 1]"
-        )
+        raise ConfigError(f"{knob}={budget!r} must be an int (-1 for no limit) or, for a rate, a Fraction in (0, 1]")
 
 
 def parse_budget(value: object) -> Budget:

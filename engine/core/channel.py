@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from ...errors import ConfigError
+from .family import Family
 from .hub import Hub, Seat
 from .metrics import Stopwatch
 
@@ -25,6 +26,7 @@ class Entry(NamedTuple):
     value: Any
     units: int
     nbytes: int
+    family: Family = None
 
 
 class Closed(Exception):  # noqa: N818  (a state of the world, not an error)
@@ -181,6 +183,11 @@ class Channel:
                 raise Nudged
             self._wait_for_entry(waiting)
         return self._default if len(self._lanes) == 1 else self._pick()
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether readers get nothing more."""
+        return self._shut
 
     def shut(self) -> None:
         """Readers get nothing more, whatever is left."""

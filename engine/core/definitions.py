@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +34,7 @@ class PipeDef:
     buffer_bytes: int | None
     lanes: Mapping[str, int] | None
     feedback: str | None
+    makes_children: bool = False
 
     def __post_init__(self) -> None:
         at_least("concurrency", self.concurrency, 1)
@@ -108,7 +109,18 @@ class DisaggregateDef:
     """See `PipelineBuilder.disaggregate`."""
 
 
-StageDef = PipeDef | AggregateDef | DisaggregateDef
+@dataclass(frozen=True, slots=True)
+class GatherDef:
+    """See `PipelineBuilder.gather`."""
+
+    name: str | None
+    child_failures: Budget
+
+    def __post_init__(self) -> None:
+        check_budget(self.child_failures, "child_failures")
+
+
+StageDef = PipeDef | AggregateDef | DisaggregateDef | GatherDef
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +153,15 @@ class GraphDef:
             seconds = getattr(self, name)
             if seconds is not None and seconds <= 0:
                 raise ConfigError(f"{name}={seconds} must be more than 0 seconds, or None")
+        regions = find_regions(self.stages, self.names)
         for index, stage in enumerate(self.stages):
             if isinstance(stage, PipeDef) and stage.feedback is not None:
                 self._check_feedback(index, stage.feedback)
+                if regions[self.names.index(stage.feedback)] != regions[index]:
+                    raise ConfigError(
+                        f"feedback={stage.feedback!r} of stage {self.names[index]!r} leads across a fanout or gather, "
+                        "or an aggregate or disaggregate between them: what is fed back must be what was there before"
+                    )
 
     def _check_feedback(self, index: int, target: str) -> None:
         heads = [
@@ -169,9 +187,43 @@ def unique_names(stages: tuple[StageDef, ...]) -> tuple[str, ...]:
                 name = stage.name or f"aggregate({stage.n})"
             case DisaggregateDef():
                 name = "disaggregate"
+            case GatherDef():
+                name = stage.name or "gather"
         seen = sum(known == name or known.startswith(f"{name}#") for known in names)
         names.append(f"{name}#{seen + 1}" if seen else name)
     return tuple(names)
+
+
+def find_regions(stages: Sequence[StageDef], names: Sequence[str]) -> list[tuple[tuple[int, int], ...]]:
+    """In which fan-outs each stage lies, the outermost first, and in how many lists its values are there.
+
+    Raises:
+        ConfigError: a fanout or a gather has no partner, or lists of children would be gathered.
+    """
+    regions: list[tuple[tuple[int, int], ...]] = []
+    inside: list[tuple[int, int]] = []
+    for index, stage in enumerate(stages):
+        regions.append(tuple(inside))
+        match stage:
+            case PipeDef(makes_children=True):
+                inside.append((index, 0))
+            case AggregateDef() if inside:
+                inside[-1] = (inside[-1][0], inside[-1][1] + 1)
+            case DisaggregateDef() if inside and inside[-1][1]:
+                inside[-1] = (inside[-1][0], inside[-1][1] - 1)
+            case GatherDef() if not inside:
+                raise ConfigError(f"stage {names[index]!r}: there is no fanout before this gather")
+            case GatherDef():
+                if inside.pop()[1]:
+                    raise ConfigError(
+                        f"stage {names[index]!r} would gather lists: an aggregate between fanout and gather needs a "
+                        "disaggregate behind it"
+                    )
+            case _:
+                pass
+    if inside:
+        raise ConfigError(f"fanout {names[inside[-1][0]]!r} has no gather behind it")
+    return regions
 
 
 def check_lanes(lanes: Mapping[str, int] | None) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .budget import Budget, FailureBudget
 from .channel import Channel
-from .definitions import AggregateDef, DisaggregateDef, GraphDef, PipeDef, StageDef
+from .definitions import AggregateDef, DisaggregateDef, GatherDef, GraphDef, PipeDef, StageDef
 from .feedback import Circle
 from .hooks import StageInfo, TaskHook, make_hooks
-from .operations import Operation, check_arity, look_at
+from .operations import ListOf, ListOfAsync, Operation, check_arity, look_at
 from .output_queue import Outlet
 from .stage import Engine, Node
 from .stage_aggregate import Aggregate, Disaggregate
+from .stage_gather import Fanout, Gather
 from .stage_pipe import Pipe
 from .stage_source import Source
 from .values import ValueModel
@@ -49,6 +50,7 @@ class Graph:
         self._definition = definition
         self.source = Source(engine, self._budget("source"))
         self.pipes: list[Placed] = []
+        self._fanouts: list[Fanout] = []  # those whose gather is still to come
         self.nodes: list[Node] = [self.source]
         for index, stage in enumerate(definition.stages):
             channel = self._channel(index)
@@ -59,7 +61,7 @@ class Graph:
 
     def _channel(self, index: int) -> Channel:
         stage, name = self._definition.stages[index], self._definition.names[index]
-        if isinstance(stage, DisaggregateDef):
+        if isinstance(stage, DisaggregateDef | GatherDef):
             return Channel(self._engine.hub, _CHANNEL_SIZE)
         lanes = stage.lanes
         fed_back = any(isinstance(other, PipeDef) and other.feedback == name for other in self._definition.stages)
@@ -75,7 +77,11 @@ class Graph:
                 return self._pipe(stage, name, channel)
             case AggregateDef():
                 return Aggregate(self._engine, name, channel, stage)
-            case _:
+            case GatherDef():
+                gather = Gather(self._engine, name, channel, self._budget(name), stage.child_failures)
+                self._fanouts.pop().gather = gather
+                return gather
+            case DisaggregateDef():
                 node = Disaggregate(self._engine, name, channel, self._budget(name))
                 self.pipes.append(Placed(node, None))
                 return node
@@ -83,7 +89,9 @@ class Graph:
     def _pipe(self, stage: PipeDef, name: str, channel: Channel) -> Pipe:
         op = look_at(stage.op)
         check_arity(op, name)
-        node = Pipe(
+        if stage.makes_children and not op.is_many:
+            op = replace(op, call=ListOfAsync(op.call) if op.is_async else ListOf(op.call))
+        node = (Fanout if stage.makes_children else Pipe)(
             self._engine,
             name,
             channel,
@@ -95,6 +103,8 @@ class Graph:
             parallelism=stage.parallelism or min(stage.concurrency, self._hands(stage)),
             ordered=stage.output_order == "input",
         )
+        if isinstance(node, Fanout):
+            self._fanouts.append(node)
         self.pipes.append(Placed(node, stage.executor, self._hooks(name, stage.concurrency)))
         return node
 

@@ -102,6 +102,30 @@ async def advance(iterator: AsyncIterator[Any]) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class ListOf:
+    """An operation whose result is to be gone through where it runs; None stays None."""
+
+    op: Callable[[Any], Any]
+
+    def __call__(self, item: Any) -> list[Any] | None:
+        """All that is in its result."""
+        made = self.op(item)
+        return None if made is None else list(made)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOfAsync:
+    """Likewise of a coroutine function."""
+
+    op: Callable[[Any], Any]
+
+    async def __call__(self, item: Any) -> list[Any] | None:
+        """All that is in its result."""
+        made = await self.op(item)
+        return None if made is None else list(made)
+
+
+@dataclass(frozen=True, slots=True)
 class Collect:
     """A generator function as a plain one: across processes its values travel together."""
 

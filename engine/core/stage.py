@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ...errors import ConfigError, PenstockError
 from .budget import FailureBudget
 from .channel import Channel, Closed, Entry
+from .family import Family, blame, hold, release
 from .hub import Fiber, Hub, Killed, current_fiber
 from .metrics import Meter
 from .runners import Answer, Call
@@ -154,9 +155,9 @@ class Node(ABC):
     def _work(self) -> None:
         """What each of its fibers does until it raises `Closed` or is killed."""
 
-    def entry(self, value: Any) -> Entry:
+    def entry(self, value: Any, family: Family = None) -> Entry:
         """A value with what it stands for."""
-        return Entry(value, self._values.units(value), self._values.nbytes(value))
+        return Entry(value, self._values.units(value), self._values.nbytes(value), family)
 
 
 class Job:
@@ -173,11 +174,12 @@ class Job:
         fiber: the one that works on it, and since when its operation is under way.
         made: the generator that makes its values, where its operation makes many.
         seconds: what its operation took.
+        family: of which child what it makes now is; position: how many of a list's members have been seen to.
     """
 
     __slots__ = (
-        *("attempts", "call", "emitted", "entry", "failed_at", "fiber", "in_vain", "is_last", "left", "made", "node"),
-        *("seconds", "since", "ticket"),
+        *("attempts", "call", "emitted", "entry", "failed_at", "family", "fiber", "in_vain", "is_last", "left"),
+        *("made", "node", "position", "seconds", "since", "ticket"),
     )
 
     def __init__(self, node: Node, entry: Entry, ticket: int) -> None:
@@ -195,6 +197,8 @@ class Job:
         self.seconds = 0.0
         self.since = 0.0
         self.fiber: Fiber | None = None
+        self.family = entry.family
+        self.position = 0
         node.active += 1
         node.held += entry.units
 
@@ -226,14 +230,22 @@ class Emitter(Node):
     """A node whose entries become other entries: the part that pipes and the source share."""
 
     def _emit(self, job: Job, value: Any) -> None:
+        """The entry becomes this, or this among others."""
+        job.emitted = True
+        entry = self._put(value, job.family)
+        job.spend(entry.units)
+        self.meter.emitted(entry.units)
+
+    def _put(self, value: Any, family: Family) -> Entry:
         """Put a value where it belongs, waiting for room."""
         lane, back = None, False
         if isinstance(value, Lane):
             lane, value = value.name, value.value
         elif isinstance(value, Feedback):
             lane, back, value = value.lane, True, value.value
-        entry = self.entry(value)
-        job.emitted = True
+        entry = self.entry(value, family)
+        if family is not None:
+            hold(family)
         began = perf_counter()
         self.meter.wait_out.begin(began)
         try:
@@ -246,8 +258,7 @@ class Emitter(Node):
             raise
         finally:
             self.meter.wait_out.end(began, perf_counter())
-        job.spend(entry.units)
-        self.meter.emitted(entry.units)
+        return entry
 
     def _feedback_channel(self) -> Channel:
         if self.feedback is None:
@@ -276,6 +287,8 @@ class Emitter(Node):
                 self.meter.wait_out.end(began, perf_counter())
         self.meter.failed += units
         job.spend(units)
+        if job.family is not None:
+            blame(job.family, as_exception(failures[0].error))
         for failure in failures:
             self.budget.note(as_exception(failure.error), failure.key, lambda: self._values.describe(job.entry.value))
         self.budget.fail(units)
@@ -290,6 +303,8 @@ class Emitter(Node):
         self.active -= 1
         if not job.emitted:
             self._values.discard(job.entry.value)
+        if job.entry.family is not None:
+            release(job.entry.family)
 
     def _let_go(self, job: Job, units: int) -> None:
         """Units that have become nothing else are merged, or dropped where nothing went on."""

@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from ...errors import ConfigError
 from .budget import FailureBudget
 from .channel import Channel, Closed, Entry, Nudged
 from .definitions import AggregateDef
+from .family import release
 from .operations import Operation
 from .policies import Skip
+from .runners import StageBroken
 from .stage import Emitter, Engine, Job
 from .stage_pipe import Pipe
+
+_WRONG_LENGTH = (
+    "a list of {} children came here as {} values, so that it cannot be told which is of which child: between fanout "
+    "and gather an operation on a list returns one value for each, None for those to leave out"
+)
 
 
 class _Batch:
@@ -123,6 +131,7 @@ class Aggregate(Emitter):
                 self.held -= units
                 for entry in entries:
                     self._values.discard(entry.value)
+                    release(entry.family)
             else:
                 self._emit_list(batch)
 
@@ -137,7 +146,8 @@ class Aggregate(Emitter):
         if not entries:
             return
         self.held -= units  # the job holds them from here on
-        job = Job(self, Entry([entry.value for entry in entries], units, 0), 0)
+        family = tuple(entry.family for entry in entries) if entries[0].family is not None else None
+        job = Job(self, Entry([entry.value for entry in entries], units, 0, family), 0)
         try:
             self._emit(job, job.entry.value)
         except BaseException:
@@ -152,6 +162,29 @@ class Disaggregate(Pipe):
     def __init__(self, engine: Engine, name: str, channel: Channel, budget: FailureBudget) -> None:
         each = Operation(_each, is_async=False, is_many=True, is_green=True, name=name)
         super().__init__(engine, name, channel, budget, op=each, policy=Skip(), kind="disaggregate")
+
+    def _many(self, job: Job) -> bool:
+        """A list made of children is theirs again, one by one, whatever an operation has made of it in between.
+
+        Raises:
+            StageBroken: it cannot be told which member is of which child.
+        """
+        if isinstance(job.entry.family, tuple):
+            try:
+                members = list(job.entry.value)
+            except BaseException as error:  # noqa: BLE001  (whatever it raises is its own failure)
+                return self._raised(job, error)
+            if len(members) != len(job.entry.family):
+                raise StageBroken(ConfigError(_WRONG_LENGTH.format(len(job.entry.family), len(members))))
+            job.entry = job.entry._replace(value=members)
+        return super()._many(job)
+
+    def _settle(self, job: Job, value: Any) -> None:
+        """See `Pipe`."""
+        if isinstance(job.entry.family, tuple):
+            job.family = job.entry.family[job.position]
+            job.position += 1
+        super()._settle(job, value)
 
     def _give_up(self, job: Job) -> None:
         """The members that were not reached are ours to give back, too."""

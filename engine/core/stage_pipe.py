@@ -34,7 +34,12 @@ class Pipe(Emitter):
         concurrency: fibers, and so operations at once.
         ordered: emit (drop, fail) in the order of arrival: a fiber that is done early waits for its turn and holds its
             place, so there are never more than `concurrency` entries here.
+
+    Attributes:
+        consumes: whether an entry becomes what its operation returns, so that it is not given back besides.
     """
+
+    consumes = True
 
     def __init__(
         self,
@@ -154,7 +159,7 @@ class Pipe(Emitter):
             raise
         if rest is None:
             return False
-        entry = self.entry(rest)
+        entry = self.entry(rest, job.entry.family)
         self._let_go(job, job.left - entry.units)
         job.entry, job.emitted = entry, False
         return True
@@ -302,7 +307,7 @@ class Pipe(Emitter):
         """What was made of an entry cannot go on; the entry, which became that, is not ours."""
         for each in made:
             if (value := _plain(each)) is not None:
-                job.emitted = True
+                job.emitted = job.emitted or self.consumes
                 self._values.discard(value)
 
     def _give_up(self, job: Job) -> None:
@@ -314,7 +319,7 @@ class Pipe(Emitter):
             made = self._made(answer.result)
             for each in made:
                 self._values.discard(each)
-            if not made and not emitted:
+            if not emitted and not (made and self.consumes):
                 self._values.discard(value)
 
         if job.call is not None:

@@ -76,6 +76,25 @@ class Feedback:
     lane: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A value and what has become of its children; see `PipelineBuilder.gather`.
+
+    Attributes:
+        value: what the fan-out was called with.
+        results: what came of the children, in their order. A child of which an operation made several has several.
+        indices: which child each result is of, from 0.
+        errors: why those children failed that did, by index.
+        dropped: indices of those that were filtered out.
+    """
+
+    value: Any
+    results: list[Any]
+    indices: list[int]
+    errors: dict[int, Exception]
+    dropped: list[int]
+
+
 class ValueModel(Protocol):
     """What the engine asks about values. All methods are called in the engine's thread and must return at once: what
     may wait (for a disk, mostly) `failed` returns, and the thread that reads the pipeline does it.
@@ -85,7 +104,7 @@ class ValueModel(Protocol):
     waits in the sink stays readable, unless it is stopped with ``discard=True`` or forgotten (then it is discarded, by
     the thread that stops it where the engine's own has ended), and what an abandoned operation still works on is never
     given back, for it may still be written to.
-    Lists made by `aggregate` are values like others: all methods see them.
+    Lists made by `aggregate` and what `gather` makes are values like others: all methods see them.
     """
 
     def units(self, value: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any, Literal, Protocol, Self
 
 from ...errors import ConfigError
@@ -11,6 +12,7 @@ from ..core.budget import Budget, Tally
 from ..core.definitions import (
     AggregateDef,
     DisaggregateDef,
+    GatherDef,
     GraphDef,
     Order,
     PipeDef,
@@ -127,6 +129,85 @@ class PipelineBuilder:
                 feedback=feedback,
             )
         )
+        return self
+
+    def fanout(
+        self,
+        op: Callable[..., Any] | Container,
+        /,
+        *,
+        concurrency: int = 1,
+        executor: Executor | None = None,
+        name: str | None = None,
+        output_order: Order = "completion",
+        max_failures: Budget | None = None,
+        on_failure: Policy | str | None = None,
+        kind: Literal["green"] | None = None,
+        parallelism: int | None = None,
+        buffer_size: int = 2,
+        buffer_bytes: int | None = None,
+        lanes: Mapping[str, int] | None = None,
+    ) -> Self:
+        """Make children of each value. They travel alone, in any order, until `gather` makes one value of them again.
+
+        Stages in between work on children as on any values: they may fail, be dropped, become several, go round in
+        circles, and be collected by `aggregate` with those of other parents if a `disaggregate` follows (an operation
+        on such a list returns one value for each member, None for those to leave out). Another fanout with its gather
+        may lie between. The parent itself waits for its children at the gather.
+
+        Args:
+            op: as for `pipe`: a generator function, whose values go on at once, or a function that returns an iterable.
+                None drops the value; no children at all is a value that is gathered at once.
+            concurrency: as for `pipe`, as are all others. Failures are the parent's: of children it had made by then
+                nothing comes back.
+            executor: see `pipe`.
+            name: see `pipe`.
+            output_order: see `pipe`.
+            max_failures: see `pipe`.
+            on_failure: see `pipe`.
+            kind: see `pipe`.
+            parallelism: see `pipe`.
+            buffer_size: see `pipe`.
+            buffer_bytes: see `pipe`.
+            lanes: see `pipe`.
+
+        Raises:
+            ConfigError: a setting is wrong; the message names it.
+        """
+        self.pipe(
+            op,
+            concurrency=concurrency,
+            executor=executor,
+            name=name,
+            output_order=output_order,
+            max_failures=max_failures,
+            on_failure=on_failure,
+            kind=kind,
+            parallelism=parallelism,
+            buffer_size=buffer_size,
+            buffer_bytes=buffer_bytes,
+            lanes=lanes,
+        )
+        pipe = self._stages.pop()
+        assert isinstance(pipe, PipeDef)
+        self._stages.append(replace(pipe, makes_children=True))
+        return self
+
+    def gather(self, *, child_failures: Budget = -1, name: str | None = None) -> Self:
+        """Make one `Gathered` of each value that the last `fanout` made children of, when all are accounted for.
+
+        Values come in the order in which they are complete. Only those are held that have a child in flight, so their
+        number is bounded by the children there is room for between the two stages; of each the results are held.
+
+        Args:
+            child_failures: children of a value that may fail: a number (-1: any), or a `Fraction` of them. With more of
+                them the value itself has failed here, with a `ChildrenFailedError`, as an item of a `pipe` does.
+            name: for logs and reports.
+
+        Raises:
+            ConfigError: `child_failures` is neither.
+        """
+        self._stages.append(GatherDef(name, child_failures))
         return self
 
     def aggregate(
