@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .engine.jobs.images.embed import embed_images
     from .engine.jobs.images.pipeline import ImageEmbeddingPipeline
     from .engine.jobs.images.preprocess_stream import StreamingMultiprocessPreprocessor
+    from .engine.jobs.images.vectors import embed
     from .engine.workers import WorkerPool
     from .errors import ConfigError, PenstockError, PipelineFailure
     from .preprocess import PreprocessSpec
@@ -30,6 +31,7 @@ else:
             "engine.jobs.images.embed": ("embed_images",),
             "engine.jobs.images.pipeline": ("ImageEmbeddingPipeline",),
             "engine.jobs.images.preprocess_stream": ("StreamingMultiprocessPreprocessor",),
+            "engine.jobs.images.vectors": ("embed",),
             "engine.workers": ("WorkerPool",),
             "errors": ("ConfigError", "PenstockError", "PipelineFailure"),
             "preprocess": ("PreprocessSpec",),
@@ -51,5 +53,6 @@ __all__ = [
     "StreamingMultiprocessPreprocessor",
     "WorkerPool",
     "__version__",
+    "embed",
     "embed_images",
 ]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..engine.jobs.common.listing import entries_of
-from ..engine.jobs.images.embed import batches_of
+from ..engine.jobs.images.entries import batches_of
 from ..engine.jobs.images.inputs import pictures_of
 from ..engine.journal import Disk
 from ..engine.journal.snapshot import write_snapshot

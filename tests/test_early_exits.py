@@ -23,7 +23,7 @@ from penstock.engine import Pipeline, PipelineBuilder, green
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.core.values import PlainValues
 from penstock.engine.jobs.common.drive import Interrupt
-from penstock.engine.jobs.images.embed import batches_of
+from penstock.engine.jobs.images.entries import batches_of
 from penstock.engine.jobs.images.inputs import pictures_of
 from penstock.engine.jobs.images.preprocess_stream import PreprocessedBatch
 from penstock.engine.jobs.images.runner import JobRunner

@@ -84,3 +84,10 @@ def test_async_for_beside_another_task(tmp_path: Path) -> None:
     photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
     told = run(str(EXAMPLES / "async_iteration.py"), cwd=tmp_path)
     assert f"sent {photos} thumbnails, received {photos} " in told
+
+
+def test_vectors_without_a_store(tmp_path: Path) -> None:
+    """All photographs, and which are alike."""
+    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
+    told = run(str(EXAMPLES / "embed_without_a_store.py"), cwd=tmp_path)
+    assert f"{photos} photographs, vectors of 512 floats" in told

@@ -70,6 +70,7 @@ def test_the_public_surface_is_what_it_says() -> None:
         "StreamingMultiprocessPreprocessor",
         "WorkerPool",
         "__version__",
+        "embed",
         "embed_images",
     }
 

@@ -17,7 +17,7 @@ from penstock.engine.jobs.common.memory_estimate import estimate_memory
 from penstock.engine.jobs.common.payloads import BATCH_BYTES, grouped, with_payloads
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.images.batches import Batch, Picture
-from penstock.engine.jobs.images.embed import batches_of
+from penstock.engine.jobs.images.entries import batches_of
 from penstock.engine.jobs.images.inputs import batched
 from penstock.engine.sources import Filtered, Item
 from penstock.engine.workers import PreprocessPool

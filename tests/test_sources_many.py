@@ -21,7 +21,7 @@ from penstock import ConfigError, Report, ServiceConfig, embed_images
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.embed import batches_of
+from penstock.engine.jobs.images.entries import batches_of
 from penstock.engine.jobs.images.inputs import pictures_of
 from penstock.engine.journal import read_status
 from penstock.engine.sources import Broken, FileSource, Item

@@ -12,7 +12,7 @@ import numpy as np
 from ....errors import ItemError, PenstockError
 from ....formatting import printable
 from ....preprocess import Row, Source, Timings
-from ....sinks import DeadLetters, RowBatch, is_fit_key, row_key
+from ....sinks import RowBatch, is_fit_key, row_key
 from ... import ItemFailure
 from ...embedders import View
 
@@ -74,6 +74,14 @@ class Checkpoint(Protocol):
 
     def dead(self, ordinals: Sequence[int]) -> None:
         """The dead letters of these are written."""
+        ...
+
+
+class Letters(Protocol):
+    """Where it is said what could not be done: a file of dead letters, or whoever is given the error."""
+
+    def write(self, key: str, stage: str, error: Exception, *, attempts: int, **details: Any) -> object:
+        """An item could not be done, after so many attempts."""
         ...
 
 
@@ -173,9 +181,7 @@ class JobValues:
         listener: told of each, too.
     """
 
-    def __init__(
-        self, dead: DeadLetters, checkpoint: Checkpoint | None = None, listener: Listener | None = None
-    ) -> None:
+    def __init__(self, dead: Letters, checkpoint: Checkpoint | None = None, listener: Listener | None = None) -> None:
         self._dead = dead
         self._checkpoint = checkpoint
         self._listener = listener

@@ -5,34 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
 from ....errors import ConfigError, SharedMemoryError
-from ....sinks import Hit, read_dead_letters, row_key
-from ... import NOTHING, ItemFailure, Outcome, Report
+from ....sinks import Hit, read_dead_letters
+from ... import Report
 from ...config.model import ServiceConfig
-from ...machine.resources import shared_memory_room, usable_cores
+from ...machine.resources import shared_memory_room
 from ...observe.report_files import check_report_path, write_report
-from ...sources import Broken, Filtered, Item, Source, key_of
+from ...sources import Source
 from ...workers import warm_start
 from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher
-from ..common.fetching import fetched
 from ..common.filtered import FilteredList, Passing, nothing_written
 from ..common.largest import tell_cramped
 from ..common.memory_estimate import MemoryEstimate
 from ..common.memory_monitor import warn_if_scarce
 from ..common.output_paths import dead_letters_path, report_paths
-from ..common.payloads import BATCH_BYTES, nbytes_of
 from ..common.sink_factory import job_sink
-from ..common.source_factory import make_source
-from .batches import Batch, Picture, PictureFailure
-from .inputs import as_source, pictures_of
-from .keyed_pictures import KeyedPictures
+from .entries import Given, batches_of, in_memory, things_of
+from .inputs import as_source
 from .metadata import Metadata
 from .pipeline import ImageEmbeddingPipeline
 from .runner import JobRunner
@@ -40,15 +36,6 @@ from .search import query_vector
 from .wait_index import wait_for_index
 
 _logger = logging.getLogger(__name__)
-
-_AHEAD = 1024
-"""Most things that are not pictures to pass by before the books hear of them."""
-
-_MOST_FETCHES = 64
-"""Reads of references that this process has in flight: more threads make each slower."""
-
-Given = str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]]
-"""What `embed_images` takes as its source."""
 
 
 def embed_images(
@@ -89,7 +76,9 @@ def embed_images(
     if to is not None:
         chosen = chosen.model_copy()
         chosen.to = cast("str", to)  # checked there, and a path becomes text
-    report = run_job(chosen, _things(chosen, source, stable_keys), watcher=watcher, interrupt=interrupt)
+    report = run_job(
+        chosen, things_of(chosen, source, "embed_images", stable_keys=stable_keys), watcher=watcher, interrupt=interrupt
+    )
     if said := report.extra.get("nothing_written"):
         _logger.warning("%s", said)
     return report
@@ -129,7 +118,7 @@ def run_job(
         _prepare(config, checkpoint)
         if not (checkpoint and checkpoint.finished):
             entries, letters = (checkpoint.counts.total, checkpoint.counts.dead) if checkpoint else (None, 0)
-            runner.fit(entries, letters, shared_memory_room(), in_memory=_in_memory(config, things))
+            runner.fit(entries, letters, shared_memory_room(), in_memory=in_memory(config, things))
         if checkpoint and checkpoint.begun:
             runner.keep_rows()
         if checkpoint and checkpoint.accepted_pixels:
@@ -186,11 +175,8 @@ def _embed(
     try:
         some = passing(checkpoint.entries() if checkpoint else things)
         known = metadata(some) if metadata else some
-        if _fetches(config, things):
-            threads = min(_MOST_FETCHES, max(1, config.threads) * (config.workers or usable_cores()))
-            known = fetched(known, runner.plan.spec.max_file_bytes, threads, runner.batch_bytes)
         report = runner.stream(
-            batches_of(known, config.batch_size, runner.batch_bytes),
+            batches_of(runner.readable(things, known), config.batch_size, runner.batch_bytes),
             watcher=watcher,
             interrupt=interrupt,
             checkpoint=checkpoint,
@@ -301,48 +287,9 @@ def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
         return pipeline.search(query, k)
 
 
-def _things(
-    config: ServiceConfig,
-    source: str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]],
-    stable_keys: bool,
-) -> Iterable[Any]:
-    """A source where one is given or named, by one text or a sequence of them; else the pictures, as they come."""
-    if stable_keys:
-        return KeyedPictures(source)
-    if isinstance(source, Source):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        return make_source(config, [_named(source)])
-    if isinstance(source, Sequence) and all(isinstance(part, (str, os.PathLike)) for part in source):
-        return make_source(config, [_named(part) for part in source])
-    pictures = pictures_of(cast("Iterable[Any]", source), None, None, "embed_images")
-    if config.job is not None:
-        raise ConfigError(
-            "job: keeps the books of files and other sources; pictures that come from an iterator or as bytes or arrays"
-            " have nothing that tells them apart from run to run: give (key, picture) pairs with stable_keys=True, a"
-            " folder or a list of paths, or leave job out"
-        )
-    return pictures
-
-
-def _named(source: str | os.PathLike[str]) -> str:
-    """A source as the command line would get it: there the shell has replaced a leading ``~``."""
-    return os.fsdecode(os.path.expanduser(os.fspath(source)))  # noqa: PTH111  (a glob or @list is no Path)
-
-
 def _keeps_checkpoint(things: Iterable[Any], config: ServiceConfig) -> TypeGuard[Source]:
     """A job in a folder of its own, about a source that can be listed: it can be resumed."""
     return config.job is not None and isinstance(things, Source)
-
-
-def _in_memory(config: ServiceConfig, things: Iterable[Any]) -> bool:
-    """Whether pictures come as bytes or arrays, which then count."""
-    return not isinstance(things, Source) or things.in_memory or _fetches(config, things)
-
-
-def _fetches(config: ServiceConfig, things: Iterable[Any]) -> bool:
-    """Whether this process reads references, because its workers may not."""
-    return config.sandbox and isinstance(things, Source) and things.locator is not None
 
 
 def _prepare(config: ServiceConfig, checkpoint: JobCheckpoint | None) -> None:
@@ -354,59 +301,3 @@ def _prepare(config: ServiceConfig, checkpoint: JobCheckpoint | None) -> None:
     path = dead_letters_path(config)
     if path.exists() and not checkpoint:
         path.replace(path.with_suffix(".previous.jsonl"))
-
-
-def batches_of(things: Iterable[Any], size: int, most: int = BATCH_BYTES) -> Iterator[Outcome]:
-    """Batches of pictures, with what was passed by on the way: filtered, or broken before it could be a picture.
-
-    Args:
-        things: of a source.
-        size: pictures of a batch at most.
-        most: bytes of a batch at most, of what is in memory; a larger picture is a batch of its own.
-    """
-    next_ = _Next()
-    for thing in things:
-        picture = _picture(thing) if isinstance(thing, Item) else thing
-        match picture:
-            case Picture():
-                nbytes = nbytes_of(picture.source)
-                if next_.pictures and next_.nbytes + nbytes > most:
-                    yield next_.outcome()
-                    next_ = _Next()
-                next_.pictures.append(picture)
-                next_.nbytes += nbytes
-            case Filtered():
-                next_.filtered += 1
-            case Broken():
-                next_.broken.append(PictureFailure(picture.key, picture.error, ordinal=picture.ordinal))
-            case _:
-                raise ConfigError(f"a source must yield items or pictures, not {type(thing).__name__}")
-        if len(next_.pictures) == size or next_.nbytes >= most or next_.passed >= _AHEAD:
-            yield next_.outcome()
-            next_ = _Next()
-    if next_.pictures or next_.passed:
-        yield next_.outcome()
-
-
-@dataclass(slots=True)
-class _Next:
-    """What the next batch will be, as far as it has come."""
-
-    pictures: list[Picture] = field(default_factory=list[Picture])
-    nbytes: int = 0
-    broken: list[ItemFailure] = field(default_factory=list[ItemFailure])
-    filtered: int = 0
-
-    @property
-    def passed(self) -> int:
-        return self.filtered + len(self.broken)
-
-    def outcome(self) -> Outcome:
-        batch = Batch(self.pictures) if self.pictures else NOTHING
-        return Outcome(batch, failures=self.broken, dropped=self.filtered)
-
-
-def _picture(item: Item) -> Picture:
-    source = item.path if item.path is not None else item.reference or (b"" if item.data is None else item.data)
-    name = item.path if item.path is not None and key_of(item.path) == item.key else item.key
-    return Picture(item.key, row_key(name), source, item.key, dict(item.metadata), item.ordinal)

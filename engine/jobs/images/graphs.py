@@ -51,6 +51,13 @@ class Ends:
 
 def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder) -> PipelineBuilder:
     """Preprocessing in worker processes; see the table above."""
+    return insert_into(embedding(ends.source, ends.values, ends.policies, pool, embedder), ends)
+
+
+def embedding(
+    source: Iterable[Any], values: JobValues, policies: Mapping[Stage, Policy], pool: PreprocessPool, embedder: Embedder
+) -> PipelineBuilder:
+    """``streaming`` as far as the vectors: what comes out of it is ``Rows``, in no particular order."""
 
     @green
     def preprocess(batch: Batch) -> Outcome:
@@ -59,30 +66,26 @@ def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder) -> PipelineB
         return _outcome(rest, failures, slot.timings)
 
     builder = (
-        PipelineBuilder(values=ends.values)
-        .add_source(ends.source)
+        PipelineBuilder(values=values)
+        .add_source(source)
         .add_resource(pool)
         .pipe(
             preprocess,
             concurrency=pool.capacity,
             parallelism=pool.workers,
             name="preprocess",
-            on_failure=ends.policies["preprocess"],
+            on_failure=policies["preprocess"],
         )
     )
     if embedder.runs == "worker":
-        builder.pipe(_embedded, concurrency=pool.capacity, parallelism=pool.workers, name="embed")
-    else:
-        policy = ends.policies["embed"]
-        op = _embed_with(embedder, policy)
-        builder.add_resource(embedder)
-        builder.pipe(
-            green(op) if embedder.runs == "green" else op,
-            concurrency=embedder.concurrency,
-            name="embed",
-            on_failure=policy,
-        )
-    return insert_into(builder, ends)
+        return builder.pipe(_embedded, concurrency=pool.capacity, parallelism=pool.workers, name="embed")
+    op = _embed_with(embedder, policies["embed"])
+    return builder.add_resource(embedder).pipe(
+        green(op) if embedder.runs == "green" else op,
+        concurrency=embedder.concurrency,
+        name="embed",
+        on_failure=policies["embed"],
+    )
 
 
 def overlapped(

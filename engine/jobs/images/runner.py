@@ -33,6 +33,7 @@ from ..common.provenance import plan_of
 from ..common.sink_cache import Stores
 from ..common.sink_factory import job_sink, searchable
 from .batches import JobValues, Listener, Written
+from .entries import readable
 from .graphs import Ends, streaming
 from .in_process import LocalPreprocessor, at_home
 
@@ -197,6 +198,10 @@ class JobRunner:
         with self.workers(self.config) as pool:
             graph = partial(streaming, pool=pool, embedder=self.plan.embedder)
             return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt, checkpoint=checkpoint)
+
+    def readable(self, source: Iterable[Any], things: Iterable[Any]) -> Iterable[Any]:
+        """Things of a source as the workers can take them; see ``entries.readable``."""
+        return readable(self.config, source, things, self.plan.spec.max_file_bytes, self.batch_bytes)
 
     def run(
         self,
