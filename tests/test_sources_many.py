@@ -163,7 +163,7 @@ def test_a_tuple_and_path_objects_are_as_good_as_a_list(tmp_path: Path, monkeypa
 def test_books_of_a_generator_are_refused(tmp_path: Path) -> None:
     """Nothing tells its pictures apart from run to run; it must not look as if the job could be resumed."""
     paths = make_files(tmp_path, 2)
-    with pytest.raises(ConfigError, match=r"job: .*give a folder or a list of paths"):
+    with pytest.raises(ConfigError, match=r"job: .* a folder or a list of paths"):
         embed_images((path for path in paths), to=str(tmp_path / "rows.db"), job=tmp_path / "job")
     assert not (tmp_path / "job").exists()
 
