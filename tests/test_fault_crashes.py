@@ -31,14 +31,14 @@ from penstock.preprocess import preset
 from penstock.shm import SlotState
 from penstock.sinks import read_dead_letters
 from penstock.tests.endings import end
-from penstock.tests.waiting import DEADLINE
+from penstock.tests.waiting import DEADLINE, patient
 from penstock.tests.whole_jobs import penstock
 
 pytestmark = [pytest.mark.slow, pytest.mark.kills]
 
 WAYS = ["SIGSEGV", "_exit", "sys.exit", "raise", "MemoryError", "SIGSTOP"]
 PLACES = ["reading", "decoding", "kernel", "embedder"]
-ITEM_TIMEOUT = 0.2
+ITEM_TIMEOUT = patient(0.25)
 
 HOW_TOLD = {
     "SIGSEGV": r"was killed by signal 11 \(SIGSEGV\)",
