@@ -25,7 +25,7 @@ from penstock.errors import PenstockError
 from penstock.sinks import ParquetBulkSink, is_finished, read_manifest
 from penstock.tests import whole_jobs as jobs
 from penstock.tests.mounts import Mounts, mounts
-from penstock.tests.waiting import DEADLINE
+from penstock.tests.waiting import DEADLINE, patient
 from penstock.tests.whole_jobs import digest, draw_folder, embed, started, stored, wait_for, written
 
 pytestmark = pytest.mark.slow
@@ -242,7 +242,7 @@ def test_a_disk_under_the_store_that_stays_full_is_an_error(space: Mounts, tmp_p
         import numpy as np
         from penstock.errors import SinkUnavailableError
         from penstock.sinks import MilvusSink, RowBatch
-        with MilvusSink(sys.argv[1] + "/rows.db", "images", 256, retry_for=1.0) as sink:
+        with MilvusSink(sys.argv[1] + "/rows.db", "images", 256, retry_for=float(sys.argv[2])) as sink:
             rows = lambda first: RowBatch([str(n) for n in range(first, first + 500)], np.ones((500, 256), np.float32),
                                           [{}] * 500)
             try:
@@ -254,7 +254,7 @@ def test_a_disk_under_the_store_that_stays_full_is_an_error(space: Mounts, tmp_p
     store = tmp_path / "store"
     store.mkdir()
     space.tmpfs(store, "4m")
-    done = space.run(sys.executable, "-c", textwrap.dedent(script), str(store))
+    done = space.run(sys.executable, "-c", textwrap.dedent(script), str(store), str(patient(0.5)))
     assert "No space left on device" in done.stdout, done.stderr
 
 

@@ -162,6 +162,17 @@ def test_what_does_not_pass_ends_at_the_deadline(server: Server) -> None:
     assert len(server.milvus.calls) >= 2
 
 
+def test_a_last_try_that_is_cut_short_does_not_hide_why(server: Server) -> None:
+    """It has what is left of `retry_for`; the error says what the server said while there was time for an answer."""
+    full = status(1, "[Errno 28] No space left on device")
+    late = abort(grpc.StatusCode.DEADLINE_EXCEEDED, "too slow")
+    with MilvusSink(server.uri, "images", DIMENSION, retry_for=0.5) as sink:
+        server.milvus.always = lambda *call: (late if len(server.milvus.calls) > 1 else full)(*call)
+        with pytest.raises(SinkUnavailableError, match=r"no write in 0\.5 s: .*No space left on device"):
+            sink.write(make_rows(3))
+    assert len(server.milvus.calls) >= 2
+
+
 def test_closing_ends_a_write_that_waits(server: Server) -> None:
     """A job that stops does not wait for Milvus to come back."""
     sink = MilvusSink(server.uri, "images", DIMENSION, retry_for=600.0)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ...backoff import Backoff
 from ...errors import SinkError, SinkUnavailableError
-from .errors import Kind, Trouble, UnreachableError, caught, classify, describe, is_unreachable, quiet
+from .errors import Kind, Trouble, UnreachableError, caught, classify, describe, is_late, is_unreachable, quiet
 from .lite import LiteServer, server_for
 from .outage import Outage
 from .uri import Target
@@ -104,6 +104,7 @@ class Connection:
         deadline = time.monotonic() + self._retry_for
         failed = 0
         client: Any = None
+        reason: Exception | None = None
         while True:
             try:
                 with quiet():
@@ -113,9 +114,11 @@ class Connection:
                 kind = self._judge(what, error)
                 if is_unreachable(error):
                     self._give_up(client)
+                if reason is None or not is_late(error):  # the last tries have little time, and so nothing to say
+                    reason = error
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise self._unavailable(what, error) from error
+                    raise self._unavailable(what, reason) from error
                 if kind is Kind.TRANSIENT:
                     self._outage.failed(self._words(error))
                 logger.info("%s: %s: %s; trying for %.0f s more", self.target.shown, what, self._words(error), left)

@@ -126,6 +126,11 @@ def is_unreachable(error: BaseException) -> bool:
     return isinstance(error, UnreachableError) or _grpc_status(error) == "UNAVAILABLE"
 
 
+def is_late(error: BaseException) -> bool:
+    """Whether it only says that there was no answer in the time that the call had."""
+    return _grpc_status(error) == "DEADLINE_EXCEEDED"
+
+
 def describe(error: BaseException) -> str:
     """The error's own words, in one line, without pymilvus' dressing."""
     details: Any = getattr(error, "details", None)
