@@ -68,10 +68,11 @@ def spec(table: Path) -> str:
 
 
 def run(table: Path, folder: Path, **settings: Any) -> Report:
-    """The job in ``folder``, in this process."""
-    folder.mkdir(exist_ok=True)
+    """The job in ``folder``, in this process; its source is named, or, where the job is new, given as it is."""
     own = {"to": str(folder / "rows.db"), "job": folder / "job"}
-    return penstock.embed_images(spec(table), **own, **SMALL | settings)  # type: ignore[arg-type]
+    source = spec(table) if folder.exists() else open_source([spec(table)])
+    folder.mkdir(exist_ok=True)
+    return penstock.embed_images(source, **own, **SMALL | settings)  # type: ignore[arg-type]
 
 
 def keys(table: Path) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.engine.core.policies import is_transient
+from penstock.engine.workers.pictures import PictureCodec
 from penstock.errors import ConfigError, ItemError, ReadError, TooLargeError
 from penstock.preprocess.fetch import Fetchers
 from penstock.preprocess.worker.protocol import Source, decode_task, encode_task
@@ -75,6 +76,11 @@ def test_a_locator_that_names_nothing_says_so(factory: str) -> None:
     with pytest.raises(ConfigError, match="what reads its pictures"):
         Locator(factory).open()
     assert "what reads its pictures" in str(failure(Reference(Locator(factory), "x")))
+
+
+def test_a_worker_says_which_reference_it_is_busy_with(tmp_path: Path) -> None:
+    """In dumps and stall reports: as of a path, its name."""
+    assert PictureCodec().describe(reference(tmp_path, "a/b")) == "'a/b'"
 
 
 def test_references_are_read_ahead_like_files(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ...preprocess.slot_layout import PIXELS, dimension_of, pixel_layout, pixel_
 from ...preprocess.spec import PreprocessSpec
 from ...preprocess.worker.protocol import Done, Row, Source, Timings, decode_done, encode_task
 from ...preprocess.worker.settings import WorkerSettings
+from ...references import Reference
 from ...shm import ArraySpec, Place, SlotLayout
 from ...shm.protocol import Message
 from .kind import WorkerKind
@@ -40,8 +41,8 @@ class PictureCodec:
         return decode_done(frame)
 
     def describe(self, item: Source) -> str:
-        """The path, if it has one."""
-        return repr(item) if isinstance(item, str) else "one from memory"
+        """The path, or what its reference is to."""
+        return repr(str(item)) if isinstance(item, (str, Reference)) else "one from memory"
 
 
 class PreprocessPool(SlotPool[Source, Done]):
