@@ -34,7 +34,7 @@ def waiting_for(go: threading.Event) -> Iterator[int]:
 
 def readers(pipeline: Pipeline) -> int:
     """How many wait for an item."""
-    return len(pipeline._runtime.outlet._readers)  # pyright: ignore[reportPrivateUsage]
+    return len(pipeline._runtime.output._readers)  # pyright: ignore[reportPrivateUsage]
 
 
 async def until(true: Callable[[], object]) -> None:

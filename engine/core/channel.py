@@ -2,7 +2,7 @@
 
 Bounds hold for each lane by itself, so that a full lane never keeps out the work of another. A value larger than the
 byte bound passes alone. Only a feedback edge may put more than the bound (its producer must never wait, or a full
-circle would stand still for ever); a lane over its bound is then served before all others until it is back, so it grows
+loop would stand still for ever); a lane over its bound is then served before all others until it is back, so it grows
 by no more than what is under way between the two ends of the edge.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ...errors import ConfigError
 from .family import Family
-from .hub import Hub, Seat
+from .hub import Hub, Waiter
 from .metrics import Stopwatch
 
 
@@ -33,7 +33,7 @@ class Closed(Exception):  # noqa: N818  (a state of the world, not an error)
     """The channel is empty and nothing will ever come."""
 
 
-class Nudged(Exception):  # noqa: N818  (a state of the world, not an error)
+class Woken(Exception):  # noqa: N818  (a state of the world, not an error)
     """Somebody wants the reader to look up although nothing has come."""
 
 
@@ -58,7 +58,7 @@ class _Lane:
         self.weight = weight
         self.credit = 0
         self.items: deque[Entry] = deque()
-        self.putters: deque[Seat] = deque()
+        self.putters: deque[Waiter] = deque()
         self.units = self.units_in = self.units_out = 0
         self.nbytes = 0
 
@@ -80,7 +80,7 @@ class Channel:
         self._lanes = {name: _Lane(name, weight) for name, weight in (lanes or {"": 1}).items()}
         self._default = next(iter(self._lanes.values()))
         self._last = next(reversed(self._lanes))
-        self._getters: deque[Seat] = deque()
+        self._getters: deque[Waiter] = deque()
         self._nudged = False
         self._shut = False
         self.closed = False
@@ -102,7 +102,7 @@ class Channel:
             self._wait_for_room(place, entry)
         self._append(place, entry)
 
-    def put_back(self, entry: Entry, lane: str | None) -> None:
+    def put_feedback(self, entry: Entry, lane: str | None) -> None:
         """Put an entry that came along a feedback edge: never waits. `lane` None is the last one declared.
 
         Raises:
@@ -130,15 +130,15 @@ class Channel:
         return self.nbytes_limit is None or not lane.items or lane.nbytes + entry.nbytes <= self.nbytes_limit
 
     def _wait_for_room(self, lane: _Lane, entry: Entry) -> None:
-        seat = Seat(self._hub)
-        lane.putters.append(seat)
+        waiter = Waiter(self._hub)
+        lane.putters.append(waiter)
         try:
-            while lane.putters[0] is not seat or not self._has_room(lane, entry):
-                seat.sit()
+            while lane.putters[0] is not waiter or not self._has_room(lane, entry):
+                waiter.park()
         except BaseException:
-            lane.putters.remove(seat)
+            lane.putters.remove(waiter)
             if lane.putters:
-                lane.putters[0].call()
+                lane.putters[0].unpark()
             raise
         lane.putters.popleft()
 
@@ -150,9 +150,9 @@ class Channel:
         self._tick(1)
         self.on_put(entry.units)
         if self._getters:
-            self._getters.popleft().call()
+            self._getters.popleft().unpark()
         if lane.putters:
-            lane.putters[0].call()
+            lane.putters[0].unpark()
 
     # -- for the stage that reads -------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Channel:
 
         Raises:
             Closed: there is none and there will be none.
-            Nudged: `nudge` was called.
+            Woken: `wake` was called.
         """
         return self._take(self._next_lane(waiting))
 
@@ -169,7 +169,7 @@ class Channel:
         """The same, and the lane it lay in.
 
         Raises:
-            Closed, Nudged: as `get`.
+            Closed, Woken: as `get`.
         """
         lane = self._next_lane(waiting)
         return lane.name, self._take(lane)
@@ -180,7 +180,7 @@ class Channel:
                 raise Closed
             if self._nudged:
                 self._nudged = False
-                raise Nudged
+                raise Woken
             self._wait_for_entry(waiting)
         return self._default if len(self._lanes) == 1 else self._pick()
 
@@ -189,34 +189,34 @@ class Channel:
         """Whether readers get nothing more."""
         return self._shut
 
-    def shut(self) -> None:
+    def close_read(self) -> None:
         """Readers get nothing more, whatever is left."""
         self._shut = True
         self._call_all()
 
-    def nudge(self) -> None:
-        """Make the reader (a stage with a single one) look up with `Nudged`."""
+    def wake(self) -> None:
+        """Make the reader (a stage with a single one) look up with `Woken`."""
         self._nudged = True
         if self._getters:
-            self._getters.popleft().call()
+            self._getters.popleft().unpark()
 
     def _call_all(self) -> None:
-        for seat in self._getters:
-            seat.call()
+        for waiter in self._getters:
+            waiter.unpark()
         self._getters.clear()
 
     def _wait_for_entry(self, waiting: Stopwatch) -> None:
-        seat = Seat(self._hub)
-        self._getters.append(seat)
+        waiter = Waiter(self._hub)
+        self._getters.append(waiter)
         began = perf_counter()
         waiting.begin(began)
         try:
-            seat.sit()
+            waiter.park()
         except BaseException:
-            if seat in self._getters:
-                self._getters.remove(seat)
+            if waiter in self._getters:
+                self._getters.remove(waiter)
             elif self.count and self._getters:  # our call was meant for anybody: pass it on
-                self._getters.popleft().call()
+                self._getters.popleft().unpark()
             raise
         finally:
             waiting.end(began, perf_counter())
@@ -249,7 +249,7 @@ class Channel:
         lane.nbytes -= entry.nbytes
         self._tick(-1)
         if lane.putters:
-            lane.putters[0].call()
+            lane.putters[0].unpark()
         return entry
 
     # -- figures ------------------------------------------------------------------------------------------------------

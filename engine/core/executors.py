@@ -1,4 +1,4 @@
-"""The places where operations run during one run: threads and a loop, made when first needed and ended together."""
+"""The executors of one run: hub, threads and an asyncio loop, made when first needed and ended together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .runners import AsyncRunner, ExecutorRunner, GreenRunner, Runner, ThreadRun
 from .threads import DaemonThreads
 
 
-class Places:
+class Executors:
     """What runs operations, for one pipeline."""
 
     def __init__(self, definition: GraphDef, hub: Hub, mailbox: Mailbox, label: str) -> None:

@@ -1,4 +1,4 @@
-"""Feedback edges make circles, whose end is decided by counting what is in flight."""
+"""Feedback edges make loops, whose end is decided by counting what is in flight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .stage import Node
 from .stage_aggregate import Aggregate
 
 
-class Circle:
+class FeedbackLoop:
     """The stages between the two ends of a feedback edge, both included.
 
     Attributes:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from .budget import Budget, FailureBudget
 from .channel import Channel
 from .definitions import AggregateDef, DisaggregateDef, GatherDef, GraphDef, PipeDef, StageDef
-from .feedback import Circle
+from .feedback import FeedbackLoop
 from .hooks import StageInfo, TaskHook, make_hooks
 from .operations import ListOf, ListOfAsync, Operation, check_arity, look_at
-from .output_queue import Outlet
+from .output_queue import OutputQueue
 from .stage import Engine, Node
 from .stage_aggregate import Aggregate, Disaggregate
 from .stage_gather import Fanout, Gather
@@ -44,7 +44,7 @@ class Graph:
         TypeError: an operation cannot be called with one argument.
     """
 
-    def __init__(self, engine: Engine, definition: GraphDef, outlet: Outlet, number: int) -> None:
+    def __init__(self, engine: Engine, definition: GraphDef, output: OutputQueue, number: int) -> None:
         self._engine = engine
         self._number = number
         self._definition = definition
@@ -56,8 +56,8 @@ class Graph:
             channel = self._channel(index)
             self.nodes[-1].port = channel
             self.nodes.append(self._node(stage, definition.names[index], channel))
-        self.nodes[-1].port = outlet
-        self.circles = self._circles()
+        self.nodes[-1].port = output
+        self.loops = self._loops()
 
     def _channel(self, index: int) -> Channel:
         stage, name = self._definition.stages[index], self._definition.names[index]
@@ -124,8 +124,8 @@ class Graph:
             return getattr(stage.executor, "num_workers", stage.concurrency)
         return self._definition.num_threads if _kind(stage, look_at(stage.op)) == "blocking" else stage.concurrency
 
-    def _circles(self) -> list[Circle]:
-        """One circle per fed-back stage: up to the furthest stage from which something may come back to it."""
+    def _loops(self) -> list[FeedbackLoop]:
+        """One loop per fed-back stage: up to the furthest stage from which something may come back to it."""
         ends: dict[int, int] = {}
         for index, stage in enumerate(self._definition.stages, start=1):
             if isinstance(stage, PipeDef) and stage.feedback is not None:
@@ -135,12 +135,12 @@ class Graph:
         for head, end in ends.items():
             for node in self.nodes[head : end + 1]:
                 node.in_circle = True
-        return [Circle(self.nodes[head : _reach(head, ends) + 1]) for head in ends]
+        return [FeedbackLoop(self.nodes[head : _reach(head, ends) + 1]) for head in ends]
 
     @property
     def has_begun(self) -> bool:
         """Whether the source was ever iterated."""
-        return hasattr(self.source, "intake")
+        return hasattr(self.source, "reader")
 
     def before(self, node: Node) -> Sequence[Node]:
         """The stages before this one."""
@@ -151,9 +151,9 @@ class Graph:
         index = self.nodes.index(node) + 1
         return self.nodes[index] if index < len(self.nodes) else None
 
-    def circle_at(self, node: Node) -> Circle | None:
-        """The circle that begins with this stage."""
-        return next((circle for circle in self.circles if circle.head is node), None)
+    def circle_at(self, node: Node) -> FeedbackLoop | None:
+        """The loop that begins with this stage."""
+        return next((loop for loop in self.loops if loop.head is node), None)
 
     def discard_leftovers(self, values: ValueModel) -> None:
         """Give back what lies in the channels."""
@@ -164,7 +164,7 @@ class Graph:
 
 
 def _reach(head: int, ends: Mapping[int, int]) -> int:
-    """The last stage of the circle that begins at `head`: where circles overlap, a value comes back by two edges."""
+    """The last stage of the loop that begins at `head`: where loops overlap, a value comes back by two edges."""
     end = ends[head]
     while (further := max(ends[other] for other in ends if head <= other <= end)) > end:
         end = further

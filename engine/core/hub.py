@@ -104,33 +104,33 @@ class Hub:
         self._hub.throw(Killed)
 
 
-class Seat:
-    """Where one fiber waits to be called. Calls that come late, twice or after a kill do nothing.
+class Waiter:
+    """Where one fiber waits to be woken. Wake-ups that come late, twice or after a kill do nothing.
 
     A bare `switch` scheduled for a fiber that has meanwhile moved on would resume it somewhere inside a user's
-    operation; that is why every wake-up goes through a seat.
+    operation; that is why every wake-up goes through a waiter.
     """
 
-    __slots__ = ("_called", "_fiber", "_hub")
+    __slots__ = ("_fiber", "_hub", "_woken")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._fiber: Any = None
-        self._called = False
+        self._woken = False
 
-    def sit(self) -> None:
-        """Wait in the current fiber until called (or killed)."""
+    def park(self) -> None:
+        """Wait in the current fiber until woken (or killed)."""
         self._fiber = getcurrent()
-        self._called = False
+        self._woken = False
         try:
             self._hub.wait()
         finally:
             self._fiber = None
 
-    def call(self) -> None:
-        """Let the fiber that sits here go on, soon."""
-        if not self._called:
-            self._called = True
+    def unpark(self) -> None:
+        """Let the fiber that is parked here go on, soon."""
+        if not self._woken:
+            self._woken = True
             self._hub.soon(self.resume)
 
     def resume(self) -> None:
@@ -143,30 +143,30 @@ class Seat:
 class Event:
     """Something that happens once; fibers can wait for it."""
 
-    __slots__ = ("_hub", "_seats", "is_set")
+    __slots__ = ("_hub", "_waiters", "is_set")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._seats: list[Seat] = []
+        self._waiters: list[Waiter] = []
         self.is_set = False
 
     def set(self) -> None:
         """It has happened."""
         self.is_set = True
-        for seat in self._seats:
-            seat.call()
+        for waiter in self._waiters:
+            waiter.unpark()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it has happened, at most `seconds`; says whether it has."""
         if self.is_set:
             return True
-        seat = Seat(self._hub)
-        self._seats.append(seat)
-        cancel = None if seconds is None else self._hub.timer(max(seconds, 0.0), seat.call)
+        waiter = Waiter(self._hub)
+        self._waiters.append(waiter)
+        cancel = None if seconds is None else self._hub.timer(max(seconds, 0.0), waiter.unpark)
         try:
-            seat.sit()
+            waiter.park()
         finally:
-            self._seats.remove(seat)
+            self._waiters.remove(waiter)
             if cancel is not None:
                 cancel()
         return self.is_set

@@ -17,14 +17,14 @@ from typing import Any
 
 from ...errors import ConfigError
 from .channel import Entry
-from .hub import Hub, Mailbox, Seat
+from .hub import Hub, Mailbox, Waiter
 from .metrics import Pace, Stopwatch
 from .stage import Node
 
 ENDED = object()
-"""What `Outlet.take` returns when nothing will come any more."""
+"""What `OutputQueue.take` returns when nothing will come any more."""
 NOT_YET = object()
-"""What `Outlet.poll` returns when nothing is here yet."""
+"""What `OutputQueue.poll` returns when nothing is here yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ _LOOK_UP = 0.5
 """Seconds a reader waits before it looks up again: a signal that comes just before a wait does not interrupt it."""
 
 
-class Outlet:
+class OutputQueue:
     """Holds up to `size` values until they are read.
 
     Attributes:
@@ -62,7 +62,7 @@ class Outlet:
         self._items: deque[Entry] = deque()
         self._lock = threading.RLock()
         self._readers: set[Callable[[], object]] = set()  # each is called to wake the reader that waits
-        self._putters: deque[Seat] = deque()
+        self._putters: deque[Waiter] = deque()
         self._unrecorded: Counter[str] = Counter()
         self._ended = False
         self._accepted = 0
@@ -86,15 +86,15 @@ class Outlet:
             raise ConfigError(f"there is no lane {lane!r}: the last stage emits into the sink, which has no lanes")
         if not self._putters and self._offer(entry):
             return
-        seat = Seat(self._hub)
-        self._putters.append(seat)
+        waiter = Waiter(self._hub)
+        self._putters.append(waiter)
         try:
-            while self._putters[0] is not seat or not self._offer(entry):
-                seat.sit()
+            while self._putters[0] is not waiter or not self._offer(entry):
+                waiter.park()
         finally:
-            self._putters.remove(seat)
+            self._putters.remove(waiter)
             if self._putters:
-                self._putters[0].call()
+                self._putters[0].unpark()
 
     def _offer(self, entry: Entry) -> bool:
         with self._lock:
@@ -139,7 +139,7 @@ class Outlet:
 
     def _room(self) -> None:
         if self._putters:
-            self._putters[0].call()
+            self._putters[0].unpark()
 
     @property
     def is_full(self) -> bool:

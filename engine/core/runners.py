@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ...errors import PenstockError, WorkerDiedError
 from .asyncio_loop import AsyncLoop
-from .hub import Hub, Killed, Mailbox, Seat
+from .hub import Hub, Killed, Mailbox, Waiter
 from .threads import DaemonThreads
 
 
@@ -53,11 +53,11 @@ class Call:
             waits to begin.
     """
 
-    __slots__ = ("_answer", "_late", "_mailbox", "_seat", "cancelled", "place", "stop")
+    __slots__ = ("_answer", "_late", "_mailbox", "_waiter", "cancelled", "place", "stop")
 
     def __init__(self, hub: Hub, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
-        self._seat = Seat(hub)
+        self._waiter = Waiter(hub)
         self._answer: Answer | None = None
         self._late: Callable[[Answer], object] | None = None
         self.cancelled = False
@@ -72,8 +72,8 @@ class Call:
     def wait(self) -> Answer:
         """Wait in a fiber until it has ended."""
         while (answer := self._answer) is None:
-            self._seat.sit()
-        self._answer = None  # its error's traceback leads back here: break the circle
+            self._waiter.park()
+        self._answer = None  # its error's traceback leads back here: break the cycle
         return answer
 
     def abandon(self, late: Callable[[Answer], object]) -> None:
@@ -95,7 +95,7 @@ class Call:
             self._late(answer)
         else:
             self._answer = answer
-            self._seat.resume()
+            self._waiter.resume()
 
 
 class Job(Protocol):
@@ -109,7 +109,7 @@ class Job(Protocol):
         ...
 
     @property
-    def doomed(self) -> bool:
+    def cancelled(self) -> bool:
         """Whether the engine has told this fiber to end."""
         ...
 
@@ -144,7 +144,7 @@ class GreenRunner:
         try:
             result = fn(argument)
         except BaseException as error:
-            if isinstance(error, Killed) and job.doomed:
+            if isinstance(error, Killed) and job.cancelled:
                 raise
             return Answer(None, error, perf_counter() - began)
         return Answer(result, None, perf_counter() - began)

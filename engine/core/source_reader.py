@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
-from .hub import Hub, Mailbox, Seat
+from .hub import Hub, Mailbox, Waiter
 from .operations import END, advance
 from .runners import AsyncRunner, Job
 from .threads import daemon, join_threads
@@ -27,7 +27,7 @@ class Drawn(NamedTuple):
     seconds: float
 
 
-class Intake(Protocol):
+class SourceReader(Protocol):
     """One run over a source."""
 
     def draw(self, job: Job) -> Drawn | None:
@@ -52,7 +52,7 @@ class Intake(Protocol):
         ...
 
 
-class ThreadIntake:
+class ThreadSourceReader:
     """A blocking iterable in a daemon thread, through a bounded handover to the hub."""
 
     def __init__(self, source: Iterable[Any], hub: Hub, mailbox: Mailbox, name: str) -> None:
@@ -61,14 +61,14 @@ class ThreadIntake:
         self._mailbox = mailbox
         self._room = threading.Condition()
         self._drawn: deque[Drawn] = deque()
-        self._seat: Seat | None = None
+        self._waiter: Waiter | None = None
         self._error: BaseException | None = None
         self._ended = False
         self._stopping = False
         self._thread = daemon(self._pump, name)
 
     def draw(self, job: Job) -> Drawn | None:
-        """See `Intake`."""
+        """See `SourceReader`."""
         del job
         while True:
             with self._room:
@@ -81,23 +81,23 @@ class ThreadIntake:
                     raise error
                 if self._ended:
                     return None
-                self._seat = Seat(self._hub)
-                seat = self._seat
-            seat.sit()
+                self._waiter = Waiter(self._hub)
+                waiter = self._waiter
+            waiter.park()
 
     @property
     def place(self) -> int | None:
-        """See `Intake`."""
+        """See `SourceReader`."""
         return self._thread.ident
 
     def stop(self) -> None:
-        """See `Intake`."""
+        """See `SourceReader`."""
         with self._room:
             self._stopping = True
             self._room.notify()
 
     def finish(self, seconds: float) -> tuple[list[Any], list[str]]:
-        """See `Intake`."""
+        """See `SourceReader`."""
         running = join_threads([self._thread], seconds)
         with self._room:
             values = [drawn.value for drawn in self._drawn]
@@ -140,9 +140,9 @@ class ThreadIntake:
             self._wake()
 
     def _wake(self) -> None:
-        seat, self._seat = self._seat, None
-        if seat is not None:
-            self._mailbox.post(seat.resume)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            self._mailbox.post(waiter.resume)
 
     @staticmethod
     def _close(iterator: Generator[Any, Any, Any]) -> None:
@@ -152,7 +152,7 @@ class ThreadIntake:
             _logger.exception("the source raised while it was being closed")
 
 
-class AsyncIntake:
+class AsyncSourceReader:
     """An async iterable on the pipeline's asyncio loop, one value at a time. The loop's end closes generators."""
 
     def __init__(self, source: AsyncIterable[Any], runner: AsyncRunner) -> None:
@@ -162,7 +162,7 @@ class AsyncIntake:
         self._stopping = False
 
     def draw(self, job: Job) -> Drawn | None:
-        """See `Intake`."""
+        """See `SourceReader`."""
         if self._stopping:
             return None
         if self._iterator is None:
@@ -174,14 +174,14 @@ class AsyncIntake:
 
     @property
     def place(self) -> int | None:
-        """See `Intake`: none of its own."""
+        """See `SourceReader`: none of its own."""
         return None
 
     def stop(self) -> None:
-        """See `Intake`: the draw under way is cancelled by the fiber that waits for it, when that is killed."""
+        """See `SourceReader`: the draw under way is cancelled by the fiber that waits for it, when that is killed."""
         self._stopping = True
 
     def finish(self, seconds: float) -> tuple[list[Any], list[str]]:
-        """See `Intake`."""
+        """See `SourceReader`."""
         del seconds
         return [], []

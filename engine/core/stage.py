@@ -62,7 +62,7 @@ class Node(ABC):
         active: entries its fibers hold.
         working: those of them whose operation is under way; may be copied from any thread.
         held: units its fibers hold; with the channel's units, what is in flight here.
-        doomed: told to end at once.
+        cancelled: told to end at once.
         retrying: entries of it that wait to be tried again.
     """
 
@@ -81,7 +81,7 @@ class Node(ABC):
         self.active = 0
         self.working: set[Job] = set()
         self.held = 0
-        self.doomed = False
+        self.cancelled = False
         self.in_circle = False
         self.retrying: set[Job] = set()
         self._engine = engine
@@ -117,19 +117,19 @@ class Node(ABC):
     def begin(self) -> None:
         """Start its fibers."""
         self._running = self.concurrency
-        self._fibers = [self._engine.hub.spawn(self._live, self._parted) for _ in range(self.concurrency)]
+        self._fibers = [self._engine.hub.spawn(self._live, self._on_fiber_exit) for _ in range(self.concurrency)]
 
     def kill(self) -> None:
         """End its fibers at once; what they hold is given back."""
-        self.doomed = True
+        self.cancelled = True
         for fiber in self._fibers:
             if not fiber.dead:
                 self._engine.hub.kill(fiber)
 
-    def retire(self) -> None:
+    def stop_input(self) -> None:
         """Take nothing more from the channel; what is being worked on is finished."""
         if self.channel is not None:
-            self.channel.shut()
+            self.channel.close_read()
 
     def close_input(self) -> None:
         """Nothing more will come in; it ends when it has worked off what is there."""
@@ -143,10 +143,10 @@ class Node(ABC):
             pass
         except BaseException as error:  # noqa: BLE001
             # A fiber must not die unheard: whoever waits for what it held would wait for ever.
-            if not (isinstance(error, Killed) and self.doomed):
+            if not (isinstance(error, Killed) and self.cancelled):
                 self._engine.fatal(self, [as_exception(error)], "stopped")
 
-    def _parted(self) -> None:
+    def _on_fiber_exit(self) -> None:
         self._running -= 1
         if not self._running:
             self._engine.ended(self)
@@ -203,9 +203,9 @@ class Job:
         node.held += entry.units
 
     @property
-    def doomed(self) -> bool:
+    def cancelled(self) -> bool:
         """See `runners.Job`."""
-        return self.node.doomed
+        return self.node.cancelled
 
     def begin(self, now: float) -> None:
         """Its operation begins, in the current fiber."""
@@ -250,7 +250,7 @@ class Emitter(Node):
         self.meter.wait_out.begin(began)
         try:
             if back:
-                self._feedback_channel().put_back(entry, lane)
+                self._feedback_channel().put_feedback(entry, lane)
             else:
                 self.port.put(entry, lane)
         except BaseException:

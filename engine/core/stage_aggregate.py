@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from .budget import FailureBudget
-from .channel import Channel, Closed, Entry, Nudged
+from .channel import Channel, Closed, Entry, Woken
 from .definitions import AggregateDef
 from .family import release
 from .operations import Operation
@@ -69,7 +69,7 @@ class Aggregate(Emitter):
 
     def flush(self) -> None:
         """Nothing more can come but by what is held here: let go of it."""
-        self._channel.nudge()
+        self._channel.wake()
 
     def _work(self) -> None:
         try:
@@ -89,7 +89,7 @@ class Aggregate(Emitter):
     def _one(self) -> None:
         try:
             lane, entry = self._channel.get_with_lane(self.meter.wait_in)
-        except Nudged:
+        except Woken:
             due = [batch for batch in self._batches.values() if batch.is_due]
             for batch in due:
                 self._emit_list(batch)
@@ -113,7 +113,7 @@ class Aggregate(Emitter):
 
     def _ring(self, batch: _Batch) -> None:
         batch.is_due = True
-        self._channel.nudge()
+        self._channel.wake()
 
     @staticmethod
     def _stop_clock(batch: _Batch) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from ...errors import ChildrenFailedError, ConfigError
 from .budget import Budget, FailureBudget
-from .channel import Channel, Closed, Entry, Nudged
+from .channel import Channel, Closed, Entry, Woken
 from .family import Child, Parent, release
-from .hub import Seat
+from .hub import Waiter
 from .stage import Emitter, Engine, Job
 from .stage_pipe import Pipe
 from .values import NOTHING, Feedback, Gathered, ItemFailure, Outcome
@@ -136,7 +136,7 @@ class Gather(Emitter):
         self._child_failures = child_failures
         self._open: dict[_Open, None] = {}
         self._ready: deque[_Open] = deque()
-        self._waiting: deque[Seat] = deque()
+        self._waiting: deque[Waiter] = deque()
 
     @property
     def is_idle(self) -> bool:
@@ -148,13 +148,13 @@ class Gather(Emitter):
     def wait_for_room(self) -> None:
         """Wait until there are few parents to emit: without children in flight nothing else would bound them."""
         while len(self._ready) >= _MOST_READY:
-            seat = Seat(self._engine.hub)
-            self._waiting.append(seat)
+            waiter = Waiter(self._engine.hub)
+            self._waiting.append(waiter)
             try:
-                seat.sit()
+                waiter.park()
             finally:
-                if seat in self._waiting:
-                    self._waiting.remove(seat)
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
 
     def open(self) -> _Open:
         """A value that is about to have children."""
@@ -170,7 +170,7 @@ class Gather(Emitter):
     def ended(self, parent: _Open) -> None:
         """All its children have ended."""
         self._ready.append(parent)
-        self._channel.nudge()
+        self._channel.wake()
 
     # -- its own fiber ------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Gather(Emitter):
     def _one(self) -> None:
         try:
             entry = self._channel.get(self.meter.wait_in)
-        except Nudged:
+        except Woken:
             self._emit_ready()
             return
         child = entry.family
@@ -205,7 +205,7 @@ class Gather(Emitter):
             parent = self._ready.popleft()
             del self._open[parent]
             while self._waiting:
-                self._waiting.popleft().call()
+                self._waiting.popleft().unpark()
             self._close(parent)
 
     def _close(self, parent: _Open) -> None:

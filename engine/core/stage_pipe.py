@@ -13,7 +13,7 @@ from ...errors import ItemError, PenstockError
 from ...formatting import printable
 from .budget import FailureBudget
 from .channel import Channel, Entry
-from .hub import Event, Seat
+from .hub import Event, Waiter
 from .operations import END, Collect, Operation, advance, is_arity_error, step
 from .patience import Patience
 from .policies import Fail, Policy, Retry, is_transient
@@ -65,19 +65,19 @@ class Pipe(Emitter):
         self._retry = policy if isinstance(policy, Retry) else None
         self._fails = isinstance(self._retry.then if self._retry else policy, Fail)
         self._patience = Patience(self._retry, concurrency) if self._retry else None
-        self._hurry = Event(engine.hub)
+        self._flush = Event(engine.hub)
         self.ordered = ordered and concurrency > 1
         self._taken = 0
         self._serving = 0
-        self._queue: dict[int, Seat] = {}
+        self._queue: dict[int, Waiter] = {}
 
     def _work(self) -> None:
         while True:
             self._one(self._channel.get(self.meter.wait_in))
 
-    def hurry(self) -> None:
+    def flush_retries(self) -> None:
         """The pipeline is being drained: what waits to be tried again is tried now, and then no more."""
-        self._hurry.set()
+        self._flush.set()
 
     def _one(self, entry: Entry) -> None:
         job = Job(self, entry, self._taken)
@@ -126,7 +126,7 @@ class Pipe(Emitter):
         once = self._many if self._op.is_many else self._single
         self._count(job)
         while once(job):
-            if self._hurry.is_set:
+            if self._flush.is_set:
                 self._wait_turn(job)  # whoever goes passes the turn on
                 return False
             self._pause(job)
@@ -224,20 +224,20 @@ class Pipe(Emitter):
 
     def _wait_turn(self, job: Job) -> None:
         if self.ordered and job.ticket != self._serving:
-            seat = self._queue[job.ticket] = Seat(self._engine.hub)
+            waiter = self._queue[job.ticket] = Waiter(self._engine.hub)
             began = perf_counter()
             self.meter.wait_out.begin(began)
             try:
-                seat.sit()
+                waiter.park()
             finally:
                 self.meter.wait_out.end(began, perf_counter())
 
     def _next_turn(self, job: Job) -> None:
         if self.ordered:
             self._serving = job.ticket + 1
-            seat = self._queue.pop(self._serving, None)
-            if seat is not None:
-                seat.call()
+            waiter = self._queue.pop(self._serving, None)
+            if waiter is not None:
+                waiter.unpark()
 
     # -- when it goes wrong -------------------------------------------------------------------------------------------
 
@@ -297,7 +297,7 @@ class Pipe(Emitter):
         _logger.info("stage %s: %s: attempt %d failed, again in %.2f s", self.name, item, job.attempts, seconds)
         self.retrying.add(job)
         try:
-            self._hurry.wait(seconds)
+            self._flush.wait(seconds)
         finally:
             self.retrying.discard(job)
 

@@ -10,7 +10,7 @@ from .channel import Entry
 from .hub import Killed
 from .operations import END
 from .runners import Answer
-from .source_reader import Intake
+from .source_reader import SourceReader
 from .stage import Emitter, Engine, Job, as_exception
 from .values import NOTHING, Lane, Outcome
 
@@ -19,23 +19,23 @@ class Source(Emitter):
     """Draws values and puts them into the first channel.
 
     Attributes:
-        intake: set before `begin`.
+        reader: set before `begin`.
     """
 
     kind = "source"
 
     def __init__(self, engine: Engine, budget: FailureBudget) -> None:
         super().__init__(engine, "source", None, budget)
-        self.intake: Intake
+        self.reader: SourceReader
 
     def kill(self) -> None:
         """See `Node`."""
-        self.intake.stop()
+        self.reader.stop()
         super().kill()
 
-    def retire(self) -> None:
+    def stop_input(self) -> None:
         """Draw no more; what has been drawn goes on."""
-        self.intake.stop()
+        self.reader.stop()
 
     def leftover(self, values: list[Any]) -> None:
         """Values that were drawn and never taken: read, and in flight for ever."""
@@ -54,11 +54,11 @@ class Source(Emitter):
         waiting = Job(self, Entry(None, 0, 0), 0)
         waiting.begin(perf_counter())
         try:
-            drawn = self.intake.draw(waiting)
+            drawn = self.reader.draw(waiting)
         except BaseException as error:
             if waiting.call is not None:
                 self._engine.abandon(self, waiting.call, self._late)
-            if isinstance(error, Killed) and self.doomed:
+            if isinstance(error, Killed) and self.cancelled:
                 raise
             self._engine.fatal(self, [as_exception(error)], "raised")
             return False

@@ -112,7 +112,7 @@ def blocker(nodes: Sequence[Node]) -> Job | None:
 def channels(run: Running) -> str:
     """What waits in front of each stage: ``waiting: embed 2/2, insert 0/2, sink 4/4``."""
     fills = [f"{printable(node.name)}{_fill(node)}" for node in run.graph.nodes if node.channel is not None]
-    return f"waiting: {', '.join([*fills, f'sink {run.outlet.books()[3]}/{run.outlet.size}'])}"
+    return f"waiting: {', '.join([*fills, f'sink {run.output.books()[3]}/{run.output.size}'])}"
 
 
 def resources(run: Running) -> list[str]:
@@ -137,8 +137,8 @@ def _headline(run: Running) -> str:
 
 def _channels_and_states(run: Running) -> list[str]:
     lines = [f"{printable(node.name)}{_fill(node)}: {_state(node)}" for node in run.graph.nodes]
-    waiting = run.outlet.books()[3]
-    return [*lines, f"sink {waiting}/{run.outlet.size}: {'full, nobody reads' if run.outlet.is_full else 'has room'}"]
+    waiting = run.output.books()[3]
+    return [*lines, f"sink {waiting}/{run.output.size}: {'full, nobody reads' if run.output.is_full else 'has room'}"]
 
 
 def _fill(node: Node) -> str:
@@ -164,7 +164,7 @@ def _whereabouts(run: Running, node: Node, job: Job) -> tuple[str, list[str]]:
     """Where an operation is, in words, and its stack."""
     fiber = job.fiber
     if job.call is None and isinstance(node, Source):
-        return stacks.of_call(node.intake.place, None)
+        return stacks.of_call(node.reader.place, None)
     if job.call is None and fiber is not None:
         return "on the hub", stacks.of_fiber(fiber, run.hub.thread_ident)
     return stacks.of_call(_place(job), _executor(run, node))

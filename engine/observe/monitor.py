@@ -18,7 +18,7 @@ from .watchdog import Watchdog
 _logger = logging.getLogger(__name__)
 
 
-class Watch:
+class Monitor:
     """The observer of one run."""
 
     def __init__(self, definition: GraphDef) -> None:
@@ -26,7 +26,7 @@ class Watch:
         self._memory_interval = definition.sample_memory
         self._stall_after = definition.stall_after
         self._sampler: MemorySampler | None = None
-        self._dog: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
 
     @property
     def memory(self) -> MemoryReport | None:
@@ -36,27 +36,27 @@ class Watch:
     @property
     def stalls(self) -> Sequence[Stall]:
         """Times in which a stage stood still."""
-        return self._dog.stalls if self._dog is not None else ()
+        return self._watchdog.stalls if self._watchdog is not None else ()
 
     def begin(self, run: Running) -> None:
-        """Start to watch, from the run's hub."""
+        """Start watching, from the run's hub."""
         if self._memory_interval is not None:
             self._sampler = MemorySampler(self._memory_interval, f"{run.label}-memory")
         if self._stall_after is not None:
-            self._dog = Watchdog(run, self._stall_after)
-            self._dog.begin()
+            self._watchdog = Watchdog(run, self._stall_after)
+            self._watchdog.begin()
         run.hub.timer(SAMPLE_SECONDS, lambda: _sample(run), every=True)
         if self._log_interval is not None:
             run.hub.timer(self._log_interval, lambda: self._log(make_report(run, self.memory, self.stalls)), every=True)
 
-    def rest(self, complete: bool) -> None:
+    def mute(self, complete: bool) -> None:
         """The run is ending, `complete` if all stages have: nothing more is told of what stands still."""
-        if self._dog is not None:
-            self._dog.rest(complete)
+        if self._watchdog is not None:
+            self._watchdog.mute(complete)
 
     def end(self) -> list[str]:
         """Stop watching; returns the names of threads that do not end."""
-        late = self._dog.end() if self._dog is not None else []
+        late = self._watchdog.end() if self._watchdog is not None else []
         return late + (self._sampler.stop() if self._sampler is not None else [])
 
     @staticmethod
@@ -77,4 +77,4 @@ def _sample(run: Running) -> None:
     now = perf_counter()
     for node in run.graph.nodes:
         node.meter.sample(now)
-    run.outlet.sample(now)
+    run.output.sample(now)

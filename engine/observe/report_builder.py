@@ -9,7 +9,7 @@ from typing import Protocol
 from ..core.channel import Channel
 from ..core.graph import Graph
 from ..core.metrics import Histogram
-from ..core.output_queue import Outlet
+from ..core.output_queue import OutputQueue
 from ..core.stage import Node
 from .report import Accounting, Bottleneck, ChannelReport, LaneReport, MemoryReport, Report, StageReport, Stall
 
@@ -28,7 +28,7 @@ class Run(Protocol):
     """What a report is made of."""
 
     graph: Graph
-    outlet: Outlet
+    output: OutputQueue
     began: float | None
     finished: float | None
 
@@ -39,7 +39,7 @@ def make_report(run: Run, memory: MemoryReport | None, stalls: Sequence[Stall] =
     began = now if run.began is None else run.began
     elapsed = now - began
     sink = _sink(run, elapsed, now)
-    unrecorded = run.outlet.unrecorded
+    unrecorded = run.output.unrecorded
     stages = [_stage(node, unrecorded.get(node.name, 0), elapsed, now) for node in run.graph.nodes] + [sink]
     accounting = Accounting(
         read=run.graph.source.meter.items_in,
@@ -50,7 +50,7 @@ def make_report(run: Run, memory: MemoryReport | None, stalls: Sequence[Stall] =
         created=sum(stage.created for stage in stages),
         merged=sum(stage.merged for stage in stages),
     )
-    seconds = max(elapsed, run.outlet.last_take - began)
+    seconds = max(elapsed, run.output.last_take - began)
     rate = accounting.delivered / seconds if seconds > 0 else 0.0
     return Report(accounting, stages, find_bottleneck(stages), seconds, rate, memory, stalls=list(stalls))
 
@@ -104,8 +104,8 @@ def _channel(node: Node, channel: Channel, now: float) -> ChannelReport:
 
 
 def _sink(run: Run, elapsed: float, now: float) -> StageReport:
-    accepted, delivered, waiting, items, fill = run.outlet.books()
-    pace = run.outlet.pace
+    accepted, delivered, waiting, items, fill = run.output.books()
+    pace = run.output.pace
     return StageReport(
         name="sink",
         kind="sink",
@@ -115,8 +115,8 @@ def _sink(run: Run, elapsed: float, now: float) -> StageReport:
         rate_now=pace.rate_now(now, delivered),
         # A run too short for two looks at it has but its whole time to tell a rate by.
         rate=pace.rate(now, delivered) or (delivered / elapsed if elapsed > 0 else 0.0),
-        busy=_share(run.outlet.full.seconds(now), max(elapsed, 1e-9)),
-        channel=ChannelReport(items, run.outlet.size, occupancy=fill),
+        busy=_share(run.output.full.seconds(now), max(elapsed, 1e-9)),
+        channel=ChannelReport(items, run.output.size, occupancy=fill),
     )
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 from ...formatting import printable
 from ..core import runners
-from ..core import source_reader as intake
+from ..core import source_reader as reader
 from ..core.hub import Fiber
 from ..core.operations import advance
 
 _INNERMOST = 20
 """Frames shown of a stack: those nearest to where it stands."""
 
-_MACHINE = frozenset({intake.__file__, runners.__file__})
+_MACHINE = frozenset({reader.__file__, runners.__file__})
 """Files that call what users wrote: what is outside of such a call is the same in every stack."""
 
 _Line = tuple[CodeType, int]

@@ -79,11 +79,11 @@ class Watchdog:
         self.stalls: tuple[Stall, ...] = ()
 
     def begin(self) -> None:
-        """Start to watch, from the run's hub."""
+        """Start watching, from the run's hub."""
         self._run.hub.timer(self._pause / 2, self.beat, every=True)
-        self._thread = daemon(self._watch, f"{self._run.label}-watchdog")
+        self._thread = daemon(self._monitor, f"{self._run.label}-watchdog")
 
-    def rest(self, complete: bool = False) -> None:
+    def mute(self, complete: bool = False) -> None:
         """The run is ending, which takes a bounded time and has warnings of its own: only tell what has gone on.
 
         Args:
@@ -101,7 +101,7 @@ class Watchdog:
         """The hub lives; called on it."""
         self._beats += 1
 
-    def _watch(self) -> None:
+    def _monitor(self) -> None:
         before = perf_counter()
         while not self._over.wait(self._pause):
             now = perf_counter()
@@ -123,15 +123,15 @@ class Watchdog:
         self._list()
 
     def _look_at_stages(self, passed: float) -> None:
-        nodes, outlet = self._run.graph.nodes, self._run.outlet
+        nodes, output = self._run.graph.nodes, self._run.output
         due = [
             (node, case, is_at_work(self._run, node))
             for node, case in self._stages
             if self._is_due(case, _mark(node, nodes), passed)
         ]
-        unread = self._is_due(self._sink, outlet.last_take if outlet.books()[3] else None, passed)
-        if unread and (outlet.is_full or not all(begun for _, _, begun in due)):  # what waits there may hold slots
-            self._tell(self._sink, "sink", f"nobody reads the {plural(outlet.books()[3], 'value')} in it", [], [])
+        unread = self._is_due(self._sink, output.last_take if output.books()[3] else None, passed)
+        if unread and (output.is_full or not all(begun for _, _, begun in due)):  # what waits there may hold slots
+            self._tell(self._sink, "sink", f"nobody reads the {plural(output.books()[3], 'value')} in it", [], [])
         for node, case, begun in due:
             # Who waits for what another stage holds (threads, slots) is not to blame, unless nobody else is.
             if begun or not self._is_suspected():

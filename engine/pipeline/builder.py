@@ -151,7 +151,7 @@ class PipelineBuilder:
         """Make children of each value. They travel alone, in any order, until `gather` makes one value of them again.
 
         Stages in between work on children as on any values: they may fail, be dropped, become several, go round in
-        circles, and be collected by `aggregate` with those of other parents if a `disaggregate` follows (an operation
+        loops, and be collected by `aggregate` with those of other parents if a `disaggregate` follows (an operation
         on such a list returns one value for each member, None for those to leave out). Another fanout with its gather
         may lie between. The parent itself waits for its children at the gather.
 

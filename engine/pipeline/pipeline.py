@@ -145,7 +145,7 @@ class Pipeline:
         with self._lock:
             self._stopped = True
         if not self._started:
-            self._runtime.outlet.end()
+            self._runtime.output.end()
             return False
         self._runtime.request_stop(grace, discard=discard)
         return True
@@ -214,12 +214,12 @@ class Pipeline:
         await asyncio.sleep(0)  # others on the loop get their turn, also where there is always something to read
         while True:
             bell = AsyncBell()
-            item = self._runtime.outlet.poll(bell.ring)
+            item = self._runtime.output.poll(bell.ring)
             if item is NOT_YET:
                 try:
                     await bell.wait()
                 finally:
-                    self._runtime.outlet.forget(bell.ring)
+                    self._runtime.output.forget(bell.ring)
             elif isinstance(item, Record):
                 # It may wait for a disk. Once it has been taken it must be done, whoever is cancelled meanwhile.
                 done = asyncio.get_running_loop().run_in_executor(None, self._runtime.carry_out, item)
@@ -246,7 +246,7 @@ class Pipeline:
     def _take(self, timeout: float | None) -> Any:
         """The next value, or `ENDED`; records that come before it are carried out."""
         deadline, left = None if timeout is None else monotonic() + timeout, timeout
-        while isinstance(item := self._runtime.outlet.take(left), Record):
+        while isinstance(item := self._runtime.output.take(left), Record):
             self._runtime.carry_out(item)
             if deadline is not None and (left := deadline - monotonic()) <= 0:
                 raise TimeoutError(f"only failures arrived within {timeout} s: read again")

@@ -20,20 +20,20 @@ from time import monotonic, perf_counter
 from ...errors import FailureBudgetError, ItemError, PipelineFailure
 from ..core.channel import Entry
 from ..core.definitions import GraphDef
-from ..core.executors import Places
-from ..core.feedback import Circle
+from ..core.executors import Executors
+from ..core.feedback import FeedbackLoop
 from ..core.graph import Graph
 from ..core.hub import Event, Hub, Killed, Mailbox, refuse_patched_threads
 from ..core.latch import Latch
-from ..core.output_queue import Outlet, Record
+from ..core.output_queue import OutputQueue, Record
 from ..core.runners import Answer, Call
-from ..core.source_reader import AsyncIntake, Intake, ThreadIntake
+from ..core.source_reader import AsyncSourceReader, SourceReader, ThreadSourceReader
 from ..core.stage import Node, as_exception
 from ..core.stage_hooks import StageHooks
 from ..core.threads import join_threads
 from ..core.values import HubResource
 from ..observe.dump import running
-from ..observe.monitor import Watch
+from ..observe.monitor import Monitor
 from ..observe.report import Report
 from ..observe.report_builder import make_report
 
@@ -64,9 +64,9 @@ class Runtime:
         self.values = definition.values
         self.hub = Hub()
         self.mailbox = Mailbox()
-        self.outlet = Outlet(definition.sink_size, self.hub, self.mailbox)
-        self.graph = Graph(self, definition, self.outlet, number)
-        self.watch = Watch(definition)
+        self.output = OutputQueue(definition.sink_size, self.hub, self.mailbox)
+        self.graph = Graph(self, definition, self.output, number)
+        self.monitor = Monitor(definition)
         self.opened, self.closed = Latch(), Latch()
         self.began: float | None = None
         self.finished: float | None = None
@@ -75,7 +75,7 @@ class Runtime:
         self._thread = threading.Thread(target=self._run, name=label, daemon=True)
         self._begun = threading.Lock()
         self._begun.acquire()
-        self._places = Places(definition, self.hub, self.mailbox, label)
+        self._executors = Executors(definition, self.hub, self.mailbox, label)
         self._causes: list[Exception] = []
         self._message, self._kind = "", PipelineFailure
         self._failed: dict[Node, Exception | None] = {}
@@ -110,7 +110,7 @@ class Runtime:
             if not self._begun.acquire(timeout=_BEGIN_SECONDS):
                 atexit.unregister(self._at_exit)
                 del running[self.label]
-                self.outlet.end()
+                self.output.end()
             raise
 
     @property
@@ -126,7 +126,7 @@ class Runtime:
         self._stop_wish = True
         self._discards = self._discards or discard
         self.mailbox.post(self._halt)
-        if self.outlet.has_ended:  # else the thread sees the wish when it ends
+        if self.output.has_ended:  # else the thread sees the wish when it ends
             self._discard_unread()
 
     def join(self, seconds: float | None = None) -> bool:
@@ -148,13 +148,13 @@ class Runtime:
         done.acquire()
 
         def make() -> None:
-            made.append(make_report(self, self.watch.memory, self.watch.stalls))
+            made.append(make_report(self, self.monitor.memory, self.monitor.stalls))
             done.release()
 
         if not self.is_own_thread and self.mailbox.post(make) and done.acquire(timeout=_REPORT_SECONDS):
             return made[0]
         still = self.is_own_thread or self.began is None or self.finished is not None
-        return replace(make_report(self, self.watch.memory, self.watch.stalls), approximate=not still)
+        return replace(make_report(self, self.monitor.memory, self.monitor.stalls), approximate=not still)
 
     def carry_out(self, record: Record) -> None:
         """In a reader's thread: do what is to be done about a failure. If it cannot be, its stage cannot go on."""
@@ -165,7 +165,7 @@ class Runtime:
             if not self.mailbox.post(lambda: self.fatal(record.node, failed, why)):
                 self._record(record.node.name, failed, why)
         else:
-            self.outlet.recorded(record)
+            self.output.recorded(record)
 
     @property
     def is_own_thread(self) -> bool:
@@ -193,7 +193,7 @@ class Runtime:
         finally:
             self.finished = perf_counter()
             self.hub.thread_ident = 0
-            self.outlet.end()
+            self.output.end()
             running.pop(self.label, None)
             atexit.unregister(self._at_exit)
             self._discard_unread()
@@ -202,7 +202,7 @@ class Runtime:
 
     def _conduct(self) -> None:
         self.mailbox.open(self.hub)
-        self.watch.begin(self)
+        self.monitor.begin(self)
         opened = Event(self.hub)
         opening = self.hub.spawn(self._open, opened.set)
         if self._stop_wish:  # it came before the mailbox was open
@@ -210,7 +210,7 @@ class Runtime:
         elif self._drain_wish is not None:
             self._begin_drain(*self._drain_wish)
         self._over.wait()
-        self.watch.rest(complete=not self._alive)
+        self.monitor.mute(complete=not self._alive)
         deadline = monotonic() + self._grace
         if not opened.is_set:
             self.hub.kill(opening)
@@ -237,21 +237,21 @@ class Runtime:
 
     def _begin(self) -> None:
         for pipe in self.graph.pipes:
-            pipe.node.runner = self._places.runner(pipe.node.kind, pipe.executor, pipe.hooks)
-            if pipe.hooks and not self._hooks.enter(pipe.node, pipe.hooks, self._places.loop):
+            pipe.node.runner = self._executors.runner(pipe.node.kind, pipe.executor, pipe.hooks)
+            if pipe.hooks and not self._hooks.enter(pipe.node, pipe.hooks, self._executors.loop):
                 self._over.set()
                 return
-        self.graph.source.intake = self._intake()
+        self.graph.source.reader = self._reader()
         self._alive = len(self.graph.nodes)
         for node in reversed(self.graph.nodes):
             node.begin()
 
-    def _intake(self) -> Intake:
+    def _reader(self) -> SourceReader:
         source = self.definition.source
         # What can be iterated in both ways is iterated in the plain one, as a `for` in the user's thread would.
         if isinstance(source, AsyncIterable) and not isinstance(source, Iterable):
-            return AsyncIntake(source, self._places.asynchronous)
-        return ThreadIntake(source, self.hub, self.mailbox, f"{self.label}-source")
+            return AsyncSourceReader(source, self._executors.asynchronous)
+        return ThreadSourceReader(source, self.hub, self.mailbox, f"{self.label}-source")
 
     # -- what stages tell; all on the hub -----------------------------------------------------------------------------
 
@@ -266,39 +266,39 @@ class Runtime:
         if stage.ordered:
             stage.kill()  # what came before the failure has left already, what comes after it must not
         else:
-            stage.retire()
+            stage.stop_input()
             self.hub.timer(self._grace, stage.kill)
 
     def settled(self, stage: Node) -> None:
         """See `nodes.Engine`."""
-        for circle in self.graph.circles:
-            if stage in circle:
-                self._try_close(circle)
+        for loop in self.graph.loops:
+            if stage in loop:
+                self._try_close(loop)
 
     def ended(self, stage: Node) -> None:
         """See `nodes.Engine`: the next channel closes, unless something may still come along a feedback edge."""
         self._alive -= 1
-        self._hooks.leave(stage, self._failed.get(stage, CancelledError() if stage.doomed else None))
-        if stage.budget.is_exceeded and not (stage.doomed or self._failed or self._drain_wish):
+        self._hooks.leave(stage, self._failed.get(stage, CancelledError() if stage.cancelled else None))
+        if stage.budget.is_exceeded and not (stage.cancelled or self._failed or self._drain_wish):
             errors = list(stage.budget.errors) or [ItemError("items of earlier runs failed")]
             self.fatal(stage, errors, str(stage.budget), spent=True)
         follower = self.graph.after(stage)
         if follower is None:
             self._over.set()
         else:
-            circle = self.graph.circle_at(follower)
-            if circle is None:
+            loop = self.graph.circle_at(follower)
+            if loop is None:
                 follower.close_input()
             else:
-                circle.is_armed = True
-                self._try_close(circle)
+                loop.is_armed = True
+                self._try_close(loop)
         if not self._alive:
             self._quiet.set()
 
     @staticmethod
-    def _try_close(circle: Circle) -> None:
-        if circle.has_ended():
-            circle.head.close_input()
+    def _try_close(loop: FeedbackLoop) -> None:
+        if loop.has_ended():
+            loop.head.close_input()
 
     def abandon(self, stage: Node, call: Call, late: Callable[[Answer], None]) -> None:
         """See `nodes.Engine`."""
@@ -314,7 +314,7 @@ class Runtime:
 
     def record(self, stage: Node, units: int, work: Callable[[], object]) -> None:
         """See `nodes.Engine`."""
-        self.outlet.put(Entry(Record(stage, units, work), 0, 0))
+        self.output.put(Entry(Record(stage, units, work), 0, 0))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -324,9 +324,9 @@ class Runtime:
     def _begin_drain(self, timeout: float | None) -> None:
         source = self.graph.source
         if self._alive:
-            source.retire()
+            source.stop_input()
             for pipe in self.graph.pipes:
-                pipe.node.hurry()
+                pipe.node.flush_retries()
             self.hub.timer(self._grace, source.kill)  # it may wait for a value that never comes
         else:
             self._halt()
@@ -350,7 +350,7 @@ class Runtime:
     def _give_back(self, deadline: float) -> None:
         """Give back the values that are left over."""
         if self.graph.has_begun:
-            values, late = self.graph.source.intake.finish(max(deadline - monotonic(), 0.0))
+            values, late = self.graph.source.reader.finish(max(deadline - monotonic(), 0.0))
             self.graph.source.leftover(values)
             if late:
                 _logger.warning("stage source: did not end within %.1f s; abandoned thread %s", self._grace, late[0])
@@ -359,10 +359,10 @@ class Runtime:
 
     def _discard_unread(self) -> None:
         if self._discards:
-            self.outlet.discard(self.values.discard)
+            self.output.discard(self.values.discard)
 
     def _end_threads(self, deadline: float) -> None:
-        late = [*self.watch.end(), *self._places.close(max(deadline - monotonic(), 0.1))]
+        late = [*self.monitor.end(), *self._executors.close(max(deadline - monotonic(), 0.1))]
         if late:
             _logger.warning("%s: abandoned threads that did not end in time: %s", self.label, ", ".join(late))
 
