@@ -154,6 +154,8 @@ class OutputQueue:
         Raises:
             TimeoutError: nothing came within `timeout` seconds. What comes later is not lost.
         """
+        if (value := self.poll()) is not NOT_YET:
+            return value
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             bell = threading.Lock()
@@ -168,7 +170,7 @@ class OutputQueue:
             finally:
                 self.forget(bell.release)
 
-    def poll(self, ring: Callable[[], object]) -> Any:
+    def poll(self, ring: Callable[[], object] | None = None) -> Any:
         """The next value, or `ENDED`, or `NOT_YET`: then `ring` is called, in any thread, when there is more to see.
 
         Whoever looks no more takes `ring` back with `forget`.
@@ -178,7 +180,8 @@ class OutputQueue:
                 return self._pop().value
             if self._ended:
                 return ENDED
-            self._readers.add(ring)
+            if ring is not None:
+                self._readers.add(ring)
             return NOT_YET
 
     def forget(self, ring: Callable[[], object]) -> None:
