@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from penstock.engine.core.policies import Policy, Retry, Skip, is_transient
 from penstock.engine.jobs.common.fetching import fetched
 from penstock.engine.sources import Filtered, Item
 from penstock.errors import ReadError, TooLargeError
@@ -81,6 +82,43 @@ def test_reads_are_in_flight_within_the_room(gate: Gate, size: int, room: int, u
     gate.open.set()
     taking.join()
     assert [one.key for one in found] == [str(n) for n in range(40)]
+
+
+class Away:
+    """A place that does not answer for a while."""
+
+    def __init__(self, tries: int) -> None:
+        self.left = tries
+
+    def read(self, ref: str, version: Version, max_bytes: int) -> bytes:
+        del version, max_bytes
+        self.left -= 1
+        if self.left > 0:
+            raise TimeoutError(ref)
+        return b"content"
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [(Retry(3, first=0), 0), (Retry(2, first=0), 1), (Retry(within=0, first=0.1), 2), (Skip(), 2), (None, 2)],
+)
+def test_what_passes_by_itself_is_tried_again_here(
+    monkeypatch: pytest.MonkeyPatch, policy: Policy | None, left: int
+) -> None:
+    """As often as the stage would, which cannot; so what it gets then is not tried again."""
+    away = Away(3)
+
+    def opened(_: Locator) -> Fetcher:
+        return away
+
+    monkeypatch.setattr(Locator, "open", opened)
+    (found,) = fetched([item(Reference(Locator("a:b"), "x"))], 100, threads=1, room=100, policy=policy)
+    assert away.left == left
+    if left:
+        assert isinstance(found.data, ReadError)
+        assert is_transient(found.data) is not isinstance(policy, Retry)
+    else:
+        assert found.data == b"content"
 
 
 def test_whoever_stops_early_leaves_no_thread(tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from ....errors import ItemError
 from ....preprocess.fetch import Fetchers
 from ....preprocess.worker.failures import kept
 from ....references import Reference
+from ...core.policies import Policy, Retry, is_transient
 from ...core.threads import DaemonThreads
 from ...sources import Item
 
@@ -19,7 +23,9 @@ _AHEAD: Final = 4
 """Things for each thread that may be under way or wait for those before them, however small they are."""
 
 
-def fetched(things: Iterable[Any], max_bytes: int, threads: int, room: int) -> Generator[Any]:
+def fetched(
+    things: Iterable[Any], max_bytes: int, threads: int, room: int, policy: Policy | None = None
+) -> Generator[Any]:
     """The same things in the same order; items bring their bytes instead of a reference, or why they cannot.
 
     Args:
@@ -27,17 +33,18 @@ def fetched(things: Iterable[Any], max_bytes: int, threads: int, room: int) -> G
         max_bytes: of one picture; one whose size the source does not know is counted as so large until it is read.
         threads: reads in flight.
         room: bytes that may be read, or under way, and not taken; a larger picture is read alone.
+        policy: of the stage that the items go to: what passes by itself is tried again here, where it can be.
     """
-    fetchers = Fetchers(max_bytes)
+    read = partial(_read, Fetchers(max_bytes), policy if isinstance(policy, Retry) else None)
     pool = DaemonThreads(threads, "penstock-fetch")
     ahead: deque[_Read] = deque()
     try:
         for thing in things:
-            read = _Read(thing, max_bytes)
-            while ahead and (len(ahead) >= _AHEAD * threads or _held(ahead) + read.nbytes > room):
+            last = _Read(thing, max_bytes)
+            while ahead and (len(ahead) >= _AHEAD * threads or _held(ahead) + last.nbytes > room):
                 yield ahead.popleft().result()
-            read.start(pool, fetchers)
-            ahead.append(read)
+            last.start(pool, read)
+            ahead.append(last)
             while ahead and ahead[0].is_done:
                 yield ahead.popleft().result()
         while ahead:
@@ -70,9 +77,9 @@ class _Read:
         data = self._data.result()
         return 0 if isinstance(data, ItemError) else len(data)
 
-    def start(self, pool: DaemonThreads, fetchers: Fetchers) -> None:
+    def start(self, pool: DaemonThreads, read: Callable[[Reference], bytes | ItemError]) -> None:
         if self._reference is not None:
-            self._data = pool.submit(_read, fetchers, self._reference)
+            self._data = pool.submit(read, self._reference)
 
     def result(self) -> Any:
         """The thing, once it has its bytes."""
@@ -83,8 +90,23 @@ def _held(ahead: Iterable[_Read]) -> int:
     return sum(read.nbytes for read in ahead)
 
 
-def _read(fetchers: Fetchers, reference: Reference) -> bytes | ItemError:
-    try:
-        return fetchers.read(reference)
-    except ItemError as error:
-        return kept(error, "")
+def _read(fetchers: Fetchers, retry: Retry | None, reference: Reference) -> bytes | ItemError:
+    """The bytes; or the error, which is no transient one any more where all attempts are spent."""
+    begin: float | None = None
+    failed = 0
+    while True:
+        try:
+            return fetchers.read(reference)
+        except ItemError as error:
+            transient, last = is_transient(error), kept(error, "")
+        if retry is None or not transient:
+            return last
+        failed += 1
+        begin = time.monotonic() if begin is None else begin
+        delay = retry.delay(failed, random.Random())  # noqa: S311  (spreads the attempts)
+        over = retry.within is not None and time.monotonic() + delay > begin + retry.within
+        if over or failed == retry.attempts:
+            if isinstance(last, OSError):
+                last.errno = None
+            return last
+        time.sleep(delay)
