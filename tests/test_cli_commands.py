@@ -19,7 +19,8 @@ from penstock.engine.cli.options import FIELDS, option_name
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.memory_estimate import estimate_memory
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images import embed as images
+from penstock.engine.jobs.images import run_job as images
+from penstock.engine.jobs.images import search
 from penstock.engine.sources import Entry
 from penstock.errors import UnreadableError
 from penstock.sinks import Hit
@@ -271,7 +272,7 @@ def test_search_prints_scores_and_paths_and_writes_the_sheet(
         asked.append((config, image, k))
         return [Hit("1", 0.98765, str(pictures / "a.jpg"), 4, 3, {}), Hit("\x1b[31m", 0.5, None, None, None, {})]
 
-    monkeypatch.setattr(images, "search_images", search_images)
+    monkeypatch.setattr(search, "search_images", search_images)
     uri = "http://root:sEcReT@host:19530"
     assert main(["search", uri, str(pictures / "a.jpg"), "-k", "2", "--html", "m.html", "--collection", "c"]) == 0
     config, image, k = asked[0]
@@ -290,7 +291,7 @@ def test_a_query_that_is_no_picture_is_wrong_usage(
     def search_images(*args: Any, **how: Any) -> list[Hit]:
         raise UnreadableError("looks like HTML")
 
-    monkeypatch.setattr(images, "search_images", search_images)
+    monkeypatch.setattr(search, "search_images", search_images)
     assert main(["search", str(pictures), str(pictures / "a.jpg")]) == 2
     assert "IMAGE: looks like HTML" in capsys.readouterr().err
 
@@ -303,6 +304,6 @@ def test_an_empty_collection_is_said(
     def search_images(*args: Any, **how: Any) -> list[Hit]:
         return []
 
-    monkeypatch.setattr(images, "search_images", search_images)
+    monkeypatch.setattr(search, "search_images", search_images)
     assert main(["search", str(pictures), str(pictures / "a.jpg")]) == 0
     assert "holds no pictures" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_a_terminal_that_cannot_be_written_to_now_is_told_later(terminal: Termin
 _JOB = """
 import os, signal, sys
 from penstock.engine.cli import main
-from penstock.engine.jobs.images import embed as images
+from penstock.engine.jobs.images import run_job as images
 from penstock.tests.screen import halfway
 
 def run_job(config, things, watcher, interrupt, begins):

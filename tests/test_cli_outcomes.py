@@ -17,7 +17,7 @@ import pytest
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.images import embed as images
+from penstock.engine.jobs.images import run_job as images
 from penstock.engine.sources import Entry
 from penstock.errors import (
     AccountingError,
@@ -186,7 +186,7 @@ _PRELUDE = """
 import os, signal, sys, threading, time
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
-from penstock.engine.jobs.images import embed as images
+from penstock.engine.jobs.images import run_job as images
 from penstock.engine.jobs.common.memory_estimate import estimate_memory
 from penstock.engine.jobs.common.plan import make_plan
 

@@ -16,7 +16,7 @@ from penstock.engine.config.model import PER_RUN, ServiceConfig
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with, fingerprints
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images import embed as images
+from penstock.engine.jobs.images import run_job as images
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource
 from penstock.tests.whole_jobs import draw_folder

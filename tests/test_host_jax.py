@@ -11,7 +11,7 @@ import pytest
 
 import penstock
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.images import embed as images
+from penstock.engine.jobs.images import search as images
 from penstock.errors import SharedMemoryFullError
 from penstock.tests.waiting import DEADLINE
 
@@ -115,7 +115,7 @@ def test_a_search_needs_no_jax_here_and_compiles_nothing_that_the_job_has_compil
 import os, sys, penstock
 from pathlib import Path
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.images.embed import search_images
+from penstock.engine.jobs.images.search import search_images
 from penstock.errors import ItemError
 folder = Path(sys.argv[1])
 kept = lambda: {path.name for path in folder.rglob("*-cache")}

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, ServiceConfig, embed_images
-from penstock.engine.jobs.images.embed import search_images
+from penstock.engine.jobs.images.search import search_images
 from penstock.errors import CollectionMismatchError, UnreadableError
 from penstock.tests.segments import abandoned, left_since
 from penstock.tests.waiting import DEADLINE

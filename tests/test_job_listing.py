@@ -16,7 +16,7 @@ from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.drive import Interrupt
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.images.embed import run_job
+from penstock.engine.jobs.images.run_job import run_job
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.sources import FileSource
 from penstock.sinks import DeadLetters

@@ -17,7 +17,7 @@ from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.provenance import recipe_of
 from penstock.engine.jobs.common.sink_cache import Stores
-from penstock.engine.jobs.images.embed import search_images
+from penstock.engine.jobs.images.search import search_images
 from penstock.engine.journal import read_status
 from penstock.errors import CollectionMismatchError
 from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch

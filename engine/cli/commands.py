@@ -179,7 +179,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
             from ...sinks.milvus.lite import starting
 
             with starting(uri):
-                from ..jobs.images.embed import search_images
+                from ..jobs.images.search import search_images
 
                 hits = search_images(config, image, k)
     except ItemError as error:

@@ -39,7 +39,7 @@ def _run_and_tell(config: ServiceConfig, source: Source) -> int:
     # The machine is imported once it is clear that there is something to do.
     from ..jobs.common.drive import Interrupt
     from ..jobs.common.output_paths import dead_letters_path
-    from ..jobs.images.embed import run_job
+    from ..jobs.images.run_job import run_job
     from ..observe.progress import make_progress
     from ..observe.render_text import render_text, report_json
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .embed import embed_images, search_images
+    from .embed import embed_images
+    from .search import search_images
 else:
-    __getattr__, __dir__ = lazy_exports(__name__, {"embed": ("embed_images", "search_images")})
+    __getattr__, __dir__ = lazy_exports(__name__, {"embed": ("embed_images",), "search": ("search_images",)})
 
 __all__ = ["embed_images", "search_images"]

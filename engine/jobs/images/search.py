@@ -1,4 +1,4 @@
-"""One picture through one worker process: what a single query needs, without JAX in this process.
+"""Searching with one picture: it goes through one worker process, without JAX in this one.
 
 The worker's ancestor imports JAX, and the worker makes the vector, while this process imports the store's client and
 connects; in one process they would take turns.
@@ -12,14 +12,39 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ....errors import SharedMemoryError
 from ....preprocess import Source
+from ....sinks import Hit
 from ... import Outcome, PipelineBuilder, PlainValues, green
 from ...config.model import ServiceConfig
 from ...embedders import ArrayView
+from ...workers import warm_start
 from ..common.plan import Plan
+from .inputs import as_source
+from .pipeline import ImageEmbeddingPipeline
 
 if TYPE_CHECKING:
     from ...workers import PreprocessPool
+
+
+def search_images(config: ServiceConfig, image: Any, k: int = 10) -> list[Hit]:
+    """The ``k`` pictures of the collection nearest to ``image``; see ``ImageEmbeddingPipeline.search``.
+
+    The query is embedded as the collection was, unless the configuration says how.
+    """
+    with config.spelled(), warm_start(), ImageEmbeddingPipeline(config) as pipeline:
+        plan, source = pipeline.plan, as_source(image)
+        said = config.model_fields_set & {"embedder", "preset", "image_size", "dtype"}
+        try:
+            # While the store comes up and says how the collection was made: most were made as a new one would be.
+            query = query_vector(plan, pipeline.config, source, beside=(lambda: None) if said else pipeline.adopt)
+            if not pipeline.plan.makes_as(plan):
+                query = query_vector(pipeline.plan, pipeline.config, source)
+        except SharedMemoryError:  # not even room for one batch
+            if not said:
+                pipeline.adopt()
+            query = image
+        return pipeline.search(query, k)
 
 
 class _OneBatch(PlainValues):
