@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.engine.workers.hang_detector import Diagnosis, HangDetector
-from penstock.engine.workers.poison import PoisonFinder
-from penstock.engine.workers.pool_worker import WorkerLost
+from penstock.engine.workers.poison import PoisonFinder, WorkerLost
 from penstock.errors import DeadlineError, PoisonItemError, WorkerError
 
 
@@ -119,20 +118,20 @@ def watch(detector: HangDetector, pid: int, *, at_item: bool, looks: int = 60) -
 @pytest.mark.slow
 def test_a_busy_worker_may_take_its_time_over_a_batch_but_not_over_a_picture(busy: subprocess.Popen[bytes]) -> None:
     """Compiling is no standing still; a decoder that keeps its own watch from running is."""
-    assert watch(HangDetector(0.04), busy.pid, at_item=False) is None
-    assert watch(HangDetector(0.04), busy.pid, at_item=True) is Diagnosis.HUNG
+    assert watch(HangDetector(0.04, watches_itself=True), busy.pid, at_item=False) is None
+    assert watch(HangDetector(0.04, watches_itself=True), busy.pid, at_item=True) is Diagnosis.HUNG
 
 
 @pytest.mark.parametrize("at_item", [True, False])
 def test_a_stopped_worker_stands_still_whatever_it_does(busy: subprocess.Popen[bytes], at_item: bool) -> None:
     """It uses no processor."""
     os.kill(busy.pid, signal.SIGSTOP)
-    assert watch(HangDetector(0.04), busy.pid, at_item=at_item) is Diagnosis.IDLE
+    assert watch(HangDetector(0.04, watches_itself=True), busy.pid, at_item=at_item) is Diagnosis.IDLE
 
 
 def test_a_worker_with_nothing_to_do_may_be_still(busy: subprocess.Popen[bytes]) -> None:
     """So may one that goes from one thing to the next."""
     os.kill(busy.pid, signal.SIGSTOP)
-    detector = HangDetector(0.04)
+    detector = HangDetector(0.04, watches_itself=True)
     assert not any(detector.poll(busy.pid, None, at_item=False) for _ in range(200))
     assert not any(detector.poll(busy.pid, (number,), at_item=True) for number in range(200))

@@ -17,18 +17,16 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from ...errors import ConfigError, DeadlineError, PenstockError, PoisonItemError
+from ...errors import ConfigError, PenstockError
 from ...shm import Child, Zygote, recv_frame, send_frame
 from ..core.definitions import at_least
 from ..core.threads import daemon, join_threads
 from .pickle_codec import ENTRY, dump_call, load_answer, refuse_while_loading
+from .poison import PoisonFinder, WorkerLost
 
 _logger = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-_ATTEMPTS = 3
-"""Workers that an item may take with it before it is given up as poison."""
 
 
 class TimedFuture(Future[_T]):
@@ -189,32 +187,44 @@ class _Crew:
 
     def _do(self, index: int, call: _Call) -> None:
         """One call, on as many workers as it takes. Whatever goes wrong is the future's."""
-        story = ""
-        for attempt in range(1, _ATTEMPTS + 1):
+        finder = PoisonFinder(1, item_timeout=self._item_timeout)
+        while finder.live:
             try:
-                child = self._hire(index)
+                answer = self._exchange(index, call.request)
+            except WorkerLost as lost:
+                _logger.warning("%s; its item is done again, or given up", lost)
+                finder.on_worker_lost(lost)
             except Exception as error:  # noqa: BLE001
                 call.future.set_exception(error)
                 return
-            try:
-                answer = _exchange(child, call.request)
-            except TimeoutError:
-                self._dispose(index, child, call)
-                return
-            if answer is not None:
+            else:
                 _resolve(call.future, answer)
                 return
-            story = f"worker {index} (pid {child.pid}) {child.describe_exit()}"
-            self._part(index)
-            _logger.warning("%s; attempt %d of %d of its item", story, attempt, _ATTEMPTS)
-        call.future.set_exception(PoisonItemError(f"killed its worker {_ATTEMPTS} times; the last {story}"))
+        call.future.set_exception(finder.failures[0][1])
 
-    def _dispose(self, index: int, child: Child, call: _Call) -> None:
-        """Its call is over its deadline: the worker, which may be stopped or stuck anywhere, is of no use any more."""
-        child.kill()
+    def _exchange(self, index: int, request: bytes) -> bytes:
+        """Send a call to a worker and wait for its answer.
+
+        Raises:
+            WorkerLost: it died; or it did not go on, may be stopped or stuck anywhere, and was killed.
+            WorkerStartError: there is none, and none can be started.
+        """
+        child = self._hire(index)
+        try:
+            send_frame(child.socket, request)
+            answer = recv_frame(child.socket)
+        except TimeoutError:
+            child.kill()
+            raise self._lost(index, child, "was killed", hung=True) from None
+        except OSError:
+            answer = None
+        if answer is None:
+            raise self._lost(index, child, child.describe_exit(), hung=False)
+        return answer
+
+    def _lost(self, index: int, child: Child, how: str, *, hung: bool) -> WorkerLost:
         self._part(index)
-        story = f"took longer than item_timeout ({self._item_timeout:g} s)"
-        call.future.set_exception(DeadlineError(f"{story}; worker {index} (pid {child.pid}) was killed"))
+        return WorkerLost(f"worker {index} (pid {child.pid})", how, begun=True, row=0, hung=hung)
 
     def _hire(self, index: int) -> Child:
         child = self.children.get(index)
@@ -228,21 +238,6 @@ class _Crew:
         child = self.children.pop(index, None)
         if child is not None:
             child.close()
-
-
-def _exchange(child: Child, request: bytes) -> bytes | None:
-    """Send a call and wait for its answer; None when the worker died.
-
-    Raises:
-        TimeoutError: it does not go on.
-    """
-    try:
-        send_frame(child.socket, request)
-        return recv_frame(child.socket)
-    except TimeoutError:
-        raise
-    except OSError:
-        return None
 
 
 def _resolve(future: TimedFuture[Any], answer: bytes) -> None:

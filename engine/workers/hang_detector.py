@@ -24,7 +24,7 @@ class Diagnosis(Enum):
     """What is wrong with a worker."""
 
     IDLE = "did nothing for longer than item_timeout (was it stopped?) and was killed"
-    HUNG = "was killed because an item took longer than item_timeout, and would not say so itself"
+    HUNG = "was killed because an item took longer than item_timeout"
 
 
 class HangDetector:
@@ -34,12 +34,14 @@ class HangDetector:
         interval: seconds between looks.
 
     Args:
-        timeout: seconds one item may take. The worker's own watch comes first, by half a second.
+        timeout: seconds one item may take.
+        watches_itself: see `WorkerKind`. The worker's own watch comes first, by half a second.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, *, watches_itself: bool) -> None:
         self.interval = min(1.0, timeout / 4)
-        self._limit = 1 + round((timeout + self.interval + 0.5) / self.interval)
+        self._watches_itself = watches_itself
+        self._limit = 1 + round((timeout + self.interval + 0.5 * watches_itself) / self.interval)
         self._doing: Activity | None = None
         self._used = 0.0
         self._same = self._idle = 0
@@ -64,7 +66,7 @@ class HangDetector:
             return None
         self._same += 1
         self._idle = 0 if busy else self._idle + 1
-        if self._idle >= self._limit:
+        if self._idle >= self._limit and (self._watches_itself or not at_item):
             return Diagnosis.IDLE
         return Diagnosis.HUNG if at_item and self._same >= self._limit else None
 

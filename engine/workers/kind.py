@@ -71,8 +71,10 @@ class WorkerKind(Generic[I, A]):
         codec: its tasks and answers as they travel.
         layout: what a slot looks like, if that is known before a worker says it: rings are then made ahead.
         fork_server: what its workers are forked from.
-        item_timeout: seconds one item may take.
+        item_timeout: seconds one item may take; None: as long as it likes.
         item: what people call one.
+        watches_itself: whether its workers see to that time themselves, and leave when it is over. Then one that does
+            nothing for as long was stopped, and that is not the item's fault; else the item had its time.
     """
 
     entry: str
@@ -80,5 +82,6 @@ class WorkerKind(Generic[I, A]):
     codec: Codec[I, A]
     layout: SlotLayout | None
     fork_server: SharedForkServer
-    item_timeout: float
+    item_timeout: float | None
     item: str = "item"
+    watches_itself: bool = False

@@ -99,7 +99,7 @@ class PreprocessPool(SlotPool[Source, Done]):
 
         known = not spec.transform and (dimension or embedder is None)  # else only the workers can tell
         layout = _layout(spec, batch_size, dimension) if known else None
-        kind = WorkerKind(ENTRY, settings, PictureCodec(), layout, PICTURE_SERVER, item_timeout, "picture")
+        kind = WorkerKind(ENTRY, settings, PictureCodec(), layout, PICTURE_SERVER, item_timeout, "picture", True)
         super().__init__(kind, workers=workers, slots=slots, named=named)
 
     @property

@@ -7,10 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...errors import DeadlineError, ItemError, PoisonItemError, WorkerError
-from .pool_worker import WorkerLost
 
 _DEATHS = 3
 """Deaths of workers that an item may cause before it is poison."""
+
+
+class WorkerLost(Exception):  # noqa: N818  (a message between the pool's own parts, never seen by users)
+    """A task came to nothing because its worker left.
+
+    Attributes:
+        worker: e.g. ``worker 1 (pid 4711)``; ``how``: e.g. ``was killed by signal 9 (SIGKILL)``.
+        begun: whether the worker had begun this task; ``row``: the item it was at, if it was at one.
+        hung: whether the worker left because that item was over its deadline.
+    """
+
+    def __init__(self, worker: str, how: str, *, begun: bool, row: int | None, hung: bool) -> None:
+        super().__init__(f"{worker} {how}")
+        self.worker = worker
+        self.how = how
+        self.begun = begun
+        self.row = row
+        self.hung = hung
 
 
 @dataclass(slots=True)
@@ -23,13 +40,14 @@ class PoisonFinder:
 
     Attributes:
         size: items in the batch.
-        item: what people call one.
+        item, item_timeout: see `WorkerKind`.
         live: positions of the items that are not given up; empty when there is nothing left to do.
         failures: those that are, each with the reason.
     """
 
     size: int
     item: str = "item"
+    item_timeout: float | None = None
     live: list[int] = field(init=False)
     failures: list[tuple[int, ItemError]] = field(default_factory=list[tuple[int, ItemError]])
     _deaths: Counter[int] = field(default_factory=Counter[int])
@@ -64,7 +82,7 @@ class PoisonFinder:
         blamed = part if lost.row is None else [part[lost.row]]
         self._deaths.update(blamed)
         if lost.hung and lost.row is not None:
-            self._give_up(blamed, DeadlineError(f"took longer than item_timeout; its {lost.worker} was replaced"))
+            self._give_up(blamed, self._late(lost))
         elif len(blamed) == 1:
             if self._deaths[blamed[0]] >= _DEATHS:
                 self._give_up(blamed, _poison(lost))
@@ -75,6 +93,11 @@ class PoisonFinder:
                 f"a batch of {len(part)} {self.item}s ends its worker each time, and neither half of it alone does; the"
                 f" last {lost.worker} {lost.how}. If memory is short, make --batch-size or --workers smaller"
             )
+
+    def _late(self, lost: WorkerLost) -> DeadlineError:
+        limit = f" ({self.item_timeout:g} s)" if self.item_timeout is not None else ""
+        end = "was killed" if lost.how.startswith("was killed") else "was replaced"
+        return DeadlineError(f"took longer than item_timeout{limit}; {lost.worker} {end}")
 
     def _bisect(self, part: list[int]) -> None:
         if min(self._deaths[position] for position in part) < _DEATHS - 1:

@@ -24,8 +24,8 @@ from .credit import Credit
 from .hub_steps import HubSteps
 from .kind import A, I, WorkerKind
 from .lease import SlotLease
-from .poison import PoisonFinder
-from .pool_worker import PoolWorker, WorkerLost
+from .poison import PoisonFinder, WorkerLost
+from .pool_worker import PoolWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ class SlotPool(Generic[I, A]):
         Raises:
             WorkerError: workers die faster than they work; nothing can be done with this pool any more.
         """
-        finder = PoisonFinder(len(items), self.kind.item)
+        finder = PoisonFinder(len(items), self.kind.item, self.kind.item_timeout)
         again = False
         while finder.live:
             lease = self._lease(again)

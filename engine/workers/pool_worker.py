@@ -17,6 +17,7 @@ from ...shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotVie
 from ...shm.protocol import Hung, decode_answer
 from .hang_detector import Diagnosis, HangDetector
 from .kind import A, I, WorkerKind
+from .poison import WorkerLost
 from .process import in_memory
 from .supervisor import WorkerSupervisor
 
@@ -34,24 +35,6 @@ _PAUSE = 0.25
 """Seconds after a start that failed: what it lacked (memory, mostly) may be there again."""
 
 _STOP_TIMEOUT = 2.0
-
-
-class WorkerLost(Exception):  # noqa: N818  (a message between the pool's own parts, never seen by users)
-    """A task came to nothing because its worker left.
-
-    Attributes:
-        worker: e.g. ``worker 1 (pid 4711)``; ``how``: e.g. ``was killed by signal 9 (SIGKILL)``.
-        begun: whether the worker had begun this task; ``row``: the item it was at, if it was at one.
-        hung: whether the worker left because that item was over its deadline.
-    """
-
-    def __init__(self, worker: str, how: str, *, begun: bool, row: int | None, hung: bool) -> None:
-        super().__init__(f"{worker} {how}")
-        self.worker = worker
-        self.how = how
-        self.begun = begun
-        self.row = row
-        self.hung = hung
 
 
 @dataclass(slots=True)
@@ -198,7 +181,7 @@ class PoolWorker(Generic[I, A]):
             return None
         grant = self._table.grant()
         if grant is not None:
-            self._tasks[grant] = _Task[I, A]()
+            self._tasks[grant] = _Task()
         return grant
 
     def view(self, grant: Grant) -> SlotView:
@@ -306,7 +289,10 @@ class PoolWorker(Generic[I, A]):
         self._idle = Event()
         self._idle.set()
         self._listener = gevent.spawn(self._listen, changed, failed)
-        self._watcher = gevent.spawn(self._watch, HangDetector(self._kind.item_timeout))
+        timeout = self._kind.item_timeout
+        if timeout is not None:
+            detector = HangDetector(timeout, watches_itself=self._kind.watches_itself)
+            self._watcher = gevent.spawn(self._watch, detector)
 
     def stop_listening(self) -> None:
         """Let the worker finish what it does, or replace it at the next start; then fall silent.
@@ -353,7 +339,7 @@ class PoolWorker(Generic[I, A]):
     def _converse(self, changed: Callable[[], None]) -> str | None:
         """Hear the process until it leaves; or until it says what it should not: then why it must be killed."""
         try:
-            while (frames := self._supervisor.process.receive()) is not None:
+            for frames in self._supervisor.process.frames():
                 for frame in frames:
                     self._hear(frame)
                 changed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 
 import gevent
@@ -143,22 +143,28 @@ class WorkerProcess:
                 else:
                     rest, fds = rest[sent:], ()
 
-    def receive(self) -> list[bytes] | None:
-        """Wait for what it says next: complete frames, if any are. None when it has gone.
+    def frames(self) -> Generator[list[bytes]]:
+        """What it says: complete frames, as they arrive, until it has gone.
 
         Raises:
             WorkerError: a frame is longer than any of ours.
         """
-        sock = self._forked().socket
-        while True:
-            try:
-                data = sock.recv(1 << 16)
-            except BlockingIOError:
-                wait_read(sock.fileno())
-            except OSError:
-                return None
-            else:
-                return self._reader.feed(data) if data else None
+        sock, hub = self._forked().socket, gevent.get_hub()
+        readable = hub.loop.io(sock.fileno(), 1)  # `wait_read` would make one each time, and tell the kernel of it
+        try:
+            while True:
+                hub.wait(readable)
+                try:
+                    data = sock.recv(1 << 16)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    return
+                if not data:
+                    return
+                yield self._reader.feed(data)
+        finally:
+            readable.close()
 
     def reap(self) -> str:
         """Kill it, if it still runs, and wait until it is gone: from then on it writes nowhere. How it ended."""
