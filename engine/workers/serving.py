@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ...shm import Ring, SlotLayout, SlotView, map_payload, recv_frame_fds, send_frame
 from ...shm.protocol import DONE, HEAD, LAYOUT, decode_json, encode_json
@@ -47,6 +48,6 @@ def serve(sock: socket.socket, layout: SlotLayout, work: Callable[[Task], tuple[
         _, slot, generation, size = HEAD.unpack_from(frame)
         body = map_payload(fds[0]) if fds else memoryview(frame)[HEAD.size :]
         ring.begin(slot, generation)
-        rows, told = work(Task(size, body, ring.view(slot), lambda row, slot=slot: ring.mark(slot, row)))  # type: ignore[misc]
+        rows, told = work(Task(size, body, ring.view(slot), partial(ring.mark, slot)))
         ring.commit(slot, generation, rows)
         send_frame(sock, HEAD.pack(DONE, slot, generation, rows), told)
