@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .null import NullSink
     from .registry import SINKS, SinkFactory, SinkOptions, make_sink
     from .rows import RowBatch, WriteResult, concat, is_fit_key, row_key
+    from .tee import TeeSink
 else:
     # They import NumPy. A search starts Milvus Lite without it, and imports what uses it beside that.
     __getattr__, __dir__ = lazy_exports(
@@ -31,6 +32,7 @@ else:
             "milvus.uri": ("parse_uri",),
             "null": ("NullSink",),
             "registry": ("SINKS", "SinkFactory", "SinkOptions", "make_sink"),
+            "tee": ("TeeSink",),
             "rows": ("RowBatch", "WriteResult", "concat", "is_fit_key", "row_key"),
         },
     )
@@ -53,6 +55,7 @@ __all__ = [
     "SinkFactory",
     "SinkMemory",
     "SinkOptions",
+    "TeeSink",
     "WriteResult",
     "bulk_import",
     "concat",

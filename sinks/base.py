@@ -91,6 +91,11 @@ class Sink(ABC):
     has_collections: ClassVar[bool] = True
     """Whether its place has room for several collections."""
 
+    @property
+    def members(self) -> Sequence[Sink]:
+        """The sinks it is made of: itself, but for a tee."""
+        return (self,)
+
     # -- what it is: known before `open`, and without it --------------------------------------------------------------
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
@@ -14,6 +14,7 @@ from .milvus.bulk_files import ParquetBulkSink, bulk_folder
 from .milvus.index_options import Number
 from .milvus.sink import MilvusSink
 from .null import URI, NullSink
+from .tee import TeeSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,8 @@ SINKS: Final[Registry[SinkFactory]] = Registry("to", "penstock.sinks", SCHEMES)
 """These, and what installed packages bring."""
 
 
-def make_sink(uri: str, options: SinkOptions) -> Sink:
-    """The sink that a URI names, not open. Connects to nothing, and makes nothing.
+def make_sink(uri: str | Sequence[str], options: SinkOptions) -> Sink:
+    """The sink that a URI names, not open; of several URIs a tee. Connects to nothing, and makes nothing.
 
     Args:
         uri: ``photos.db``, ``http://host:19530``, ``bulk:DIR``, ``null:``, or with the scheme of an installed package.
@@ -137,6 +138,9 @@ def make_sink(uri: str, options: SinkOptions) -> Sink:
     Raises:
         ConfigError: there is no such sink, it does not have what is asked for, or a value is not possible.
     """
+    if not isinstance(uri, str):
+        members = [make_sink(each, options) for each in uri]
+        return members[0] if len(members) == 1 else TeeSink(members)
     scheme = scheme_of(uri)
     factory = _milvus if scheme is None else SINKS.factory(scheme, redact(uri))
     return factory(uri, options)

@@ -65,9 +65,9 @@ class Job:
         plan = make_plan(config)
         with JobCheckpoint(config, plan, FileSource(source)) as books, closing(Stores()) as stores:
             if books.counts.written:
-                books.check_store(stores.look(config, config.collection), "")
+                books.check_store(stores.look(config, config.collection)[0], "")
             sink = stores.to_write(config, plan, config.collection, lambda: DIMENSION)
-            books.writes_to(lambda: sink.note)
+            books.writes_to(lambda: [sink.note])
             for thing in islice(books.entries(), most):
                 key = row_key(thing.key)
                 sink.write(RowBatch([key], np.ones((1, DIMENSION), np.float32), [{"path": thing.key}]))
@@ -77,7 +77,7 @@ class Job:
         """What its store holds."""
         config = self.config()
         with closing(Stores()) as stores:
-            return stores.look(config, config.collection)
+            return stores.look(config, config.collection)[0]
 
     @property
     def rows(self) -> int:

@@ -19,7 +19,17 @@ import numpy as np
 import pytest
 
 from penstock.errors import CollectionMismatchError, RowRefusedError, SinkUnavailableError
-from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch, Sink, SinkOptions, WriteResult, make_sink, row_key
+from penstock.sinks import (
+    MilvusSink,
+    ParquetBulkSink,
+    RowBatch,
+    Sink,
+    SinkOptions,
+    TeeSink,
+    WriteResult,
+    make_sink,
+    row_key,
+)
 from penstock.sinks.base import Found
 from penstock.sinks.rows import screen
 from penstock.testing.sinks import DIMENSION, SinkContract, StoreContract, make_rows
@@ -126,6 +136,25 @@ class TestParquetBulk(StoreContract):
             for row in pq.read_table(path).to_pylist():
                 found[row.pop("key")] = {**json.loads(row.pop("$meta")), **row}
         return {key: found[key] for key in keys}
+
+
+class TestTee(StoreContract):
+    """Two stores as one: of what it holds both have a part in the answer."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> tuple[Memory, Path]:
+        return Memory(), tmp_path / "parts"
+
+    def make(self, place: Any, note: str = "") -> Sink:
+        memory, folder = place
+        return TeeSink([MemorySink(memory, note), ParquetBulkSink(folder, DIMENSION, note=note)])
+
+    def read(self, sink: Any, keys: list[str]) -> dict[str, dict[str, Any]]:
+        memory, parts = sink.members
+        found = TestMemorySink().read(memory, keys)
+        for key, row in TestParquetBulk().read(parts, keys).items():
+            np.testing.assert_allclose(row["vector"], found[key]["vector"])
+        return found
 
 
 class MilvusContract(StoreContract):

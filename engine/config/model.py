@@ -66,9 +66,15 @@ def _numbers(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-def _text_of_path(value: object) -> object:
-    """A path may stand where an address is text; kept is the text."""
-    return os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
+def _destinations(value: object) -> str | tuple[str, ...] | None:
+    """One address or several; a path may stand for one, kept is its text."""
+    several = value if isinstance(value, list | tuple) else [value]
+    texts = tuple(os.fspath(each) if isinstance(each, os.PathLike) else each for each in cast("list[object]", several))
+    if value is None or not texts:
+        return None
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("must be an address (photos.db, http://host:19530, bulk:DIR...), or a list of them")
+    return cast("str", texts[0]) if len(texts) == 1 else cast("tuple[str, ...]", texts)
 
 
 def _token_of_environment() -> SecretStr | None:
@@ -76,7 +82,7 @@ def _token_of_environment() -> SecretStr | None:
     return SecretStr(token) if token else None
 
 
-Address = Annotated[str, BeforeValidator(_text_of_path)]
+Destinations = Annotated[str | tuple[str, ...] | None, PlainValidator(_destinations), PlainSerializer(lambda to: to)]
 Budget = Annotated[
     int | Fraction, PlainValidator(parse_budget), PlainSerializer(lambda b: b if isinstance(b, int) else str(b))
 ]
@@ -93,10 +99,11 @@ class ServiceConfig(Settings):
         ConfigError: a value is not allowed, or a name is no field; the message names it.
     """
 
-    to: Address | None = Field(default=None, json_schema_extra={"metavar": "URI"})
+    to: Destinations = Field(default=None, json_schema_extra={"metavar": "URI", "option": "--to"})
     """Where the vectors go: photos.db (a Milvus Lite store: a folder, made on first use), http://host:19530 (a Milvus
     server, or Zilliz Cloud as https://...), bulk:DIR (a folder of Parquet files, to read as they are or for penstock
-    import), or null: (nowhere: rows are counted and dropped)."""
+    import), or null: (nowhere: rows are counted and dropped). Give it again for each further store: every row goes
+    into all of them."""
 
     collection: str = Field(default="images", min_length=1, max_length=255, json_schema_extra={"metavar": "NAME"})
     """Collection in the store, made on first use."""
@@ -268,9 +275,14 @@ class ServiceConfig(Settings):
             yield name, self.shown_to if name == "to" and value else value
 
     @property
+    def destinations(self) -> tuple[str, ...]:
+        """Each address of ``to``."""
+        return (self.to,) if isinstance(self.to, str) else self.to or ()
+
+    @property
     def shown_to(self) -> str:
         """``to`` without credentials."""
-        return redact(self.to or "")
+        return ", ".join(map(redact, self.destinations))
 
     def spelled(self) -> AbstractContextManager[None]:
         """While the block runs, errors about a setting call it as the user did who said it: see `messages`."""

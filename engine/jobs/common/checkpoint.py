@@ -63,12 +63,12 @@ class JobCheckpoint:
         self._folder = JobFolder.create_or_open(config.job)
         self._synced = time.monotonic()
         self._children = Children()
-        self._store_note: Callable[[], str] | None = None
+        self._store_notes: Callable[[], Sequence[str]] | None = None
         self._accepts_store = config.accept_store
         try:
             with suppress(ListingInterruptedError):
                 self._begin(config, here, settings, source, lambda: interrupt is not None and interrupt.requested)
-            self._store = known_of(self._folder.events)
+            self._stores = known_of(self._folder.events)
             self._before = self._folder.counts
             self._letters = dead_letters_path(config)
             self._attempts = _attempts_in(self._letters)
@@ -143,21 +143,23 @@ class JobCheckpoint:
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
-    def check_store(self, found: Found | None, where: str) -> None:
-        """Refuse to go on where the store does not hold what these books say; see `store_check.checked`.
+    def check_store(self, found: Found | None, where: str, number: int = 0) -> None:
+        """Refuse to go on where a store does not hold what these books say; see `store_check.checked`.
 
         Args:
             found: what is there.
             where: it is, for people.
+            number: of the store, where rows go into several.
 
         Raises:
             StoreChangedError: it does not.
         """
-        self._know(checked(self._folder, self._store, found, where, accept=self._accepts_store))
+        known = self._stores.get(number, Known())
+        self._know(number, checked(self._folder, known, found, where, accept=self._accepts_store))
 
-    def writes_to(self, note: Callable[[], str]) -> None:
-        """Rows go to a collection with this note from now on; asked for when the first of them are there."""
-        self._store_note = note
+    def writes_to(self, notes: Callable[[], Sequence[str]]) -> None:
+        """Rows go to collections with these notes from now on; asked for when the first of them are there."""
+        self._store_notes = notes
 
     @property
     def children(self) -> Children:
@@ -173,9 +175,10 @@ class JobCheckpoint:
 
     def written(self, ordinals: Sequence[int]) -> None:
         """The store has acknowledged a row of each. In whose collection they are is recorded before them."""
-        if self._store_note:
-            self._know(replace(self._store, id=id_of(self._store_note())))
-            self._store_note = None
+        if self._store_notes:
+            for number, note in enumerate(self._store_notes()):
+                self._know(number, replace(self._stores.get(number, Known()), id=id_of(note)))
+            self._store_notes = None
         self._record(self._children.written(ordinals))
 
     def dead(self, ordinals: Sequence[int]) -> None:
@@ -268,10 +271,10 @@ class JobCheckpoint:
             "remaining": counts.remaining,
         }
 
-    def _know(self, store: Known) -> None:
-        if store != self._store:
-            self._folder.note(NOTED, **asdict(store))
-            self._store = store
+    def _know(self, number: int, store: Known) -> None:
+        if store != self._stores.get(number, Known()):
+            self._folder.note(NOTED, **asdict(store), **({"store": number} if number else {}))
+            self._stores[number] = store
 
     # -- beginning ----------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
         "sources": _kept_specs(source),
         "null": source.null,
         "token": sink.has_secret,
-        "config": {**given, **places, "to": sink.uri},
+        "config": {**given, **places, "to": [each.uri for each in sink.members] if len(sink.members) > 1 else sink.uri},
     }
 
 
@@ -93,8 +93,8 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
     config = ServiceConfig(**{**settings["config"], **given}, job=Path(found.path))
     if settings["token"] and config.token is None:
         raise ConfigError(
-            f"the job in {found.path} was begun with a token for {config.to}, and tokens are not kept: set MILVUS_TOKEN"
-            " to it (an API key or user:password) and give the command again"
+            f"the job in {found.path} was begun with a token for {config.shown_to}, and tokens are not kept: set"
+            " MILVUS_TOKEN to it (an API key or user:password) and give the command again"
         )
     return config, make_source(config, sources, null=settings["null"], later=not reads)
 

@@ -52,11 +52,14 @@ class Stores:
         if name not in self._written:
             job_sink(config, name).reach()
 
-    def look(self, config: ServiceConfig, name: str) -> Found | None:
-        """What a collection holds, without making it; None where there is none."""
+    def look(self, config: ServiceConfig, name: str) -> dict[int, Found | None]:
+        """What a collection holds in each store by its number, without making it; None where there is none.
+
+        A store that keeps no rows is left out.
+        """
         sink = job_sink(config, name)
         self._looked.append(sink)  # stays connected: a Milvus Lite that is started for it serves the job, too
-        return sink.look()
+        return {number: member.look() for number, member in enumerate(sink.members) if member.keeps_rows}
 
     def close(self) -> None:
         """Close all; one that does not close does not keep the others open. Idempotent."""
@@ -71,9 +74,10 @@ class Stores:
 def _opened(sink: Sink, plan: Plan | None, name: str, check_version: Callable[[str], None]) -> Sink:
     try:
         sink.open()
-        if plan is not None:
-            check_recipe(sink.note, plan, name)
-        check_version(sink.note)
+        for member in sink.members:
+            if plan is not None:
+                check_recipe(member.note, plan, name)
+            check_version(member.note)
     except BaseException:
         sink.close()
         raise

@@ -35,8 +35,8 @@ def job_sink(config: ServiceConfig, collection: str | None = None, dimension: in
         wait_index=config.wait_index is not None,
         **_access(config, name),
     )
-    sink = make_sink(config.to, options)
-    if name != config.collection and not sink.has_collections:
+    sink = make_sink(config.destinations, options)
+    if name != config.collection and not all(member.has_collections for member in sink.members):
         raise ConfigError(
             f"{config.shown_to} is for the collection {config.collection!r}; {name!r} needs its own place"
         )
@@ -44,13 +44,13 @@ def job_sink(config: ServiceConfig, collection: str | None = None, dimension: in
 
 
 def sink_to_read(config: ServiceConfig, collection: str) -> Sink:
-    """The sink to search, not open; the collection must be there.
+    """The sink to search, not open: of several the first that can be; the collection must be there.
 
     Raises:
         ConfigError: it cannot be searched.
     """
-    assert config.to is not None
-    sink = make_sink(config.to, SinkOptions(**_access(config, collection)))
+    sinks = [make_sink(uri, SinkOptions(**_access(config, collection))) for uri in config.destinations]
+    sink = next((sink for sink in sinks if sink.reader()), sinks[0])
     searchable(sink)
     return sink
 

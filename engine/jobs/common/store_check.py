@@ -50,14 +50,14 @@ def id_of(note: str) -> str:
     return str(said.get(_ID, "")) if isinstance(said, dict) else ""
 
 
-def known_of(events: Sequence[Event]) -> Known:
-    """What the events of a journal say of the store."""
-    known = Known()
+def known_of(events: Sequence[Event]) -> dict[int, Known]:
+    """What the events of a journal say of each store, by its number."""
+    known: dict[int, Known] = {}
     for event in events:
         if event["event"] == REDONE:
-            known = Known()
+            known.clear()
         elif event["event"] == NOTED:
-            known = Known(event["id"], event["missing"])
+            known[event.get("store", 0)] = Known(event["id"], event["missing"])
     return known
 
 

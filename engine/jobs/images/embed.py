@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 from ....errors import ConfigError
@@ -19,7 +20,7 @@ _logger = logging.getLogger(__name__)
 def embed_images(
     source: Given,
     *,
-    to: str | os.PathLike[str] | None = None,
+    to: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     config: ServiceConfig | None = None,
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
@@ -31,7 +32,7 @@ def embed_images(
     Args:
         source: a folder, a file, a glob, ``@list.txt``, or several of these; what a plugin reads (``scheme:rest``); a
             ``Source``; or an iterable of pictures (paths, bytes, PIL images, arrays).
-        to: where the vectors go, e.g. ``photos.db`` (also as a Path) or ``http://host:19530``.
+        to: where the vectors go, e.g. ``photos.db`` (also as a Path) or ``http://host:19530``; several for all of them.
         config: a configuration, instead of settings.
         watcher: told how it goes; see ``penstock.engine.observe.progress``.
         interrupt: lets another thread, or a signal handler, end the job early.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ....errors import ConfigError
+from ....messages import redact
 from ....sinks import read_dead_letters
 from ... import Report
 from ...config.model import ServiceConfig
@@ -23,7 +24,6 @@ from ..common.largest import tell_cramped
 from ..common.memory_estimate import MemoryEstimate
 from ..common.memory_monitor import warn_if_scarce
 from ..common.output_paths import dead_letters_path, report_paths
-from ..common.sink_factory import job_sink
 from .entries import batches_of, in_memory
 from .metadata import Metadata
 from .runner import JobRunner
@@ -132,9 +132,10 @@ class _Run:
 
     def check_store(self) -> None:
         """Hold the store against the books of earlier runs."""
-        if self.checkpoint and self.checkpoint.counts.written and job_sink(self.config).keeps_rows:
-            where = f"{self.config.shown_to}, collection {self.config.collection!r}"
-            self.checkpoint.check_store(self.runner.look(), where)
+        if self.checkpoint and self.checkpoint.counts.written:
+            for number, found in self.runner.look().items():
+                where = f"{redact(self.config.destinations[number])}, collection {self.config.collection!r}"
+                self.checkpoint.check_store(found, where, number)
 
     def embed(self, metadata: Metadata | None, listing: FilteredList | None) -> Report:
         """Do what there is to do, and report on it however it ends."""

@@ -132,8 +132,8 @@ class JobRunner:
         if job_sink(self.config).needs_finish:
             self.sink()  # closing it does the rest
 
-    def look(self) -> Found | None:
-        """What the configured collection holds, without making it; None where there is none.
+    def look(self) -> dict[int, Found | None]:
+        """What the configured collection holds in each store that keeps rows, by its number; see ``Stores.look``.
 
         Raises:
             SinkError: the store cannot be asked.
@@ -221,7 +221,7 @@ class JobRunner:
         sink = self.sink(collection)
         if checkpoint:
             collect = _recorder(checkpoint)
-            checkpoint.writes_to(lambda: sink.note)
+            checkpoint.writes_to(lambda: [member.note for member in sink.members])
         # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
         writers = DaemonThreads(sink.threads, "penstock-insert")
         rows = sink.rows_per_write(insert_rows or self.config.insert_batch_size)

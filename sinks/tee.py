@@ -1,0 +1,164 @@
+"""Several sinks at once: every row goes into each of them, and is written when all have acknowledged it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+
+from ..errors import ConfigError, RowRefusedError
+from .base import Found, IndexState, Searchable, Sink, SinkMemory
+from .rows import RowBatch, WriteResult
+
+
+class TeeSink(Sink):
+    """One sink made of several. Each writes in threads of its own, and tries again by its own rules.
+
+    A row that one of them refuses is refused; the message says by which. Where one of them fails, the others finish
+    their write before the error is raised, so that no row is in doubt anywhere but there.
+
+    Args:
+        members: the sinks, not open. The first that can be searched is searched.
+
+    Raises:
+        ConfigError: two of them are the same.
+    """
+
+    def __init__(self, members: Sequence[Sink]) -> None:
+        self._members = tuple(members)
+        self._slots = [threading.BoundedSemaphore(member.threads) for member in members]
+        prints = [member.fingerprint for member in members]
+        if twice := next((name for name in prints if prints.count(name) > 1), None):
+            raise ConfigError(f"to: {twice} is named twice: name each store once")
+
+    @property
+    def members(self) -> tuple[Sink, ...]:
+        return self._members
+
+    @property
+    def threads(self) -> int:
+        return max(member.threads for member in self._members)
+
+    @property
+    def fingerprint(self) -> str:
+        return " and ".join(member.fingerprint for member in self._members)
+
+    @property
+    def uri(self) -> str:
+        return " and ".join(member.uri for member in self._members)
+
+    @property
+    def has_secret(self) -> bool:
+        return any(member.has_secret for member in self._members)
+
+    @property
+    def local_path(self) -> Path | None:
+        """That of the first that has one."""
+        return next((path for member in self._members if (path := member.local_path)), None)
+
+    def rows_per_write(self, asked: int) -> int:
+        """The most that one of them wants: the others divide what is too much for a call."""
+        return max(member.rows_per_write(asked) for member in self._members)
+
+    def memory(self, dimension: int, rows: int) -> SinkMemory | None:
+        found = [memory for member in self._members if (memory := member.memory(dimension, rows))]
+        if not found:
+            return None
+        names, own = " and ".join(memory.name for memory in found), any(memory.own_process for memory in found)
+        return SinkMemory(names, sum(memory.nbytes for memory in found), own)
+
+    @property
+    def next_step(self) -> str:
+        return "; ".join(filter(None, (member.next_step for member in self._members)))
+
+    @property
+    def needs_finish(self) -> bool:
+        return any(member.needs_finish for member in self._members)
+
+    def reach(self) -> None:
+        for member in self._members:
+            member.reach()
+
+    def look(self) -> Found | None:
+        """What all of them hold; None where one has nothing. Each by itself says more: see `members`."""
+        found = [member.look() for member in self._members if member.keeps_rows]
+        there = [each for each in found if each is not None]
+        if not there or len(there) < len(found):
+            return None
+        return Found(min(each.rows for each in there), there[0].note)
+
+    def open(self) -> None:
+        for member in self._members:
+            member.open()
+
+    @property
+    def note(self) -> str:
+        """That of the first."""
+        return self._members[0].note
+
+    def write(self, rows: RowBatch) -> WriteResult:
+        """Write into all at once; back when all have answered.
+
+        Raises:
+            SinkError: the first that one of them raised.
+        """
+        answers: list[WriteResult | BaseException | None] = [None] * len(self._members)
+
+        def ask(number: int) -> None:
+            try:
+                with self._slots[number]:
+                    answers[number] = self._members[number].write(rows)
+            except BaseException as error:  # noqa: BLE001  (raised below, in the caller's thread)
+                answers[number] = error
+
+        # Daemons, because nobody waits for ever for a store that does not answer.
+        others = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(1, len(answers))]
+        for thread in others:
+            thread.start()
+        ask(0)
+        for thread in others:
+            thread.join()
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return self._together(len(rows), [answer for answer in answers if isinstance(answer, WriteResult)])
+
+    def _together(self, total: int, results: Sequence[WriteResult]) -> WriteResult:
+        refused: dict[int, RowRefusedError] = {}
+        for member, result in zip(self._members, results, strict=True):
+            for index, error in result.refused:
+                refused.setdefault(index, RowRefusedError(f"{member.uri}: {error}"))
+        return WriteResult(total - len(refused), sorted(refused.items(), key=lambda pair: pair[0]))
+
+    def count(self) -> int:
+        """Rows that are in all of them."""
+        counts = [member.count() for member in self._members if member.keeps_rows]
+        return min(counts) if counts else self._members[0].count()
+
+    def stats(self) -> Mapping[str, float]:
+        """Of each, with its number from the second on; ``waiting`` is the longest."""
+        found: dict[str, float] = {}
+        for number, member in enumerate(self._members, 1):
+            for name, value in member.stats().items():
+                found[name if number == 1 else f"{name} {number}"] = value
+        waiting = [value for name, value in found.items() if name.startswith("waiting")]
+        return {**found, "waiting": max(waiting)} if waiting else found
+
+    def wait_index(
+        self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
+    ) -> IndexState:
+        """One after the other, for so many seconds each; the state of the one that took longest."""
+        states = [member.wait_index(seconds, told, stop) for member in self._members]
+        return max(states, key=lambda state: state.seconds)
+
+    def reader(self) -> Searchable | None:
+        """That of the first that can be searched."""
+        return next((reader for member in self._members if (reader := member.reader())), None)
+
+    def close(self) -> None:
+        """Close all; one that does not close does not keep the others open."""
+        with ExitStack() as stack:
+            for member in self._members:
+                stack.callback(member.close)
