@@ -125,5 +125,5 @@ def test_another_second_store_is_noticed(tmp_path: Path) -> None:
         embed_images(pictures, to=stores, **how)
     with ParquetBulkSink(tmp_path / "b", 512) as other:
         other.write(RowBatch(["x"], make_rows(1).vectors.repeat(64, 1), [{}]))
-    with pytest.raises(StoreChangedError, match=f"rows to {stores[1]}, .* it holds 1 now"):
+    with pytest.raises(StoreChangedError, match=f"rows to {stores[1]}, .* is another one, with 1 row"):
         embed_images(pictures, to=stores, **how)
