@@ -72,6 +72,16 @@ def test_every_name_of_a_section_is_a_field_of_one_section() -> None:
     assert len(fields) == len(set(fields))
 
 
+def test_several_sinks_are_a_list(yaml: Callable[[str], Path]) -> None:
+    """Beside the section for one."""
+    wanted = ServiceConfig(to=["photos.db", "bulk:parts"])
+    assert ServiceConfig(sinks=["photos.db", "bulk:parts"]) == wanted
+    assert ServiceConfig.from_yaml(yaml("sinks: [photos.db, 'bulk:parts']\n")) == wanted
+    assert ServiceConfig(sink={"uri": ["photos.db", "bulk:parts"]}) == wanted
+    with pytest.raises(ConfigError, match=r"sinks: is also given as sink\.uri"):
+        ServiceConfig(sink={"uri": "photos.db"}, sinks=["photos.db"])
+
+
 def test_what_is_given_beside_a_file_wins_over_its_sections(yaml: Callable[[str], Path]) -> None:
     """One field at a time, in either spelling."""
     path = yaml(YAML)

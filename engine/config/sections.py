@@ -27,6 +27,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """Section -> its names -> the field of `ServiceConfig` that each stands for."""
 
+_LISTS: Final[Mapping[str, str]] = {"sinks": "to"}
+"""Lists that stand for a field: ``sinks: [photos.db, bulk:parts]``."""
+
 
 def flattened(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """What was given, without sections.
@@ -53,6 +56,9 @@ def flattened(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
                 said[section[key]] = dotted
         elif section is not None and name not in section.values():
             raise ConfigError(f"{name}: must be a section with some of {', '.join(section)}, not {value!r}")
+        elif field := _LISTS.get(name):
+            _put(flat, said, field, value, name)
+            said[field] = name
         else:
             _put(flat, said, name, value, name)
     return flat, said
