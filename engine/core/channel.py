@@ -175,7 +175,7 @@ class Channel:
         """
         if not self.count or self._nudged or self._shut:
             self._wait_for_any(waiting)
-        lane = self._pick()
+        lane = self._default if len(self._lanes) == 1 else self._pick()
         return lane.name, self._take(lane)
 
     def _wait_for_any(self, waiting: Stopwatch) -> None:

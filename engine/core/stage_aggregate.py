@@ -101,10 +101,12 @@ class Aggregate(Emitter):
     def _collect(self, batch: _Batch, entry: Entry) -> None:
         wanted, limit = self._definition, self._definition.max_bytes
         self.held += entry.units
-        try:
-            if limit is not None and batch.entries and batch.nbytes + entry.nbytes > limit:
+        if limit is not None and batch.entries and batch.nbytes + entry.nbytes > limit:
+            try:
                 self._emit_list(batch)
-        finally:
+            finally:
+                batch.add(entry)
+        else:
             batch.add(entry)
         if batch.units >= wanted.n or (limit is not None and batch.nbytes >= limit):
             self._emit_list(batch)
