@@ -53,6 +53,8 @@ def test_a_scheme_reaches_its_plugin() -> None:
     assert keys("shelf:1") == ["shelf:1/a-b", "shelf:1/a/b"]
     assert keys("SHELF:1", "shelf:2")[::2] == ["SHELF:1/a-b", "shelf:2/a-b"]
     assert keys("shelf:is a file.jpg") == [f"{Path.cwd()}/shelf:is a file.jpg"]
+    Path("colon:1.jpg").write_bytes(b"\xff\xd8\xff")
+    assert keys("colon:*.jpg") == [f"{Path.cwd()}/colon:1.jpg"]
     assert isinstance(open_source(["a.jpg"]), FileSource)
     assert isinstance(open_source(["-"], SourceOptions(stdin=io.BytesIO())), FileSource)
     assert "penstock.sources" in [registry.group for registry in registries()]
@@ -80,7 +82,10 @@ def test_options_that_are_about_files_are_refused_where_there_are_none() -> None
     [
         ("shelv://x", r"'shelv://x': there is no 'shelv', there are file, shelf; did you mean 'shelf'\?; download the"),
         ("s3://user:MARKER@bucket/x", r"'s3://\*\*\*@bucket/x': there is no 's3', there are file, shelf; download the"),
-        ("shelves:x", "'shelves:x': there is no such file or folder"),
+        (
+            "shelves:x",
+            "'shelves:x': there is no such file or folder, and of sources there is no 'shelves', there are file",
+        ),
         ("file://pictures", r"a file's URL has three slashes: file:///folder"),
         ("file:///no/such/folder", "'/no/such/folder': there is no such file or folder"),
     ],
@@ -129,3 +134,15 @@ def test_a_job_of_a_plugin_is_listed_compared_and_begun_again(tmp_path: Path) ->
     listed = [event for event in read_status(tmp_path / "job").events if event["event"] in ("listed", "renewed")]
     assert [event["order"] for event in listed] == ["bytes", "bytes"]
     assert listed[1]["same"] == 4
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_job_whose_plugin_is_gone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its keys are no paths: nothing of it is taken for a file that is missing."""
+    config = ServiceConfig(to="rows.db", job=tmp_path / "job")
+    with JobCheckpoint(config, make_plan(config), make_source(config, ["shelf:1?x=y"])):
+        pass
+    (tmp_path / "acme_shelf-1.2.dist-info" / "entry_points.txt").unlink()
+    assert main(["resume", str(tmp_path / "job")]) == 2
+    assert "of sources there is no 'shelf', there are file" in capsys.readouterr().err
+    assert read_status(tmp_path / "job").counts.remaining == 2

@@ -15,6 +15,8 @@ from .base import Source
 from .files import FileSource
 from .paths import is_url
 from .selection import ALL, Selection
+from .specs import matches
+from .walk import is_pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +95,22 @@ def _scheme_of(specs: Sequence[str]) -> str:
             some = " and ".join(repr(redact(spec)) for spec in reversed(first.values()))
             raise SourceError(f"{some} are sources of different kinds: give each to a job of its own")
         return next(iter(first))
-    if all(map(is_url, specs)):  # among files, one is like a file that is missing
+    if all(map(_is_nothing, specs)):  # among files, one is like a file that is missing
         scheme = specs[0].partition(":")[0].lower()
         if scheme != FILES:
-            advice = "download the pictures, and give the folder"
-            raise SourceError(f"{redact(specs[0])!r}: {SOURCES.problem(scheme)}; {advice}")
+            raise SourceError(f"{redact(specs[0])!r}: {_unread(specs[0], scheme)}")
     return FILES
+
+
+def _is_nothing(spec: str) -> bool:
+    """Whether it has a scheme, and no file has this name, or one that it matches as a glob."""
+    return _SCHEME.match(spec) is not None and not os.path.lexists(spec) and not (is_pattern(spec) and matches(spec))
+
+
+def _unread(spec: str, scheme: str) -> str:
+    if is_url(spec):
+        return f"{SOURCES.problem(scheme)}; download the pictures, and give the folder"
+    return f"there is no such file or folder, and of sources {SOURCES.problem(scheme)}"
 
 
 def _known(spec: str, known: set[str]) -> str:
