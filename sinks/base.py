@@ -183,6 +183,20 @@ class Sink(ABC):
             CollectionMismatchError: vectors of another dimension.
         """
 
+    def write_missing(
+        self, rows: RowBatch, has: Sequence[int], told: Callable[[int, Sequence[int]], object]
+    ) -> WriteResult:
+        """`write`, for who keeps books of each of the `members`.
+
+        Args:
+            rows: as for `write`.
+            has: for each row the members that have acknowledged it before, the n-th by the bit ``1 << n``; they are
+                not asked for it.
+            told: hears, from any thread, each member that has acknowledged rows, by its number, and the rows' indices.
+        """
+        del has, told
+        return self.write(rows)
+
     @abstractmethod
     def count(self) -> int:
         """How many rows there are: exact, and including every acknowledged write.

@@ -104,33 +104,40 @@ class TeeSink(Sink):
         Raises:
             SinkError: the first that one of them raised.
         """
-        answers: list[WriteResult | BaseException | None] = [None] * len(self._members)
+        return self.write_missing(rows, [0] * len(rows), lambda *_: None)
+
+    def write_missing(
+        self, rows: RowBatch, has: Sequence[int], told: Callable[[int, Sequence[int]], object]
+    ) -> WriteResult:
+        refused: list[dict[int, RowRefusedError]] = [{} for _ in self._members]
+        failures: dict[int, BaseException] = {}
 
         def ask(number: int) -> None:
             try:
+                missing = [index for index in range(len(rows)) if not has[index] >> number & 1]
+                if len(rows) and not missing:
+                    return
                 with self._slots[number]:
-                    answers[number] = self._members[number].write(rows)
+                    result = self._members[number].write(_of(rows, missing))
+                uri = self._members[number].uri
+                wrong = {missing[index]: RowRefusedError(f"{uri}: {error}") for index, error in result.refused}
+                told(number, [index for index in missing if index not in wrong])
+                refused[number] = wrong
             except BaseException as error:  # noqa: BLE001  (raised below, in the caller's thread)
-                answers[number] = error
+                failures[number] = error
 
         # Daemons, because nobody waits for ever for a store that does not answer.
-        others = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(1, len(answers))]
+        numbers = range(1, len(self._members))
+        others = [threading.Thread(target=ask, args=(number,), daemon=True) for number in numbers]
         for thread in others:
             thread.start()
         ask(0)
         for thread in others:
             thread.join()
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        return self._together(len(rows), [answer for answer in answers if isinstance(answer, WriteResult)])
-
-    def _together(self, total: int, results: Sequence[WriteResult]) -> WriteResult:
-        refused: dict[int, RowRefusedError] = {}
-        for member, result in zip(self._members, results, strict=True):
-            for index, error in result.refused:
-                refused.setdefault(index, RowRefusedError(f"{member.uri}: {error}"))
-        return WriteResult(total - len(refused), sorted(refused.items(), key=lambda pair: pair[0]))
+        if failures:
+            raise failures[min(failures)]
+        first = {index: error for each in reversed(refused) for index, error in each.items()}
+        return WriteResult(len(rows) - len(first), sorted(first.items(), key=lambda pair: pair[0]))
 
     def count(self) -> int:
         """Rows that are in all of them."""
@@ -162,3 +169,11 @@ class TeeSink(Sink):
         with ExitStack() as stack:
             for member in self._members:
                 stack.callback(member.close)
+
+
+def _of(rows: RowBatch, indices: Sequence[int]) -> RowBatch:
+    """Some rows of a batch; the batch itself where that is all of them."""
+    if len(indices) == len(rows):
+        return rows
+    keys, columns = [rows.keys[index] for index in indices], [rows.columns[index] for index in indices]
+    return RowBatch(keys, rows.vectors[list(indices)], columns)

@@ -258,9 +258,9 @@ def _replace(path: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("job.json", b'"format": 1', b'"format": 2'),
-        ("journal-2", b"penstock journal 1\n", b"penstock journal 2\n"),
-        ("snapshot-1", b"penstock snapshot 1\n", b"penstock snapshot 12\n"),
+        ("job.json", b'"format": 2', b'"format": 3'),
+        ("journal-2", b"penstock journal 2\n", b"penstock journal 3\n"),
+        ("snapshot-1", b"penstock snapshot 2\n", b"penstock snapshot 12\n"),
     ],
 )
 def test_a_newer_format_is_refused(listed: JobFolder, name: str, old: bytes, new: bytes) -> None:
@@ -270,7 +270,7 @@ def test_a_newer_format_is_refused(listed: JobFolder, name: str, old: bytes, new
     _replace(path / name, old, new)
     before = files(path)
     for read in (JobFolder.create_or_open, read_status):
-        with pytest.raises(JournalVersionError, match=rf"{name}: has format (2|12), .*use the version"):
+        with pytest.raises(JournalVersionError, match=rf"{name}: has format (3|12), .*use the version"):
             read(path)
     assert files(path) == before
 
@@ -431,6 +431,53 @@ def test_the_status_of_nothing_says_where(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
+def _as_format_1(path: Path) -> None:
+    """What an older penstock has left. That format is this one without acknowledgements of single sinks."""
+    _replace(path / "job.json", b'"format": 2', b'"format": 1')
+    _replace(path / "journal-2", b"penstock journal 2\n", b"penstock journal 1\n")
+    _replace(path / "snapshot-1", b"penstock snapshot 2\n", b"penstock snapshot 1\n")
+
+
+def test_a_job_of_format_1_goes_on(listed: JobFolder) -> None:
+    """It stays one that an older penstock can read until a single sink acknowledges rows; finished ones, too."""
+    path, total = Path(listed.path), len(listed.snapshot)
+    listed.written([0])
+    listed.close()
+    _as_format_1(path)
+    assert read_status(path).counts.written == 1
+    with JobFolder.create_or_open(path) as job:
+        job.written([1])
+        assert (path / "journal-2").read_bytes().startswith(b"penstock journal 1\n")
+        job.acknowledged(1, [2])
+        assert (path / "journal-3").read_bytes().startswith(b"penstock journal 2\n")
+    with JobFolder.create_or_open(path) as job:
+        assert (job.counts.written, job.states.acknowledged_by(2)) == (2, 2)
+        job.written([range(total)])
+        assert job.finished
+
+
+def test_what_single_sinks_have_acknowledged_is_kept(listed: JobFolder) -> None:
+    """Of what is not done: a later outcome is the outcome, however it is compacted."""
+    listed.acknowledged(0, [0, 1, 2])
+    listed.acknowledged(1, [1, 2])
+    listed.written([2])
+    listed.acknowledged(0, [2])
+    for _ in range(2):
+        states = listed.states
+        assert [states.acknowledged_by(ordinal) for ordinal in range(4)] == [1, 3, 0, 0]
+        assert [*states.acknowledged()] == [range(2)]
+        assert [*states.acknowledged(1)] == [range(1, 2)]
+        assert (listed.counts.written, listed.counts.remaining) == (1, listed.counts.total - 1)
+        assert [ordinal for ordinal, _ in listed.entries(Outcome.UNDONE)][:2] == [0, 1]
+        listed.compact()
+    path = listed.path
+    listed.close()
+    with JobFolder.create_or_open(path) as again:
+        assert [again.states.acknowledged_by(ordinal) for ordinal in range(4)] == [1, 3, 0, 0]
+        again.undo([*again.states.acknowledged()])
+        assert [*again.states.acknowledged()] == []
+
+
 def test_an_event_is_json_and_has_a_bound(listed: JobFolder) -> None:
     """What is no JSON or too long is refused before it is written."""
     told: dict[str, Any] = {"text": "x" * 2**20}
@@ -445,6 +492,6 @@ def test_the_card_is_for_people(listed: JobFolder) -> None:
     """Plain JSON that says the format, when, and with which settings."""
     listed.accept(FINGERPRINTS, {"embedder": "gist"})
     manifest = json.loads((Path(listed.path) / "job.json").read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["fingerprints"] == FINGERPRINTS
     assert manifest["settings"] == {"embedder": "gist"}

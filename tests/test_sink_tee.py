@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,14 @@ import pytest
 from penstock import ConfigError, embed_images
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.journal import read_status
-from penstock.errors import RowRefusedError, SinkUnavailableError, StoreChangedError
+from penstock.engine.jobs.common.store_check import Known, checked
+from penstock.engine.journal import JobFolder, read_status
+from penstock.engine.journal.disk import Disk
+from penstock.engine.journal.entries import Entry
+from penstock.engine.journal.layout import Layout, numbers
+from penstock.engine.journal.loading import load
+from penstock.engine.journal.manifest import read_manifest
+from penstock.errors import JournalDiskError, RowRefusedError, SinkUnavailableError, StoreChangedError
 from penstock.sinks import (
     NullSink,
     ParquetBulkSink,
@@ -20,10 +28,11 @@ from penstock.sinks import (
     TeeSink,
     WriteResult,
     make_sink,
-    read_manifest,
 )
+from penstock.sinks.milvus import bulk_files as bulk
 from penstock.testing.sinks import DIMENSION, make_rows
-from penstock.tests.whole_jobs import draw_folder
+from penstock.tests.whole_jobs import draw_folder, started, wait_for
+from penstock.tests.whole_jobs import penstock as command
 
 SMALL: dict[str, Any] = {"workers": 1, "batch_size": 4, "embedder": "gist:32", "progress": "none"}
 
@@ -95,6 +104,100 @@ def test_several_are_said_in_each_spelling(tmp_path: Path, capsys: pytest.Captur
     assert "penstock: --to: 'bulk:' names no folder" in capsys.readouterr().err
 
 
+def test_only_who_lacks_a_row_is_asked_for_it() -> None:
+    """And who has acknowledged what is told as it happens, also where another one fails."""
+    told: list[tuple[int, list[int]]] = []
+    members = [Named("a"), Named("b", (1,)), Named("c", fails=True)]
+    with TeeSink(members[:2]) as tee:
+        result = tee.write_missing(make_rows(4), [0b01, 0b01, 0b10, 0b11], lambda *said: told.append(said))
+    assert sorted(told) == [(0, [2]), (1, [0])]
+    assert (result.written, [index for index, _ in result.refused]) == (3, [1])
+    told.clear()
+    with TeeSink([members[0], members[2]]) as tee, pytest.raises(SinkUnavailableError):
+        tee.write_missing(make_rows(4), [0] * 4, lambda *said: told.append(said))
+    assert told == [(0, [0, 1, 2, 3])]
+
+
+PLUGIN = """
+import os
+from penstock.sinks import NullSink
+
+class Told(NullSink):
+    \"\"\"Appends the keys of what it is given to a file; waits at a fifo beside it, if there is one, before.\"\"\"
+
+    def __init__(self, uri, options):
+        super().__init__(options.collection, options.dimension)
+        self._uri, self._path = uri, uri.partition(":")[2]
+
+    @property
+    def uri(self):
+        return self._uri
+
+    @property
+    def fingerprint(self):
+        return self._uri
+
+    def write(self, rows):
+        if os.path.exists(self._path + ".fifo"):
+            open(self._path + ".fifo").read()
+        with open(self._path, "a") as file:
+            file.writelines(key + "\\n" for key in rows.keys)
+        return super().write(rows)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.kills
+def test_a_job_killed_between_two_acknowledgements_asks_only_the_store_that_lags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first store has rows that the second has not: they are embedded again, and go into the second alone."""
+    info = tmp_path / "told_sink-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: told-sink\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[penstock.sinks]\ntold = told_sink:Told\n")
+    (tmp_path / "told_sink.py").write_text(PLUGIN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pictures, job, fifo = draw_folder(tmp_path / "pictures", 8), tmp_path / "job", tmp_path / "b.fifo"
+    os.mkfifo(fifo)
+    stores = [word for name in "ab" for word in ("--to", f"told:{tmp_path / name}")]
+    own = ["--job", str(job), "--workers", "1", "--batch-size", "4", "--insert-batch-size", "4", "--progress", "none"]
+    with started(command("embed", str(pictures), *stores, *own)) as process:
+        wait_for(process, lambda: acknowledged(job) > 0)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+    first = (tmp_path / "a").read_text().split()
+    had = acknowledged(job)
+    assert read_status(job).counts.written == 0
+    assert not (tmp_path / "b").exists()
+    fifo.unlink()
+    with started(command("resume", str(job), "--progress", "none")) as process:
+        process.communicate()
+        assert process.returncode == 0
+    every = (tmp_path / "b").read_text().split()
+    assert len(every) == len(set(every)) == 8
+    again = (tmp_path / "a").read_text().split()[len(first) :]
+    assert len(again) == 8 - had
+    assert {*first, *again} == {*every}
+    assert read_status(job).counts.written == 8
+
+
+def acknowledged(job: Path) -> int:
+    """Rows that the first store alone has acknowledged, as the journal has it; 0 while there is none."""
+    if not (job / "job.json").exists():
+        return 0
+    disk, layout = Disk(), Layout(str(job))
+    found = numbers("journal", [path.name for path in job.iterdir()])
+    if not found:
+        return 0
+    with suppress(JournalDiskError):  # a newer one has just taken its place
+        loaded = load(disk, layout, found[-1], read_manifest(disk, layout.manifest).job)
+        loaded.close(disk)
+        return sum(map(len, loaded.states.acknowledged(0)))
+    return 0
+
+
 @pytest.mark.slow
 def test_a_job_into_two_stores_is_one_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By the command: both have all rows, the end says what to do with each, and `resume` knows both."""
@@ -105,7 +208,7 @@ def test_a_job_into_two_stores_is_one_job(tmp_path: Path, capsys: pytest.Capture
     out = capsys.readouterr().out
     assert f"penstock import {tmp_path / 'a'} " in out
     assert f"penstock import {tmp_path / 'b'} " in out
-    assert [read_manifest(tmp_path / name).rows for name in "ab"] == [10, 10]
+    assert [bulk.read_manifest(tmp_path / name).rows for name in "ab"] == [10, 10]
     assert read_status(job).counts.written == 10
     assert main(["resume", str(job)]) == 0
     assert "finished already" in capsys.readouterr().out
@@ -127,3 +230,13 @@ def test_another_second_store_is_noticed(tmp_path: Path) -> None:
         other.write(RowBatch(["x"], make_rows(1).vectors.repeat(64, 1), [{}]))
     with pytest.raises(StoreChangedError, match=f"rows to {stores[1]}, .* is another one, with 1 row"):
         embed_images(pictures, to=stores, **how)
+
+
+def test_a_store_that_lost_what_it_alone_had_acknowledged_is_noticed(tmp_path: Path) -> None:
+    """Before any row is written everywhere: else those rows would be missing there for good."""
+    with JobFolder.create_or_open(tmp_path / "job") as job:
+        job.write_snapshot(Entry(name) for name in "abc")
+        job.acknowledged(1, [0, 1])
+        with pytest.raises(StoreChangedError, match="has written 2 rows to b, but it is not there any more"):
+            checked(job, Known("x"), None, "b", number=1, accept=False)
+        assert checked(job, Known(), None, "a", number=0, accept=False) == Known()

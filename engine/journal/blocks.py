@@ -16,8 +16,11 @@ from zlib import crc32
 
 from ...errors import JournalDamagedError, JournalVersionError
 
-FORMAT: Final = 1
-"""Version of everything in a job folder. Any change of what is on disk takes the next number."""
+FORMAT: Final = 2
+"""Version of everything in a job folder that is written. Any change of what is on disk takes the next number."""
+
+KNOWN: Final = (1, FORMAT)
+"""What is read. Format 1 has no acknowledgements of single sinks."""
 
 MAX_PAYLOAD: Final = 1 << 20
 """Bytes; of blocks in a journal. What promises more is no block."""
@@ -96,8 +99,8 @@ def title(what: str) -> bytes:
     return f"penstock {what} {FORMAT}\n".encode()
 
 
-def check_title(path: str, start: bytes, what: str) -> int:
-    """Whether a file is what its name says, in the format that this version writes.
+def check_title(path: str, start: bytes, what: str) -> tuple[int, int]:
+    """Whether a file is what its name says, in a format that this version knows.
 
     Args:
         path: for the message.
@@ -105,7 +108,7 @@ def check_title(path: str, start: bytes, what: str) -> int:
         what: ``journal`` or ``snapshot``.
 
     Returns:
-        Bytes of the first line.
+        Bytes of the first line, and the format.
 
     Raises:
         JournalDamagedError: it is something else.
@@ -116,17 +119,17 @@ def check_title(path: str, start: bytes, what: str) -> int:
     if not end or words[:2] != [b"penstock", what.encode()] or len(words) != 3 or not words[2].isdigit():
         raise JournalDamagedError(f"{path}: is not a {what} of a job; restore it from a backup or start a new job")
     check_format(path, int(words[2]))
-    return len(line) + 1
+    return len(line) + 1, int(words[2])
 
 
 def check_format(path: str, version: object) -> None:
     """Refuse a format that this version does not know.
 
     Raises:
-        JournalVersionError: it is not `FORMAT`.
+        JournalVersionError: it is not among `KNOWN`.
     """
-    if version != FORMAT:
+    if version not in KNOWN:
         raise JournalVersionError(
-            f"{path}: has format {version!r}, this penstock knows {FORMAT}; "
+            f"{path}: has format {version!r}, this penstock knows {' and '.join(map(str, KNOWN))}; "
             "use the version of penstock that began the job, or start a new job"
         )

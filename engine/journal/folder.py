@@ -209,6 +209,17 @@ class JobFolder:
         """
         self._ledger.record(Outcome.WRITTEN, ordinals)
 
+    def acknowledged(self, sink: int, ordinals: Ordinals) -> None:
+        """One of several sinks has acknowledged the rows of these; `written` follows when all have.
+
+        Raises as `written` does. Of ordinals that are done nothing is recorded.
+        """
+        self._ledger.acknowledge(sink, ordinals)
+
+    def acknowledged_entries(self, sink: int) -> Iterator[tuple[int, Entry]]:
+        """The entries that are not done and whose rows this sink has acknowledged, with their ordinals, in order."""
+        return self.snapshot.numbered(self._ledger.states.acknowledged(sink)) if self.has_snapshot else iter(())
+
     def filtered(self, ordinals: Ordinals) -> None:
         """These were left out on purpose. Raises as `written` does."""
         self._ledger.record(Outcome.FILTERED, ordinals)

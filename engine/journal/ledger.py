@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ...errors import JournalDamagedError, JournalDiskError, JournalError
+from .blocks import FORMAT
 from .disk import Disk, reading, writing
 from .entries import Entry
 from .layout import Layout, numbers
@@ -53,6 +54,7 @@ class Ledger:
         self.states = States.undone(0)
         self._events: list[Event] = []
         self._number = self._listed = 0
+        self._format = FORMAT
         self._log: Log | None = None
         self._settled = True
         try:
@@ -70,6 +72,16 @@ class Ledger:
         """Append an outcome, then believe it."""
         with self.mutex:
             records = self.states.records(outcome, ordinals)
+            if len(records):
+                self._open_log().append(of_records(records))
+                self.states.apply(records)
+
+    def acknowledge(self, sink: int, ordinals: Ordinals) -> None:
+        """Append that one of several sinks has acknowledged the rows of these, then believe it."""
+        if self._format < FORMAT:  # those who know that format only must not read it
+            self.compact()
+        with self.mutex:
+            records = self.states.acknowledgements(sink, ordinals)
             if len(records):
                 self._open_log().append(of_records(records))
                 self.states.apply(records)
@@ -157,6 +169,7 @@ class Ledger:
         log = self._log = Log(self._disk, path, loaded.fd, loaded.end, clean=not loaded.torn)
         self.snapshot, self.states = loaded.snapshot, loaded.states
         self._events, self._number, self._listed = [*loaded.events], number, loaded.head.snapshot
+        self._format = loaded.format
         if loaded.torn:
             logger.warning("%s: its last write was cut off; %d bytes are left out", path, loaded.torn)
             log.mend()
@@ -180,6 +193,7 @@ class Ledger:
         old_log, old_snapshot = self._log, self.snapshot
         self._log, self.snapshot, self.states = log, snapshot, states
         self._events, self._number, self._listed = [*events], number, listed
+        self._format = FORMAT
         self._settled = False
         if old_log is not None:
             old_log.close()

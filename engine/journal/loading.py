@@ -21,6 +21,7 @@ class Loaded:
         number: of the journal.
         fd: its file.
         head: its head.
+        format: that it was begun in.
         end: where its last whole block ends.
         torn: bytes after that.
         events: all that was noted.
@@ -31,6 +32,7 @@ class Loaded:
     number: int
     fd: int
     head: Head
+    format: int
     end: int
     torn: int
     events: tuple[Event, ...]
@@ -64,7 +66,7 @@ def load(disk: Disk, layout: Layout, number: int, job: str, flags: int = os.O_RD
             states = States.undone(0 if snapshot is None else len(snapshot))
             events = _replay(reader, states, path)
             _check_listing(events, snapshot, path)
-            return Loaded(number, fd, reader.head, reader.end, reader.torn, events, states, snapshot)
+            return Loaded(number, fd, reader.head, reader.format, reader.end, reader.torn, events, states, snapshot)
         except BaseException:
             shut(disk, fd)
             if snapshot is not None:

@@ -57,6 +57,7 @@ class Reader:
 
     Attributes:
         head: whose it is.
+        format: that it was begun in.
         end: where the last whole block that was read ends.
         torn: bytes after ``end`` that are no block, once all was read: the last write was cut off.
 
@@ -70,7 +71,7 @@ class Reader:
         self._disk, self._path, self._fd = disk, path, fd
         self._size = disk.size(fd)
         start = disk.read(fd, HEADER_SIZE + 4096, 0)
-        begin = check_title(path, start, WHAT)
+        begin, self.format = check_title(path, start, WHAT)
         payload = unpack(start[begin:], BlockKind.HEAD)
         if payload is None:
             raise damaged(path, begin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from ...errors import AccountingError
 
 RECORD: Final = np.dtype([("code", "u1"), ("start", "<u8"), ("stop", "<u8")])
-"""Ordinals ``start`` to ``stop`` (excluded) came to this outcome. Packed: 17 bytes. A later record wins."""
+"""Ordinals ``start`` to ``stop`` (excluded) came to this. Packed: 17 bytes. A later record wins.
+
+The lower two bits of a code are the `Outcome`. Where that is UNDONE, the others say which of several sinks have
+acknowledged the row already: sink ``n`` by the bit ``4 << n``.
+"""
+
+MOST_SINKS: Final = 6
+"""So many have a bit. A further one writes its rows again."""
+
+_OUTCOME: Final = 3
 
 _CHUNK: Final = 1 << 20
 """Ordinals looked at at once: the temporary arrays stay in the cache's reach."""
@@ -64,7 +73,16 @@ class States:
         return self._codes.size
 
     def __getitem__(self, ordinal: int) -> Outcome:
-        return Outcome(int(self._codes[ordinal]))
+        return Outcome(int(self._codes[ordinal]) & _OUTCOME)
+
+    def acknowledged_by(self, ordinal: int) -> int:
+        """The sinks that have acknowledged the row of an undone ordinal, sink ``n`` by the bit ``1 << n``."""
+        return int(self._codes[ordinal]) >> 2
+
+    def acknowledged(self, sink: int | None = None) -> Iterator[range]:
+        """The longest ranges of undone ordinals whose rows this sink has acknowledged; None: any sink."""
+        bits = 0xFC if sink is None else 4 << sink
+        return self._ranges(lambda chunk: (chunk & bits) != 0)
 
     @property
     def counts(self) -> Counts:
@@ -78,20 +96,38 @@ class States:
         Raises:
             AccountingError: an ordinal that is not in the snapshot.
         """
+        return self._records(outcome, ordinals)
+
+    def acknowledgements(self, sink: int, ordinals: Ordinals) -> NDArray[np.void]:
+        """Records that say that this sink, too, has acknowledged the rows of these; of those that are undone.
+
+        Raises:
+            AccountingError: an ordinal that is not in the snapshot.
+        """
+        ranges = self._records(Outcome.UNDONE, ordinals)
+        parts = [np.arange(start, stop) for _, start, stop in ranges.tolist()] if sink < MOST_SINKS else []
+        every = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        codes = self._codes[every]
+        undone = (codes & _OUTCOME) == Outcome.UNDONE
+        every, codes = every[undone], codes[undone] | (4 << sink)
+        found = [self._records(code, every[codes == code]) for code in np.unique(codes).tolist()]
+        return np.concatenate(found) if found else np.empty(0, RECORD)
+
+    def _records(self, code: int, ordinals: Ordinals) -> NDArray[np.void]:
         ranges = _joined(ordinals)
         if ranges.size and (ranges[0, 0] < 0 or ranges[-1, 1] > len(self)):
-            raise self._beyond(outcome, int(ranges[0, 0]), int(ranges[-1, 1]))
+            raise self._beyond(code, int(ranges[0, 0]), int(ranges[-1, 1]))
         found = np.empty(len(ranges), RECORD)
-        found["code"], found["start"], found["stop"] = outcome, ranges[:, 0], ranges[:, 1]
+        found["code"], found["start"], found["stop"] = code, ranges[:, 0], ranges[:, 1]
         return found
 
     def apply(self, records: NDArray[np.void]) -> None:
         """Take over a few records, from `records`; the counts follow."""
         for code, start, stop in records.tolist():
             codes = self._codes[start:stop]
-            for old, number in enumerate(np.bincount(codes, minlength=len(Outcome)).tolist()):
+            for old, number in enumerate(np.bincount(codes & _OUTCOME, minlength=len(Outcome)).tolist()):
                 self._counts[old] -= number
-            self._counts[code] += stop - start
+            self._counts[code & _OUTCOME] += stop - start
             codes[:] = code
 
     def load(self, records: NDArray[np.void]) -> bool:
@@ -101,11 +137,11 @@ class States:
             AccountingError: one is about an ordinal that is not in the snapshot.
         """
         codes, starts, stops = records["code"], records["start"], records["stop"]
-        if np.any((codes >= len(Outcome)) | (starts >= stops)):
+        if np.any(((codes > _OUTCOME) & (codes & _OUTCOME != Outcome.UNDONE)) | (starts >= stops)):
             return False
         if records.size and stops.max() > len(self):
             code, start, stop = records[stops.argmax()].tolist()
-            raise self._beyond(Outcome(code), start, stop)
+            raise self._beyond(code, start, stop)
         own = self._codes
         for code, start, stop in zip(codes.tolist(), starts.tolist(), stops.tolist(), strict=True):
             own[start:stop] = code
@@ -116,7 +152,7 @@ class States:
         self._counts = [0] * len(Outcome)
         for _, chunk in self._chunks():
             for code in Outcome:
-                self._counts[code] += int(np.count_nonzero(chunk == code))
+                self._counts[code] += int(np.count_nonzero((chunk & _OUTCOME) == code))
 
     def check(self) -> None:
         """Whether the counts that were kept are the true ones.
@@ -130,7 +166,7 @@ class States:
             raise AccountingError(f"the journal's counts were kept as {kept} and are {self.counts}")
 
     def runs(self) -> Iterator[NDArray[np.void]]:
-        """All that is not undone as records, a chunk at a time, in order."""
+        """All that is not undone, or is acknowledged by some sinks, as records, a chunk at a time, in order."""
         for base, chunk in self._chunks():
             edges = np.flatnonzero(chunk[1:] != chunk[:-1]) + 1
             starts = np.concatenate(([0], edges))
@@ -141,9 +177,12 @@ class States:
 
     def ranges(self, outcome: Outcome = Outcome.UNDONE) -> Iterator[range]:
         """The longest ranges with this outcome, in order, as they are when they are reached."""
+        return self._ranges(lambda chunk: (chunk & _OUTCOME) == outcome)
+
+    def _ranges(self, wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]) -> Iterator[range]:
         start = stop = 0
         for base, chunk in self._chunks():
-            inside = np.concatenate(([False], chunk == outcome, [False]))
+            inside = np.concatenate(([False], wanted(chunk), [False]))
             edges = (np.flatnonzero(inside[1:] != inside[:-1]) + base).tolist()
             for begin, end in zip(edges[::2], edges[1::2], strict=True):
                 if begin != stop:
@@ -154,9 +193,9 @@ class States:
         if start < stop:
             yield range(start, stop)
 
-    def _beyond(self, outcome: Outcome, start: int, stop: int) -> AccountingError:
+    def _beyond(self, code: int, start: int, stop: int) -> AccountingError:
         return AccountingError(
-            f"ordinals {start} to {stop - 1} were recorded as {outcome.name}, "
+            f"ordinals {start} to {stop - 1} were recorded as {Outcome(code & _OUTCOME).name}, "
             f"the snapshot has {len(self)} entries: they belong to another source"
         )
 

@@ -8,6 +8,7 @@ writes over itself. Only what was in flight is done twice.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -64,6 +65,7 @@ class JobCheckpoint:
         self._synced = time.monotonic()
         self._children = Children()
         self._store_notes: Callable[[], Sequence[str]] | None = None
+        self._noting = threading.Lock()
         self._accepts_store = config.accept_store
         try:
             with suppress(ListingInterruptedError):
@@ -104,7 +106,12 @@ class JobCheckpoint:
     def begun(self) -> bool:
         """Whether an earlier run has written rows, also such as a newer listing, or the user, has forgotten."""
         forgotten = (event.get("written", 0) for event in self._folder.events if event["event"] in {"renewed", REDONE})
-        return self._before.written > 0 or any(forgotten)
+        return self.has_rows or any(forgotten)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether a store has acknowledged rows in an earlier run."""
+        return self._before.written > 0 or next(self._folder.states.acknowledged(), None) is not None
 
     @property
     def accepted_pixels(self) -> bool:
@@ -155,7 +162,7 @@ class JobCheckpoint:
             StoreChangedError: it does not.
         """
         known = self._stores.get(number, Known())
-        self._know(number, checked(self._folder, known, found, where, accept=self._accepts_store))
+        self._know(number, checked(self._folder, known, found, where, number=number, accept=self._accepts_store))
 
     def writes_to(self, notes: Callable[[], Sequence[str]]) -> None:
         """Rows go to collections with these notes from now on; asked for when the first of them are there."""
@@ -175,11 +182,26 @@ class JobCheckpoint:
 
     def written(self, ordinals: Sequence[int]) -> None:
         """The store has acknowledged a row of each. In whose collection they are is recorded before them."""
-        if self._store_notes:
-            for number, note in enumerate(self._store_notes()):
-                self._know(number, replace(self._stores.get(number, Known()), id=id_of(note)))
-            self._store_notes = None
+        self._note_stores()
         self._record(self._children.written(ordinals))
+
+    def acknowledged(self, number: int, ordinals: Sequence[int]) -> None:
+        """One of several stores has acknowledged a row of each. From any thread. Of entries with children nothing is
+        recorded: they are done again as a whole.
+        """
+        self._note_stores()
+        self._folder.acknowledged(number, [each for each in ordinals if not self._children.is_begun(each)])
+
+    def acknowledged_by(self, ordinal: int) -> int:
+        """The stores that have acknowledged the row of an entry already: the n-th by the bit ``1 << n``."""
+        return self._folder.states.acknowledged_by(ordinal)
+
+    def _note_stores(self) -> None:
+        with self._noting:
+            if self._store_notes:
+                for number, note in enumerate(self._store_notes()):
+                    self._know(number, replace(self._stores.get(number, Known()), id=id_of(note)))
+                self._store_notes = None
 
     def dead(self, ordinals: Sequence[int]) -> None:
         """The dead letters of these are written."""
@@ -307,6 +329,8 @@ class JobCheckpoint:
         if config.redo and (rows := self._folder.counts.written):
             self._folder.note(REDONE, written=rows)  # first: what is forgotten stays this job's, see begun
             self._folder.undo([*self._folder.states.ranges(Outcome.WRITTEN)])
+        if config.redo or any(change.name == "sink" for change in different):
+            self._folder.undo([*self._folder.states.acknowledged()])  # the numbers were those of other stores
 
 
 def _attempts_in(path: Path) -> dict[str, int]:

@@ -53,6 +53,10 @@ class Children:
         """Entries that were begun and are not done."""
         return len(self._families)
 
+    def is_begun(self, entry: int) -> bool:
+        """Whether children of this entry are under way."""
+        return entry in self._families
+
     def begin(self, entry: int) -> None:
         """Children of this entry come, nobody knows yet how many.
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from uuid import uuid4
 
 import numpy as np
@@ -61,7 +62,9 @@ def known_of(events: Sequence[Event]) -> dict[int, Known]:
     return known
 
 
-def checked(folder: JobFolder, known: Known, found: Found | None, where: str, *, accept: bool) -> Known:
+def checked(
+    folder: JobFolder, known: Known, found: Found | None, where: str, *, number: int = 0, accept: bool
+) -> Known:
     """Hold the store against the books of a job that has written rows.
 
     Args:
@@ -69,6 +72,7 @@ def checked(folder: JobFolder, known: Known, found: Found | None, where: str, *,
         known: what they know of the store.
         found: what is there.
         where: the store, for people.
+        number: of the store, where rows go into several: what it has acknowledged counts, too.
         accept: whether to take it as it is.
 
     Returns:
@@ -79,9 +83,10 @@ def checked(folder: JobFolder, known: Known, found: Found | None, where: str, *,
     """
     there = id_of(found.note) if found else ""
     rows = found.rows if found else 0
-    written = folder.counts.written
+    written = folder.counts.written + sum(map(len, folder.states.acknowledged(number)))
     if rows < written - known.missing:  # the same key twice in the listing is one row
-        written = _distinct(entry.name for _, entry in folder.entries(Outcome.WRITTEN))
+        entries = chain(folder.entries(Outcome.WRITTEN), folder.acknowledged_entries(number))
+        written = _distinct(entry.name for _, entry in entries)
     if accept:
         return Known(there, max(0, written - rows))
     wrong = _what_differs(known, found, there, written)

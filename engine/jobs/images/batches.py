@@ -12,7 +12,7 @@ import numpy as np
 from ....errors import ItemError, PenstockError
 from ....formatting import printable
 from ....preprocess import Row, Source, Timings
-from ....sinks import RowBatch, is_fit_key, row_key
+from ....sinks import RowBatch, Sink, WriteResult, is_fit_key, row_key
 from ... import ItemFailure
 from ...embedders import View
 
@@ -74,6 +74,14 @@ class Checkpoint(Protocol):
 
     def dead(self, ordinals: Sequence[int]) -> None:
         """The dead letters of these are written."""
+        ...
+
+    def acknowledged(self, number: int, ordinals: Sequence[int]) -> None:
+        """One of several stores has acknowledged the rows of these."""
+        ...
+
+    def acknowledged_by(self, ordinal: int) -> int:
+        """The stores that have acknowledged its row already: the n-th by the bit ``1 << n``."""
         ...
 
 
@@ -185,6 +193,18 @@ class JobValues:
         self._dead = dead
         self._checkpoint = checkpoint
         self._listener = listener
+
+    def write(self, sink: Sink, rows: RowBatch, pictures: Sequence[Picture]) -> WriteResult:
+        """Write rows into a sink; of several sinks only those that have not acknowledged a row are asked for it."""
+        checkpoint = self._checkpoint
+        if checkpoint is None or len(sink.members) == 1:
+            return sink.write(rows)
+        ordinals = [picture.ordinal for picture in pictures]
+        return sink.write_missing(
+            rows,
+            [checkpoint.acknowledged_by(ordinal) for ordinal in ordinals],
+            lambda number, indices: checkpoint.acknowledged(number, [ordinals[index] for index in indices]),
+        )
 
     def units(self, value: Any) -> int:
         """Pictures in a value."""

@@ -98,7 +98,7 @@ def overlapped(
 
 def in_turn(ends: Ends, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
     """Decode, embed and insert batches, to be built with one thread: the baseline."""
-    insert = _insert_with(ends.sink)
+    insert = _insert_with(ends)
     return (
         _in_process(ends, local, embedder, 1, 1, 1)
         .pipe(lambda rows: insert([rows]), name="insert", buffer_size=1, on_failure=ends.policies["insert"])
@@ -169,7 +169,7 @@ def insert_into(builder: PipelineBuilder, ends: Ends) -> PipelineBuilder:
     return (
         builder.aggregate(ends.insert_rows)
         .pipe(
-            _insert_with(ends.sink),
+            _insert_with(ends),
             concurrency=ends.sink.threads,
             executor=ends.writers,
             name="insert",
@@ -179,11 +179,11 @@ def insert_into(builder: PipelineBuilder, ends: Ends) -> PipelineBuilder:
     )
 
 
-def _insert_with(sink: Sink) -> Callable[[list[Rows]], Outcome]:
+def _insert_with(ends: Ends) -> Callable[[list[Rows]], Outcome]:
     def insert(group: list[Rows]) -> Outcome:
         pictures: list[Picture] = [picture for rows in group for picture in rows.pictures]
         batch: RowBatch = concat([rows.rows for rows in group])
-        refused = dict(sink.write(batch).refused)
+        refused = dict(ends.values.write(ends.sink, batch, pictures).refused)
         written = [picture.ordinal for index, picture in enumerate(pictures) if index not in refused]
         failures = [pictures[index].failure(error) for index, error in refused.items()]
         return Outcome(Written(written) if written else NOTHING, failures=failures)

@@ -132,7 +132,7 @@ class _Run:
 
     def check_store(self) -> None:
         """Hold the store against the books of earlier runs."""
-        if self.checkpoint and self.checkpoint.counts.written:
+        if self.checkpoint and self.checkpoint.has_rows:
             for number, found in self.runner.look().items():
                 where = f"{redact(self.config.destinations[number])}, collection {self.config.collection!r}"
                 self.checkpoint.check_store(found, where, number)
