@@ -18,7 +18,7 @@ import numpy as np
 from ..engine import PipelineBuilder, green
 from ..engine.config.model import ServiceConfig
 from ..engine.jobs.images.batches import JobValues, Picture, Rows
-from ..engine.jobs.images.graphs import Ends, insert_into
+from ..engine.jobs.images.graphs import JobParts, insert_into
 from ..engine.servers import MilvusLiteServer, MilvusServer, ServerUnavailableError
 from ..sinks import DeadLetters, MilvusSink, RowBatch, row_key
 from .child import Measure, Measures
@@ -139,7 +139,7 @@ def stage(uri: str, count: int) -> Generator[Measure, None, None]:
             ticks += [start + seconds] * (len(ticks) < 2)  # so few rows, for a look whether all works
             assert written == count == sink.count()
             sink.drop()
-            return {"rate": count / seconds, **_gaps(ticks), **_pace(before, sink.stats())}
+            return {"rate": count / seconds, **_gaps(ticks), **_limiter(before, sink.stats())}
 
         yield measure
 
@@ -159,9 +159,9 @@ def _insert(batches: list[Rows], sink: MilvusSink, dead: DeadLetters, ticks: lis
         return value
 
     with ThreadPoolExecutor(sink.threads) as writers:
-        ends = Ends(batches, sink, writers, JobValues(dead), _INSERT_ROWS, ServiceConfig().policies)
-        builder = PipelineBuilder(values=ends.values).add_source(batches).pipe(watched)
-        pipeline = insert_into(builder, ends).build(num_threads=1)
+        parts = JobParts(batches, sink, writers, JobValues(dead), _INSERT_ROWS, ServiceConfig().policies)
+        builder = PipelineBuilder(values=parts.values).add_source(batches).pipe(watched)
+        pipeline = insert_into(builder, parts).build(num_threads=1)
         with pipeline.auto_stop():
             return sum(len(value.ordinals) for value in pipeline.get_iterator())
 
@@ -171,7 +171,7 @@ def _gaps(ticks: list[float]) -> dict[str, float]:
     return {"gap_p99": gaps[int(0.99 * len(gaps))], "gap_max": gaps[-1]}
 
 
-def _pace(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+def _limiter(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     rows = [stats["rows_per_call"] * stats["calls"] for stats in (before, after)]
     return {"rows_per_call": (rows[1] - rows[0]) / (after["calls"] - before["calls"]), "in_flight": after["in_flight"]}
 

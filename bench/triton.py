@@ -274,7 +274,7 @@ def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None
 def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Generator[Measure, None, None]:
     """The main job: worker processes, rings, Triton, Milvus Lite. With a `Ticker`, which costs CPU, or without."""
     from ..engine.jobs.common.plan import make_plan
-    from ..engine.jobs.images.graphs import Ends, streaming
+    from ..engine.jobs.images.graphs import JobParts, streaming
     from ..engine.jobs.images.inputs import batched, pictures_of
     from ..engine.jobs.images.runner import JobRunner
 
@@ -285,8 +285,8 @@ def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Genera
         plan.embedder.open(plan.spec, BATCH)
         with closing(JobRunner(config)) as runner, plan.pool(config) as pool:
 
-            def graph(ends: Ends) -> PipelineBuilder:
-                builder = streaming(ends, pool, plan.embedder)
+            def graph(parts: JobParts) -> PipelineBuilder:
+                builder = streaming(parts, pool, plan.embedder)
                 return builder.add_resource(ticker) if watched else builder
 
             def measure() -> Measures:

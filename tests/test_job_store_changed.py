@@ -20,7 +20,7 @@ from penstock import Report, ServiceConfig
 from penstock.engine.cli import main
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.common.sink_cache import Stores
+from penstock.engine.jobs.common.sink_cache import SinkCache
 from penstock.engine.jobs.common.store_check import NOTED
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
@@ -63,7 +63,7 @@ class Job:
         """What a run does with its store and its books, with rows that no worker has made; killed after so many."""
         config = self.config(**settings)
         plan = make_plan(config)
-        with JobCheckpoint(config, plan, FileSource(source)) as books, closing(Stores()) as stores:
+        with JobCheckpoint(config, plan, FileSource(source)) as books, closing(SinkCache()) as stores:
             if books.counts.written:
                 books.check_store(stores.look(config, config.collection)[0], "")
             sink = stores.to_write(config, plan, config.collection, lambda: DIMENSION)
@@ -76,7 +76,7 @@ class Job:
     def look(self) -> Found | None:
         """What its store holds."""
         config = self.config()
-        with closing(Stores()) as stores:
+        with closing(SinkCache()) as stores:
             return stores.look(config, config.collection)[0]
 
     @property

@@ -16,7 +16,7 @@ from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.provenance import recipe_of
-from penstock.engine.jobs.common.sink_cache import Stores
+from penstock.engine.jobs.common.sink_cache import SinkCache
 from penstock.engine.jobs.images.search import search_images
 from penstock.engine.journal import read_status
 from penstock.errors import CollectionMismatchError
@@ -56,10 +56,10 @@ def test_adding_to_an_older_collection_is_refused_with_the_ways_on(
         sink.write(one_row("a"))
     said = r"version \d of the pixels, and version 7 is made now.*--collection.*--overwrite.*--accept-changes"
     with pytest.raises(CollectionMismatchError, match=said):
-        Stores().to_write(config, make_plan(config), "images", lambda: 512)
+        SinkCache().to_write(config, make_plan(config), "images", lambda: 512)
     for way_on in ({"accept_changes": True}, {"mode": "overwrite"}):
         chosen = ServiceConfig(to=config.to, **way_on)
-        stores = Stores()
+        stores = SinkCache()
         assert stores.to_write(chosen, make_plan(chosen), "images", lambda: 512).note
         stores.close()
 
@@ -71,7 +71,7 @@ def test_other_settings_are_not_accepted_with_the_version(tmp_path: Path) -> Non
     with ParquetBulkSink(tmp_path / "parts", 512, collection="images", note=note) as sink:
         sink.write(one_row("a"))
     with pytest.raises(CollectionMismatchError, match="background"):
-        Stores().to_write(config, make_plan(config), "images", lambda: 512)
+        SinkCache().to_write(config, make_plan(config), "images", lambda: 512)
 
 
 @pytest.mark.slow

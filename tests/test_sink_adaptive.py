@@ -22,7 +22,7 @@ from penstock.engine.servers import MilvusLiteServer
 from penstock.errors import SinkError, SinkUnavailableError
 from penstock.sinks import MilvusSink, RowBatch, WriteResult
 from penstock.sinks.milvus.connection import Connection
-from penstock.sinks.milvus.limiter import Pace
+from penstock.sinks.milvus.limiter import AdaptiveLimiter
 from penstock.sinks.milvus.upsert import has_inside, message_of, upsert
 from penstock.sinks.milvus.uri import parse_uri
 from penstock.sinks.milvus.writer import MilvusWriter
@@ -41,7 +41,9 @@ class Clock:
         return self.now
 
 
-def drive(pace: Pace, clock: Clock, seconds: Callable[[int, int], float], calls: int, noise: float = 0.0) -> list[int]:
+def drive(
+    pace: AdaptiveLimiter, clock: Clock, seconds: Callable[[int, int], float], calls: int, noise: float = 0.0
+) -> list[int]:
     """Keep as many calls in flight as the pace allows; the number allowed after each answer.
 
     Args:
@@ -73,7 +75,7 @@ def serves_at_most(workers: int) -> Callable[[int, int], float]:
 def test_calls_rise_to_what_the_server_can_use(workers: int, least: int, most: int) -> None:
     """And no further, but for a look at the neighbour now and then."""
     clock = Clock()
-    seen = drive(Pace(8, 500, clock), clock, serves_at_most(workers), 2000, noise=0.2)[-1000:]
+    seen = drive(AdaptiveLimiter(8, 500, clock), clock, serves_at_most(workers), 2000, noise=0.2)[-1000:]
     usual = max(set(seen), key=seen.count)
     assert least <= usual <= most
 
@@ -81,7 +83,7 @@ def test_calls_rise_to_what_the_server_can_use(workers: int, least: int, most: i
 def test_the_rate_is_near_the_best_there_is() -> None:
     """Searching costs little: 95 % of a server that is used at its best from the first call on."""
     clock = Clock()
-    drive(Pace(8, 500, clock), clock, serves_at_most(4), 3000)
+    drive(AdaptiveLimiter(8, 500, clock), clock, serves_at_most(4), 3000)
     best = 3000 * serves_at_most(4)(1, 500) / 4
     assert clock.now < best / 0.95
 
@@ -89,7 +91,7 @@ def test_the_rate_is_near_the_best_there_is() -> None:
 def test_a_server_that_becomes_another_is_followed() -> None:
     """From one that works on five calls at once to one that works on one, and back."""
     clock = Clock()
-    pace = Pace(8, 500, clock)
+    pace = AdaptiveLimiter(8, 500, clock)
     drive(pace, clock, serves_at_most(5), 1500)
     few = drive(pace, clock, lambda flying, rows: 0.02 * flying**1.5, 3000)[-500:]
     many = drive(pace, clock, serves_at_most(5), 3000)[-500:]
@@ -100,7 +102,7 @@ def test_a_server_that_becomes_another_is_followed() -> None:
 def test_a_rate_limit_halves_the_calls_and_success_adds_one() -> None:
     """Multiplicative decrease, additive increase."""
     clock = Clock()
-    pace = Pace(8, 100, clock)
+    pace = AdaptiveLimiter(8, 100, clock)
     drive(pace, clock, serves_at_most(8), 1000)
     before = pace.calls
     assert before >= 6
@@ -117,7 +119,7 @@ def test_a_rate_limit_halves_the_calls_and_success_adds_one() -> None:
 
 def test_slow_calls_carry_fewer_rows_and_quick_ones_more_again() -> None:
     """Halved while a call takes longer than a second, never below 50; up in steps to the most."""
-    pace = Pace(1, 500, Clock())
+    pace = AdaptiveLimiter(1, 500, Clock())
     for expected in (250, 125, 62, 50, 50):
         pace.done(pace.rows, 3.0)
         assert pace.rows == expected
@@ -131,7 +133,7 @@ def test_slow_calls_carry_fewer_rows_and_quick_ones_more_again() -> None:
 def test_a_sink_that_waits_for_its_rows_learns_nothing() -> None:
     """If the stages before are slow, more calls at once would not help, and fewer would not hurt."""
     clock = Clock()
-    pace = Pace(8, 500, clock)
+    pace = AdaptiveLimiter(8, 500, clock)
     for _ in range(200):
         clock.now += 1.0
         pace.done(100, 0.05)
@@ -147,7 +149,7 @@ def test_a_sink_that_waits_for_its_rows_learns_nothing() -> None:
 def test_the_bounds_hold_whatever_happens(events: list[tuple[int, float, bool]], calls: int, rows: int) -> None:
     """At least one call and one row, at most what the user said."""
     clock = Clock()
-    pace = Pace(calls, rows, clock)
+    pace = AdaptiveLimiter(calls, rows, clock)
     for carried, seconds, limited in events:
         clock.now += seconds
         pace.limited() if limited else pace.done(carried, seconds)
@@ -193,13 +195,13 @@ def give(writer: MilvusWriter, keys: str, size: int = 10) -> list[int]:
 
 
 def lined_up(writer: MilvusWriter, count: int) -> None:
-    wait_until(lambda: len(vars(writer)["_line"]) >= count)
+    wait_until(lambda: len(vars(writer)["_queue"]) >= count)
 
 
 def submit(pool: ThreadPoolExecutor, writer: MilvusWriter, groups: list[str], size: int = 10) -> list[Any]:
     """Give each group from a thread of its own, in this order."""
     pending = []
-    waiting = len(vars(writer)["_line"])
+    waiting = len(vars(writer)["_queue"])
     for number, group in enumerate(groups, 1):
         pending.append(pool.submit(give, writer, group, size))
         lined_up(writer, waiting + number)

@@ -27,12 +27,12 @@ from PIL import (
 
 from ...errors import ConfigError, DecodeError, ItemError, TooLargeError, UnreadableError
 from ..fetch import read_file
-from ..kernel.canvas import Placement, put
+from ..kernel.canvas import Placement, blit
 from ..kernel.geometry import grid_for, reduction
 from ..kernel.packed import UInt32, pack, pack_array, unpack
 from ..spec import PreprocessSpec
 from .color import to_rgb
-from .exif import View, orientation
+from .exif import Orientation, orientation_of
 from .headers import check_format, refusal, webp_size
 from .jpeg import draft_factor, fast_jpeg, is_held_whole, load
 from .modes import bands, flatten, sample_range, without_unused_alpha
@@ -160,7 +160,7 @@ def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) 
     has_alpha = pixels.ndim == 3 and pixels.shape[2] == 4
     if has_alpha or reduction(max(grid.sx, grid.sy), spec.size) > 1:
         return _place_image(Image.fromarray(np.ascontiguousarray(pixels)), "array", spec, canvas)
-    return Placement(put(pack_array(pixels), grid, spec, canvas), width, height, "array")
+    return Placement(blit(pack_array(pixels), grid, spec, canvas), width, height, "array")
 
 
 def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UInt32, data: bytes = b"") -> Placement:
@@ -172,12 +172,13 @@ def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UI
     pixels = fast_jpeg(image, data, factor) if name == "JPEG" and spec.decoder == "simplejpeg" else None
     if pixels is None:
         load(image, factor, spec)
-    view = View(orientation(image), stored)
-    grid = grid_for(*view.upright, spec)
-    fx, fy = (reduction(s / factor, spec.size) for s in view.stored_axes(grid.sx, grid.sy))
+    orientation = Orientation(orientation_of(image), stored)
+    grid = grid_for(*orientation.upright, spec)
+    fx, fy = (reduction(s / factor, spec.size) for s in orientation.stored_axes(grid.sx, grid.sy))
     if pixels is None or fx * fy > 1:
         pixels = _shrunk(image if pixels is None else unpack(pixels), fx, fy, spec)
-    return Placement(put(*view.turned(pixels, grid, factor * fx, factor * fy), spec, canvas), *view.upright, name)
+    upright = orientation.apply(pixels, grid, factor * fx, factor * fy)
+    return Placement(blit(*upright, spec, canvas), *orientation.upright, name)
 
 
 def _shrunk(image: Image.Image, fx: int, fy: int, spec: PreprocessSpec) -> UInt32:

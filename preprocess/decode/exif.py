@@ -36,7 +36,7 @@ _METHODS: Final = {
 """The same, for Pillow."""
 
 
-def orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """EXIF orientation of an opened picture, 1..8; 1 where there is none or its metadata is broken."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -45,14 +45,14 @@ def orientation(image: Image.Image) -> int:
     return found if found in _TURNS else 1
 
 
-def turned(image: Image.Image) -> Image.Image:
+def upright_image(image: Image.Image) -> Image.Image:
     """A picture as it is meant to be seen; itself where it lies so."""
-    method = _METHODS.get(orientation(image))
+    method = _METHODS.get(orientation_of(image))
     return image if method is None else image.transpose(method)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Orientation:
     """A picture as it is stored and as it is meant to be seen.
 
     Attributes:
@@ -72,7 +72,7 @@ class View:
         """Exchange two per-axis values between stored and upright, which is the same both ways."""
         return (vertical, horizontal) if _TURNS[self.turn][0] else (horizontal, vertical)
 
-    def turned(self, pixels: UInt32, grid: Grid, fx: int, fy: int) -> tuple[UInt32, Grid]:
+    def apply(self, pixels: UInt32, grid: Grid, fx: int, fy: int) -> tuple[UInt32, Grid]:
         """The reduced pixels as seen, and the grid in them.
 
         Args:

@@ -59,7 +59,7 @@ def make_params(spec: PreprocessSpec, rows: int) -> Float32:
     return params
 
 
-def put(pixels: UInt32, grid: Grid, spec: PreprocessSpec, canvas: UInt32) -> Params:
+def blit(pixels: UInt32, grid: Grid, spec: PreprocessSpec, canvas: UInt32) -> Params:
     """Copy what the filter reads into the canvas.
 
     Args:

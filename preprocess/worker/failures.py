@@ -8,7 +8,7 @@ from ...errors import ItemError
 from .protocol import Source
 
 
-def kept(error: ItemError, source: Source) -> ItemError:
+def detach_traceback(error: ItemError, source: Source) -> ItemError:
     """An error that outlives the work on its picture.
 
     Its traceback and causes lead to frames, and these to the decoded picture and the file: 240 MiB for a PNG of 60

@@ -26,7 +26,7 @@ from ..fetch import Fetchers
 from ..sandbox.sandbox import confine, seal
 from ..slot_layout import PixelView, pixel_layout, pixel_view
 from ..spec import PreprocessSpec
-from .failures import kept
+from .failures import detach_traceback
 from .jax_runtime import check_device, compilation_cache, keep_no_more_kernels, prepare_jax
 from .preprocessor import Preprocessor
 from .protocol import Row, Source, Task, Timings, decode_task, encode_done
@@ -173,7 +173,7 @@ class Worker:
                     placed = self._preprocessor.load(position, loaded)
                     rows.append(Row(position, placed.width, placed.height))
                 except ItemError as error:
-                    failures.append((position, kept(error, source)))
+                    failures.append((position, detach_traceback(error, source)))
                 end = time.perf_counter()
             read += middle - begin
             decode += end - middle

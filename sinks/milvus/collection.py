@@ -104,7 +104,7 @@ class Collection:
         client.load_collection(spec.name, timeout=seconds)
         return Found(self.count(), note)
 
-    def rehearse(self) -> Layout:
+    def dry_run(self) -> Layout:
         """Whether the server would make such a collection, found out under another name: what it would be like.
 
         Replacing begins with a deletion, and what cannot follow must be known before.

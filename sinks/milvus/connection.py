@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 from ...backoff import Backoff
 from ...errors import SinkError, SinkUnavailableError
-from .errors import Kind, Trouble, UnreachableError, caught, classify, describe, is_late, is_unreachable, quiet
+from .errors import CallError, ErrorKind, UnreachableError, caught, classify, describe, is_late, is_unreachable, quiet
 from .lite import LiteServer, server_for
 from .outage import Outage
 from .uri import Target
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-OnRetry = Callable[[Kind, float], None]
+OnRetry = Callable[[ErrorKind, float], None]
 """Told what kind of failure it was, and the seconds until the next try."""
 
 RETRY_FOR = 120.0
@@ -33,7 +33,7 @@ _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _CLOSE_SECONDS = 0.5
 
 
-def _nobody(kind: Kind, seconds: float) -> None:
+def _nobody(kind: ErrorKind, seconds: float) -> None:
     """Nobody wants to know."""
 
 
@@ -97,7 +97,7 @@ class Connection:
         Raises:
             SinkUnavailableError: still no answer after `retry_for` seconds, or nobody listens there.
             SinkError: access denied, no such database, or the sink is closed.
-            Trouble: any other failure, for the caller to judge.
+            CallError: any other failure, for the caller to judge.
         """
         if first:
             self.reach()
@@ -119,7 +119,7 @@ class Connection:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self._unavailable(what, reason) from error
-                if kind is Kind.TRANSIENT:
+                if kind is ErrorKind.TRANSIENT:
                     self._outage.failed(self._words(error))
                 logger.info("%s: %s: %s; trying for %.0f s more", self.target.shown, what, self._words(error), left)
             else:
@@ -202,22 +202,22 @@ class Connection:
             self._client.close()
             self._client = None
 
-    def _judge(self, what: str, error: Exception) -> Kind:
+    def _judge(self, what: str, error: Exception) -> ErrorKind:
         """Return the kind if trying again may help."""
         kind = classify(error)
-        if kind is Kind.NOT_LOADED:
+        if kind is ErrorKind.NOT_LOADED:
             self._load_again()
-        elif kind is Kind.DENIED:
+        elif kind is ErrorKind.DENIED:
             raise SinkError(
                 f"{self.target.shown}: {what} was denied: {self._words(error)}. Check the token (MILVUS_TOKEN)"
             ) from error
-        elif kind is Kind.NO_DATABASE:
+        elif kind is ErrorKind.NO_DATABASE:
             raise SinkError(
                 f"{self.target.shown}: {self._words(error)}. Create it, or name another one in the URI:"
                 f" {self.target.address}/DATABASE"
             ) from error
-        elif kind not in {Kind.TRANSIENT, Kind.LIMITED}:
-            raise Trouble(kind, self._words(error)) from error
+        elif kind not in {ErrorKind.TRANSIENT, ErrorKind.LIMITED}:
+            raise CallError(kind, self._words(error)) from error
         return kind
 
     def _load_again(self) -> None:

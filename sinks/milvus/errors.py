@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Any
 
 
-class Kind(Enum):
+class ErrorKind(Enum):
     """What to do about a failed call."""
 
     TRANSIENT = auto()
@@ -34,10 +34,10 @@ class Kind(Enum):
     """A row or the server: leave out single rows, but not all of them."""
 
 
-class Trouble(Exception):  # noqa: N818  (internal; never reaches a user)
+class CallError(Exception):
     """A call failed in a way that the caller must handle. Never TRANSIENT, LIMITED or NOT_LOADED."""
 
-    def __init__(self, kind: Kind, text: str) -> None:
+    def __init__(self, kind: ErrorKind, text: str) -> None:
         super().__init__(text)
         self.kind = kind
 
@@ -50,43 +50,43 @@ class UnreachableError(Exception):
 # which a client of one cluster never sees. 1 is Milvus' "not ready", and Lite's and pymilvus' "anything": its text
 # decides.
 _CODES = {
-    2: Kind.TRANSIENT,  # service unavailable; pymilvus: cannot connect
-    3: Kind.TRANSIENT,  # memory limit
-    4: Kind.LIMITED,  # too many requests
-    6: Kind.ROW,
-    7: Kind.TRANSIENT,  # disk limit
-    8: Kind.LIMITED,  # rate limit
-    9: Kind.LIMITED,  # quota exceeded, writes denied for now
-    100: Kind.MISSING,
-    800: Kind.NO_DATABASE,
-    101: Kind.NOT_LOADED,
-    1100: Kind.ROW,  # invalid parameter: a VARCHAR that is too long, for example
-    1400: Kind.DENIED,
-    1401: Kind.DENIED,
+    2: ErrorKind.TRANSIENT,  # service unavailable; pymilvus: cannot connect
+    3: ErrorKind.TRANSIENT,  # memory limit
+    4: ErrorKind.LIMITED,  # too many requests
+    6: ErrorKind.ROW,
+    7: ErrorKind.TRANSIENT,  # disk limit
+    8: ErrorKind.LIMITED,  # rate limit
+    9: ErrorKind.LIMITED,  # quota exceeded, writes denied for now
+    100: ErrorKind.MISSING,
+    800: ErrorKind.NO_DATABASE,
+    101: ErrorKind.NOT_LOADED,
+    1100: ErrorKind.ROW,  # invalid parameter: a VARCHAR that is too long, for example
+    1400: ErrorKind.DENIED,
+    1401: ErrorKind.DENIED,
 }
 _TEXTS = (
-    ("larger than max", Kind.TOO_LARGE),
-    ("message too large", Kind.TOO_LARGE),
+    ("larger than max", ErrorKind.TOO_LARGE),
+    ("message too large", ErrorKind.TOO_LARGE),
     # Of a wrong row; but if all rows are told so, the collection has other dimensions than it had.
-    ("expected dim", Kind.UNKNOWN),
-    ("not equal to passed num_rows", Kind.UNKNOWN),
-    ("rate limit", Kind.LIMITED),
-    ("no space left", Kind.TRANSIENT),
-    ("service not ready", Kind.TRANSIENT),
-    ("closed channel", Kind.TRANSIENT),  # another thread of this sink is reconnecting
-    ("auth check failure", Kind.DENIED),
+    ("expected dim", ErrorKind.UNKNOWN),
+    ("not equal to passed num_rows", ErrorKind.UNKNOWN),
+    ("rate limit", ErrorKind.LIMITED),
+    ("no space left", ErrorKind.TRANSIENT),
+    ("service not ready", ErrorKind.TRANSIENT),
+    ("closed channel", ErrorKind.TRANSIENT),  # another thread of this sink is reconnecting
+    ("auth check failure", ErrorKind.DENIED),
 )
 _NO_DATABASE = re.compile(r"^database.*(not found|does not exist)")
 _GRPC = {
-    "UNAVAILABLE": Kind.TRANSIENT,
-    "DEADLINE_EXCEEDED": Kind.TRANSIENT,
-    "RESOURCE_EXHAUSTED": Kind.LIMITED,
-    "ABORTED": Kind.TRANSIENT,
-    "CANCELLED": Kind.TRANSIENT,
-    "INTERNAL": Kind.TRANSIENT,  # RST_STREAM of a proxy or a dying server
-    "UNKNOWN": Kind.TRANSIENT,
-    "UNAUTHENTICATED": Kind.DENIED,
-    "PERMISSION_DENIED": Kind.DENIED,
+    "UNAVAILABLE": ErrorKind.TRANSIENT,
+    "DEADLINE_EXCEEDED": ErrorKind.TRANSIENT,
+    "RESOURCE_EXHAUSTED": ErrorKind.LIMITED,
+    "ABORTED": ErrorKind.TRANSIENT,
+    "CANCELLED": ErrorKind.TRANSIENT,
+    "INTERNAL": ErrorKind.TRANSIENT,  # RST_STREAM of a proxy or a dying server
+    "UNKNOWN": ErrorKind.TRANSIENT,
+    "UNAUTHENTICATED": ErrorKind.DENIED,
+    "PERMISSION_DENIED": ErrorKind.DENIED,
 }
 
 
@@ -98,27 +98,27 @@ def caught() -> tuple[type[Exception], ...]:
     return MilvusException, grpc.RpcError, grpc.FutureTimeoutError, UnreachableError
 
 
-def classify(error: BaseException) -> Kind:
+def classify(error: BaseException) -> ErrorKind:
     """What to do about an error of pymilvus or gRPC."""
     if isinstance(error, UnreachableError):
-        return Kind.TRANSIENT
+        return ErrorKind.TRANSIENT
     text = describe(error).lower()
     if _NO_DATABASE.search(text):
-        return Kind.NO_DATABASE
+        return ErrorKind.NO_DATABASE
     for part, kind in _TEXTS:
         if part in text:
             return kind
     cause = error.__cause__
     if cause is not None and cause is not error and _grpc_status(cause) in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
-        return Kind.DENIED  # pymilvus turns a refused handshake into "fail connecting"
+        return ErrorKind.DENIED  # pymilvus turns a refused handshake into "fail connecting"
     status = _grpc_status(error)
     if status:
-        return _GRPC.get(status, Kind.UNKNOWN)
+        return _GRPC.get(status, ErrorKind.UNKNOWN)
     if type(error).__name__ in {"DataNotMatchException", "ParamError"}:
-        return Kind.ROW  # pymilvus looked at the rows and did not send them
+        return ErrorKind.ROW  # pymilvus looked at the rows and did not send them
     if getattr(error, "retriable", False):
-        return Kind.TRANSIENT
-    return _CODES.get(_code(error), Kind.UNKNOWN)
+        return ErrorKind.TRANSIENT
+    return _CODES.get(_code(error), ErrorKind.UNKNOWN)
 
 
 def is_unreachable(error: BaseException) -> bool:

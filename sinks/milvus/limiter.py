@@ -23,7 +23,7 @@ _NEWS = 0.4
 """Weight of the newest window in what is remembered of a number of calls."""
 
 
-class Pace:
+class AdaptiveLimiter:
     """The number of calls that brings most rows a second, and the rows of one. Not thread-safe; its owner locks.
 
     Rows a second are measured in windows, and remembered by the number of calls that were allowed meanwhile. The best

@@ -21,7 +21,7 @@ from ..fields import parse_fields
 from ..rows import KEY, VECTOR, RowBatch, WriteResult, is_fit_key, screen
 from .collection import Collection, partitions, wait_for_index
 from .connection import RETRY_FOR, Connection
-from .errors import Kind, Trouble
+from .errors import CallError, ErrorKind
 from .index_options import Number, check_index
 from .lite_memory import lite_memory
 from .rows import decode_columns, decode_hit, encode_row
@@ -52,7 +52,7 @@ class MilvusSink(Sink):
         max_call_bytes: size of one upsert; halved by itself when a server takes less. Milvus takes 64 MiB.
         note: kept with a collection that is made here, to be read back by `note`.
         threads: see `Sink.threads`; also the most upserts in flight. How many of them are used is found by trying, from
-            one upwards; while all are taken, writers wait in a line whose rows share the next upsert. See `stats`.
+            one upwards; while all are taken, writers wait in a line whose rows part the next upsert. See `stats`.
         mode: what happens to rows that are there: ``append`` keeps them (the same key is written over), ``overwrite``
             deletes them, with the whole collection or the `partition`, when the first new rows arrive. Before that it
             is tried, on an empty collection of another name, whether the new one can be made.
@@ -183,8 +183,8 @@ class MilvusSink(Sink):
         _warn_if_patched()
         try:
             self._layout = self._connection.call("connection", self._prepare, first=True)
-        except Trouble as trouble:
-            raise self._writer.error("opening", trouble) from trouble
+        except CallError as cause:
+            raise self._writer.error("opening", cause) from cause
 
     def write(self, rows: RowBatch) -> WriteResult:
         """Upsert all rows. The rows that Milvus will never take are in the answer, all others are acknowledged.
@@ -237,8 +237,8 @@ class MilvusSink(Sink):
             return self._connection.call(
                 "connection", lambda client, seconds: Collection(client, seconds, self._spec).look(), first=True
             )
-        except Trouble as trouble:
-            raise self._writer.error("looking", trouble) from trouble
+        except CallError as cause:
+            raise self._writer.error("looking", cause) from cause
 
     def wait_index(
         self,
@@ -342,10 +342,10 @@ class MilvusSink(Sink):
                     **partitions(self._spec),
                 ),
             )
-        except Trouble as trouble:
-            if filter and trouble.kind in {Kind.ROW, Kind.UNKNOWN}:
-                raise ConfigError(f"filter: {filter!r} was refused: {trouble}") from trouble
-            raise self._writer.error("search", trouble) from trouble
+        except CallError as cause:
+            if filter and cause.kind in {ErrorKind.ROW, ErrorKind.UNKNOWN}:
+                raise ConfigError(f"filter: {filter!r} was refused: {cause}") from cause
+            raise self._writer.error("search", cause) from cause
         return [decode_hit(hit["entity"], float(hit["distance"])) for hit in answer[0]]
 
     @property
@@ -400,7 +400,7 @@ class MilvusSink(Sink):
         # Milvus Lite takes no lock on writes; our own server of it has one worker, another's has ten.
         self._writer.one_at_a_time(collection.lite and not self._connection.target.lite)
         if self._to_replace and self._spec.partition is None and collection.exists():
-            return collection.rehearse()
+            return collection.dry_run()
         return collection.prepare(self.uri)
 
     def _replace_once(self) -> None:
@@ -420,8 +420,8 @@ class MilvusSink(Sink):
         self._open_layout()
         try:
             return self._connection.call(what, request)
-        except Trouble as trouble:
-            raise self._writer.error(what, trouble) from trouble
+        except CallError as cause:
+            raise self._writer.error(what, cause) from cause
 
     def _open_layout(self) -> Layout:
         if self._layout is None:

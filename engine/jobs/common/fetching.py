@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ....errors import ItemError
 from ....preprocess.fetch import Fetchers
-from ....preprocess.worker.failures import kept
+from ....preprocess.worker.failures import detach_traceback
 from ....references import Reference
 from ...core.policies import Policy, Retry, is_transient
 from ...core.threads import DaemonThreads
@@ -98,7 +98,7 @@ def _read(fetchers: Fetchers, retry: Retry | None, reference: Reference) -> byte
         try:
             return fetchers.read(reference)
         except ItemError as error:
-            transient, last = is_transient(error), kept(error, "")
+            transient, last = is_transient(error), detach_traceback(error, "")
         if retry is None or not transient:
             return last
         failed += 1

@@ -17,7 +17,7 @@ from .memory_estimate import MemoryEstimate
 from .plan import Plan
 
 
-class WarmPool:
+class PoolCache:
     """None, or one pool, which serves one job at a time."""
 
     def __init__(self) -> None:

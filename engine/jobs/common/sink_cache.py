@@ -17,7 +17,7 @@ from .store_check import with_id
 _logger = logging.getLogger(__name__)
 
 
-class Stores:
+class SinkCache:
     """Those that are written to, and those that are only read."""
 
     def __init__(self) -> None:

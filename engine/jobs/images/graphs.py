@@ -29,7 +29,7 @@ from .in_process import LocalPreprocessor, at_home
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class JobParts:
     """What every graph of a job begins and ends with.
 
     Attributes:
@@ -49,9 +49,9 @@ class Ends:
     policies: Mapping[Stage, Policy]
 
 
-def streaming(ends: Ends, pool: PreprocessPool, embedder: Embedder) -> PipelineBuilder:
+def streaming(parts: JobParts, pool: PreprocessPool, embedder: Embedder) -> PipelineBuilder:
     """Preprocessing in worker processes; see the table above."""
-    return insert_into(embedding(ends.source, ends.values, ends.policies, pool, embedder), ends)
+    return insert_into(embedding(parts.source, parts.values, parts.policies, pool, embedder), parts)
 
 
 def embedding(
@@ -89,42 +89,52 @@ def embedding(
 
 
 def overlapped(
-    ends: Ends, local: LocalPreprocessor, embedder: Embedder, preprocess_workers: int, embedding_workers: int, room: int
+    parts: JobParts,
+    local: LocalPreprocessor,
+    embedder: Embedder,
+    preprocess_workers: int,
+    embedding_workers: int,
+    room: int,
 ) -> PipelineBuilder:
     """The stages overlapped in threads of this process; ``room`` batches between any two of them."""
-    builder = _in_process(ends, local, embedder, preprocess_workers, embedding_workers, room)
-    return insert_into(builder, ends)
+    builder = _in_process(parts, local, embedder, preprocess_workers, embedding_workers, room)
+    return insert_into(builder, parts)
 
 
-def in_turn(ends: Ends, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
+def in_turn(parts: JobParts, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
     """Decode, embed and insert batches, to be built with one thread: the baseline."""
-    insert = _insert_with(ends)
+    insert = _insert_with(parts)
     return (
-        _in_process(ends, local, embedder, 1, 1, 1)
-        .pipe(lambda rows: insert([rows]), name="insert", buffer_size=1, on_failure=ends.policies["insert"])
+        _in_process(parts, local, embedder, 1, 1, 1)
+        .pipe(lambda rows: insert([rows]), name="insert", buffer_size=1, on_failure=parts.policies["insert"])
         .add_sink(2)
     )
 
 
 def _in_process(
-    ends: Ends, local: LocalPreprocessor, embedder: Embedder, preprocess_workers: int, embedding_workers: int, room: int
+    parts: JobParts,
+    local: LocalPreprocessor,
+    embedder: Embedder,
+    preprocess_workers: int,
+    embedding_workers: int,
+    room: int,
 ) -> PipelineBuilder:
     return (
-        PipelineBuilder(values=ends.values)
-        .add_source(ends.source)
+        PipelineBuilder(values=parts.values)
+        .add_source(parts.source)
         .pipe(
             _preprocess_with(local),
             concurrency=preprocess_workers,
             name="preprocess",
             buffer_size=room,
-            on_failure=ends.policies["preprocess"],
+            on_failure=parts.policies["preprocess"],
         )
         .pipe(
-            _embed_with(embedder, ends.policies["embed"]),
+            _embed_with(embedder, parts.policies["embed"]),
             concurrency=embedding_workers,
             name="embed",
             buffer_size=room,
-            on_failure=ends.policies["embed"],
+            on_failure=parts.policies["embed"],
         )
     )
 
@@ -165,25 +175,25 @@ def _embed_with(embedder: Embedder, policy: Policy) -> Callable[[Batch], Outcome
     return embed
 
 
-def insert_into(builder: PipelineBuilder, ends: Ends) -> PipelineBuilder:
+def insert_into(builder: PipelineBuilder, parts: JobParts) -> PipelineBuilder:
     return (
-        builder.aggregate(ends.insert_rows)
+        builder.aggregate(parts.insert_rows)
         .pipe(
-            _insert_with(ends),
-            concurrency=ends.sink.threads,
-            executor=ends.writers,
+            _insert_with(parts),
+            concurrency=parts.sink.threads,
+            executor=parts.writers,
             name="insert",
-            on_failure=ends.policies["insert"],
+            on_failure=parts.policies["insert"],
         )
         .add_sink(4)
     )
 
 
-def _insert_with(ends: Ends) -> Callable[[list[Rows]], Outcome]:
+def _insert_with(parts: JobParts) -> Callable[[list[Rows]], Outcome]:
     def insert(group: list[Rows]) -> Outcome:
         pictures: list[Picture] = [picture for rows in group for picture in rows.pictures]
         batch: RowBatch = concat([rows.rows for rows in group])
-        refused = dict(ends.values.write(ends.sink, batch, pictures).refused)
+        refused = dict(parts.values.write(parts.sink, batch, pictures).refused)
         written = [picture.ordinal for index, picture in enumerate(pictures) if index not in refused]
         failures = [pictures[index].failure(error) for index, error in refused.items()]
         return Outcome(Written(written) if written else NOTHING, failures=failures)

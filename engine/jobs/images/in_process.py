@@ -17,7 +17,7 @@ import numpy as np
 from ....errors import ItemError
 from ....preprocess import PreprocessSpec, Row, Source, Timings
 from ....preprocess.fetch import Fetchers
-from ....preprocess.worker.failures import kept
+from ....preprocess.worker.failures import detach_traceback
 from ....preprocess.worker.jax_runtime import on_cpu
 from ....references import Reference
 from ...embedders import ArrayView, Embedder
@@ -89,7 +89,7 @@ class LocalPreprocessor:
                 placed = preprocessor.load(position, source)
                 rows.append(Row(position, placed.width, placed.height))
             except ItemError as error:
-                failures.append((position, kept(error, source)))
+                failures.append((position, detach_traceback(error, source)))
         middle = time.perf_counter()
         if rows:
             preprocessor.run(view.pixels, [row.position for row in rows])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ....errors import ConfigError, DecodeError
 from ....preprocess import Source
-from ....preprocess.decode.exif import turned
+from ....preprocess.decode.exif import upright_image
 from ....preprocess.decode.modes import is_deep, with_alpha, without_unused_alpha
 from ....preprocess.decode.tiff import sample_tags
 from ....sinks import row_key
@@ -56,7 +56,7 @@ def _image_source(image: Image.Image) -> Source:
     """
     image.load()  # a TIFF turns itself meanwhile
     tags = sample_tags(image)
-    picture = turned(without_unused_alpha(image))
+    picture = upright_image(without_unused_alpha(image))
     if picture.has_transparency_data and not is_deep(picture):
         picture = with_alpha(picture)
     interpreted: dict[str | tuple[int, int], Any] = {  # Pillow's type

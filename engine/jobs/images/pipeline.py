@@ -16,7 +16,7 @@ from ...config.model import ServiceConfig
 from ..common.memory_estimate import MemoryEstimate
 from ..common.plan import Plan
 from .batches import Picture
-from .graphs import Ends, in_turn, overlapped, streaming
+from .graphs import JobParts, in_turn, overlapped, streaming
 from .in_process import at_home
 from .inputs import as_source, batched, pictures_of
 from .outcomes import Failure, Outcomes
@@ -238,7 +238,7 @@ class ImageEmbeddingPipeline:
         self,
         pictures: Iterable[Picture],
         collection: str | None,
-        graph: Callable[[Ends], PipelineBuilder],
+        graph: Callable[[JobParts], PipelineBuilder],
         size: int,
         threads: int,
         insert_rows: int | None = None,

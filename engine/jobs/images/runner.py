@@ -28,13 +28,13 @@ from ..common.memory_monitor import MemoryMonitor
 from ..common.output_paths import dead_letters_path
 from ..common.payloads import BATCH_BYTES, with_payloads
 from ..common.plan import Plan, make_plan
-from ..common.pool_cache import WarmPool
+from ..common.pool_cache import PoolCache
 from ..common.provenance import plan_of
-from ..common.sink_cache import Stores
+from ..common.sink_cache import SinkCache
 from ..common.sink_factory import job_sink, searchable
 from .batches import JobValues, Listener, Written
 from .entries import readable
-from .graphs import Ends, streaming
+from .graphs import JobParts, streaming
 from .in_process import LocalPreprocessor, at_home
 
 _logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ class JobRunner:
         self._batch_bytes = BATCH_BYTES
         if config.memory is not None:
             self.fit()
-        self._stores = Stores()
-        self._pool = WarmPool()
+        self._stores = SinkCache()
+        self._pool = PoolCache()
         self._local: LocalPreprocessor | None = None
         self._local_threads = 0
         self._opened_for = 0  # pictures in a batch
@@ -133,7 +133,7 @@ class JobRunner:
             self.sink()  # closing it does the rest
 
     def look(self) -> dict[int, Found | None]:
-        """What the configured collection holds in each store that keeps rows, by its number; see ``Stores.look``.
+        """What the configured collection holds in each store that keeps rows, by its number; see ``SinkCache.look``.
 
         Raises:
             SinkError: the store cannot be asked.
@@ -206,7 +206,7 @@ class JobRunner:
     def run(
         self,
         source: Iterable[Any],
-        graph: Callable[[Ends], PipelineBuilder],
+        graph: Callable[[JobParts], PipelineBuilder],
         collection: str | None,
         threads: int,
         *,
@@ -225,8 +225,8 @@ class JobRunner:
         # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
         writers = DaemonThreads(sink.threads, "penstock-insert")
         rows = sink.rows_per_write(insert_rows or self.config.insert_batch_size)
-        ends = Ends(source, sink, writers, JobValues(self._dead, checkpoint, listener), rows, self.config.policies)
-        pipeline = graph(ends).build(
+        parts = JobParts(source, sink, writers, JobValues(self._dead, checkpoint, listener), rows, self.config.policies)
+        pipeline = graph(parts).build(
             num_threads=threads,
             max_failures=self.config.max_failures,
             earlier=checkpoint.earlier() if checkpoint else None,
