@@ -14,7 +14,7 @@ from penstock import ImageEmbeddingPipeline, embed_images
 from penstock.engine.cli import main
 from penstock.engine.journal import read_status
 from penstock.errors import ConfigError, StoreChangedError
-from penstock.sinks import Sink, SinkOptions, make_sink
+from penstock.sinks import Sink, SinkOptions, make_sink, read_manifest
 from penstock.testing.sinks import DIMENSION, StoreContract, make_rows
 from penstock.tests.whole_jobs import draw_folder, started, wait_for
 from penstock.tests.whole_jobs import penstock as command
@@ -103,3 +103,17 @@ def test_another_file_in_its_place_is_noticed(tmp_path: Path, photos: list[Path]
 def test_the_installed_package_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor"])
     assert "installed: sqlite (penstock-example-plugins 1.0)" in capsys.readouterr().out
+
+
+def test_it_is_one_of_several_stores(tmp_path: Path, photos: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside one that cannot be searched: both have all rows, and a search asks the one that can."""
+    stores = [f"bulk:{tmp_path / 'parts'}", f"sqlite:{tmp_path / 'rows.db'}"]
+    how: dict[str, Any] = {"job": tmp_path / "job", "progress": "none", **SMALL}
+    assert embed_images(photos[:6], to=stores, **how).accounting.written == 6
+    assert embed_images(photos[:6], to=stores, **how).accounting.written == 0
+    assert (rows_in(tmp_path / "rows.db"), read_manifest(tmp_path / "parts").rows) == (6, 6)
+    with ImageEmbeddingPipeline(to=stores, **SMALL) as pipeline:
+        assert pipeline.search(photos[2], 1)[0].path == str(photos[2])
+    (tmp_path / "rows.db").unlink()
+    with pytest.raises(StoreChangedError, match="rows to sqlite:"):
+        embed_images(photos[:6], to=stores, **how)
