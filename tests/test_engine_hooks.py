@@ -217,6 +217,7 @@ def test_without_hooks_there_is_no_loop() -> None:
     builder = PipelineBuilder().add_source([1]).pipe(wait).add_sink()
     factories: list[Callable[[StageInfo], list[TaskHook]] | None] = [None, lambda _: []]
     for factory in factories:
+        go.clear()
         pipeline = builder.build(num_threads=1, task_hook_factory=factory)
         with pipeline.auto_stop():
             wait_until(lambda pipeline=pipeline: len(threads_of(pipeline)) > 1)  # type: ignore[misc]
