@@ -296,7 +296,7 @@ def test_a_named_segment_does_not_outlive_a_parent_that_was_killed(tmp_path: Pat
         from penstock.preprocess import preset
         pool = PreprocessPool(preset("clip", size=64), workers=2, batch_size=4, slots=2, named=True)
         pool.start()
-        print(*pool.pids, *(worker._ring.name for worker in pool._workers), flush=True)
+        print(*pool.pids, *(worker.slots.ring.name for worker in pool._workers), flush=True)
         time.sleep(600)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]

@@ -34,12 +34,12 @@ class SlotLease:
     @property
     def arrays(self) -> SlotView:
         """The slot's arrays, views into the ring; valid until it is released."""
-        return self.worker.view(self.grant)
+        return self.worker.slots.view(self.grant)
 
     @property
     def place(self) -> Place | None:
         """Where the slot lies for a process that maps the ring by its name; None if it has none."""
-        return self.worker.place(self.grant)
+        return self.worker.slots.place(self.grant)
 
     def check(self, rows: int) -> None:
         """Make sure that the slot still holds so many rows, and nobody else has written here meanwhile.
@@ -47,7 +47,7 @@ class SlotLease:
         Raises:
             StaleSlotError: somebody has; what was read must not be used.
         """
-        self.worker.check(self.grant, rows)
+        self.worker.slots.check(self.grant, rows)
 
     def release(self) -> None:
         """We need the slot no more. It is free once nobody pins it. Idempotent."""
@@ -57,7 +57,7 @@ class SlotLease:
         """On the hub: another process is told of the slot, and may use it until the returned function is called."""
         if not self._shared:
             self._shared = True
-            self.worker.mark_shared(self.grant)
+            self.worker.slots.mark_shared(self.grant)
         self._pins += 1
         ended = False
 
@@ -74,11 +74,11 @@ class SlotLease:
             return
         self._released = True
         if self._pins:
-            self.worker.quarantine(self.grant)
+            self.worker.slots.quarantine(self.grant)
         else:
-            self.worker.release(self.grant)
+            self.worker.slots.release(self.grant)
 
     def _unpin(self) -> None:
         self._pins -= 1
         if self._released and not self._pins:
-            self.worker.lift(self.grant)
+            self.worker.slots.lift(self.grant)

@@ -99,7 +99,7 @@ class SlotPool(Generic[I, A]):
         """How many slots are in each state, over all workers."""
         total: Counter[SlotState] = Counter()
         for worker in self._workers:
-            total.update(worker.counts)
+            total.update(worker.slots.counts)
         return total
 
     @property
@@ -293,7 +293,7 @@ class SlotPool(Generic[I, A]):
     def _grant(self, *, urgent: bool) -> SlotLease | None:
         # Nobody works: the slots in use may wait for the turn of whoever asks for one.
         idle = not any(worker.queued for worker in self._workers)
-        if not (urgent or idle) and sum([worker.used for worker in self._workers]) >= self._credit.limit:
+        if not (urgent or idle) and sum([worker.slots.used for worker in self._workers]) >= self._credit.limit:
             return None
         for worker in sorted(self._workers, key=lambda worker: worker.queued):
             grant = worker.grant()
@@ -322,7 +322,7 @@ class SlotPool(Generic[I, A]):
             queue.clear()
 
     def _ready(self) -> int:
-        return sum([worker.ready for worker in self._workers])
+        return sum([worker.slots.ready for worker in self._workers])
 
     def _in_books(self, step: Callable[[], None]) -> None:
         """A step about a slot that may become free by it; from any thread."""

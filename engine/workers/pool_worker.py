@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -13,12 +13,13 @@ from gevent.event import AsyncResult, Event
 from gevent.lock import Semaphore
 
 from ...errors import ConfigError, StaleSlotError, WorkerError, WorkerStartError
-from ...shm import Grant, Place, Ring, SlotLayout, SlotState, SlotTable, SlotView, Zygote, frame_pieces
+from ...shm import Grant, SlotLayout, Zygote, frame_pieces
 from ...shm.protocol import Hung, decode_answer
 from .hang_detector import Diagnosis, HangDetector
 from .kind import A, I, WorkerKind
 from .poison import WorkerLost
 from .process import in_memory
+from .slots import WorkerSlots
 from .supervisor import WorkerSupervisor
 
 logger = logging.getLogger("penstock.preprocess")
@@ -56,13 +57,10 @@ class PoolWorker(Generic[I, A]):
     def __init__(self, index: int, kind: WorkerKind[I, A], slots: int, named: bool) -> None:
         self.index = index
         self._kind = kind
-        self._slots = slots
-        self._named = named
-        self._table = SlotTable(slots)
+        self.slots = WorkerSlots(slots, named)
         self._tasks: dict[Grant, _Task[I, A]] = {}
         self._supervisor = WorkerSupervisor(index, kind.entry, kind.settings(index))
         self._lock = threading.Lock()  # of the ring: `close` may come from any thread
-        self._ring: Ring | None = None
         self._sending = Semaphore()
         self._idle = Event()
         self._listener: Any = None
@@ -101,8 +99,7 @@ class PoolWorker(Generic[I, A]):
 
     def _progress(self, grant: Grant, task: _Task[I, A]) -> tuple[bool, int | None]:
         """Whether the worker has begun it, and which item it is at. What it marks may be anything."""
-        ring = self._ring
-        begun, row = ring.progress(grant.slot, grant.generation) if ring is not None else (False, None)
+        begun, row = self.slots.progress(grant)
         return begun, row if row is not None and row < len(task.items) else None
 
     # -- process: blocking, never on the hub --------------------------------------------------------------------------
@@ -130,7 +127,7 @@ class PoolWorker(Generic[I, A]):
         """
         with self._lock:
             if self._supervisor.is_open:
-                self._made(layout)
+                self.slots.make(layout)
 
     def give_ring(self, layout: SlotLayout) -> None:
         """Hand the ring to the process; make it if there is none of this layout.
@@ -141,23 +138,8 @@ class PoolWorker(Generic[I, A]):
         """
         with self._lock:
             self._supervisor.process.refuse_closed()
-            self._supervisor.process.give(self._made(layout))
+            self._supervisor.process.give(self.slots.make(layout))
             self._alive = True
-
-    def _made(self, layout: SlotLayout) -> Ring:
-        """The ring; with the lock held."""
-        if self._ring is None or self._ring.layout != layout:
-            self._close_ring()
-            self._ring = Ring.create(layout, self._slots)
-            if not self._named:
-                self._ring.unlink()
-        return self._ring
-
-    def _close_ring(self) -> None:
-        ring, self._ring = self._ring, None
-        if ring:
-            ring.unlink()
-            ring.close()
 
     def leave(self) -> None:
         """Tell the process to go; it does when it has done its task. A start that is under way comes to nothing."""
@@ -168,69 +150,17 @@ class PoolWorker(Generic[I, A]):
         """End the process and give the ring back."""
         self.leave()
         with self._lock:
-            self._close_ring()
-        # Whoever still has a slot of this life may give it back in the next one, which must not mistake it for its own.
-        self._table = SlotTable(self._slots, self._table.generation)
+            self.slots.close()
         self._tasks.clear()
-
-    # -- slots --------------------------------------------------------------------------------------------------------
 
     def grant(self) -> Grant | None:
         """A free slot for a task, if the worker can take one more."""
         if not self._alive or self.queued >= QUEUED:
             return None
-        grant = self._table.grant()
+        grant = self.slots.grant()
         if grant is not None:
             self._tasks[grant] = _Task()
         return grant
-
-    def view(self, grant: Grant) -> SlotView:
-        """The slot's memory."""
-        assert self._ring is not None
-        return self._ring.view(grant.slot)
-
-    def check(self, grant: Grant, rows: int) -> None:
-        """Raise StaleSlotError unless the slot still holds this grant's rows."""
-        assert self._ring is not None
-        self._ring.check(grant.slot, grant.generation, rows)
-
-    def place(self, grant: Grant) -> Place | None:
-        """Where the slot lies for a process that maps the ring by its name, if it keeps one."""
-        return self._ring.place(grant.slot) if self._ring is not None and self._named else None
-
-    def mark_shared(self, grant: Grant) -> None:
-        """Another process uses the slot from now on."""
-        self._table.embedding(grant)
-
-    def release(self, grant: Grant) -> None:
-        """The slot is free again."""
-        if self._table.has(grant):
-            self._table.release(grant)
-
-    def quarantine(self, grant: Grant) -> None:
-        """The slot is not needed any more, but another process may still use it."""
-        if self._table.has(grant):
-            self._table.quarantine(grant)
-
-    def lift(self, grant: Grant) -> None:
-        """The other process is done with a slot in quarantine: it is free again."""
-        if self._table.has(grant):
-            self._table.lift(grant.slot)
-
-    @property
-    def counts(self) -> Mapping[SlotState, int]:
-        """Slots in each state."""
-        return self._table.counts()
-
-    @property
-    def ready(self) -> int:
-        """Slots that lie ready."""
-        return self._table.ready_slots
-
-    @property
-    def used(self) -> int:
-        """Slots that are not free."""
-        return len(self._table) - self._table.free
 
     # -- on the hub ---------------------------------------------------------------------------------------------------
 
@@ -271,7 +201,7 @@ class PoolWorker(Generic[I, A]):
             raise
         except BaseException:  # the caller is being killed
             if result.successful():  # and the answer came at the same time
-                self._table.release(grant)
+                self.slots.release(grant)
             task.result = None  # else the worker still writes: the slot is free when it answers
             raise
         assert done is not None
@@ -280,8 +210,7 @@ class PoolWorker(Generic[I, A]):
     def take_back(self, grant: Grant) -> None:
         """A slot that was granted and will not be used."""
         if self._tasks.pop(grant, None) is not None:
-            self._table.ready(grant, 0)
-            self._table.release(grant)
+            self.slots.take_back(grant)
 
     def listen(self, changed: Callable[[], None], failed: Callable[[WorkerError], None]) -> None:
         """Hear the worker's answers from this hub. ``changed`` is called when it can take more."""
@@ -357,12 +286,12 @@ class PoolWorker(Generic[I, A]):
         if task is None:
             raise WorkerError(f"an answer for slot {grant.slot} under generation {grant.generation}, which it has not")
         answer.check(len(task.items))
-        self.check(grant, len(answer.rows))
+        self.slots.check(grant, len(answer.rows))
         self._deaths = 0
-        self._table.ready(grant, len(answer.rows))
+        self.slots.mark_ready(grant, len(answer.rows))
         del self._tasks[grant]
         if task.result is None:
-            self._table.release(grant)
+            self.slots.release(grant)
         else:
             task.result.set(answer)
         if not self._tasks:
@@ -376,7 +305,7 @@ class PoolWorker(Generic[I, A]):
         who, how = str(self), why or (self._diagnosis.value if self._diagnosis else ended)
         logger.warning("%s %s; its %d unfinished batches are done again", who, how, len(self._tasks))
         named = False
-        for grant in self._table.reclaim():
+        for grant in self.slots.reclaim():
             task = self._tasks.pop(grant)
             begun, row = self._progress(grant, task)
             named = named or (begun and row is not None)
@@ -394,12 +323,13 @@ class PoolWorker(Generic[I, A]):
         Raises:
             WorkerError: one after the other dies; or the pool has been closed.
         """
-        if self._ring is None:
+        ring = self.slots.ring
+        if ring is None:
             raise WorkerError(f"{self}: its pool has been closed")
         failure: Exception | None = None
         while self._deaths <= _DEATHS:
             try:
-                self._supervisor.replace(self._ring)
+                self._supervisor.replace(ring)
             except (ConfigError, WorkerStartError, OSError) as error:
                 failure = error
                 self._deaths += 1
