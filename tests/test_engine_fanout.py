@@ -404,6 +404,7 @@ def test_an_early_stop_gives_everything_back_once() -> None:
     with pipeline.auto_stop(discard=True):
         assert inside.wait(DEADLINE)
         assert pipeline.get_item(timeout=DEADLINE).value == 0
+        wait_until(lambda: pipeline.report().accounting.read == 3)
         go.set()
         pipeline._runtime.request_stop()  # pyright: ignore[reportPrivateUsage]
     assert threads_of(pipeline) == []
