@@ -143,4 +143,9 @@ def make_sink(uri: str | Sequence[str], options: SinkOptions) -> Sink:
         return members[0] if len(members) == 1 else TeeSink(members)
     scheme = scheme_of(uri)
     factory = _milvus if scheme is None else SINKS.factory(scheme, redact(uri))
-    return factory(uri, options)
+    sink: object = factory(uri, options)
+    if not isinstance(sink, Sink):
+        raise ConfigError(
+            f"to: {redact(uri)!r}: the plugin of {scheme!r} made a {type(sink).__name__}, which is no Sink"
+        )
+    return sink

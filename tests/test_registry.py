@@ -14,6 +14,7 @@ from penstock.engine.doctor.examine import registries
 from penstock.engine.embedders import parse_embedder
 from penstock.errors import ConfigError
 from penstock.registry import Plugin, Registry, scheme_of, split_options
+from penstock.sinks import SinkOptions, make_sink
 
 Install = Callable[..., None]
 
@@ -114,6 +115,15 @@ def test_an_installed_embedder_is_asked_for_by_its_scheme(install: Install) -> N
     assert ServiceConfig(to="photos.db", embedder="acme:small?size=64").embedder == "acme:small?size=64"
     assert "acme_models" not in sys.modules
     assert parse_embedder("acme:small", size=96).spec == "gist:96"
+
+
+def test_a_sink_that_is_none_is_refused(install: Install) -> None:
+    """Rather than failing anywhere in the job."""
+    install("acme_store", {"acmestore": "acme_store:make"}, "def make(uri, options): return 5", "penstock.sinks")
+    with pytest.raises(
+        ConfigError, match=r"^to: 'acmestore:x': the plugin of 'acmestore' made a int, which is no Sink"
+    ):
+        make_sink("acmestore:x", SinkOptions())
 
 
 def test_doctor_lists_what_is_built_in_and_what_is_installed(install: Install) -> None:
