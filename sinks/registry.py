@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from ..errors import ConfigError
 from ..messages import redact
@@ -143,7 +143,7 @@ def make_sink(uri: str | Sequence[str], options: SinkOptions) -> Sink:
         return members[0] if len(members) == 1 else TeeSink(members)
     scheme = scheme_of(uri)
     factory = _milvus if scheme is None else SINKS.factory(scheme, redact(uri))
-    sink: object = factory(uri, options)
+    sink = cast("object", factory(uri, options))  # a package may be untyped
     if not isinstance(sink, Sink):
         raise ConfigError(
             f"to: {redact(uri)!r}: the plugin of {scheme!r} made a {type(sink).__name__}, which is no Sink"
