@@ -53,7 +53,8 @@ class Aggregate(Emitter):
     def __init__(self, engine: Engine, name: str, channel: Channel, definition: AggregateDef) -> None:
         super().__init__(engine, name, channel, FailureBudget(-1))
         self._channel = channel
-        self._definition = definition
+        self._n, self._max_bytes, self._max_wait = definition.n, definition.max_bytes, definition.max_wait
+        self._drop_last = definition.drop_last
         self._per_lane = definition.lanes is not None
         self._batches = {lane: _Batch() for lane in (definition.lanes or [""])}
 
@@ -99,7 +100,7 @@ class Aggregate(Emitter):
         self._collect(self._batches[lane if self._per_lane else ""], entry)
 
     def _collect(self, batch: _Batch, entry: Entry) -> None:
-        wanted, limit = self._definition, self._definition.max_bytes
+        limit = self._max_bytes
         self.held += entry.units
         if limit is not None and batch.entries and batch.nbytes + entry.nbytes > limit:
             try:
@@ -108,10 +109,10 @@ class Aggregate(Emitter):
                 batch.add(entry)
         else:
             batch.add(entry)
-        if batch.units >= wanted.n or (limit is not None and batch.nbytes >= limit):
+        if batch.units >= self._n or (limit is not None and batch.nbytes >= limit):
             self._emit_list(batch)
-        elif wanted.max_wait is not None and batch.cancel is None:
-            batch.cancel = self._engine.hub.timer(wanted.max_wait, partial(self._ring, batch))
+        elif self._max_wait is not None and batch.cancel is None:
+            batch.cancel = self._engine.hub.timer(self._max_wait, partial(self._ring, batch))
 
     def _ring(self, batch: _Batch) -> None:
         batch.is_due = True
@@ -127,7 +128,7 @@ class Aggregate(Emitter):
     def _finish(self) -> None:
         """The end: what is held of each lane is too little for a whole list."""
         for batch in self._batches.values():
-            if self._definition.drop_last:
+            if self._drop_last:
                 entries, units = self._take(batch)
                 self.meter.dropped += units
                 self.held -= units
