@@ -28,6 +28,7 @@ VARIANTS = {
     "soak": {"after a tenth", "at the end", "threads, first tenth", "threads, last tenth", "whole", "ceiling"},
     "journal": {"as appended", "compacted", "journal", "snapshot"},
     "paths": {"folder", "list", "list of other names", "@list", "generator"},
+    "tee": {"Milvus Lite", "bulk", "both"},
     "triton": {"HTTP bodies", "shared memory", "in turn", "penstock", "penstock, hub watched"},
     "milvus": {"insert stage"},
 }
@@ -47,6 +48,7 @@ LONG = {
     "soak",
     "startup",
     "stream",
+    "tee",
     "triton",
 }
 """Those that take over ten seconds in their tiniest form, on two cores: run at night."""
