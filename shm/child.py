@@ -14,6 +14,8 @@ from typing import Self
 STATUS = struct.Struct("<i")
 """What the zygote writes about a dead child: its exit code, or minus the number of the signal."""
 
+_SERVER = "its fork server"
+
 
 class Child:
     """One child process.
@@ -33,6 +35,7 @@ class Child:
         self.pidfd = pidfd
         self.status = status
         self._returncode: int | None = None
+        self._orphaned = False
 
     @property
     def alive(self) -> bool:
@@ -46,6 +49,7 @@ class Child:
             if said:
                 self._returncode = STATUS.unpack(said)[0]
             else:
+                self._orphaned = True
                 readable(self.pidfd, timeout)  # the zygote is dead, so this child is dying too: see it through
         return self._returncode
 
@@ -55,8 +59,10 @@ class Child:
         Blocks for as long as the zygote takes to say so, usually under a millisecond, at most ``timeout`` seconds.
         """
         code = self.wait(timeout)
+        if code is None and self._is_dead():
+            return f"was killed when {_SERVER} died" if self._orphaned else f"ended, {_SERVER} has not said how"
         if code is None:
-            return "was killed when its fork server died" if self._is_dead() else "is still running"
+            return "is still running"
         if code >= 0:
             return f"exited with status {code}"
         return f"was killed by signal {-code} ({_signal_name(-code)})"

@@ -17,7 +17,7 @@ from penstock.errors import WorkerStartError
 from penstock.preprocess.slot_layout import pixel_layout
 from penstock.shm import Ring, Zygote, recv_frame, send_frame_fds
 from penstock.tests.children import hear, say
-from penstock.tests.waiting import DEADLINE
+from penstock.tests.waiting import DEADLINE, wait_until
 
 
 def test_a_child_answers(zygote: Zygote) -> None:
@@ -110,6 +110,22 @@ def test_a_killed_child_is_seen_at_once(zygote: Zygote) -> None:
         assert child.describe_exit(0.01) == "is still running"
         child.kill()
         assert recv_frame(child.socket) is None
+        assert child.describe_exit(10) == "was killed by signal 9 (SIGKILL)"
+
+
+@pytest.mark.kills
+def test_a_fork_server_that_is_slow_to_tell_is_not_called_dead(zygote: Zygote) -> None:
+    """On a busy machine; here it is stopped meanwhile."""
+    with zygote.fork("shm_entries:stay") as child:
+        assert hear(child) == b"here"
+        os.kill(zygote.pid, signal.SIGSTOP)
+        try:
+            child.kill()
+            assert recv_frame(child.socket) is None
+            wait_until(lambda: not child.alive)
+            assert child.describe_exit(0.0) == "ended, its fork server has not said how"
+        finally:
+            os.kill(zygote.pid, signal.SIGCONT)
         assert child.describe_exit(10) == "was killed by signal 9 (SIGKILL)"
 
 
