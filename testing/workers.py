@@ -85,7 +85,8 @@ class WorkerKindContract(ABC):
             os.kill(pid, signal.SIGKILL)
         with gevent.Timeout(DEADLINE):
             assert [job.get() for job in jobs] == [expected] * 8
-        assert not set(victims) & set(pool.pids)
+            while set(victims) & set(pool.pids):  # one of the others may have done it all
+                gevent.sleep(0.01)
 
     def test_a_worker_that_is_stopped_costs_nothing(self) -> None:
         """It is killed after a while, and what it had is done by another."""

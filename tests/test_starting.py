@@ -6,7 +6,6 @@ No test here measures time: each pins what somebody waited for needlessly before
 from __future__ import annotations
 
 import platform
-import socket
 import subprocess
 import sys
 import threading
@@ -28,8 +27,6 @@ from penstock.errors import SinkError
 from penstock.preprocess import Preprocessor, Source, preset
 from penstock.preprocess.slot_layout import dimension_of
 from penstock.preprocess.worker.jax_runtime import compilation_cache
-from penstock.preprocess.worker.settings import WorkerSettings
-from penstock.preprocess.worker.worker import Worker
 from penstock.shm import Ring, SlotLayout, Zygote
 from penstock.tests.children import hear
 from penstock.tests.waiting import DEADLINE, wait_until
@@ -56,27 +53,36 @@ def test_the_compilation_cache_is_found_without_running_a_program(monkeypatch: p
     assert compilation_cache()
 
 
-def test_a_worker_compiles_while_its_ring_is_made() -> None:
-    """What every first batch needs; else the compilation begins when the ring has come."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        worker = Worker(theirs, WorkerSettings(SPEC.to_json(), 2), SPEC)
-        ours.shutdown(socket.SHUT_WR)  # no ring will come
-        worker.serve()
-        assert worker._preprocessor.kernel.compilations() == 1  # pyright: ignore[reportPrivateUsage]
+SERVES = """
+import socket, sys
+from penstock.preprocess import preset
+from penstock.preprocess.worker.settings import WorkerSettings
+from penstock.preprocess.worker.worker import Worker
+
+spec = preset("clip", size=32)
+embedder = ("penstock.engine.embedders:parse_embedder", "gist:32") if sys.argv[1:] else None
+ours, theirs = socket.socketpair()
+worker = Worker(theirs, WorkerSettings(spec.to_json(), 2, embedder), spec)
+ours.shutdown(socket.SHUT_WR)  # no ring will come
+worker.serve()
+print(worker._preprocessor.kernel.compilations(), worker._embed._run._cache_size() if embedder else 0)
+"""
+"""A worker whose parent goes away before it has a ring: what it has compiled by then, of its kernel and its embedder.
+
+In a process of its own, which a worker may take for itself."""
 
 
 @pytest.mark.slow
-def test_a_worker_that_embeds_compiles_its_embedder_first() -> None:
-    """Every batch needs that; of the kernel's two programs the first batch may need only the other one."""
-    ours, theirs = socket.socketpair()
-    settings = WorkerSettings(SPEC.to_json(), 2, ("penstock.engine.embedders:parse_embedder", "gist:32"))
-    with ours, theirs:
-        worker = Worker(theirs, settings, SPEC)
-        ours.shutdown(socket.SHUT_WR)
-        worker.serve()
-        assert cast("Any", worker._embed)._run._cache_size() == 1  # pyright: ignore[reportPrivateUsage]
-        assert worker._preprocessor.kernel.compilations() == 0  # pyright: ignore[reportPrivateUsage]
+@pytest.mark.parametrize(
+    ("arguments", "compiled"),
+    [([], "1 0"), (["embed"], "0 1")],  # every batch needs the embedder; of the kernel's two programs maybe the other
+    ids=["pixels", "embedding"],
+)
+def test_a_worker_compiles_while_its_ring_is_made(arguments: list[str], compiled: str) -> None:
+    """What every first batch needs; else the compilation begins when the ring has come."""
+    command = [sys.executable, "-c", SERVES, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.stdout.strip() == compiled
 
 
 @pytest.mark.slow
