@@ -25,7 +25,7 @@ import pytest
 from penstock.engine import PipelineBuilder
 from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError, ItemError, PoisonItemError, WorkerStartError
-from penstock.tests.waiting import DEADLINE
+from penstock.tests.waiting import DEADLINE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,27 @@ def test_killed_workers_cost_a_pipeline_nothing(order: Any, pool: WorkerPool, tm
     assert (items if order == "input" else sorted(items)) == list(range(8))
     assert len(list(tmp_path.iterdir())) == 4
     assert pipeline.report().stages[1].kind == "process"
+
+
+def die_twice(marker: str) -> int:
+    """Kills its worker the first two times."""
+    before = len(list(Path(marker).parent.glob(f"{Path(marker).name}-*")))
+    if before < 2:
+        Path(f"{marker}-{before}").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return before
+
+
+@pytest.mark.kills
+@pytest.mark.slow
+def test_a_worker_that_died_while_it_was_idle_counts_for_no_item(tmp_path: Path) -> None:
+    """The next item has its three attempts all the same."""
+    with WorkerPool(1) as pool:
+        assert pool.submit(square, 3).result(DEADLINE) == 9
+        idle = psutil.Process(pool.pids[0])
+        idle.kill()
+        wait_until(lambda: not idle.is_running() or idle.status() == psutil.STATUS_ZOMBIE)
+        assert pool.submit(die_twice, str(tmp_path / "killed")).result(DEADLINE) == 2
 
 
 @pytest.mark.kills

@@ -228,6 +228,9 @@ class _Crew:
 
     def _hire(self, index: int) -> Child:
         child = self.children.get(index)
+        if child is not None and not child.alive:  # it died of nobody's item, and counts for none
+            self._part(index)
+            child = None
         if child is None:
             child = self._zygote.fork(ENTRY)
             child.socket.settimeout(self._item_timeout)
