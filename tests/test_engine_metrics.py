@@ -84,9 +84,9 @@ def test_the_sink_has_a_present_rate_and_its_mean_leaves_out_the_start() -> None
     with pipeline.auto_stop():
         for _ in range(10):
             pipeline.get_item()
-        outlet = pipeline._runtime.output  # pyright: ignore[reportPrivateUsage]
+        output = pipeline._runtime.output  # pyright: ignore[reportPrivateUsage]
         now = perf_counter()
-        outlet.sample(now - 2)
+        output.sample(now - 2)
         for _ in range(40):
             pipeline.get_item()
         sink = pipeline.snapshot().stages[-1]

@@ -93,8 +93,8 @@ def test_what_is_in_the_sink_of_a_forgotten_pipeline_is_given_back(source: str) 
 def test_a_read_that_times_out_leaves_nothing_behind() -> None:
     """A reader may look up as often as it likes while nothing comes."""
     pipeline = PipelineBuilder().add_source(iter([])).pipe(lambda x: x).add_sink().build(num_threads=1)
-    outlet = pipeline._runtime.output  # pyright: ignore[reportPrivateUsage]
+    output = pipeline._runtime.output  # pyright: ignore[reportPrivateUsage]
     for _ in range(100):
         with pytest.raises(TimeoutError):
-            outlet.take(1e-6)
-    assert not outlet._readers  # pyright: ignore[reportPrivateUsage]
+            output.take(1e-6)
+    assert not output._readers  # pyright: ignore[reportPrivateUsage]

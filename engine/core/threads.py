@@ -37,11 +37,11 @@ class DaemonThreads(ThreadPoolExecutor):
         """Run `job`, which must not raise, in one of the threads.
 
         Raises:
-            RuntimeError: the pool is close_read down, or the interpreter is.
+            RuntimeError: the pool is shut down, or the interpreter is.
         """
         with self._guard:
             if self._closed:
-                raise RuntimeError("this pipeline's threads have been close_read down")
+                raise RuntimeError("this pipeline's threads have been shut down")
             self._free -= 1
             if self._free < 0 and len(self._team) < self._limit:
                 self._free += 1

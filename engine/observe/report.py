@@ -267,7 +267,7 @@ class MemoryReport(Readable):
 
 @dataclass(frozen=True, slots=True)
 class Stall(Readable):
-    """A time in which a stage stood still; see `engine.watchdog`.
+    """A time in which a stage stood still; see `observe.watchdog`.
 
     Attributes:
         stage: the stage; ``engine`` where something else blocked the hub.

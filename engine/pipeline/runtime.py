@@ -256,7 +256,7 @@ class Runtime:
     # -- what stages tell; all on the hub -----------------------------------------------------------------------------
 
     def fatal(self, stage: Node, errors: Sequence[Exception], why: str, *, spent: bool = False) -> None:
-        """See `nodes.Engine`: what is past the stage is delivered, everything before it ends."""
+        """See `stage.Engine`: what is past the stage is delivered, everything before it ends."""
         if stage in self._failed:
             return  # operations that ran beside the one that was fatal fail of the same cause
         self._failed[stage] = errors[0] if errors else None
@@ -270,13 +270,13 @@ class Runtime:
             self.hub.timer(self._grace, stage.kill)
 
     def settled(self, stage: Node) -> None:
-        """See `nodes.Engine`."""
+        """See `stage.Engine`."""
         for loop in self.graph.loops:
             if stage in loop:
                 self._try_close(loop)
 
     def ended(self, stage: Node) -> None:
-        """See `nodes.Engine`: the next channel closes, unless something may still come along a feedback edge."""
+        """See `stage.Engine`: the next channel closes, unless something may still come along a feedback edge."""
         self._alive -= 1
         self._hooks.leave(stage, self._failed.get(stage, CancelledError() if stage.cancelled else None))
         if stage.budget.is_exceeded and not (stage.cancelled or self._failed or self._drain_wish):
@@ -301,7 +301,7 @@ class Runtime:
             loop.head.close_input()
 
     def abandon(self, stage: Node, call: Call, late: Callable[[Answer], None]) -> None:
-        """See `nodes.Engine`."""
+        """See `stage.Engine`."""
         self._orphans[call] = stage.name
 
         def settle(answer: Answer) -> None:
@@ -313,7 +313,7 @@ class Runtime:
         call.abandon(settle)
 
     def record(self, stage: Node, units: int, work: Callable[[], object]) -> None:
-        """See `nodes.Engine`."""
+        """See `stage.Engine`."""
         self.output.put(Entry(Record(stage, units, work), 0, 0))
 
     # -- the end ------------------------------------------------------------------------------------------------------
