@@ -317,14 +317,18 @@ from penstock.engine.workers.callables import WorkerPool
 class Item:
     def __init__(self, x): self.x = x
 
-def op(item):
-    return item.x + 1
+def both(item):
+    return [item.x, -item.x]
+
+def op(x):
+    return x + 1
 
 {main}
     with WorkerPool(2) as pool:
-        builder = PipelineBuilder().add_source(Item(x) for x in range(3)).pipe(op, executor=pool, output_order="input")
+        builder = PipelineBuilder().add_source(Item(x) for x in range(3)).fanout(both, executor=pool)
+        builder.pipe(op, executor=pool).gather()
         with builder.add_sink().build(num_threads=1, max_failures=0).auto_stop() as pipeline:
-            print(list(pipeline))
+            print([each.results for each in pipeline])
 """
 
 
@@ -339,7 +343,7 @@ def test_functions_of_the_main_script_can_run_in_workers(main: str, tmp_path: Pa
         assert done.returncode == 1
         assert "put what starts the work under" in done.stderr
     else:
-        assert done.stdout == "[1, 2, 3]\n", done.stderr
+        assert done.stdout == "[[1, 1], [2, 0], [3, -1]]\n", done.stderr
 
 
 @pytest.mark.slow

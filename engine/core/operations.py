@@ -103,7 +103,7 @@ async def advance(iterator: AsyncIterator[Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """An operation whose result is to be gone through where it runs; None stays None."""
+    """An operation whose result is gone through where it runs, so that its values travel together; None stays None."""
 
     op: Callable[[Any], Any]
 
@@ -123,14 +123,3 @@ class ListOfAsync:
         """All that is in its result."""
         made = await self.op(item)
         return None if made is None else list(made)
-
-
-@dataclass(frozen=True, slots=True)
-class Collect:
-    """A generator function as a plain one: across processes its values travel together."""
-
-    op: Callable[[Any], Any]
-
-    def __call__(self, item: Any) -> list[Any]:
-        """All its values."""
-        return list(self.op(item))

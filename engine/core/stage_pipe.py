@@ -14,7 +14,7 @@ from ...formatting import printable
 from .budget import FailureBudget
 from .channel import Channel, Entry
 from .hub import Event, Waiter
-from .operations import END, Collect, Operation, advance, is_arity_error, step
+from .operations import END, ListOf, Operation, advance, is_arity_error, step
 from .patience import Patience
 from .policies import Fail, Policy, Retry, is_transient
 from .runners import Answer, Runner, StageBroken
@@ -171,7 +171,7 @@ class Pipe(Emitter):
         """
         value, fn = job.entry.value, self._op.call
         if self.runner.collects:
-            answer = self._run(Collect(fn), value, job)
+            answer = self._run(ListOf(fn), value, job)
             if answer.error is not None:
                 return self._raised(job, answer.error, begun=job.emitted)
             self._settle_all(job, deque(answer.result))

@@ -21,7 +21,7 @@ from typing import Any
 
 from ...errors import ConfigError, ItemError, WorkerStartError
 from ...shm import recv_frame, send_frame
-from ..core.operations import Collect
+from ..core.operations import ListOf
 
 ENTRY = f"{__name__}:serve"
 """Where a worker begins."""
@@ -123,7 +123,7 @@ def _home(fn: Any) -> str:
     while True:
         if isinstance(fn, functools.partial):
             fn = fn.func
-        elif isinstance(fn, Collect):
+        elif isinstance(fn, ListOf):
             fn = fn.op
         elif inspect.ismethod(fn):
             fn = fn.__self__ if inspect.isclass(fn.__self__) else type(fn.__self__)
