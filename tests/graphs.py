@@ -199,18 +199,18 @@ def fitted(steps: Sequence[Step]) -> tuple[Step, ...]:
     loose = False
     for index, step in enumerate(steps):
         inside = steps[index - (step.back or 0) : index + 1]
-        circle = step.back is not None and step.back <= index and all(each.is_operation for each in inside)
+        loop = step.back is not None and step.back <= index and all(each.is_operation for each in inside)
         following = steps[index + 1] if index + 1 < len(steps) else None
         lane = step.lane and following is not None and following.kind != "disaggregate"
         # The lists of one lane are known where the order of all values is, but not which lane's list comes next.
         sorted_out = step.kind == "aggregate" and bool(found) and found[-1].lane
-        if circle:  # whatever lies on a circle gets values in an order that nobody knows
+        if loop:  # whatever lies on a loop gets values in an order that nobody knows
             found[index - (step.back or 0) :] = [
                 replace(each, loose=True) for each in found[index - (step.back or 0) :]
             ]
             loose = True
         stumbles = step.stumbles and not step.many
-        found.append(replace(step, back=step.back if circle else None, lane=lane, stumbles=stumbles, loose=loose))
+        found.append(replace(step, back=step.back if loop else None, lane=lane, stumbles=stumbles, loose=loose))
         mixes = lane and following is not None and following.is_operation
         overtakes = step.is_operation and step.concurrency > 1 and not step.ordered
         loose = loose or mixes or overtakes or sorted_out

@@ -171,7 +171,7 @@ def test_what_is_held_is_bounded_in_bytes() -> None:
             assert report.stages[1].in_flight <= 2 * (2 + limit // 100) + limit // 100 + 1
 
 
-# -- circles ----------------------------------------------------------------------------------------------------------
+# -- loops ----------------------------------------------------------------------------------------------------------
 
 
 def again(passes: int) -> Callable[[int], Any]:
@@ -186,7 +186,7 @@ def again(passes: int) -> Callable[[int], Any]:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 50])
-def test_an_aggregate_with_lanes_is_the_head_of_a_circle(n: int) -> None:
+def test_an_aggregate_with_lanes_is_the_head_of_a_loop(n: int) -> None:
     """Lists of first passes and lists of second ones; the end comes when nothing goes round any more."""
     groups: list[list[int]] = []
 
@@ -203,7 +203,7 @@ def test_an_aggregate_with_lanes_is_the_head_of_a_circle(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3, 50])
-def test_an_aggregate_without_lanes_is_the_head_of_a_circle(n: int) -> None:
+def test_an_aggregate_without_lanes_is_the_head_of_a_loop(n: int) -> None:
     """What comes back is mixed with what comes first."""
     builder = PipelineBuilder().add_source(range(1, 21)).aggregate(n, name="batch")
     back = again(2)

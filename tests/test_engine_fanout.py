@@ -233,11 +233,11 @@ def test_the_rest_of_a_batch_may_be_dropped() -> None:
     assert (items[0].results, items[0].dropped) == ([10, 11], [2])
 
 
-# -- circles and nests ------------------------------------------------------------------------------------------------
+# -- loops and nests ------------------------------------------------------------------------------------------------
 
 
-def test_children_go_round_in_a_circle() -> None:
-    """A child is not back before all its passes are over; with a batch in the circle, too."""
+def test_children_go_round_in_a_loop() -> None:
+    """A child is not back before all its passes are over; with a batch in the loop, too."""
     seen = Counter[int]()
 
     def again(patch: int) -> Any:
@@ -251,7 +251,7 @@ def test_children_go_round_in_a_circle() -> None:
     assert set(seen.values()) == {3}
 
 
-def test_a_circle_may_lead_around_fanout_and_gather() -> None:
+def test_a_loop_may_lead_around_fanout_and_gather() -> None:
     """A parent whose children failed is sent back as a whole, and the end comes when nothing goes round any more."""
     failed = set[int]()
 

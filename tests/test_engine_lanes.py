@@ -258,7 +258,7 @@ def test_a_feedback_edge_does_not_stand_still_when_everything_is_full(capacity: 
 
 @pytest.mark.parametrize("kind", [None, "green"])
 @pytest.mark.parametrize("n", range(1, 9))
-def test_an_aggregate_inside_a_circle_is_let_go_at_the_end(n: int, kind: Any) -> None:
+def test_an_aggregate_inside_a_loop_is_let_go_at_the_end(n: int, kind: Any) -> None:
     """It waits for more values that only its own could become: the short list goes on."""
     builder = PipelineBuilder().add_source(range(n)).pipe(lambda x: x, name="head", concurrency=2)
     builder.aggregate(4).disaggregate().pipe(Passes(3), feedback="head", kind=kind)
@@ -266,7 +266,7 @@ def test_an_aggregate_inside_a_circle_is_let_go_at_the_end(n: int, kind: Any) ->
     assert sorted(items) == list(range(n))
 
 
-def test_an_aggregate_inside_a_circle_may_drop_its_last() -> None:
+def test_an_aggregate_inside_a_loop_may_drop_its_last() -> None:
     """With `drop_last` what cannot become a whole list is dropped, and the end comes."""
     builder = PipelineBuilder().add_source(range(5)).pipe(lambda x: x, name="head")
     builder.aggregate(4, drop_last=True).disaggregate().pipe(Passes(2), feedback="head")
@@ -280,7 +280,7 @@ def test_an_aggregate_inside_a_circle_may_drop_its_last() -> None:
     assert accounting.dropped > 0
 
 
-def test_circles_may_overlap() -> None:
+def test_loops_may_overlap() -> None:
     """Two edges that cross: each end is decided for itself."""
     builder = PipelineBuilder().add_source(range(12)).pipe(lambda x: x, name="a").pipe(lambda x: x, name="b")
     builder.pipe(Passes(2), name="c", feedback="a").pipe(Passes(3), name="d", feedback="b")
@@ -288,8 +288,8 @@ def test_circles_may_overlap() -> None:
     assert sorted(items) == list(range(12))
 
 
-def test_a_value_may_come_back_by_the_edges_of_two_circles() -> None:
-    """From behind the outer circle by the inner edge, and then by the outer one: it is not past the outer before."""
+def test_a_value_may_come_back_by_the_edges_of_two_loops() -> None:
+    """From behind the outer loop by the inner edge, and then by the outer one: it is not past the outer before."""
     steps = {"b": iter([1, Feedback(2), 3]), "c": iter([Feedback(1), 3])}
     builder = PipelineBuilder().add_source([1]).pipe(lambda x: x, name="a")
     builder.pipe(lambda _: next(steps["b"]), name="b", feedback="a")
@@ -297,7 +297,7 @@ def test_a_value_may_come_back_by_the_edges_of_two_circles() -> None:
     assert items == [3]
 
 
-def test_failures_and_drops_inside_a_circle_do_not_keep_the_end_away() -> None:
+def test_failures_and_drops_inside_a_loop_do_not_keep_the_end_away() -> None:
     """What is in flight is counted, whatever becomes of it."""
     passes = Passes(3)
 
@@ -312,7 +312,7 @@ def test_failures_and_drops_inside_a_circle_do_not_keep_the_end_away() -> None:
     assert (pipeline.report().accounting.failed, pipeline.report().accounting.dropped) == (5, 5)
 
 
-def test_an_early_stop_in_the_middle_of_a_circle() -> None:
+def test_an_early_stop_in_the_middle_of_a_loop() -> None:
     """What goes round for ever can be stopped."""
     builder = PipelineBuilder().add_source(itertools.count()).pipe(lambda x: x, name="head")
     pipeline = builder.pipe(Feedback, feedback="head", kind="green").add_sink().build(num_threads=1)

@@ -351,7 +351,7 @@ def test_a_failure_elsewhere_ends_the_waiting_before_it_and_not_behind_it() -> N
     assert (before.calls[3], behind.calls[0]) == (1, 3)
 
 
-def test_a_circle_stays_open_for_what_is_tried_again() -> None:
+def test_a_loop_stays_open_for_what_is_tried_again() -> None:
     """An entry that waits is in flight inside it."""
     flaky = Flaky(lambda item: 2 * (item == 2))
 

@@ -199,7 +199,7 @@ def check(graph: Sequence[Step], run: Run, got: Sequence[Any], report: Report) -
 def test_any_graph_does_with_each_value_what_the_model_says(
     executor: Executor, graph: tuple[Step, ...], run: Run
 ) -> None:
-    """Kinds of stages, orders, lanes, circles; drops, errors of all kinds, second attempts; sources; early ends."""
+    """Kinds of stages, orders, lanes, loops; drops, errors of all kinds, second attempts; sources; early ends."""
     pipeline = build(graph, run, executor)
     got, causes = perform(pipeline, run)
     check(graph, run, got, pipeline.report())

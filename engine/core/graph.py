@@ -134,7 +134,7 @@ class Graph:
                 self.nodes[index].feedback = self.nodes[head].channel
         for head, end in ends.items():
             for node in self.nodes[head : end + 1]:
-                node.in_circle = True
+                node.in_loop = True
         return [FeedbackLoop(self.nodes[head : _reach(head, ends) + 1]) for head in ends]
 
     @property
@@ -151,7 +151,7 @@ class Graph:
         index = self.nodes.index(node) + 1
         return self.nodes[index] if index < len(self.nodes) else None
 
-    def circle_at(self, node: Node) -> FeedbackLoop | None:
+    def loop_at(self, node: Node) -> FeedbackLoop | None:
         """The loop that begins with this stage."""
         return next((loop for loop in self.loops if loop.head is node), None)
 

@@ -82,7 +82,7 @@ class Node(ABC):
         self.working: set[Job] = set()
         self.held = 0
         self.cancelled = False
-        self.in_circle = False
+        self.in_loop = False
         self.retrying: set[Job] = set()
         self._engine = engine
         self._values = engine.values

@@ -76,7 +76,7 @@ class Aggregate(Emitter):
         try:
             while True:
                 self._one()
-                if self.in_circle:  # also when it only took something in: that may have been the last thing to move
+                if self.in_loop:  # also when it only took something in: that may have been the last thing to move
                     self._engine.settled(self)
         except Closed:
             self._finish()

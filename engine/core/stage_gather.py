@@ -178,7 +178,7 @@ class Gather(Emitter):
         try:
             while True:
                 self._one()
-                if self.in_circle:
+                if self.in_loop:
                     self._engine.settled(self)
         except Closed:
             self._emit_ready()

@@ -99,7 +99,7 @@ class Pipe(Emitter):
         else:
             self._give_up(job)
         self._next_turn(job)
-        if self.in_circle:
+        if self.in_loop:
             self._engine.settled(self)
 
     def _run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:

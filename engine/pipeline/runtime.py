@@ -286,7 +286,7 @@ class Runtime:
         if follower is None:
             self._over.set()
         else:
-            loop = self.graph.circle_at(follower)
+            loop = self.graph.loop_at(follower)
             if loop is None:
                 follower.close_input()
             else:
