@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 from .asyncio_loop import AsyncLoop
 from .hooks import TaskHook, as_manager
 from .hub import Hub, Mailbox
 from .operations import END
-from .runners import Answer, Call, Job, Runner
+from .runners import Answer, Call, Job, Runner, answer_of
 
 Managers = Iterable[AbstractAsyncContextManager[None]]
 _NO_ANSWER = Answer(None, None, 0.0)
@@ -82,17 +80,17 @@ class Guard:
         self._outcome = asyncio.get_running_loop().create_future()
         answer = await inside(self._managers, self._wait)
         if not self._has_entered:
-            self.entered.finish(None, answer.error, 0.0)
-        self.left.finish(*answer)
+            self.entered.finish(answer)
+        self.left.finish(answer)
 
     async def _wait(self) -> Answer:
         self._has_entered = True
-        self.entered.finish(None, None, 0.0)
+        self.entered.finish(_NO_ANSWER)
         return await self._outcome
 
     def _unstarted(self) -> None:
-        self.entered.finish(None, CancelledError(), 0.0)
-        self.left.finish(None, CancelledError(), 0.0)
+        self.entered.unstarted()
+        self.left.unstarted()
 
 
 class HookedRunner:
@@ -116,7 +114,7 @@ class HookedRunner:
         if self._runner is None:
             return self._on_loop(fn, argument, job, managers)
         guard = Guard(self._hub, self._mailbox, self._loop, managers)
-        answer = _wait_for(guard.entered, job)
+        answer = guard.entered.wait_for(job)
         if answer.error is not None:
             return answer
         try:
@@ -125,31 +123,13 @@ class HookedRunner:
             guard.cancel()
             raise
         guard.leave(answer)
-        return _wait_for(guard.left, job)
+        return guard.left.wait_for(job)
 
     def _on_loop(self, fn: Callable[[Any], Any], argument: Any, job: Job, managers: Managers) -> Answer:
         call = Call(self._hub, self._mailbox)
 
         async def work() -> None:
-            call.finish(*await inside(managers, partial(_call, fn, argument, call)))
+            call.finish(await inside(managers, partial(answer_of, fn, argument, call)))
 
-        call.stop = self._loop.start(work, lambda: call.finish(None, CancelledError(), 0.0))
-        return _wait_for(call, job)
-
-
-async def _call(fn: Callable[[Any], Coroutine[Any, Any, Any]], argument: Any, call: Call) -> Answer:
-    began = perf_counter()
-    try:
-        call.place = coroutine = fn(argument)
-        result = await coroutine
-    except BaseException as error:  # noqa: BLE001
-        return Answer(None, error, perf_counter() - began)
-    return Answer(result, None, perf_counter() - began)
-
-
-def _wait_for(call: Call, job: Job) -> Answer:
-    """Wait for it in the current fiber; who is killed meanwhile finds it in the job."""
-    job.call = call
-    answer = call.wait()
-    job.call = None
-    return answer
+        call.stop = self._loop.start(work, call.unstarted)
+        return call.wait_for(job)

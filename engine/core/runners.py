@@ -64,10 +64,20 @@ class Call:
         self.place: object = None
         self.stop: Callable[[], object] = _nothing
 
-    def finish(self, result: Any, error: BaseException | None, seconds: float) -> None:
+    def finish(self, answer: Answer) -> None:
         """From any thread: it has ended."""
-        answer = Answer(result, error, seconds)
         self._mailbox.post(lambda: self._arrive(answer))
+
+    def unstarted(self) -> None:
+        """From any thread: it was cancelled before it began."""
+        self.finish(Answer(None, CancelledError(), 0.0))
+
+    def wait_for(self, job: Job) -> Answer:
+        """As `wait`; who is killed meanwhile finds it in the job."""
+        job.call = self
+        answer = self.wait()
+        job.call = None
+        return answer
 
     def wait(self) -> Answer:
         """Wait in a fiber until it has ended."""
@@ -160,29 +170,26 @@ class ThreadRunner:
 
     def run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
         """See `Runner`."""
-        job.call = call = Call(self._hub, self._mailbox)
+        call = Call(self._hub, self._mailbox)
 
         def work() -> None:
+            if call.cancelled:
+                call.unstarted()
+                return
             began = perf_counter()
             call.place = get_ident()
-            if call.cancelled:
-                call.finish(None, CancelledError(), 0.0)
-                return
             try:
                 result = fn(argument)
             except BaseException as error:  # noqa: BLE001
-                call.finish(None, error, perf_counter() - began)
+                call.finish(Answer(None, error, perf_counter() - began))
             else:
-                call.finish(result, None, perf_counter() - began)
+                call.finish(Answer(result, None, perf_counter() - began))
 
         try:
             self._threads.post(work)
         except RuntimeError as error:
-            job.call = None
             raise StageBroken(error) from error
-        answer = call.wait()
-        job.call = None
-        return answer
+        return call.wait_for(job)
 
 
 class AsyncRunner:
@@ -195,23 +202,24 @@ class AsyncRunner:
 
     def run(self, fn: Callable[[Any], Coroutine[Any, Any, Any]], argument: Any, job: Job) -> Answer:
         """See `Runner`."""
-        job.call = call = Call(self._hub, self._mailbox)
+        call = Call(self._hub, self._mailbox)
 
         async def work() -> None:
-            began = perf_counter()
-            try:
-                call.place = coroutine = fn(argument)
-                result = await coroutine
-            # A SystemExit that leaves a task ends the loop for everybody, so nothing may.
-            except BaseException as error:  # noqa: BLE001
-                call.finish(None, error, perf_counter() - began)
-            else:
-                call.finish(result, None, perf_counter() - began)
+            call.finish(await answer_of(fn, argument, call))
 
-        call.stop = self._loop.start(work, lambda: call.finish(None, CancelledError(), 0.0))
-        answer = call.wait()
-        job.call = None
-        return answer
+        call.stop = self._loop.start(work, call.unstarted)
+        return call.wait_for(job)
+
+
+async def answer_of(fn: Callable[[Any], Coroutine[Any, Any, Any]], argument: Any, call: Call) -> Answer:
+    """Run a coroutine function. Never raises: a SystemExit that leaves a task ends the loop for everybody."""
+    began = perf_counter()
+    try:
+        call.place = coroutine = fn(argument)
+        result = await coroutine
+    except BaseException as error:  # noqa: BLE001
+        return Answer(None, error, perf_counter() - began)
+    return Answer(result, None, perf_counter() - began)
 
 
 class ExecutorRunner:
@@ -225,7 +233,7 @@ class ExecutorRunner:
 
     def run(self, fn: Callable[[Any], Any], argument: Any, job: Job) -> Answer:
         """See `Runner`."""
-        job.call = call = Call(self._hub, self._mailbox)
+        call = Call(self._hub, self._mailbox)
         began = perf_counter()
         try:
             future: Future[Any]
@@ -235,14 +243,12 @@ class ExecutorRunner:
                 future = self._executor.submit(fn, argument)
                 call.place = future
         except BaseException as error:
-            job.call = None
             raise StageBroken(self._broken(error)) from error
         # ProcessPoolExecutor forgets its processes when it breaks; their exit codes are what one wants to know then.
         self._processes = getattr(self._executor, "_processes", None) or self._processes
         call.stop = future.cancel
         future.add_done_callback(lambda done: self._done(done, call, began))
-        answer = call.wait()
-        job.call = None
+        answer = call.wait_for(job)
         if isinstance(answer.error, BrokenExecutor):
             raise StageBroken(self._broken(answer.error)) from answer.error
         return answer
@@ -254,9 +260,9 @@ class ExecutorRunner:
         try:
             error = future.exception()
         except BaseException as cancelled:  # noqa: BLE001
-            call.finish(None, cancelled, seconds)
+            call.finish(Answer(None, cancelled, seconds))
             return
-        call.finish(None if error is not None else future.result(), error, seconds)
+        call.finish(Answer(None if error is not None else future.result(), error, seconds))
 
     def _broken(self, error: BaseException) -> Exception:
         if not isinstance(error, BrokenExecutor):
