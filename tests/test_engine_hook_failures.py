@@ -81,20 +81,34 @@ def test_a_hook_that_raises_fails_its_item_and_no_other(kind: str, caplog: pytes
     assert "after 2" in caplog.text
 
 
+class Swallows(TaskHook):
+    """Lets no error pass."""
+
+    @asynccontextmanager
+    async def task_hook(self, input_item: Any = None) -> AsyncGenerator[None]:
+        with suppress(BaseException):
+            yield
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_stays_one_where_a_hook_does_not_let_it_pass(kind: str) -> None:
     """Hooks look on: an item that failed is not delivered by them, nor is a generator's end put off."""
-
-    class Swallows(TaskHook):
-        @asynccontextmanager
-        async def task_hook(self, input_item: Any = None) -> AsyncGenerator[None]:
-            with suppress(BaseException):
-                yield
-
     items, pipeline = run(operation(kind), [Swallows()], kind=kind)
     assert items == [0, 20]
     assert pipeline.report().accounting.failed == 1
     assert run(three_later if kind == "async" else three, [Swallows()], [5], kind=kind)[0] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_that_raises_inside_of_one_that_lets_nothing_pass_fails_its_item(kind: str) -> None:
+    """The operation does not run, and the item is not dropped in silence."""
+    gone = Gone()
+    op: Callable[[int], Any] = ten_times_later if kind == "async" else lambda x: 10 * x
+    items, pipeline = run(op, [Swallows(), Raises(before=1)], kind=kind, values=gone)
+    assert items == [0, 20]
+    assert gone.values == {1: 1}
+    accounting = pipeline.report().accounting
+    assert (accounting.failed, accounting.dropped) == (1, 0)
 
 
 def test_what_a_hook_makes_of_an_error_is_the_items_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,8 +37,12 @@ async def inside(managers: Managers, work: Callable[[], Coroutine[Any, Any, Answ
     answer, end = _NO_ANSWER, StopAsyncIteration()
     try:
         async with AsyncExitStack() as stack:
-            for manager in managers:
-                await stack.enter_async_context(manager)
+            try:
+                for manager in managers:
+                    await stack.enter_async_context(manager)
+            except BaseException as error:
+                answer = Answer(None, error, 0.0)
+                raise
             answer = await work()
             if answer.error is not None:
                 raise answer.error
