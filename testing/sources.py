@@ -36,8 +36,10 @@ def references(source: Source) -> list[Reference]:
     return [item.reference for item in items(source) if item.reference is not None]
 
 
-class SourceContract(ABC):
-    """What holds for every source. Subclasses make one; its first pictures can be read, if they have references.
+class UnnamedSourceContract(ABC):
+    """What holds for every source, also for one that has no specs, so that only its maker can make it again.
+
+    Subclasses make one; its first pictures can be read, if they have references.
 
     Attributes:
         kinds: of entries that the source under test has.
@@ -82,21 +84,6 @@ class SourceContract(ABC):
         """To people, and to be compared; and if there is nothing in it."""
         for said in (source.fingerprint(), source.emptiness()):
             assert len(said.splitlines()) == 1
-
-    def test_it_is_made_again_in_another_folder(
-        self, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """From its specs, as ``penstock resume`` does: the same entries, by the same fingerprint."""
-        if not source.specs:
-            pytest.skip("nothing makes it again")
-        specs = [*source.portable_specs()]
-        (tmp_path / "elsewhere").mkdir()
-        before = listing(source)
-        monkeypatch.chdir(tmp_path / "elsewhere")
-        again = open_source(specs, SourceOptions(source.selection, null=source.null))
-        assert (again.fingerprint(), again.order) == (source.fingerprint(), source.order)
-        assert listing(again) == before
-        assert [*again.portable_specs()] == specs
 
     def test_a_listing_gives_the_entries_back(self, source: Source) -> None:
         """What is kept of each, the name by which it is known, its kind and version, makes it again."""
@@ -154,6 +141,24 @@ class SourceContract(ABC):
         for number, one in enumerate(listing(source)):
             if one.kind is Kind.BROKEN:
                 assert entry_at(source, number, one).key == key_of(one.name)
+
+
+class SourceContract(UnnamedSourceContract):
+    """What holds for a source that is made of its specs: one that has a scheme, or files."""
+
+    def test_it_is_made_again_in_another_folder(
+        self, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From its specs, as ``penstock resume`` does: the same entries, by the same fingerprint."""
+        assert source.specs
+        specs = [*source.portable_specs()]
+        (tmp_path / "elsewhere").mkdir()
+        before = listing(source)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        again = open_source(specs, SourceOptions(source.selection, null=source.null))
+        assert (again.fingerprint(), again.order) == (source.fingerprint(), source.order)
+        assert listing(again) == before
+        assert [*again.portable_specs()] == specs
 
 
 def _differing(old: Sequence[Listed], fresh: Sequence[Listed], order: str) -> int:

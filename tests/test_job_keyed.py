@@ -26,7 +26,7 @@ from penstock.engine.journal import read_status
 from penstock.engine.sources import Item, Source, Version
 from penstock.errors import DecodeError, ReadError, SourceError, SourceOrderError
 from penstock.sinks import row_key
-from penstock.testing.sources import SourceContract, listing
+from penstock.testing.sources import UnnamedSourceContract, listing
 from penstock.tests.whole_jobs import digest_of, started, stored, wait_for, written
 
 SMALL: dict[str, Any] = {"batch_size": 8, "insert_batch_size": 16, "workers": 2, "progress": "none"}
@@ -42,7 +42,7 @@ def png(seed: int) -> bytes:
     return file.getvalue()
 
 
-class TestKeyed(SourceContract):
+class TestKeyed(UnnamedSourceContract):
     """The contract, for pairs in the order of their keys."""
 
     @pytest.fixture
