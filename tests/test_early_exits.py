@@ -31,6 +31,7 @@ from penstock.engine.workers import PreprocessPool, SlotBatch
 from penstock.engine.workers.shared_fork_server import SharedForkServer
 from penstock.preprocess import preset
 from penstock.shm import Zygote
+from penstock.tests.cut_short import failing, interrupted
 from penstock.tests.slots import in_use
 from penstock.tests.waiting import DEADLINE, wait_until
 
@@ -120,32 +121,13 @@ def when_all_has_been_made(preprocessor: StreamingMultiprocessPreprocessor, phot
 
 
 def by_ctrl_c(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
-    """While the next batch is being waited for."""
-    go = threading.Event()
-
-    def source() -> Iterator[Path]:
-        yield from photos[:8]
-        os.kill(os.getpid(), signal.SIGINT)
-        go.wait(DEADLINE)
-
-    def read() -> None:
-        for _ in preprocessor.preprocess_stream(source()):
-            pass
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            read()
-    finally:
-        go.set()
+    with interrupted(photos[:8]) as source:
+        list(preprocessor.preprocess_stream(source))
 
 
 def by_a_failing_source(preprocessor: StreamingMultiprocessPreprocessor, photos: list[Path]) -> None:
-    def source() -> Iterator[Path]:
-        yield from photos[:12]
-        raise OSError("the camera is gone")
-
     with pytest.raises(PipelineFailure):
-        list(preprocessor.preprocess_stream(source()))
+        list(preprocessor.preprocess_stream(failing(photos[:12])))
 
 
 @pytest.mark.parametrize(
@@ -247,27 +229,13 @@ def test_a_preprocessor_that_is_closed_ends_its_stream_and_can_be_used_again(pho
 
 
 def by_its_failing_source(pipeline: ImageEmbeddingPipeline, way: str, photos: list[Path]) -> None:
-    def source() -> Iterator[Path]:
-        yield from photos[:12]
-        raise OSError("the camera is gone")
-
     with pytest.raises(PipelineFailure):
-        getattr(pipeline, way)(source())
+        getattr(pipeline, way)(failing(photos[:12]))
 
 
 def by_its_ctrl_c(pipeline: ImageEmbeddingPipeline, way: str, photos: list[Path]) -> None:
-    go = threading.Event()
-
-    def source() -> Iterator[Path]:
-        yield from photos[:12]
-        os.kill(os.getpid(), signal.SIGINT)
-        go.wait(DEADLINE)
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            getattr(pipeline, way)(source())
-    finally:
-        go.set()
+    with interrupted(photos[:12]) as source:
+        getattr(pipeline, way)(source)
 
 
 @pytest.mark.parametrize("face", ["stream", "insert"])

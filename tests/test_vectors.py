@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +13,7 @@ import pytest
 
 from penstock import ConfigError, ImageEmbeddingPipeline, PipelineFailure, Report, embed
 from penstock.errors import DecodeError, ReadError, SourceError
-from penstock.tests.waiting import DEADLINE
+from penstock.tests.cut_short import failing, interrupted
 
 SMALL: dict[str, Any] = {"workers": 1, "batch_size": 4, "image_size": 32, "embedder": "gist:32"}
 
@@ -140,27 +137,13 @@ def by_an_exception(photos: list[Path]) -> None:
 
 
 def by_a_failing_source(photos: list[Path]) -> None:
-    def source() -> Iterator[Path]:
-        yield from photos[:5]
-        raise OSError("the camera is gone")
-
     with pytest.raises(PipelineFailure, match="source"):
-        list(embed(source(), **SMALL))
+        list(embed(failing(photos[:5]), **SMALL))
 
 
 def by_ctrl_c(photos: list[Path]) -> None:
-    go = threading.Event()
-
-    def source() -> Iterator[Path]:
-        yield from photos[:8]
-        os.kill(os.getpid(), signal.SIGINT)
-        go.wait(DEADLINE)
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            list(embed(source(), **SMALL))
-    finally:
-        go.set()
+    with interrupted(photos[:8]) as source:
+        list(embed(source, **SMALL))
 
 
 @pytest.mark.slow
