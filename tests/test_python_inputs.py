@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from penstock import ConfigError, ImageEmbeddingPipeline, ServiceConfig, StreamingMultiprocessPreprocessor, embed_images
+from penstock import (
+    ConfigError,
+    ImageEmbeddingPipeline,
+    ServiceConfig,
+    StreamingMultiprocessPreprocessor,
+    embed,
+    embed_images,
+)
 from penstock.engine.jobs.images.batches import Picture, Written
 from penstock.engine.jobs.images.outcomes import FAILURES_KEPT, Outcomes
 from penstock.errors import ReadError
@@ -48,6 +56,14 @@ WRONG: list[tuple[Any, str]] = [
     (None, "not None"),
     (42, "not 42"),
 ]
+
+
+@pytest.mark.parametrize(
+    "face", [partial(embed_images, "pictures"), partial(embed, "pictures"), ImageEmbeddingPipeline]
+)
+def test_a_configuration_and_settings_are_not_mixed(face: Callable[..., object]) -> None:
+    with pytest.raises(ConfigError, match=r"give a config or settings, not both \(config, and workers, slots\)"):
+        face(config=ServiceConfig(), workers=1, slots=2)
 
 
 @pytest.mark.parametrize("way", WAYS)

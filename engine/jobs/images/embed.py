@@ -7,11 +7,10 @@ import os
 from collections.abc import Sequence
 from typing import Any, cast
 
-from ....errors import ConfigError
 from ... import Report
 from ...config.model import ServiceConfig
 from ..common.drive import Interrupt, Watcher
-from .entries import Given, things_of
+from .entries import Given, config_of, things_of
 from .run_job import run_job
 
 _logger = logging.getLogger(__name__)
@@ -49,9 +48,7 @@ def embed_images(
         SourceError: a source is not there.
         PipelineFailure: the job could not go on, or its failure budget is spent.
     """
-    if config is not None and settings:
-        raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
-    chosen = config or ServiceConfig(**settings)
+    chosen = config_of(config, settings)
     if to is not None:
         chosen = chosen.model_copy()
         chosen.to = cast("str", to)  # checked there, and a path becomes text

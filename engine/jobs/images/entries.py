@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -28,6 +28,17 @@ _MOST_FETCHES = 64
 
 Given = str | os.PathLike[str] | Iterable[Any] | Callable[[], Iterable[Any]]
 """What `embed_images` takes as its source."""
+
+
+def config_of(config: ServiceConfig | None, settings: Mapping[str, Any]) -> ServiceConfig:
+    """The configuration that a call was given, whole or as settings.
+
+    Raises:
+        ConfigError: a setting is wrong, or both were given.
+    """
+    if config is not None and settings:
+        raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
+    return config or ServiceConfig(**settings)
 
 
 def things_of(config: ServiceConfig, source: Given, call: str, *, stable_keys: bool = False) -> Iterable[Any]:

@@ -15,6 +15,7 @@ from ...config.model import ServiceConfig
 from ..common.memory_estimate import MemoryEstimate
 from ..common.plan import Plan
 from .batches import Picture
+from .entries import config_of
 from .graphs import JobParts, in_turn, overlapped, streaming
 from .in_process import at_home
 from .inputs import as_source, batched, pictures_of
@@ -46,9 +47,7 @@ class ImageEmbeddingPipeline:
     """
 
     def __init__(self, config: ServiceConfig | None = None, **settings: Any) -> None:
-        if config is not None and settings:
-            raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
-        self._runner = JobRunner(config or ServiceConfig(**settings))
+        self._runner = JobRunner(config_of(config, settings))
         self._outcomes = Outcomes()
 
     # -- life ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from ...config.model import ServiceConfig
 from ...config.sections import SECTIONS
 from ...machine.resources import shared_memory_room
 from .batches import JobValues, Rows
-from .entries import batches_of, in_memory, things_of
+from .entries import batches_of, config_of, in_memory, things_of
 from .graphs import embedding
 from .inputs import pictures_of
 from .runner import JobRunner
@@ -67,9 +67,7 @@ def embed(
         SourceError: a source is not there; at once.
         PipelineFailure: from ``next``: the job could not go on, or its failure budget is spent.
     """
-    if config is not None and settings:
-        raise ConfigError(f"give a config or settings, not both (config, and {', '.join(settings)})")
-    chosen = config or ServiceConfig(**settings)
+    chosen = config_of(config, settings)
     if said := sorted(chosen.model_fields_set & _REFUSED):
         raise ConfigError(
             f"{said[0]}: embed() hands the vectors to you and writes nothing; embed_images(..., to=...) has a store"
