@@ -15,6 +15,7 @@ from ....preprocess import Row, Source, Timings
 from ....sinks import RowBatch, Sink, WriteResult, is_fit_key, row_key
 from ... import ItemFailure
 from ...embedders import View
+from ..common.checkpoint import JobCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +66,11 @@ class PictureFailure(ItemFailure):
     picture: Picture | None = field(default=None, repr=False, compare=False)
 
 
-class Checkpoint(Protocol):
-    """Where a job that can be resumed records what became of its entries."""
-
-    def attempts(self, key: str) -> int:
-        """How often earlier runs have tried this item."""
-        ...
-
-    def dead(self, ordinals: Sequence[int]) -> None:
-        """The dead letters of these are written."""
-        ...
-
-    def acknowledged(self, number: int, ordinals: Sequence[int]) -> None:
-        """One of several stores has acknowledged the rows of these."""
-        ...
-
-    def acknowledged_by(self, ordinal: int) -> int:
-        """The stores that have acknowledged its row already: the n-th by the bit ``1 << n``."""
-        ...
-
-
 class Letters(Protocol):
     """Where it is said what could not be done: a file of dead letters, or whoever is given the error."""
 
     def write(self, key: str, stage: str, error: Exception, *, attempts: int, **details: Any) -> object:
         """An item could not be done, after so many attempts."""
-        ...
-
-
-class Listener(Protocol):
-    """Who wants to hear of each picture that could not be done."""
-
-    def failed(self, stage: str, failure: PictureFailure) -> None:
-        """Its dead letter is written."""
         ...
 
 
@@ -186,13 +159,18 @@ class JobValues:
     Args:
         dead: where the letters go.
         checkpoint: told of each, after its letter; None for a job that cannot be resumed.
-        listener: told of each, too.
+        on_failure: told the stage and each, too.
     """
 
-    def __init__(self, dead: Letters, checkpoint: Checkpoint | None = None, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        dead: Letters,
+        checkpoint: JobCheckpoint | None = None,
+        on_failure: Callable[[str, PictureFailure], None] | None = None,
+    ) -> None:
         self._dead = dead
         self._checkpoint = checkpoint
-        self._listener = listener
+        self._on_failure = on_failure
 
     def write(self, sink: Sink, rows: RowBatch, pictures: Sequence[Picture]) -> WriteResult:
         """Write rows into a sink; of several sinks only those that have not acknowledged a row are asked for it."""
@@ -238,8 +216,8 @@ class JobValues:
         if isinstance(failure, PictureFailure):
             if self._checkpoint:
                 self._checkpoint.dead([failure.ordinal])
-            if self._listener:
-                self._listener.failed(stage, failure)
+            if self._on_failure:
+                self._on_failure(stage, failure)
 
     def _pictures(self, value: Any) -> list[Picture]:
         if isinstance(value, list):

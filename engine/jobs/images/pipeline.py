@@ -247,7 +247,7 @@ class ImageEmbeddingPipeline:
             threads,
             collect=outcomes.written,
             insert_rows=insert_rows,
-            listener=outcomes,
+            on_failure=outcomes.failed,
         )
         return outcomes.ids
 

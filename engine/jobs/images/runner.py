@@ -32,7 +32,7 @@ from ..common.pool_cache import PoolCache
 from ..common.provenance import plan_of
 from ..common.sink_cache import SinkCache
 from ..common.sink_factory import job_sink, searchable
-from .batches import JobValues, Listener, Written
+from .batches import JobValues, PictureFailure, Written
 from .entries import readable
 from .graphs import JobParts, streaming
 from .in_process import LocalPreprocessor, at_home
@@ -215,7 +215,7 @@ class JobRunner:
         watcher: Watcher | None = None,
         interrupt: Interrupt | None = None,
         checkpoint: JobCheckpoint | None = None,
-        listener: Listener | None = None,
+        on_failure: Callable[[str, PictureFailure], None] | None = None,
     ) -> Report:
         """Run one graph over a source of batches, to the end. The report is also kept as ``report``."""
         sink = self.sink(collection)
@@ -225,7 +225,9 @@ class JobRunner:
         # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
         writers = DaemonThreads(sink.threads, "penstock-insert")
         rows = sink.rows_per_write(insert_rows or self.config.insert_batch_size)
-        parts = JobParts(source, sink, writers, JobValues(self._dead, checkpoint, listener), rows, self.config.policies)
+        parts = JobParts(
+            source, sink, writers, JobValues(self._dead, checkpoint, on_failure), rows, self.config.policies
+        )
         pipeline = graph(parts).build(
             num_threads=threads,
             max_failures=self.config.max_failures,
