@@ -75,7 +75,7 @@ class Letters(Protocol):
 
 
 class Slot(Protocol):
-    """A preprocessed batch, in shared memory (``preprocess.SlotBatch``) or in this process (``local.LocalSlot``)."""
+    """A preprocessed batch, in shared memory (``workers.SlotBatch``) or in this process (``in_process.LocalSlot``)."""
 
     @property
     def rows(self) -> Sequence[Row]: ...

@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from threading import Event
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import EmbedderError
-from ....sinks import DeadLetters, Found, Hit, IndexState, Sink
+from ....sinks import DeadLetters, Found, Hit, Sink
 from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
 from ...core.threads import DaemonThreads
@@ -188,7 +187,7 @@ class JobRunner:
         interrupt: Interrupt | None = None,
         checkpoint: JobCheckpoint | None = None,
     ) -> Report:
-        """Run the streaming graph over a source of batches (``batching.batches_of``), to the end.
+        """Run the streaming graph over a source of batches (``entries.batches_of``), to the end.
 
         With a ``checkpoint`` what becomes of each picture is recorded there.
 
@@ -238,8 +237,8 @@ class JobRunner:
         try:
             flush = partial(checkpoint.flush, self._dead) if checkpoint else None
             keeper = MemoryMonitor(self.ceiling, lambda: self._pool.family)
-            told = WithStore(watcher, sink.stats) if watcher else None
-            return drive(pipeline, collect, told, interrupt, flush, keeper.look)
+            shown = WithStore(watcher, sink.stats) if watcher else None
+            return drive(pipeline, collect, shown, interrupt, flush, keeper.look)
         finally:
             writers.shutdown(wait=False)
             late = writers.join(_WRITE_SECONDS)
@@ -247,21 +246,6 @@ class JobRunner:
                 _logger.warning("insert: abandoned writes that did not end in time: %s", ", ".join(late))
             report = pipeline.report()
             self.report = replace(report, extra={**report.extra, "store": dict(sink.stats())})
-
-    def wait_index(
-        self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
-    ) -> IndexState:
-        """Wait until the store's index covers every row of the configured collection.
-
-        Args:
-            seconds: to wait at most.
-            told: hears how far it is, several times a second.
-            stop: ends the waiting early.
-
-        Raises:
-            SinkError: it is not done in time; the rows are in the store.
-        """
-        return self.sink_to_read().wait_index(seconds, told, stop)
 
     # -- parts, made when first needed --------------------------------------------------------------------------------
 

@@ -27,18 +27,18 @@ def wait_for_index(
         seconds: to wait at most.
         report: of that job; the watcher is told it again, with ``extra["index"]``.
         extra: gets ``index``: rows, indexed, seconds.
-        watcher: see `run.drive`; likewise interrupt.
+        watcher: see `drive.drive`; likewise interrupt.
 
     Raises:
         SinkError: it is not done in time; the rows are in the store.
     """
     due = 0.0
 
-    def told(state: IndexState) -> None:
+    def on_progress(state: IndexState) -> None:
         nonlocal due
         extra["index"] = asdict(state)
         if watcher and time.monotonic() >= due:
             watcher.update(replace(report, extra={**report.extra, **extra}))
             due = time.monotonic() + watcher.interval
 
-    runner.wait_index(seconds, told, interrupt.wish if interrupt else None)
+    runner.sink_to_read().wait_index(seconds, on_progress, interrupt.wish if interrupt else None)
