@@ -20,6 +20,7 @@ from typing import Any
 from ....preprocess import Timings
 from ....sinks import RowBatch, Sink, concat
 from ... import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
+from ...config.settings import AsyncPipelineConfig
 from ...config.types import Stage
 from ...core.policies import Policy, Retry
 from ...embedders import Embedder
@@ -89,36 +90,27 @@ def embedding(
 
 
 def overlapped(
-    parts: JobParts,
-    local: LocalPreprocessor,
-    embedder: Embedder,
-    preprocess_workers: int,
-    embedding_workers: int,
-    room: int,
+    parts: JobParts, local: LocalPreprocessor, embedder: Embedder, settings: AsyncPipelineConfig, room: int
 ) -> PipelineBuilder:
     """The stages overlapped in threads of this process; ``room`` batches between any two of them."""
-    builder = _in_process(parts, local, embedder, preprocess_workers, embedding_workers, room)
-    return insert_into(builder, parts)
+    workers = settings.preprocess_workers, settings.embedding_workers
+    return insert_into(_in_process(parts, local, embedder, workers, room), parts)
 
 
 def in_turn(parts: JobParts, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
     """Decode, embed and insert batches, to be built with one thread: the baseline."""
     insert = _insert_with(parts)
     return (
-        _in_process(parts, local, embedder, 1, 1, 1)
+        _in_process(parts, local, embedder, (1, 1), 1)
         .pipe(lambda rows: insert([rows]), name="insert", buffer_size=1, on_failure=parts.policies["insert"])
         .add_sink(2)
     )
 
 
 def _in_process(
-    parts: JobParts,
-    local: LocalPreprocessor,
-    embedder: Embedder,
-    preprocess_workers: int,
-    embedding_workers: int,
-    room: int,
+    parts: JobParts, local: LocalPreprocessor, embedder: Embedder, workers: tuple[int, int], room: int
 ) -> PipelineBuilder:
+    preprocess_workers, embedding_workers = workers
     return (
         PipelineBuilder(values=parts.values)
         .add_source(parts.source)
@@ -176,6 +168,7 @@ def _embed_with(embedder: Embedder, policy: Policy) -> Callable[[Batch], Outcome
 
 
 def insert_into(builder: PipelineBuilder, parts: JobParts) -> PipelineBuilder:
+    """The graph so far, whose rows are collected and written by the sink's threads."""
     return (
         builder.aggregate(parts.insert_rows)
         .pipe(

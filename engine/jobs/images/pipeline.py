@@ -193,8 +193,7 @@ class ImageEmbeddingPipeline:
             overlapped,
             local=self._runner.local_preprocessor(settings.preprocess_workers),
             embedder=self.plan.embedder,
-            preprocess_workers=settings.preprocess_workers,
-            embedding_workers=settings.embedding_workers,
+            settings=settings,
             room=max(1, settings.queue_maxsize // size),
         )
         threads = settings.preprocess_workers + settings.embedding_workers
