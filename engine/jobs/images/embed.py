@@ -10,7 +10,7 @@ from typing import Any, cast
 from ... import Report
 from ...config.model import ServiceConfig
 from ..common.drive import Interrupt, Watcher
-from .entries import Given, config_of, things_of
+from .entries import Given, config_of, job_source
 from .run_job import run_job
 
 _logger = logging.getLogger(__name__)
@@ -52,9 +52,8 @@ def embed_images(
     if to is not None:
         chosen = chosen.model_copy()
         chosen.to = cast("str", to)  # checked there, and a path becomes text
-    report = run_job(
-        chosen, things_of(chosen, source, "embed_images", stable_keys=stable_keys), watcher=watcher, interrupt=interrupt
-    )
+    given = job_source(chosen, source, "embed_images", stable_keys=stable_keys)
+    report = run_job(chosen, given, watcher=watcher, interrupt=interrupt)
     if said := report.extra.get("nothing_written"):
         _logger.warning("%s", said)
     return report

@@ -21,7 +21,7 @@ from .inputs import pictures_of
 from .keyed_pictures import KeyedPictures
 
 _AHEAD = 1024
-"""Most things that are not pictures to pass by before the books hear of them."""
+"""Most entries that are no pictures to pass by before they are accounted for."""
 
 _MOST_FETCHES = 64
 """Reads of references that this process has in flight: more threads make each slower."""
@@ -41,7 +41,7 @@ def config_of(config: ServiceConfig | None, settings: Mapping[str, Any]) -> Serv
     return config or ServiceConfig(**settings)
 
 
-def things_of(config: ServiceConfig, source: Given, call: str, *, stable_keys: bool = False) -> Iterable[Any]:
+def job_source(config: ServiceConfig, source: Given, call: str, *, stable_keys: bool = False) -> Iterable[Any]:
     """A source where one is given or named, by one text or a sequence of them; else the pictures, as they come."""
     if stable_keys:
         return KeyedPictures(source)
@@ -66,45 +66,45 @@ def _named(source: str | os.PathLike[str]) -> str:
     return os.fsdecode(os.path.expanduser(os.fspath(source)))  # noqa: PTH111  (a glob or @list is no Path)
 
 
-def in_memory(config: ServiceConfig, things: Iterable[Any]) -> bool:
+def in_memory(config: ServiceConfig, source: Iterable[Any]) -> bool:
     """Whether pictures come as bytes or arrays, which then count."""
-    return not isinstance(things, Source) or things.in_memory or _fetches(config, things)
+    return not isinstance(source, Source) or source.in_memory or _fetches(config, source)
 
 
-def _fetches(config: ServiceConfig, things: Iterable[Any]) -> bool:
+def _fetches(config: ServiceConfig, source: Iterable[Any]) -> bool:
     """Whether this process reads references, because its workers may not."""
-    return config.sandbox and isinstance(things, Source) and things.locator is not None
+    return config.sandbox and isinstance(source, Source) and source.locator is not None
 
 
 def readable(
-    config: ServiceConfig, source: Iterable[Any], things: Iterable[Any], most: int, room: int
+    config: ServiceConfig, source: Iterable[Any], entries: Iterable[Any], most: int, room: int
 ) -> Iterable[Any]:
-    """The same things as workers can take them: where they may not open references, this process reads those.
+    """The same entries as workers can take them: where they may not open references, this process reads those.
 
     Args:
         config: of the job.
-        source: what the things are of.
-        things: to be done.
+        source: what the entries are of.
+        entries: to be done.
         most: bytes of a picture.
         room: bytes that may be read ahead.
     """
     if not _fetches(config, source):
-        return things
+        return entries
     threads = min(_MOST_FETCHES, max(1, config.threads) * (config.workers or usable_cores()))
-    return fetched(things, most, threads, room)
+    return fetched(entries, most, threads, room)
 
 
-def batches_of(things: Iterable[Any], size: int, most: int = BATCH_BYTES) -> Iterator[Outcome]:
+def batches_of(entries: Iterable[Any], size: int, most: int = BATCH_BYTES) -> Iterator[Outcome]:
     """Batches of pictures, with what was passed by on the way: filtered, or broken before it could be a picture.
 
     Args:
-        things: of a source.
+        entries: of a source, or pictures.
         size: pictures of a batch at most.
         most: bytes of a batch at most, of what is in memory; a larger picture is a batch of its own.
     """
     next_ = _Next()
-    for thing in things:
-        picture = _picture(thing) if isinstance(thing, Item) else thing
+    for entry in entries:
+        picture = _picture(entry) if isinstance(entry, Item) else entry
         match picture:
             case Picture():
                 nbytes = nbytes_of(picture.source)
@@ -118,7 +118,7 @@ def batches_of(things: Iterable[Any], size: int, most: int = BATCH_BYTES) -> Ite
             case Broken():
                 next_.broken.append(PictureFailure(picture.key, picture.error, ordinal=picture.ordinal))
             case _:
-                raise ConfigError(f"a source must yield items or pictures, not {type(thing).__name__}")
+                raise ConfigError(f"a source must yield items or pictures, not {type(entry).__name__}")
         if len(next_.pictures) == size or next_.nbytes >= most or next_.passed >= _AHEAD:
             yield next_.outcome()
             next_ = _Next()

@@ -52,22 +52,23 @@ class Metadata:
             self.close()
             raise
 
-    def __call__(self, things: Iterable[Any]) -> Iterator[Any]:
-        """The things of a source, items and pictures with their columns. What they bring themselves goes first."""
-        for thing in things:
-            if isinstance(thing, (Item, Picture)):
-                yield replace(thing, metadata={**self._said(thing.key), **thing.metadata})
+    def __call__(self, entries: Iterable[Any]) -> Iterator[Any]:
+        """The entries of a source, items and pictures with their columns. What they bring themselves goes first."""
+        for entry in entries:
+            if isinstance(entry, (Item, Picture)):
+                yield replace(entry, metadata={**self._said(entry.key), **entry.metadata})
             else:
-                yield thing
+                yield entry
 
-    def report(self, whole: bool) -> dict[str, int]:
+    def report(self, is_full_run: bool) -> dict[str, int]:
         """Rows of the file, pictures for which there was no row, and rows for which there was no picture.
 
         Args:
-            whole: whether all pictures have passed; else there is nothing to say of the last.
+            is_full_run: whether all pictures have passed; else there is nothing to say of the last.
         """
         ((rows, met),) = self._rows.execute("SELECT count(*), coalesce(sum(met), 0) FROM row")
-        return {"rows": rows, "pictures_without": self._missed, **({"unmatched_rows": rows - met} if whole else {})}
+        unmatched = {"unmatched_rows": rows - met} if is_full_run else {}
+        return {"rows": rows, "pictures_without": self._missed, **unmatched}
 
     def close(self) -> None:
         """Delete the index. Idempotent."""

@@ -62,7 +62,7 @@ class PreprocessedBatch(dict[str, Any]):
             preprocessed=slot.pixels if slot.rows else empty,
             ids=[inputs[row.position].id for row in slot.rows],
             metadata=[inputs[row.position].metadata for row in slot.rows],
-            errors=[_told(inputs[position], error) for position, error in slot.failures],
+            errors=[_as_error(inputs[position], error) for position, error in slot.failures],
         )
         self._slot = slot
 
@@ -80,7 +80,7 @@ class PreprocessedBatch(dict[str, Any]):
         raise KeyError(key)
 
 
-def _told(item: _Input, error: ItemError) -> dict[str, Any]:
+def _as_error(item: _Input, error: ItemError) -> dict[str, Any]:
     return {"id": item.id, "metadata": item.metadata, "error": type(error).__name__, "message": str(error)}
 
 
@@ -315,14 +315,14 @@ class StreamingMultiprocessPreprocessor:
         """
         import numpy as np
 
-        whole: dict[str, list[Any]] = {"preprocessed": [], "ids": [], "metadata": [], "errors": []}
+        result: dict[str, list[Any]] = {"preprocessed": [], "ids": [], "metadata": [], "errors": []}
         for batch in self.preprocess_stream(inputs, ids, metadata, batch_size):
-            whole["preprocessed"].append(np.array(batch["preprocessed"]))
+            result["preprocessed"].append(np.array(batch["preprocessed"]))
             for name in ("ids", "metadata", "errors"):
-                whole[name].extend(batch[name])
+                result[name].extend(batch[name])
         pixels = self._prepared().pixels
-        parts = whole["preprocessed"] or [np.empty((0, *pixels.shape), pixels.dtype)]
-        return {**whole, "preprocessed": np.concatenate(parts)}
+        parts = result["preprocessed"] or [np.empty((0, *pixels.shape), pixels.dtype)]
+        return {**result, "preprocessed": np.concatenate(parts)}
 
 
 def _fitted(

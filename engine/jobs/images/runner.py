@@ -198,9 +198,9 @@ class JobRunner:
             graph = partial(streaming, pool=pool, embedder=self.plan.embedder)
             return self.run(source, graph, None, 2, watcher=watcher, interrupt=interrupt, checkpoint=checkpoint)
 
-    def readable(self, source: Iterable[Any], things: Iterable[Any]) -> Iterable[Any]:
-        """Things of a source as the workers can take them; see ``entries.readable``."""
-        return readable(self.config, source, things, self.plan.spec.max_file_bytes, self.batch_bytes)
+    def readable(self, source: Iterable[Any], entries: Iterable[Any]) -> Iterable[Any]:
+        """Entries of a source as the workers can take them; see ``entries.readable``."""
+        return readable(self.config, source, entries, self.plan.spec.max_file_bytes, self.batch_bytes)
 
     def run(
         self,

@@ -17,7 +17,7 @@ from ...config.model import ServiceConfig
 from ...config.sections import SECTIONS
 from ...machine.resources import shared_memory_room
 from .batches import JobValues, Rows
-from .entries import batches_of, config_of, in_memory, things_of
+from .entries import batches_of, config_of, in_memory, job_source
 from .graphs import embedding
 from .inputs import pictures_of
 from .runner import JobRunner
@@ -73,14 +73,14 @@ def embed(
             f"{said[0]}: embed() hands the vectors to you and writes nothing; embed_images(..., to=...) has a store"
         )
     with chosen.spelled():
-        given = _things(chosen, things, keys)
+        given = _source(chosen, things, keys)
         runner = JobRunner(chosen.model_copy(update={"to": _NOWHERE}))
         runner.fit(None, 0, shared_memory_room(), in_memory=in_memory(chosen, given))
     return _vectors(runner, given)
 
 
-def _things(config: ServiceConfig, things: Any, keys: Iterable[str] | None) -> Iterable[Any]:
-    return things_of(config, things, "embed") if keys is None else pictures_of(things, keys, None, "embed")
+def _source(config: ServiceConfig, source: Any, keys: Iterable[str] | None) -> Iterable[Any]:
+    return job_source(config, source, "embed") if keys is None else pictures_of(source, keys, None, "embed")
 
 
 class _Failures(deque[tuple[str, Exception]]):
@@ -98,10 +98,10 @@ class _Failures(deque[tuple[str, Exception]]):
             yield self.popleft()
 
 
-def _vectors(runner: JobRunner, things: Iterable[Any]) -> Generator[tuple[str, Vector | Exception], None, Report]:
+def _vectors(runner: JobRunner, source: Iterable[Any]) -> Generator[tuple[str, Vector | Exception], None, Report]:
     config, failures = runner.config, _Failures()
     with config.spelled(), closing(runner), runner.workers(config) as pool:
-        batches = batches_of(runner.readable(things, things), config.batch_size, runner.batch_bytes)
+        batches = batches_of(runner.readable(source, source), config.batch_size, runner.batch_bytes)
         pipeline = (
             embedding(batches, JobValues(failures), config.policies, pool, runner.plan.embedder)
             .add_sink(2)
