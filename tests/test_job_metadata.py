@@ -42,7 +42,7 @@ def test_a_picture_gets_the_columns_of_its_row(tmp_path: Path, kind: str) -> Non
     metadata = Metadata(written(tmp_path, kind, ROWS), {"year": "int64"})
     found = looked_up(metadata, str(tmp_path / "a.jpg"), str(tmp_path / "unknown.jpg"))
     assert found == [{"year": 2001, "album": "summer"}, {}]
-    assert metadata.report(whole=True) == {"rows": 2, "unmatched_rows": 1, "pictures_without": 1}
+    assert metadata.report(is_full_run=True) == {"rows": 2, "unmatched_rows": 1, "pictures_without": 1}
     metadata.close()
 
 
@@ -50,8 +50,8 @@ def test_rows_are_counted_as_they_met_pictures_and_only_where_all_pictures_passe
     """A picture that is listed twice meets one row; a run over what remained has nothing to say of the others."""
     metadata = Metadata(written(tmp_path, ".jsonl", ROWS), {})
     looked_up(metadata, str(tmp_path / "a.jpg"), str(tmp_path / "a.jpg"))
-    assert metadata.report(whole=True)["unmatched_rows"] == 1
-    assert "unmatched_rows" not in metadata.report(whole=False)
+    assert metadata.report(is_full_run=True)["unmatched_rows"] == 1
+    assert "unmatched_rows" not in metadata.report(is_full_run=False)
     metadata.close()
 
 
