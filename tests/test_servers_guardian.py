@@ -177,6 +177,18 @@ def test_what_cannot_be_started_is_said(guarded: Guarded) -> None:
     family(guarded)
 
 
+@pytest.mark.kills
+def test_closing_ends_what_a_killed_guardian_left(guarded: Guarded) -> None:
+    """The server dies with its guardian, but not what the server has started."""
+    server, child = family(guarded)
+    server.parent().kill()
+    wait_until(lambda: gone(server.pid), "the server ends with its guardian")
+    assert child.is_running()
+    guarded.close()
+    wait_until(lambda: gone(child.pid), "its child ends")
+    assert not guarded.folder.exists()
+
+
 HOST = """
 import os, signal, sys
 from pathlib import Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -101,7 +102,12 @@ class Guarded:
         with self._mutex:
             for pipe in (self._process.stdin, self._process.stdout):
                 cast("IO[bytes]", pipe).close()
-            self._process.wait()
+            if self._process.returncode is None:
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+                # A guardian that was killed takes the server along, but not what is below that. Not yet waited for, it
+                # keeps its number, which is that of their group.
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)  # already done, unless the guardian was killed itself
 
     def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
