@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,7 @@ from penstock.engine.servers.guarded import Command, Guarded
 from penstock.tests.waiting import DEADLINE, wait_until
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
+SERVERS = Path(venvs_module.__file__).parent
 
 
 def gone(pid: int) -> bool:
@@ -181,12 +182,35 @@ def test_what_cannot_be_started_is_said(guarded: Guarded) -> None:
 def test_closing_ends_what_a_killed_guardian_left(guarded: Guarded) -> None:
     """The server dies with its guardian, but not what the server has started."""
     server, child = family(guarded)
-    server.parent().kill()
+    psutil.Process(server.ppid()).kill()
     wait_until(lambda: gone(server.pid), "the server ends with its guardian")
     assert child.is_running()
     guarded.close()
     wait_until(lambda: gone(child.pid), "its child ends")
     assert not guarded.folder.exists()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_a_signal_ends_the_guardian_and_all_below_it(
+    guarded: Guarded, send: Callable[[int, int], None], number: int
+) -> None:
+    """As a shutdown sends it to every process, or to the group: nothing stays, with nobody left to close it."""
+    server, child = family(guarded)
+    send(server.ppid(), number)
+    wait_until(lambda: gone(server.pid) and gone(child.pid), "all end")
+    wait_until(lambda: not guarded.folder.exists(), "its folder goes")
+
+
+def test_a_server_whose_guardian_ended_before_it_could_ask_to_die_with_it_does_not_start() -> None:
+    """The signal comes only to who has asked for it."""
+    code = "import sys, guardian; guardian._die_with(int(sys.argv[1])); print('started')"
+    for parent, said in ((os.getpid(), "started\n"), (os.getppid(), "")):
+        found = subprocess.run(
+            [sys.executable, "-c", code, str(parent)], cwd=SERVERS, capture_output=True, text=True, check=False
+        )
+        assert found.stdout == said, found.stderr
 
 
 HOST = """

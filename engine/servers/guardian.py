@@ -13,7 +13,7 @@ that pass connections on into a private network; the number of a listening socke
     {"do": "signal", "number": N}       -> {}    to the server and all below it
     {"do": "kill"}                      -> {}    likewise, and waits until they are gone
 
-The end of the input, or of the parent, ends everything.
+The end of the input, or of the parent, ends everything; so do SIGTERM, SIGINT and SIGHUP.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -149,14 +150,16 @@ def _spawn(argv: list[str], env: dict[str, str], cwd: str, output: int | None, *
         stderr=subprocess.STDOUT,
         pass_fds=keep,
         # Should this process be killed itself. It has one thread, so a function between fork and exec is safe.
-        preexec_fn=_die_with_parent,  # noqa: PLW1509
+        preexec_fn=partial(_die_with, os.getpid()),  # noqa: PLW1509
     )
     process.returncode = 0  # it is waited for here, not by subprocess
     return process.pid
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before we could ask to die with it
 
 
 def _private_shm() -> None:
@@ -202,7 +205,8 @@ def _serve(guardian: Guardian, rest: bytes, parent: int, wakeup: int) -> None:
     while True:
         ready = {fd for fd, _ in poll.poll()}
         if wakeup in ready:
-            os.read(wakeup, 4096)
+            if {*os.read(wakeup, 4096)} - {signal.SIGCHLD}:
+                return
             guardian.reap()
         if parent in ready:
             return
@@ -219,11 +223,12 @@ def _serve(guardian: Guardian, rest: bytes, parent: int, wakeup: int) -> None:
                 _say(answer)
 
 
-def _children_end() -> int:
-    """A descriptor that is readable when a child has ended: dead servers do not stay as zombies."""
+def _signals() -> int:
+    """A descriptor with the numbers of signals, a byte each: a child has ended, or this process is to end."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
     return reading
 
 
@@ -242,7 +247,7 @@ def main() -> int:
         return 1
     try:
         _say({"ports": guardian.ports})
-        _serve(guardian, rest, parent, _children_end())
+        _serve(guardian, rest, parent, _signals())
     except BrokenPipeError:
         pass  # the parent has ended while it waited for the answer
     finally:
