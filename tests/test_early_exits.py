@@ -25,7 +25,7 @@ from penstock.engine.core.values import PlainValues
 from penstock.engine.jobs.common.drive import Interrupt
 from penstock.engine.jobs.images.entries import batches_of
 from penstock.engine.jobs.images.inputs import pictures_of
-from penstock.engine.jobs.images.preprocess_stream import PreprocessedBatch
+from penstock.engine.jobs.images.preprocessed_batch import PreprocessedBatch
 from penstock.engine.jobs.images.runner import JobRunner
 from penstock.engine.workers import PreprocessPool, SlotBatch
 from penstock.engine.workers.shared_fork_server import SharedForkServer

@@ -3,99 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
-from ....errors import ConfigError, ItemError
+from ....errors import ConfigError
 from ....preprocess.presets import preset
-from ...core.values import PlainValues
 from ...machine.resources import shared_memory_room, usable_cores
 from ...workers.picture_server import warm_start
 from ..common.largest import cramped, halves, largest, tell_cramped, tell_workers
+from .preprocessed_batch import BatchValues, Input, PreprocessedBatch, input_batches
 
 # All else is imported once the workers' ancestor is starting: both go on at once then.
 if TYPE_CHECKING:
-    import numpy as np
-
-    from ....preprocess import PreprocessSpec, Source
+    from ....preprocess import PreprocessSpec
     from ... import Outcome, Pipeline, Report
-    from ...workers import PreprocessPool, SlotBatch
-
-    Array = np.ndarray[Any, np.dtype[Any]]
+    from ...workers import PreprocessPool
 
 _NEEDED_NEXT = ("...pipeline.builder", ".inputs")
 """What the first stream needs: imported before the workers are waited for, and not after."""
 
 _BATCH_SIZE, _QUEUE_MAXSIZE = 32, 10
 """Where nothing is said, and ``/dev/shm`` has room."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """One picture to preprocess, with what the user wants to get back beside its pixels."""
-
-    source: Source
-    id: Any
-    metadata: Any
-
-
-class PreprocessedBatch(dict[str, Any]):
-    """One batch, as a dict.
-
-    Keys:
-        preprocessed: ``[n, C, H, W]`` (or what the specification says), a **view into shared memory**: valid until the
-            stream is asked for the next batch or is closed (a ``break`` closes a stream that only the loop holds), or
-            until ``release()``. Afterwards this key raises. Copy what you want to keep.
-        ids: ids of the ``n`` pictures.
-        metadata: metadata of the ``n`` pictures.
-        errors: a dict ``{"id", "metadata", "error", "message"}`` for each picture of the batch that could not be used.
-
-    Raises:
-        RuntimeError: from ``batch["preprocessed"]``: its memory has been given back.
-    """
-
-    def __init__(self, slot: SlotBatch, inputs: Sequence[_Input], empty: Array) -> None:
-        super().__init__(
-            preprocessed=slot.pixels if slot.rows else empty,
-            ids=[inputs[row.position].id for row in slot.rows],
-            metadata=[inputs[row.position].metadata for row in slot.rows],
-            errors=[_as_error(inputs[position], error) for position, error in slot.failures],
-        )
-        self._slot = slot
-
-    def release(self) -> None:
-        """Give the memory back now; the ``preprocessed`` view must not be used any more. Idempotent, any thread."""
-        self.pop("preprocessed", None)
-        self._slot.release()
-
-    def __missing__(self, key: str) -> Any:
-        if key == "preprocessed":
-            raise RuntimeError(
-                "this batch has given its memory back: its stream was asked for the next one, was closed or has ended, "
-                "or it was released. Use it before that, or copy what you want to keep"
-            )
-        raise KeyError(key)
-
-
-def _as_error(item: _Input, error: ItemError) -> dict[str, Any]:
-    return {"id": item.id, "metadata": item.metadata, "error": type(error).__name__, "message": str(error)}
-
-
-class _Batches(PlainValues):
-    """Value model of this graph: a batch counts as its pictures, and gives its slot back when it goes no further."""
-
-    def units(self, value: Any) -> int:
-        return len(value["ids"]) if isinstance(value, PreprocessedBatch) else len(value)
-
-    def failed(self, stage: str, value: Any, failures: Sequence[Any]) -> None:
-        """Failures reach the user in their batch, under ``errors``."""
-
-    def discard(self, value: Any) -> None:
-        if isinstance(value, PreprocessedBatch):
-            value.release()
 
 
 class StreamingMultiprocessPreprocessor:
@@ -263,13 +193,13 @@ class StreamingMultiprocessPreprocessor:
         rows = in_step(inputs, ids, metadata, "preprocess_stream")
 
         @green
-        def preprocess(batch: list[_Input]) -> Outcome:
+        def preprocess(batch: list[Input]) -> Outcome:
             slot = pool.process([item.source for item in batch])
             return Outcome(PreprocessedBatch(slot, batch, empty), seconds=slot.timings.total)
 
         pipeline = (
-            PipelineBuilder(values=_Batches())
-            .add_source(_batches(rows, batch_size or self.batch_size, numbered=ids is None))
+            PipelineBuilder(values=BatchValues())
+            .add_source(input_batches(rows, batch_size or self.batch_size, numbered=ids is None))
             .pipe(preprocess, concurrency=pool.capacity, output_order="input")
             .add_resource(pool)
             .add_sink(pool.capacity)
@@ -376,12 +306,3 @@ def _side(size: int | tuple[int, int] | None) -> int | None:
     if len(set(size)) != 1:
         raise ConfigError(f"image_size={size} must be square: give one number, or the same number twice")
     return size[0]
-
-
-def _batches(rows: Iterable[tuple[int, Any, Any, Any]], size: int, numbered: bool) -> Iterator[list[_Input]]:
-    """Lists of up to ``size`` inputs, fewer where they are large and in memory."""
-    from ..common.payloads import grouped, nbytes_of
-    from .inputs import source_of
-
-    made = (_Input(source_of(value), position if numbered else id_, extra) for position, value, id_, extra in rows)
-    return grouped(made, size, lambda item: nbytes_of(item.source))
