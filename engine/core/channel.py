@@ -163,9 +163,7 @@ class Channel:
             Closed: there is none and there will be none.
             Woken: `wake` was called.
         """
-        if not self.count or self._nudged or self._shut:
-            self._wait_for_any(waiting)
-        return self._take(self._default if len(self._lanes) == 1 else self._pick())
+        return self._take(self._next_lane(waiting))
 
     def get_with_lane(self, waiting: Stopwatch) -> tuple[str, Entry]:
         """The same, and the lane it lay in.
@@ -173,12 +171,10 @@ class Channel:
         Raises:
             Closed, Woken: as `get`.
         """
-        if not self.count or self._nudged or self._shut:
-            self._wait_for_any(waiting)
-        lane = self._default if len(self._lanes) == 1 else self._pick()
+        lane = self._next_lane(waiting)
         return lane.name, self._take(lane)
 
-    def _wait_for_any(self, waiting: Stopwatch) -> None:
+    def _next_lane(self, waiting: Stopwatch) -> _Lane:
         while not self.count or self._nudged or self._shut:
             if self._shut or (self.closed and not self.count):
                 raise Closed
@@ -186,6 +182,7 @@ class Channel:
                 self._nudged = False
                 raise Woken
             self._wait_for_entry(waiting)
+        return self._default if len(self._lanes) == 1 else self._pick()
 
     @property
     def is_shut(self) -> bool:
