@@ -36,7 +36,10 @@ class AsyncBell:
 
 
 class Latch:
-    """Something that happens once. Threads and asyncio tasks can wait for it, and any thread can set it."""
+    """Something that happens once. Threads and asyncio tasks can wait for it, and any thread can set it.
+
+    Not a `threading.Event`: a Ctrl-C inside of its ``wait`` can leave its lock taken, and whoever sets it would hang.
+    """
 
     def __init__(self) -> None:
         self.is_set = False

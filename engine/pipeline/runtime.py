@@ -73,8 +73,7 @@ class Runtime:
         self.label = label = f"penstock-{number}"
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=label, daemon=True)
-        self._begun = threading.Lock()
-        self._begun.acquire()
+        self._begun = Latch()
         self._executors = Executors(definition, self.hub, self.mailbox, label)
         self._causes: list[Exception] = []
         self._message, self._kind = "", PipelineFailure
@@ -107,7 +106,7 @@ class Runtime:
             self._thread.start()
         except BaseException:
             # A Ctrl-C while the thread begins does not keep it from running; once it has begun it can be stopped.
-            if not self._begun.acquire(timeout=_BEGIN_SECONDS):
+            if not self._begun.wait(_BEGIN_SECONDS):
                 atexit.unregister(self._at_exit)
                 del running[self.label]
                 self.output.end()
@@ -143,15 +142,13 @@ class Runtime:
     def report(self) -> Report:
         """The figures as they stand; made on the hub while it runs, so that they belong together."""
         made: list[Report] = []
-        # Not an Event: a Ctrl-C inside of its wait() can leave its lock taken, and the hub would hang in set().
-        done = threading.Lock()
-        done.acquire()
+        done = Latch()
 
         def make() -> None:
             made.append(make_report(self, self.monitor.memory, self.monitor.stalls))
-            done.release()
+            done.set()
 
-        if not self.is_own_thread and self.mailbox.post(make) and done.acquire(timeout=_REPORT_SECONDS):
+        if not self.is_own_thread and self.mailbox.post(make) and done.wait(_REPORT_SECONDS):
             return made[0]
         still = self.is_own_thread or self.began is None or self.finished is not None
         return replace(make_report(self, self.monitor.memory, self.monitor.stalls), approximate=not still)
@@ -180,7 +177,7 @@ class Runtime:
     # -- the engine's thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._begun.release()
+        self._begun.set()
         try:
             self.hub.open()
             try:
