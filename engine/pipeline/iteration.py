@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -32,38 +33,32 @@ class AutoStop(Generic[_P]):
         try:
             self._pipeline.start()
         except KeyboardInterrupt as error:  # the engine's thread may have begun before it
-            self._stop_for(error)
+            self.__exit__(None, error, None)
             raise
         return self._pipeline
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if error is None:
+        with _beside(error):
             self._pipeline.stop(timeout=self._timeout, discard=self._discard)
-        else:
-            self._stop_for(error)
 
     async def __aenter__(self) -> _P:
         return self.__enter__()
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        try:
+        with _beside(error):
             await self._pipeline.astop(timeout=self._timeout, discard=self._discard)
-        except PipelineFailure as failure:
-            if error is None:
-                raise
-            _note(error, failure)
-
-    def _stop_for(self, error: BaseException) -> None:
-        """Stop it because of an error that is to be raised; a failure of its own is a note on that."""
-        try:
-            self._pipeline.stop(timeout=self._timeout, discard=self._discard)
-        except PipelineFailure as failure:
-            _note(error, failure)
 
 
-def _note(error: BaseException, failure: PipelineFailure) -> None:
-    told = "; ".join(f"{type(cause).__name__}: {cause}" for cause in failure.exceptions)
-    error.add_note(f"the pipeline had failed, too: {told}")
+@contextmanager
+def _beside(error: BaseException | None) -> Generator[None]:
+    """A failure of the pipeline is a note on the error that is to be raised, if there is one."""
+    try:
+        yield
+    except PipelineFailure as failure:
+        if error is None:
+            raise
+        told = "; ".join(f"{type(cause).__name__}: {cause}" for cause in failure.exceptions)
+        error.add_note(f"the pipeline had failed, too: {told}")
 
 
 class Items:
