@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from concurrent.futures import Executor
+from typing import Any
 
 from .asyncio_loop import AsyncLoop
 from .definitions import GraphDef
@@ -11,11 +12,12 @@ from .hook_runner import HookedRunner
 from .hooks import TaskHook
 from .hub import Hub, Mailbox
 from .runners import AsyncRunner, ExecutorRunner, GreenRunner, Runner, ThreadRunner
+from .source_reader import AsyncSourceReader, SourceReader, ThreadSourceReader
 from .threads import DaemonThreads
 
 
 class Executors:
-    """What runs operations, for one pipeline."""
+    """What runs operations, and the source, for one pipeline."""
 
     def __init__(self, definition: GraphDef, hub: Hub, mailbox: Mailbox, label: str) -> None:
         self._hub = hub
@@ -31,10 +33,11 @@ class Executors:
             self._loop = AsyncLoop(self._threads, f"{self._label}-asyncio")
         return self._loop
 
-    @property
-    def asynchronous(self) -> AsyncRunner:
-        """What runs on the loop."""
-        return AsyncRunner(self._hub, self._mailbox, self.loop)
+    def reader(self, source: Iterable[Any] | AsyncIterable[Any]) -> SourceReader:
+        """Where a source is iterated: what can be iterated in both ways in the plain one, as by a `for` of the user."""
+        if isinstance(source, AsyncIterable) and not isinstance(source, Iterable):
+            return AsyncSourceReader(source, self._on_loop())
+        return ThreadSourceReader(source, self._hub, self._mailbox, f"{self._label}-source")
 
     def runner(self, kind: str, executor: Executor | None, hooks: Sequence[TaskHook] = ()) -> Runner:
         """Where a stage of this kind runs, with these hooks around each operation."""
@@ -48,11 +51,14 @@ class Executors:
             return ExecutorRunner(self._hub, self._mailbox, executor)
         match kind:
             case "async":
-                return self.asynchronous
+                return self._on_loop()
             case "green" | "disaggregate":
                 return GreenRunner()
             case _:
                 return ThreadRunner(self._hub, self._mailbox, self._threads)
+
+    def _on_loop(self) -> AsyncRunner:
+        return AsyncRunner(self._hub, self._mailbox, self.loop)
 
     def close(self, seconds: float) -> list[str]:
         """End all threads within about `seconds`; returns the names of those that do not end."""

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from asyncio import CancelledError
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic, perf_counter
@@ -27,7 +27,6 @@ from ..core.hub import Event, Hub, Killed, Mailbox, refuse_patched_threads
 from ..core.latch import Latch
 from ..core.output_queue import OutputQueue, Record
 from ..core.runners import Answer, Call
-from ..core.source_reader import AsyncSourceReader, SourceReader, ThreadSourceReader
 from ..core.stage import Node, as_exception
 from ..core.stage_hooks import StageHooks
 from ..core.threads import join_threads
@@ -238,17 +237,10 @@ class Runtime:
             if pipe.hooks and not self._hooks.enter(pipe.node, pipe.hooks, self._executors.loop):
                 self._over.set()
                 return
-        self.graph.source.reader = self._reader()
+        self.graph.source.reader = self._executors.reader(self.definition.source)
         self._alive = len(self.graph.nodes)
         for node in reversed(self.graph.nodes):
             node.begin()
-
-    def _reader(self) -> SourceReader:
-        source = self.definition.source
-        # What can be iterated in both ways is iterated in the plain one, as a `for` in the user's thread would.
-        if isinstance(source, AsyncIterable) and not isinstance(source, Iterable):
-            return AsyncSourceReader(source, self._executors.asynchronous)
-        return ThreadSourceReader(source, self.hub, self.mailbox, f"{self.label}-source")
 
     # -- what stages tell; all on the hub -----------------------------------------------------------------------------
 
