@@ -282,5 +282,5 @@ def test_accounts_of_a_lane_that_do_not_balance_are_told() -> None:
     with pytest.raises(AccountingError, match=r"lane 'first' of stage 'aggregate.*in 2, but out 1.*1 missing"):
         stage.check()
     stage.channel.lanes["first"] = LaneReport(3, 0, 0, units_in=2, units_out=2)
-    with pytest.raises(AccountingError, match="in 2, but 3 by its lanes"):
+    with pytest.raises(AccountingError, match="in 2, but by its lanes 3: 1 too many"):
         stage.check()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from typing import Any
@@ -100,18 +101,29 @@ class Accounting(Readable):
         Raises:
             AccountingError: something is; the message has all figures and the difference.
         """
-        inside = self.read + self.created
-        outside = self.delivered + self.dropped + self.failed + self.in_flight + self.merged
-        if inside != outside:
-            raise AccountingError(
-                f"the books do not balance: read {self.read} + created {self.created} = {inside}, but delivered "
-                f"{self.delivered} + dropped {self.dropped} + failed {self.failed} + in flight {self.in_flight} "
-                f"+ merged {self.merged} = {outside}: {_difference(inside, outside)}"
-            )
+        _balance("", {"read": self.read, "created": self.created}, {"delivered": self.delivered, **_fates(self)})
 
 
-def _difference(inside: int, outside: int) -> str:
-    return f"{abs(inside - outside)} {'missing' if inside > outside else 'too many'}"
+def _fates(books: Accounting | StageReport) -> dict[str, int]:
+    """What else may have become of units than to have gone on."""
+    return {"dropped": books.dropped, "failed": books.failed, "in flight": books.in_flight, "merged": books.merged}
+
+
+def _balance(of: str, inside: Mapping[str, int], outside: Mapping[str, int]) -> None:
+    """Check that two sides of the books are the same.
+
+    Raises:
+        AccountingError: they are not; the message has all figures and the difference.
+    """
+    difference = sum(inside.values()) - sum(outside.values())
+    if difference:
+        wrong = f"{abs(difference)} {'missing' if difference > 0 else 'too many'}"
+        raise AccountingError(f"the books{of} do not balance: {_sum(inside)}, but {_sum(outside)}: {wrong}")
+
+
+def _sum(figures: Mapping[str, int]) -> str:
+    told = " + ".join(f"{name} {number}" for name, number in figures.items())
+    return told if len(figures) == 1 else f"{told} = {sum(figures.values())}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,31 +213,14 @@ class StageReport(Readable):
         Raises:
             AccountingError: it is not; the message has the stage, its figures and the difference.
         """
-        inside = self.items_in + self.created
-        outside = self.items_out + self.dropped + self.failed + self.in_flight + self.merged
-        if inside != outside:
-            raise AccountingError(
-                f"the books of stage {self.name!r} do not balance: in {self.items_in} + created {self.created} = "
-                f"{inside}, but out {self.items_out} + dropped {self.dropped} + failed {self.failed} + in flight "
-                f"{self.in_flight} + merged {self.merged} = {outside}: {_difference(inside, outside)}"
-            )
-        if self.channel is not None and self.channel.lanes:
-            self._check_lanes(self.channel.lanes)
-
-    def _check_lanes(self, lanes: dict[str, LaneReport]) -> None:
+        of = f" of stage {self.name!r}"
+        _balance(of, {"in": self.items_in, "created": self.created}, {"out": self.items_out, **_fates(self)})
+        lanes = self.channel.lanes if self.channel is not None else {}
         for name, lane in lanes.items():
-            known = lane.units_out + lane.units
-            if lane.units_in != known:
-                raise AccountingError(
-                    f"the books of lane {name!r} of stage {self.name!r} do not balance: in {lane.units_in}, but out "
-                    f"{lane.units_out} + waiting {lane.units}: {_difference(lane.units_in, known)}"
-                )
-        through = sum(lane.units_in for lane in lanes.values())
-        if through != self.items_in:
-            raise AccountingError(
-                f"the books of stage {self.name!r} do not balance: in {self.items_in}, but {through} by its lanes: "
-                f"{_difference(self.items_in, through)}"
-            )
+            out = {"out": lane.units_out, "waiting": lane.units}
+            _balance(f" of lane {name!r}{of}", {"in": lane.units_in}, out)
+        if lanes:
+            _balance(of, {"in": self.items_in}, {"by its lanes": sum(lane.units_in for lane in lanes.values())})
 
 
 @dataclass(frozen=True, slots=True)
