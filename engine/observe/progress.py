@@ -61,7 +61,7 @@ def make_progress(mode: Mode, total: Total = lambda: None, stream: TextIO | None
     out = stream or sys.stderr
     match mode:
         case "none":
-            return Quiet()
+            return Quiet(out, total)
         case "json":
             return JsonLines(out, total)
         case "auto" if out.isatty():
@@ -85,15 +85,19 @@ def eta(report: Report, total: int | None) -> float | None:
     return max(0, total - finished) * (report.accounting.written / finished) / last.rate
 
 
-class _Unpainted:
-    """Progress that holds no part of the screen: whatever else is said can be written beside it."""
+class _OnStream:
+    """Progress on a stream. What holds no part of the screen lets whatever else is said be written beside it."""
+
+    def __init__(self, stream: TextIO, total: Total) -> None:
+        self._stream = stream
+        self._total = total
 
     def announce(self, text: str) -> None:
         """A line of its own, past every buffer: the signal may have come in the middle of a ``print``."""
         os.write(2, f"\n{text}\n".encode())
 
 
-class Quiet(_Unpainted):
+class Quiet(_OnStream):
     """Nothing."""
 
     interval: float = 60.0
@@ -105,14 +109,10 @@ class Quiet(_Unpainted):
         """Show nothing."""
 
 
-class PlainLines(_Unpainted):
+class PlainLines(_OnStream):
     """One line every few seconds, for logs."""
 
     interval: float = 5.0
-
-    def __init__(self, stream: TextIO, total: Total) -> None:
-        self._stream = stream
-        self._total = total
 
     def update(self, report: Report) -> None:
         """A line with the whole and the slowest stage: short enough for the width of a log."""
@@ -131,14 +131,10 @@ class PlainLines(_Unpainted):
         return f"[{duration(report.seconds)}] {summary(report, self._total())}{''.join(slowest[:1])}"
 
 
-class JsonLines(_Unpainted):
+class JsonLines(_OnStream):
     """One JSON object a second, for machines: the report so far, with ``event``, ``total`` and ``eta_seconds``."""
 
     interval: float = 1.0
-
-    def __init__(self, stream: TextIO, total: Total) -> None:
-        self._stream = stream
-        self._total = total
 
     def update(self, report: Report) -> None:
         """A line."""
@@ -150,15 +146,14 @@ class JsonLines(_Unpainted):
         """The report is the last object, on standard output."""
 
 
-class LiveTable(_Unpainted):
+class LiveTable(_OnStream):
     """A table that is painted over, and gone at the end. What is announced stands above it, and stays."""
 
     interval: float = 0.25
     _COLUMNS: ClassVar = ("stage", "done", "now", "mean", "busy", "waiting", "failed")
 
     def __init__(self, stream: TextIO, total: Total) -> None:
-        self._stream = stream
-        self._total = total
+        super().__init__(stream, total)
         self._live: Live | None = None
         self._painting = False
         self._announced: list[str] = []
