@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from ...errors import ConfigError, SourceError
 from ...messages import redact
-from ...registry import Registry
+from ...registry import Registry, scheme_of
 from .base import Source
 from .files import FileSource
 from .paths import is_url
@@ -54,8 +53,6 @@ SCHEMES: dict[str, Factory] = {FILES: _make_files}
 SOURCES: Registry[Factory] = Registry("source", "penstock.sources", SCHEMES)
 """These, and what installed packages bring."""
 
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-
 
 def open_source(specs: Sequence[str], options: SourceOptions | None = None) -> Source:
     """Make a source. What an existing file has for its name is that file, whatever signs it holds.
@@ -71,7 +68,7 @@ def open_source(specs: Sequence[str], options: SourceOptions | None = None) -> S
     """
     options = options or SourceOptions()
     asked = redact(specs[0]) if specs else ""
-    source = SOURCES.factory(_scheme_of(specs), asked)(specs, options)
+    source = SOURCES.factory(_common_scheme(specs), asked)(specs, options)
     if source.selection != options.selection:
         given = ", ".join(options.selection.as_options())
         raise ConfigError(f"source: {asked!r} is no folder, which {given} is about")
@@ -80,13 +77,13 @@ def open_source(specs: Sequence[str], options: SourceOptions | None = None) -> S
     return source
 
 
-def _scheme_of(specs: Sequence[str]) -> str:
+def _common_scheme(specs: Sequence[str]) -> str:
     """The one scheme of all specs.
 
     Raises:
         SourceError: there are several, or nothing reads what is named.
     """
-    named = {match[1].lower() for spec in specs if ":" in spec and (match := _SCHEME.match(spec))} - {FILES}
+    named = {scheme for spec in specs if ":" in spec and (scheme := scheme_of(spec))} - {FILES}
     if not named:
         return FILES
     if known := named.intersection(SOURCES.schemes()):
@@ -96,15 +93,15 @@ def _scheme_of(specs: Sequence[str]) -> str:
             raise SourceError(f"{some} are sources of different kinds: give each to a job of its own")
         return next(iter(first))
     if all(map(_is_nothing, specs)):  # among files, one is like a file that is missing
-        scheme = specs[0].partition(":")[0].lower()
-        if scheme != FILES:
+        scheme = scheme_of(specs[0])
+        if scheme and scheme != FILES:
             raise SourceError(f"{redact(specs[0])!r}: {_unread(specs[0], scheme)}")
     return FILES
 
 
 def _is_nothing(spec: str) -> bool:
     """Whether it has a scheme, and no file has this name, or one that it matches as a glob."""
-    return _SCHEME.match(spec) is not None and not os.path.lexists(spec) and not (is_pattern(spec) and matches(spec))
+    return scheme_of(spec) is not None and not os.path.lexists(spec) and not (is_pattern(spec) and matches(spec))
 
 
 def _unread(spec: str, scheme: str) -> str:
@@ -114,6 +111,5 @@ def _unread(spec: str, scheme: str) -> str:
 
 
 def _known(spec: str, known: set[str]) -> str:
-    match = _SCHEME.match(spec)
-    scheme = match[1].lower() if match else FILES
+    scheme = scheme_of(spec)
     return scheme if scheme in known and not os.path.lexists(spec) else FILES
