@@ -1,4 +1,4 @@
-"""Descriptors of one process: close-on-fork, which POSIX knows (``FD_CLOFORK``) and Linux does not."""
+"""Descriptors of one process: which are open; close-on-fork, which POSIX knows (``FD_CLOFORK``) and Linux does not."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ class CloseOnFork:
         if fd >= 0:
             self._close(fd)
         _open.discard(self)
+
+
+def is_open(fd: int) -> bool:
+    """Whether this number is that of an open descriptor: the host may have closed the standard ones."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _close_in_child() -> None:

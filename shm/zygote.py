@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from ..descriptors import is_open
 from ..errors import WorkerStartError
 from .child import Child, readable
 from .fork_server import GRACE, PATIENCE
@@ -203,8 +204,8 @@ def _launch(preload: Sequence[str], env: Mapping[str, str]) -> _Server:
             "sys.executable is empty (an embedded Python?): there is no interpreter to start workers with"
         )
     # Before anything is opened: in a host with its standard streams closed, what we open would get their numbers.
-    stdout = None if _is_open(1) else subprocess.DEVNULL
-    stderr = [2] if _is_open(2) else []
+    stdout = None if is_open(1) else subprocess.DEVNULL
+    stderr = [2] if is_open(2) else []
     with ExitStack() as ours, ExitStack() as undo:  # what is closed in any case, and what only if this fails
         parent, child = socket.socketpair()
         ours.callback(child.close)
@@ -258,14 +259,6 @@ def _above_standard(fd: int) -> int:
     higher = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(fd)
     return higher
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def _hang_up(sock: socket.socket) -> None:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
+from ...descriptors import is_open
 from ..core.threads import daemon
 
 _SIGNAL = signal.SIGUSR1
@@ -26,7 +27,7 @@ def dumping() -> Generator[None]:
     Python have the signal. Not the stacks of all threads: it would read those while they change. In CPython 3.11 that
     crashed a busy process at the 951st signal (python/cpython#116008); of the thread itself, 25,000 were harmless.
     """
-    if threading.current_thread() is not threading.main_thread() or not _is_open(2):
+    if threading.current_thread() is not threading.main_thread() or not is_open(2):
         yield
         return
     reader, writer = os.pipe()
@@ -68,11 +69,3 @@ def _print() -> None:
     with suppress(BrokenPipeError):  # nobody reads it
         while rest:
             rest = rest[os.write(2, rest) :]
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
