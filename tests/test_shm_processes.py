@@ -120,6 +120,7 @@ def test_a_fork_server_that_is_slow_to_tell_is_not_called_dead(zygote: Zygote) -
         assert hear(child) == b"here"
         os.kill(zygote.pid, signal.SIGSTOP)
         try:
+            wait_until(lambda: psutil.Process(zygote.pid).status() == psutil.STATUS_STOPPED)
             child.kill()
             assert recv_frame(child.socket) is None
             wait_until(lambda: not child.alive)
