@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from penstock.engine.core.hub import Hub
 from penstock.engine.servers import (
     MilvusLiteServer,
     MilvusServer,
@@ -143,6 +145,24 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PENSTOCK_DEBUG", raising=False)
     monkeypatch.delenv("MILVUS_TOKEN", raising=False)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A hub of the engine in a test's own thread."""
+    hub = Hub()
+    hub.open()
+    yield hub
+    hub.destroy()
+
+
+@pytest.fixture(scope="module")
+def silent() -> Iterator[None]:
+    """For random pipelines: thousands of failures on purpose need not be told."""
+    logger = logging.getLogger("penstock")
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from penstock.engine.core.definitions import AggregateDef
 from penstock.engine.core.hub import Hub
 from penstock.engine.core.stage_aggregate import Aggregate
 from penstock.errors import AccountingError
+from penstock.tests.running import run
 from penstock.tests.waiting import DEADLINE, wait_until
 
 LANES = {"first": 3, "reprocess": 1}
@@ -29,14 +30,6 @@ def lane_of(value: int) -> str:
 
 def marked(values: Sequence[int]) -> list[Lane]:
     return [Lane(lane_of(value), value) for value in values]
-
-
-def run(builder: PipelineBuilder, sink: int = 3) -> tuple[list[Any], Pipeline]:
-    pipeline = builder.add_sink(sink).build(num_threads=2)
-    with pipeline.auto_stop():
-        items = list(pipeline.get_iterator(timeout=DEADLINE))
-    pipeline.report().check(ended=True)
-    return items, pipeline
 
 
 def lanes_of(pipeline: Pipeline, stage: int = 1) -> dict[str, LaneReport]:
@@ -73,15 +66,6 @@ def test_the_last_ones_of_each_lane_may_be_dropped() -> None:
     lists, pipeline = run(builder)
     assert sorted(lists) == [[-1, -2], [1, 2]]
     assert pipeline.report().accounting.dropped == 1
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    """A hub in a test's own thread."""
-    hub = Hub()
-    hub.open()
-    yield hub
-    hub.destroy()
 
 
 def test_saturated_lanes_get_lists_by_weight_and_none_starves(hub: Hub) -> None:

@@ -19,12 +19,12 @@ from penstock.engine import (
     Gathered,
     ItemFailure,
     Outcome,
-    Pipeline,
     PipelineBuilder,
     PlainValues,
     Retry,
 )
 from penstock.errors import ChildrenFailedError
+from penstock.tests.running import run
 from penstock.tests.threads import threads_of
 from penstock.tests.waiting import DEADLINE, wait_until
 
@@ -32,14 +32,6 @@ from penstock.tests.waiting import DEADLINE, wait_until
 def three(page: int) -> list[int]:
     """The patches of a page."""
     return [10 * page, 10 * page + 1, 10 * page + 2]
-
-
-def run(builder: PipelineBuilder, **knobs: Any) -> tuple[list[Any], Pipeline]:
-    pipeline = builder.add_sink().build(num_threads=4, **knobs)
-    with pipeline.auto_stop():
-        items = list(pipeline.get_iterator(timeout=DEADLINE))
-    pipeline.report().check(ended=True)
-    return items, pipeline
 
 
 def by_parent(items: Sequence[Gathered]) -> list[Gathered]:
@@ -69,7 +61,7 @@ def test_children_come_back_as_one_value_in_their_order() -> None:
             assert last.wait(DEADLINE)
         return -patch
 
-    items, pipeline = run(PipelineBuilder().add_source([0]).fanout(three).pipe(op, concurrency=3).gather())
+    items, pipeline = run(PipelineBuilder().add_source([0]).fanout(three).pipe(op, concurrency=3).gather(), 3)
     assert items == [Gathered(0, [0, -1, -2], [0, 1, 2], {}, [])]
     report = pipeline.report()
     assert (report.accounting.read, report.accounting.created) == (1, 3)

@@ -15,18 +15,8 @@ from penstock.engine import Feedback, Lane, Outcome, Pipeline, PipelineBuilder, 
 from penstock.engine.core.channel import Channel, Closed, Entry
 from penstock.engine.core.hub import Hub
 from penstock.engine.core.metrics import Stopwatch
+from penstock.tests.running import run
 from penstock.tests.waiting import DEADLINE, wait_until
-
-
-def run(builder: PipelineBuilder, num_threads: int = 2, **knobs: Any) -> tuple[list[Any], Pipeline]:
-    pipeline = builder.add_sink().build(num_threads=num_threads, **knobs)
-    with pipeline.auto_stop():
-        items = list(pipeline.get_iterator(timeout=DEADLINE))
-    report = pipeline.report()
-    report.accounting.check()
-    assert report.accounting.in_flight == 0
-    return items, pipeline
-
 
 # -- bounds -----------------------------------------------------------------------------------------------------------
 
@@ -92,15 +82,6 @@ def test_a_channel_is_bounded_in_items(size: int) -> None:
 
 
 # -- lanes ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    """A hub in a test's own thread."""
-    hub = Hub()
-    hub.open()
-    yield hub
-    hub.destroy()
 
 
 def test_saturated_lanes_share_by_weight_and_none_starves(hub: Hub) -> None:

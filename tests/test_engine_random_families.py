@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,16 +20,7 @@ from penstock.tests.graphs import Step, operations, results_of
 from penstock.tests.searching import searching
 from penstock.tests.waiting import DEADLINE
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Thousands of failures on purpose need not be told."""
-    logger = logging.getLogger("penstock.engine")
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(logging.NOTSET)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("silent")]
 
 
 @dataclass(frozen=True)

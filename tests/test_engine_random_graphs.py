@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import logging
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from penstock.tests.graphs import Step, check_delivered, figures, graphs, leaves
 from penstock.tests.searching import searching
 from penstock.tests.waiting import DEADLINE, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("silent")]
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +35,6 @@ def executor() -> Iterator[Executor]:
     """Somebody else's threads."""
     with ThreadPoolExecutor(3, "foreign") as threads:
         yield threads
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Thousands of failures on purpose need not be told."""
-    logger = logging.getLogger("penstock.engine")
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(logging.NOTSET)
 
 
 # -- sources and ends -------------------------------------------------------------------------------------------------

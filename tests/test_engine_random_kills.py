@@ -6,7 +6,6 @@ At most two in a run, so that no item can meet three deaths, at which it would b
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import random
 import signal
@@ -31,7 +30,7 @@ from penstock.tests.waiting import DEADLINE
 
 DEATHS = 2
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("silent")]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +38,6 @@ def workers() -> Iterator[WorkerPool]:
     """Lives through all that is done to it."""
     with WorkerPool(2, preload=["penstock.tests.graphs"]) as pool:
         yield pool
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """What fails on purpose need not be told."""
-    logger = logging.getLogger("penstock")
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(logging.NOTSET)
 
 
 @contextmanager
