@@ -1,6 +1,6 @@
 """Milvus Lite in a process of its own, for as long as a sink is open.
 
-In the process of the job it would part the GIL with the engine's hub. Measured on 2 cores, 20,000 rows of 512 floats
+In the process of the job it would share the GIL with the engine's hub. Measured on 2 cores, 20,000 rows of 512 floats
 in batches of 100: a 1 ms ticker beside it ran every 3.7 ms (every 6.2 with batches of 250) instead of every 1.1, and
 the process spent 3.2 s of CPU instead of 0.9, at the same 6,200 rows/s. It starts in 0.6 s instead of 0.1. And what it
 keeps in its process (threads, 460 MB of index, the lock on the directory) goes when the process ends.
@@ -30,7 +30,7 @@ _CHILD = Path(__file__).with_name("lite_child.py")
 _STARTS = 3
 """How often a server is started that is killed before it answers."""
 
-# A directory can be open once, also in one process: the sinks for its collections part a server.
+# A directory can be open once, also in one process: the sinks for its collections share a server.
 _servers: WeakValueDictionary[str, LiteServer] = WeakValueDictionary()
 _servers_mutex = threading.Lock()
 

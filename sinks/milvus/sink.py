@@ -52,7 +52,7 @@ class MilvusSink(Sink):
         max_call_bytes: size of one upsert; halved by itself when a server takes less. Milvus takes 64 MiB.
         note: kept with a collection that is made here, to be read back by `note`.
         threads: see `Sink.threads`; also the most upserts in flight. How many of them are used is found by trying, from
-            one upwards; while all are taken, writers wait in a line whose rows part the next upsert. See `stats`.
+            one upwards; while all are taken, writers wait in a line whose rows share the next upsert. See `stats`.
         mode: what happens to rows that are there: ``append`` keeps them (the same key is written over), ``overwrite``
             deletes them, with the whole collection or the `partition`, when the first new rows arrive. Before that it
             is tried, on an empty collection of another name, whether the new one can be made.

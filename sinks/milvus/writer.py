@@ -157,7 +157,7 @@ class MilvusWriter:
             self._changed.wait_for(lambda: part.done)
 
     def _join_group(self, part: _Write) -> list[_Write]:
-        """Take a call, the part, and what else of the line fits. Mutex held."""
+        """Take a call, the part, and what else of the queue fits. Mutex held."""
         self._in_flight += 1
         group, size, keys = [part], part.size, part.keys
         for other in self._queue:
