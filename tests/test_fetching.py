@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from penstock import ServiceConfig
 from penstock.engine.core.policies import Policy, Retry, Skip, is_transient
 from penstock.engine.jobs.common.fetching import fetched
-from penstock.engine.sources import Filtered, Item
+from penstock.engine.jobs.images.entries import readable
+from penstock.engine.sources import Filtered, Item, Source
 from penstock.errors import ReadError, TooLargeError
 from penstock.references import Fetcher, Locator, Reference, Version
 from penstock.tests.folder_place import reference
@@ -27,13 +29,13 @@ def test_items_bring_their_bytes_and_all_keep_their_places(tmp_path: Path) -> No
     (tmp_path / "x").write_bytes(b"content")
     aside, path = Filtered("n", "no picture"), Item("p", "/p")
     things: list[Any] = [item(reference(tmp_path, name)) for name in ("x", "gone", "x")]
-    first, *middle, gone, last = fetched([things[0], aside, path, *things[1:]], 100, threads=2, room=1000)
+    first, *middle, gone, last = fetched([things[0], aside, path, *things[1:]], 100, 2, 1000, Skip())
     assert first == Item("x", data=b"content", ordinal=7, metadata={"a": 1})
     assert middle == [aside, path]
     assert last == first
     assert isinstance(gone.data, ReadError)
     assert gone.data.__traceback__ is None
-    (large,) = fetched([item(reference(tmp_path, "x", 101))], 100, threads=1, room=1000)
+    (large,) = fetched([item(reference(tmp_path, "x", 101))], 100, 1, 1000, Skip())
     assert isinstance(large.data, TooLargeError)
 
 
@@ -74,7 +76,7 @@ def test_reads_are_in_flight_within_the_room(gate: Gate, size: int, room: int, u
     """The next is begun when the first has been taken."""
     things = [item(Reference(Locator("a:b"), str(n), Version(size))) for n in range(40)]
     found: list[Item] = []
-    flow = fetched(things, 100 if size < 1000 else 10**6, threads=4, room=room)
+    flow = fetched(things, 100 if size < 1000 else 10**6, 4, room, Skip())
     taking = threading.Thread(target=lambda: found.extend(flow), daemon=True)
     taking.start()
     wait_until(lambda: gate.begun == under_way)
@@ -100,11 +102,9 @@ class Away:
 
 @pytest.mark.parametrize(
     ("policy", "left"),
-    [(Retry(3, first=0), 0), (Retry(2, first=0), 1), (Retry(within=0, first=0.1), 2), (Skip(), 2), (None, 2)],
+    [(Retry(3, first=0), 0), (Retry(2, first=0), 1), (Retry(within=0, first=0.1), 2), (Skip(), 2)],
 )
-def test_what_passes_by_itself_is_tried_again_here(
-    monkeypatch: pytest.MonkeyPatch, policy: Policy | None, left: int
-) -> None:
+def test_what_passes_by_itself_is_tried_again_here(monkeypatch: pytest.MonkeyPatch, policy: Policy, left: int) -> None:
     """As often as the stage would, which cannot; so what it gets then is not tried again."""
     away = Away(3)
 
@@ -112,7 +112,7 @@ def test_what_passes_by_itself_is_tried_again_here(
         return away
 
     monkeypatch.setattr(Locator, "open", opened)
-    (found,) = fetched([item(Reference(Locator("a:b"), "x"))], 100, threads=1, room=100, policy=policy)
+    (found,) = fetched([item(Reference(Locator("a:b"), "x"))], 100, 1, 100, policy)
     assert away.left == left
     if left:
         assert isinstance(found.data, ReadError)
@@ -121,10 +121,46 @@ def test_what_passes_by_itself_is_tried_again_here(
         assert found.data == b"content"
 
 
+def test_where_nothing_passes_pictures_get_few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a stage: else each picture of a place that is gone would take all the time that its policy allows."""
+    away = Away(1000)
+    monkeypatch.setattr(Locator, "open", lambda _: away)
+    things = [item(Reference(Locator("a:b"), str(n))) for n in range(9)]
+    found = fetched(things, 100, 1, 100, Retry(within=0.2, first=0.01, longest=0.01))
+    assert isinstance(next(found).data, ReadError)
+    tried = away.left
+    assert [isinstance(each.data, ReadError) for each in found] == [True] * 8
+    assert tried - away.left <= 8 * 3
+
+
+class Shelf(Source):
+    """A source whose pictures are in a place."""
+
+    locator = Locator("a:b")
+
+    def __iter__(self) -> Iterator[Item]:
+        yield item(Reference(Locator("a:b"), "x"))
+
+    def item(self, ordinal: int, name: str, version: Version) -> Item:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("policy", "left"), [("retry:3", 0), ("skip", 2)])
+def test_a_job_with_confined_workers_tries_again_as_its_preprocessing_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, policy: str, left: int
+) -> None:
+    """The setting is about reading, whoever does it."""
+    away = Away(3)
+    monkeypatch.setattr(Locator, "open", lambda _: away)
+    config = ServiceConfig(sandbox=True, workers=1, on_failure={"preprocess": policy})
+    (found,) = readable(config, Shelf(), Shelf(), 100, 100)
+    assert (away.left, found.data == b"content") == (left, not left)
+
+
 def test_whoever_stops_early_leaves_no_thread(tmp_path: Path) -> None:
     """The generator is closed, as the engine does with a source that is not read to its end."""
     (tmp_path / "x").write_bytes(b"content")
-    flow = fetched((item(reference(tmp_path, "x")) for _ in range(100)), 100, threads=2, room=1000)
+    flow = fetched((item(reference(tmp_path, "x")) for _ in range(100)), 100, 2, 1000, Skip())
     assert next(flow).data == b"content"
     flow.close()
     wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("penstock-fetch")])

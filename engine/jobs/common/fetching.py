@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from time import monotonic, sleep
 from typing import Any, Final
 
 from ....errors import ItemError
 from ....preprocess.fetch import Fetchers
 from ....preprocess.worker.failures import detach_traceback
 from ....references import Reference
+from ...core.patience import Patience
 from ...core.policies import Policy, Retry, is_transient
 from ...core.threads import DaemonThreads
 from ...sources import Item
@@ -23,9 +23,7 @@ _AHEAD: Final = 4
 """Things for each thread that may be under way or wait for those before them, however small they are."""
 
 
-def fetched(
-    things: Iterable[Any], max_bytes: int, threads: int, room: int, policy: Policy | None = None
-) -> Generator[Any]:
+def fetched(things: Iterable[Any], max_bytes: int, threads: int, room: int, policy: Policy) -> Generator[Any]:
     """The same things in the same order; items bring their bytes instead of a reference, or why they cannot.
 
     Args:
@@ -35,7 +33,7 @@ def fetched(
         room: bytes that may be read, or under way, and not taken; a larger picture is read alone.
         policy: of the stage that the items go to: what passes by itself is tried again here, where it can be.
     """
-    read = partial(_read, Fetchers(max_bytes), policy if isinstance(policy, Retry) else None)
+    read = partial(_read, Fetchers(max_bytes), Patience(policy, threads) if isinstance(policy, Retry) else None)
     pool = DaemonThreads(threads, "penstock-fetch")
     ahead: deque[_Read] = deque()
     try:
@@ -90,23 +88,30 @@ def _held(ahead: Iterable[_Read]) -> int:
     return sum(read.nbytes for read in ahead)
 
 
-def _read(fetchers: Fetchers, retry: Retry | None, reference: Reference) -> bytes | ItemError:
+def _read(fetchers: Fetchers, patience: Patience | None, reference: Reference) -> bytes | ItemError:
     """The bytes; or the error, which is no transient one any more where all attempts are spent."""
-    begin: float | None = None
-    failed = 0
+    if patience is None:
+        return _once(fetchers, reference)[0]
+    attempt, failed_at = 1, 0.0
     while True:
-        try:
-            return fetchers.read(reference)
-        except ItemError as error:
-            transient, last = is_transient(error), detach_traceback(error, "")
-        if retry is None or not transient:
-            return last
-        failed += 1
-        begin = time.monotonic() if begin is None else begin
-        delay = retry.delay(failed, random.Random())  # noqa: S311  (spreads the attempts)
-        over = retry.within is not None and time.monotonic() + delay > begin + retry.within
-        if over or failed == retry.attempts:
-            if isinstance(last, OSError):
-                last.errno = None
-            return last
-        time.sleep(delay)
+        is_last = patience.is_last(attempt, monotonic() - failed_at if failed_at else 0.0)
+        found, in_vain = _once(fetchers, reference)
+        if not in_vain or is_last:
+            break
+        failed_at = failed_at or monotonic()
+        sleep(patience.pause(attempt, monotonic() - failed_at))
+        attempt += 1
+    if attempt > 1:
+        patience.learn(in_vain)
+    if in_vain and isinstance(found, OSError):
+        found.errno = None
+    return found
+
+
+def _once(fetchers: Fetchers, reference: Reference) -> tuple[bytes | ItemError, bool]:
+    """The bytes, or the error; and whether that is a transient one."""
+    try:
+        return fetchers.read(reference), False
+    except ItemError as error:
+        transient = is_transient(error)  # by its causes, too, which it is about to lose
+        return detach_traceback(error, ""), transient

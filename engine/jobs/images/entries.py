@@ -91,7 +91,7 @@ def readable(
     if not _fetches(config, source):
         return entries
     threads = min(_MOST_FETCHES, max(1, config.threads) * (config.workers or usable_cores()))
-    return fetched(entries, most, threads, room)
+    return fetched(entries, most, threads, room, config.policies["preprocess"])
 
 
 def batches_of(entries: Iterable[Any], size: int, most: int = BATCH_BYTES) -> Iterator[Outcome]:
