@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +14,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from penstock.engine.embedders import ArrayView, Gist, parse_embedder
+from penstock.engine.embedders import Gist, parse_embedder
 from penstock.errors import ConfigError
+from penstock.testing.embedders import PlainPixels, batch
 
 Array = NDArray[Any]
-Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """Plain pixels, as a preprocessing specification describes them."""
-
-    size: int = 64
-    dtype: str = "uint8"
-    layout: str = "NCHW"
-    mean: Triple | None = None
-    std: Triple | None = None
-    transform: str | None = None
-
-    def pixel_shape(self) -> tuple[int, ...]:
-        return (3, self.size, self.size) if self.layout == "NCHW" else (self.size, self.size, 3)
-
-    def pixel_dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.dtype)
-
-
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 
 
-def embed(embedder: Gist, spec: Spec, pixels: Array) -> NDArray[np.float32]:
-    view = ArrayView(pixels, np.zeros((len(pixels), 512), np.float32))
+def embed(embedder: Gist, spec: PlainPixels, pixels: Array) -> NDArray[np.float32]:
     with embedder:
         embedder.open(spec, len(pixels))
+        view = batch(embedder, pixels)
         embedder.embed(view, len(pixels))
     return view.embeddings
 
@@ -61,7 +40,7 @@ def originals() -> list[Image.Image]:
     return [Image.open(PHOTOS / f"{name}.jpg").convert("RGB") for name in names]
 
 
-def stored(spec: Spec, photo: Array) -> Array:
+def stored(spec: PlainPixels, photo: Array) -> Array:
     """Pixels as the preprocessing would store these ``[n, S, S, 3]`` uint8 pictures."""
     pixels = photo.astype(np.float64)
     if spec.dtype != "uint8" and spec.mean is not None:
@@ -117,20 +96,20 @@ def reference_prefilter(grey: Array) -> Array:
 
 
 CASES = [
-    (64, Spec()),
-    (64, Spec(layout="NHWC")),
-    (32, Spec(size=32)),
-    (64, Spec(size=224)),
-    (32, Spec(size=50, layout="NHWC")),
-    (64, Spec(dtype="float32")),
-    (64, Spec(dtype="float32", mean=(0.48, 0.45, 0.40), std=(0.26, 0.27, 0.28))),
-    (64, Spec(size=96, dtype="float32", layout="NHWC", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))),
-    (64, Spec(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))),
+    (64, PlainPixels(64)),
+    (64, PlainPixels(64, layout="NHWC")),
+    (32, PlainPixels(32)),
+    (64, PlainPixels(224)),
+    (32, PlainPixels(50, layout="NHWC")),
+    (64, PlainPixels(64, dtype="float32")),
+    (64, PlainPixels(64, dtype="float32", mean=(0.48, 0.45, 0.40), std=(0.26, 0.27, 0.28))),
+    (64, PlainPixels(96, dtype="float32", layout="NHWC", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))),
+    (64, PlainPixels(64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))),
 ]
 
 
 @pytest.mark.parametrize(("size", "spec"), CASES)
-def test_matches_an_independent_computation(size: int, spec: Spec) -> None:
+def test_matches_an_independent_computation(size: int, spec: PlainPixels) -> None:
     """Vectors are those of the published formula in float64, whatever form the pixels are stored in."""
     photo = photos(spec.size)
     vectors = embed(Gist(size), spec, stored(spec, photo))
@@ -140,7 +119,7 @@ def test_matches_an_independent_computation(size: int, spec: Spec) -> None:
 
 def test_half_precision_pixels_are_close() -> None:
     """float16 pixels lose bits before they come here; the direction of the vector hardly changes."""
-    spec = Spec(dtype="float16", mean=(0.48, 0.45, 0.40), std=(0.26, 0.27, 0.28))
+    spec = PlainPixels(64, dtype="float16", mean=(0.48, 0.45, 0.40), std=(0.26, 0.27, 0.28))
     photo = photos(64)
     vectors = embed(Gist(), spec, stored(spec, photo))
     for vector, picture in zip(vectors, photo, strict=True):
@@ -149,7 +128,7 @@ def test_half_precision_pixels_are_close() -> None:
 
 def test_vectors_have_unit_length() -> None:
     """COSINE, IP and L2 rank alike on unit vectors."""
-    vectors = embed(Gist(), Spec(), stored(Spec(), photos(64)))
+    vectors = embed(Gist(), PlainPixels(64), stored(PlainPixels(64), photos(64)))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
@@ -158,7 +137,7 @@ def test_blank_pictures_have_one_common_finite_vector(size: int) -> None:
     """A blank page has no texture; it must not get a vector of rounding noise, nor NaN."""
     levels = np.array([0, 1, 17, 128, 255], np.uint8)
     pixels = np.broadcast_to(levels[:, None, None, None], (5, 3, size, size)).copy()
-    vectors = embed(Gist(size), Spec(size=size), pixels)
+    vectors = embed(Gist(size), PlainPixels(size), pixels)
     assert np.isfinite(vectors).all()
     assert (vectors @ vectors.T).min() > 0.99
 
@@ -189,7 +168,7 @@ def test_near_duplicates_are_nearer_than_other_pictures(variant: str) -> None:
     """Each altered photograph finds its original first, by a clear margin."""
     images = [*originals(), *(VARIANTS[variant](image) for image in originals())]
     pixels = np.stack([np.asarray(i.resize((64, 64), Image.Resampling.BICUBIC)) for i in images])
-    vectors = embed(Gist(), Spec(layout="NHWC"), pixels)
+    vectors = embed(Gist(), PlainPixels(64, layout="NHWC"), pixels)
     similarity = vectors[6:] @ vectors[:6].T
     own = np.diag(similarity).copy()
     np.fill_diagonal(similarity, -1)
@@ -200,8 +179,8 @@ def test_near_duplicates_are_nearer_than_other_pictures(variant: str) -> None:
 def test_compiles_once_for_all_row_counts(caplog: pytest.LogCaptureFixture) -> None:
     """The last, smaller batch of a job must not cost another compile."""
     embedder = Gist(32)
-    embedder.open(Spec(size=32), 4)
-    view = ArrayView(np.zeros((4, 3, 32, 32), np.uint8), np.zeros((4, 512), np.float32))
+    embedder.open(PlainPixels(32), 4)
+    view = batch(embedder, np.zeros((4, 3, 32, 32), np.uint8))
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         embedder.embed(view, 4)
         assert "Compiling" in caplog.text
@@ -224,7 +203,7 @@ def test_wrong_sizes_are_refused_by_name(spec: str) -> None:
 def test_small_pixels_are_refused_with_the_ways_out(size: int, way_out: str) -> None:
     """Pixels below the working size would have to be invented; the message says which knobs help, if they do."""
     with pytest.raises(ConfigError, match="raise --image-size to 64 or .*" + way_out):
-        Gist().check(Spec(size=size))
+        Gist().check(PlainPixels(size))
 
 
 def test_wants_small_squashed_bytes() -> None:
