@@ -10,6 +10,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...errors import JournalDamagedError, JournalDiskError, JournalError
 from .blocks import FORMAT
 from .disk import Disk, reading, writing
@@ -71,20 +74,20 @@ class Ledger:
     def record(self, outcome: Outcome, ordinals: Ordinals) -> None:
         """Append an outcome, then believe it."""
         with self.mutex:
-            records = self.states.records(outcome, ordinals)
-            if len(records):
-                self._open_log().append(of_records(records))
-                self.states.apply(records)
+            self._append(self.states.records(outcome, ordinals))
 
     def acknowledge(self, sink: int, ordinals: Ordinals) -> None:
         """Append that one of several sinks has acknowledged the rows of these, then believe it."""
         if self._format < FORMAT:  # those who know that format only must not read it
             self.compact()
         with self.mutex:
-            records = self.states.acknowledgements(sink, ordinals)
-            if len(records):
-                self._open_log().append(of_records(records))
-                self.states.apply(records)
+            self._append(self.states.acknowledgements(sink, ordinals))
+
+    def _append(self, records: NDArray[np.void]) -> None:
+        """Mutex held."""
+        if len(records):
+            self._open_log().append(of_records(records))
+            self.states.apply(records)
 
     def note(self, event: Event) -> None:
         """Append an event."""

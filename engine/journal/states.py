@@ -90,13 +90,18 @@ class States:
         remaining, written, filtered, dead = self._counts
         return Counts(len(self), written, filtered, dead, remaining)
 
-    def records(self, outcome: Outcome, ordinals: Ordinals) -> NDArray[np.void]:
-        """Records (`RECORD`) that say so, neighbours joined. Changes nothing.
+    def records(self, code: int, ordinals: Ordinals) -> NDArray[np.void]:
+        """Records (`RECORD`) that say so of an `Outcome`, or another code; neighbours joined. Changes nothing.
 
         Raises:
             AccountingError: an ordinal that is not in the snapshot.
         """
-        return self._records(outcome, ordinals)
+        ranges = _joined(ordinals)
+        if ranges.size and (ranges[0, 0] < 0 or ranges[-1, 1] > len(self)):
+            raise self._beyond(code, int(ranges[0, 0]), int(ranges[-1, 1]))
+        found = np.empty(len(ranges), RECORD)
+        found["code"], found["start"], found["stop"] = code, ranges[:, 0], ranges[:, 1]
+        return found
 
     def acknowledgements(self, sink: int, ordinals: Ordinals) -> NDArray[np.void]:
         """Records that say that this sink, too, has acknowledged the rows of these; of those that are undone.
@@ -104,22 +109,14 @@ class States:
         Raises:
             AccountingError: an ordinal that is not in the snapshot.
         """
-        ranges = self._records(Outcome.UNDONE, ordinals)
+        ranges = self.records(Outcome.UNDONE, ordinals)
         parts = [np.arange(start, stop) for _, start, stop in ranges.tolist()] if sink < MOST_SINKS else []
         every = np.concatenate(parts) if parts else np.empty(0, np.int64)
         codes = self._codes[every]
         undone = (codes & _OUTCOME) == Outcome.UNDONE
         every, codes = every[undone], codes[undone] | (4 << sink)
-        found = [self._records(code, every[codes == code]) for code in np.unique(codes).tolist()]
+        found = [self.records(code, every[codes == code]) for code in np.unique(codes).tolist()]
         return np.concatenate(found) if found else np.empty(0, RECORD)
-
-    def _records(self, code: int, ordinals: Ordinals) -> NDArray[np.void]:
-        ranges = _joined(ordinals)
-        if ranges.size and (ranges[0, 0] < 0 or ranges[-1, 1] > len(self)):
-            raise self._beyond(code, int(ranges[0, 0]), int(ranges[-1, 1]))
-        found = np.empty(len(ranges), RECORD)
-        found["code"], found["start"], found["stop"] = code, ranges[:, 0], ranges[:, 1]
-        return found
 
     def apply(self, records: NDArray[np.void]) -> None:
         """Take over a few records, from `records`; the counts follow."""
