@@ -38,7 +38,7 @@ def flattened(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
         values: fields, and sections as mappings. ``workers: 8`` is the field, ``workers: {count: 8}`` the section.
 
     Returns:
-        Field -> value, and field -> ``section.name`` for those that came in a section.
+        Field -> value, and field -> ``section.name``, or the list, for those that came otherwise.
 
     Raises:
         ConfigError: a section has no such name, or a field was given in two ways.
@@ -53,18 +53,16 @@ def flattened(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
                 if key not in section:
                     raise ConfigError(f"{dotted}: {no_such(str(key), list(section))}")
                 _put(flat, said, section[key], inner, dotted)
-                said[section[key]] = dotted
         elif section is not None and name not in section.values():
             raise ConfigError(f"{name}: must be a section with some of {', '.join(section)}, not {value!r}")
-        elif field := _LISTS.get(name):
-            _put(flat, said, field, value, name)
-            said[field] = name
         else:
-            _put(flat, said, name, value, name)
+            _put(flat, said, _LISTS.get(name, name), value, name)
     return flat, said
 
 
-def _put(flat: dict[str, Any], said: Mapping[str, str], field: str, value: Any, how: str) -> None:
+def _put(flat: dict[str, Any], said: dict[str, str], field: str, value: Any, how: str) -> None:
     if field in flat:
         raise ConfigError(f"{how}: is also given as {said.get(field, field)}: give it once")
     flat[field] = value
+    if how != field:
+        said[field] = how
