@@ -316,3 +316,20 @@ def with_plugins(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(plugins))
     monkeypatch.setenv("PYTHONPATH", str(plugins))
     return plugins
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that installs a package which brings things: their entry points, and the text of its module."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def installed(name: str, entries: dict[str, str], module: str, group: str = "penstock.things") -> None:
+        info = tmp_path / f"{name}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+        lines = [f"{scheme} = {value}" for scheme, value in entries.items()]
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
+        (tmp_path / f"{name}.py").write_text(module)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    return installed

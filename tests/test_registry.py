@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -21,23 +20,6 @@ Install = Callable[..., None]
 
 def built_in(rest: str) -> str:
     return f"built in {rest}"
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """A function that installs a package which brings things: their entry points, and the text of its module."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def installed(name: str, entries: dict[str, str], module: str, group: str = "penstock.things") -> None:
-        info = tmp_path / f"{name}-1.2.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-        lines = [f"{scheme} = {value}" for scheme, value in entries.items()]
-        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]))
-        (tmp_path / f"{name}.py").write_text(module)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-
-    return installed
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -149,14 +150,10 @@ class Told(NullSink):
 @pytest.mark.slow
 @pytest.mark.kills
 def test_a_job_killed_between_two_acknowledgements_asks_only_the_store_that_lags(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first store has rows that the second has not: they are embedded again, and go into the second alone."""
-    info = tmp_path / "told_sink-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: told-sink\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[penstock.sinks]\ntold = told_sink:Told\n")
-    (tmp_path / "told_sink.py").write_text(PLUGIN)
+    install("told_sink", {"told": "told_sink:Told"}, PLUGIN, "penstock.sinks")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     pictures, job, fifo = draw_folder(tmp_path / "pictures", 8), tmp_path / "job", tmp_path / "b.fifo"
     os.mkfifo(fifo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,6 @@ from penstock.engine.jobs.common.source_factory import make_source
 from penstock.engine.journal import read_status
 from penstock.engine.sources import FileSource, Item, Selection, SourceOptions, open_source
 from penstock.errors import ConfigError, SourceError
-from penstock.tests.test_registry import Install, install
-
-__all__ = ["install"]
 
 SHELF = """
 from penstock.engine.sources import Item, Source
@@ -34,7 +32,7 @@ def make(specs, options): return Shelf(specs)
 
 
 @pytest.fixture
-def shelf(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def shelf(install: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin for ``shelf:``, and a folder to be in with one file of nearly that name."""
     install("acme_shelf", {"shelf": "acme_shelf:make", "file": "acme_shelf:make"}, SHELF, "penstock.sources")
     (tmp_path / "here").mkdir()
