@@ -161,8 +161,8 @@ class JobCheckpoint:
         Raises:
             StoreChangedError: it does not.
         """
-        known = self._stores.get(number, Known())
-        self._know(number, checked(self._folder, known, found, where, number=number, accept=self._accepts_store))
+        known, accept = self._stores[number], self._accepts_store
+        self._know(number, checked(self._folder, known, found, where, number=number, accept=accept))
 
     def writes_to(self, notes: Callable[[], Sequence[str]]) -> None:
         """Rows go to collections with these notes from now on; asked for when the first of them are there."""
@@ -200,7 +200,7 @@ class JobCheckpoint:
         with self._noting:
             if self._store_notes:
                 for number, note in enumerate(self._store_notes()):
-                    self._know(number, replace(self._stores.get(number, Known()), id=id_of(note)))
+                    self._know(number, replace(self._stores[number], id=id_of(note)))
                 self._store_notes = None
 
     def dead(self, ordinals: Sequence[int]) -> None:
@@ -294,7 +294,7 @@ class JobCheckpoint:
         }
 
     def _know(self, number: int, store: Known) -> None:
-        if store != self._stores.get(number, Known()):
+        if store != self._stores[number]:
             self._folder.note(NOTED, **asdict(store), **({"store": number} if number else {}))
             self._stores[number] = store
 
@@ -310,6 +310,7 @@ class JobCheckpoint:
     ) -> None:
         """Refuse to go on with another job's books, and see to the listing."""
         different = self._folder.check(here)
+        changed = {change.name for change in different}
         if different and not config.accept_changes:
             raise ConfigError(
                 f"the job in {self._folder.path} was begun otherwise: {what_differs(different)}. Take another folder"
@@ -321,15 +322,15 @@ class JobCheckpoint:
             self._folder.accept(here, settings)
         if not self._folder.has_snapshot:
             self._folder.write_snapshot(entries_of(source, stopped), source.order)
-        elif config.update or any(change.name == "source" for change in different):
+        elif config.update or "source" in changed:
             self._folder.renew_snapshot(entries_of(source, stopped), source.order)
         if different or settings != self._folder.manifest.settings:  # those of the latest run are what `resume` takes
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
-        self._accepts_store |= any(change.name == "sink" for change in different)
+        self._accepts_store |= "sink" in changed
         if config.redo and (rows := self._folder.counts.written):
             self._folder.note(REDONE, written=rows)  # first: what is forgotten stays this job's, see begun
             self._folder.undo([*self._folder.states.ranges(Outcome.WRITTEN)])
-        if config.redo or any(change.name == "sink" for change in different):
+        if config.redo or "sink" in changed:
             self._folder.undo([*self._folder.states.acknowledged()])  # the numbers were those of other stores
 
 

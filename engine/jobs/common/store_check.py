@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -51,9 +52,9 @@ def id_of(note: str) -> str:
     return str(said.get(_ID, "")) if isinstance(said, dict) else ""
 
 
-def known_of(events: Sequence[Event]) -> dict[int, Known]:
+def known_of(events: Sequence[Event]) -> defaultdict[int, Known]:
     """What the events of a journal say of each store, by its number."""
-    known: dict[int, Known] = {}
+    known = defaultdict[int, Known](Known)
     for event in events:
         if event["event"] == REDONE:
             known.clear()
