@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from .base import Found, Hit, IndexState, Searchable, Sink, SinkMemory
     from .dead_letters import DeadLetter, DeadLetters, read_dead_letters
     from .fields import ScalarField, parse_fields
-    from .milvus.bulk_files import ParquetBulkSink, is_finished, read_manifest
+    from .milvus.bulk_files import ParquetBulkSink
     from .milvus.bulk_import import ImportProgress, bulk_import
+    from .milvus.bulk_manifest import is_finished, read_manifest
     from .milvus.sink import MilvusSink
     from .milvus.uri import parse_uri
     from .null import NullSink
@@ -26,8 +27,9 @@ else:
             "base": ("Found", "Hit", "IndexState", "Searchable", "Sink", "SinkMemory"),
             "dead_letters": ("DeadLetter", "DeadLetters", "read_dead_letters"),
             "fields": ("ScalarField", "parse_fields"),
-            "milvus.bulk_files": ("ParquetBulkSink", "is_finished", "read_manifest"),
+            "milvus.bulk_files": ("ParquetBulkSink",),
             "milvus.bulk_import": ("ImportProgress", "bulk_import"),
+            "milvus.bulk_manifest": ("is_finished", "read_manifest"),
             "milvus.sink": ("MilvusSink",),
             "milvus.uri": ("parse_uri",),
             "null": ("NullSink",),

@@ -19,7 +19,7 @@ from penstock.engine.journal.disk import Disk
 from penstock.engine.journal.entries import Entry
 from penstock.engine.journal.layout import Layout, numbers
 from penstock.engine.journal.loading import load
-from penstock.engine.journal.manifest import read_manifest
+from penstock.engine.journal.manifest import read_manifest as read_job_manifest
 from penstock.errors import JournalDiskError, RowRefusedError, SinkUnavailableError, StoreChangedError
 from penstock.sinks import (
     NullSink,
@@ -29,8 +29,8 @@ from penstock.sinks import (
     TeeSink,
     WriteResult,
     make_sink,
+    read_manifest,
 )
-from penstock.sinks.milvus import bulk_files as bulk
 from penstock.testing.sinks import DIMENSION, make_rows
 from penstock.tests.whole_jobs import draw_folder, started, wait_for
 from penstock.tests.whole_jobs import penstock as command
@@ -189,7 +189,7 @@ def acknowledged(job: Path) -> int:
     if not found:
         return 0
     with suppress(JournalDiskError):  # a newer one has just taken its place
-        loaded = load(disk, layout, found[-1], read_manifest(disk, layout.manifest).job)
+        loaded = load(disk, layout, found[-1], read_job_manifest(disk, layout.manifest).job)
         loaded.close(disk)
         return sum(map(len, loaded.states.acknowledged(0)))
     return 0
@@ -205,7 +205,7 @@ def test_a_job_into_two_stores_is_one_job(tmp_path: Path, capsys: pytest.Capture
     out = capsys.readouterr().out
     assert f"penstock import {tmp_path / 'a'} " in out
     assert f"penstock import {tmp_path / 'b'} " in out
-    assert [bulk.read_manifest(tmp_path / name).rows for name in "ab"] == [10, 10]
+    assert [read_manifest(tmp_path / name).rows for name in "ab"] == [10, 10]
     assert read_status(job).counts.written == 10
     assert main(["resume", str(job)]) == 0
     assert "finished already" in capsys.readouterr().out

@@ -10,22 +10,19 @@ import shlex
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 from ...descriptors import CloseOnFork
-from ...durable import put
 from ...errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
 from ..base import Found, Sink, SinkMemory
 from ..fields import ScalarField, parse_fields
 from ..parquet.parts import Part, arrow, live_rows, merge, parts_in, write_part
 from ..rows import KEY, VECTOR, RowBatch, WriteResult, screen
+from .bulk_manifest import MANIFEST, SCHEME, Manifest, is_finished, read_manifest, whole_parts, write_manifest
 from .rows import metadata_json, split_columns
 from .schema import COLUMNS, CollectionSpec
 
-SCHEME = "bulk:"
-MANIFEST = "manifest.json"
 _LEAST_ROWS: Final = 4096
 _MERGE_BYTES, _MERGE_ROW_BYTES = 128 * 2**20, 48
 """Finding the newest row of each key in all files, and copying them (measured: 40 bytes a row)."""
@@ -33,23 +30,6 @@ _WAY_ON = "the parts that are there stay: free some space or mend the disk, then
 _META = "$meta"
 _NOTE, _DIMENSION = b"penstock.recipe", b"penstock.dimension"
 _ARROW = {"float": "float32", "double": "float64", "varchar": "string", "json": "string", "bool": "bool_"}
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a finished folder holds."""
-
-    collection: str
-    dimension: int
-    note: str
-    """What the vectors are made by."""
-    fields: dict[str, str]
-    partition_key: str | None
-    rows: int
-    parts: list[dict[str, Any]]
-    """Of each: name, rows, bytes, sha256."""
-    nulls: dict[str, int]
-    """Of each typed field: rows without a value."""
 
 
 class ParquetBulkSink(Sink):
@@ -87,7 +67,7 @@ class ParquetBulkSink(Sink):
         part_bytes: int = 256 * 2**20,
     ) -> None:
         arrow()
-        self._named = Path(folder)
+        self._named, self._dimension = Path(folder), dimension
         self._folder = self._named.absolute()
         self._spec = CollectionSpec(
             collection,
@@ -176,9 +156,9 @@ class ParquetBulkSink(Sink):
         """
         if self._lock is None:
             raise SinkError(f"{self.uri}: the sink is not open; call open() first")
-        if rows.vectors.shape[1] != self._spec.dimension:
+        if rows.vectors.shape[1] != self._dimension:
             raise CollectionMismatchError(
-                f"{self.uri} holds vectors of {self._spec.dimension} dimensions, these have {rows.vectors.shape[1]}"
+                f"{self.uri} holds vectors of {self._dimension} dimensions, these have {rows.vectors.shape[1]}"
             )
         screened = screen(rows)
         kept: list[int] = []
@@ -220,7 +200,7 @@ class ParquetBulkSink(Sink):
         try:
             if (self._folder / MANIFEST).exists():
                 manifest = read_manifest(self._folder)
-                return Found(sum(part["rows"] for part in _whole_parts(self._folder, manifest)), manifest.note)
+                return Found(sum(part["rows"] for part in whole_parts(self._folder, manifest)), manifest.note)
             parts = parts_in(self._folder)
             rows = sum(int(live.sum()) for live in live_rows(self._folder, parts))
             return Found(rows, self._note_in(parts[0]) if parts else "")
@@ -284,7 +264,7 @@ class ParquetBulkSink(Sink):
         pa, _ = arrow()
         columns = [pa.field(KEY, pa.string(), nullable=False), pa.field(VECTOR, pa.list_(pa.float32()), nullable=False)]
         columns += [pa.field(each.name, _arrow_type(each)) for each in self._columns]
-        notes = {_NOTE: self._note.encode(), _DIMENSION: str(self._spec.dimension).encode()}
+        notes = {_NOTE: self._note.encode(), _DIMENSION: str(self._dimension).encode()}
         return pa.schema([*columns, pa.field(_META, pa.string())], metadata=notes)
 
     def _check(self, part: Part) -> str:
@@ -292,8 +272,8 @@ class ParquetBulkSink(Sink):
         _, pq = arrow()
         there, here = pq.read_schema(self._folder / part.name), self._schema()
         length = int((there.metadata or {}).get(_DIMENSION, b"0"))
-        wrong = [f"vectors of {length} dimensions, this job makes {self._spec.dimension}"]
-        wrong = wrong if length != self._spec.dimension else []
+        wrong = [f"vectors of {length} dimensions, this job makes {self._dimension}"]
+        wrong = wrong if length != self._dimension else []
         if not there.equals(here):
             wrong.append(f"columns {_told(there)}, this job makes {_told(here)}")
         if wrong:
@@ -315,20 +295,17 @@ class ParquetBulkSink(Sink):
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             listed.append({"name": part.name, "rows": rows, "bytes": path.stat().st_size, "sha256": digest})
-        spec = self._spec
-        whole = {
-            "collection": spec.name,
-            "dimension": spec.dimension,
-            "note": self._note,
-            "fields": {each.name: each.declared for each in spec.typed()},
-            "partition_key": spec.partition_key,
-            "rows": sum(part["rows"] for part in listed),
-            "parts": listed,
-            "nulls": nulls,
-        }
-        unfinished = self._folder / (MANIFEST + ".unfinished")
-        unfinished.write_text(json.dumps(whole, indent=1))
-        put(unfinished, self._folder / MANIFEST)
+        manifest = Manifest(
+            collection=self._spec.name,
+            dimension=self._dimension,
+            note=self._note,
+            fields={each.name: each.declared for each in self._spec.typed()},
+            partition_key=self._spec.partition_key,
+            rows=sum(part["rows"] for part in listed),
+            parts=listed,
+            nulls=nulls,
+        )
+        write_manifest(self._folder, manifest)
 
     @contextmanager
     def _writing(self, way_on: str = _WAY_ON) -> Generator[None]:
@@ -386,39 +363,6 @@ def bulk_folder(uri: str) -> Path:
     if not path.name:
         raise ConfigError(f"uri: {uri!r} names no folder; as in {SCHEME}parts")
     return path
-
-
-def is_finished(folder: str | os.PathLike[str]) -> bool:
-    """Whether the parts of a folder are merged and are what its manifest says: there is nothing left to do in it."""
-    if not (Path(folder) / MANIFEST).exists():
-        return False
-    manifest = read_manifest(folder)
-    return _whole_parts(Path(folder), manifest) == manifest.parts
-
-
-def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
-    """The manifest of a finished folder.
-
-    Raises:
-        ConfigError: there is none: no such folder, or the job in it has not ended.
-    """
-    path = Path(folder) / MANIFEST
-    try:
-        return Manifest(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        why = f"{MANIFEST}: {error.strerror if isinstance(error, OSError) else error}"
-        if isinstance(error, FileNotFoundError):
-            why = f"it has no {MANIFEST}" if path.parent.is_dir() else "there is no such folder"
-        raise ConfigError(
-            f"{os.fspath(folder)!r} is no finished bulk folder: {why}; penstock embed ... --to"
-            f" {SCHEME}DIR makes one, and finishes one whose job was killed when it is run again"
-        ) from error
-
-
-def _whole_parts(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
-    """Those parts of a manifest that are there, by their sizes."""
-    sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
-    return [part for part in manifest.parts if sizes.get(part["name"]) == part["bytes"]]
 
 
 def _arrow_type(field: ScalarField) -> Any:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ...errors import CollectionMismatchError, ConfigError, SinkError
 from ..base import IndexState
-from .bulk_files import Manifest, read_manifest
+from .bulk_manifest import Manifest, read_manifest
 from .index_options import Number
 from .schema import knows_null
 from .sink import MilvusSink
