@@ -42,8 +42,8 @@ class Payload:
             self.close()
             why = (error.strerror if isinstance(error, OSError) else None) or "Cannot allocate memory"
             raise SharedMemoryFullError(
-                f"{sum(map(nbytes_of, pieces)):,} bytes of pictures cannot be handed to a worker: {why}; hand over"
-                " smaller pictures, or paths"
+                f"{sum(map(nbytes_of, pieces)):,} bytes of items cannot be handed to a worker: {why}; hand over"
+                " smaller items, or paths"
             ) from error
 
     def close(self) -> None:

@@ -104,9 +104,7 @@ def test_a_payload_that_cannot_be_had_says_so_and_leaves_nothing_open(monkeypatc
 
     before = psutil.Process().num_fds()
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(
-        SharedMemoryFullError, match="4 bytes of pictures cannot be handed to a worker: Cannot allocate"
-    ):
+    with pytest.raises(SharedMemoryFullError, match="4 bytes of items cannot be handed to a worker: Cannot allocate"):
         Payload([b"abcd"])
     monkeypatch.undo()
     assert psutil.Process().num_fds() == before
