@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from .. import errors
 from .layout import SlotLayout
+from .payload import flat, nbytes_of
 
 LAYOUT, RING, TASK, DONE, HUNG, REFUSED = range(6)
 
@@ -43,6 +44,9 @@ _ITEM_ERRORS = {
 Piece = bytes | memoryview | np.ndarray[Any, np.dtype[Any]]
 """Data of a task; an array where its samples are yet to be brought into order, by who copies them anyway."""
 
+_LARGE = 1 << 20
+"""More bytes of data in a task go through shared memory: copied once, by a thread, and not by the hub."""
+
 _A = TypeVar("_A")
 
 
@@ -57,6 +61,13 @@ class Message:
 
     frame: list[bytes | memoryview]
     payload: list[Piece]
+
+    @classmethod
+    def of(cls, frame: list[bytes | memoryview], data: list[Piece]) -> Self:
+        """A frame with data at its end; beside it, if that is much."""
+        if sum(map(nbytes_of, data)) > _LARGE:
+            return cls(frame, data)
+        return cls([*frame, *map(flat, data)], [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,16 @@ def decode_answer(frame: bytes, decode_done: Callable[[bytes], _A]) -> _A | Hung
         if frame[0] != HUNG:
             raise ValueError(f"a frame of kind {frame[0]}")
         return Hung(*HEAD.unpack_from(frame)[1:])
+
+
+def check_answered(positions: Sequence[int], size: int) -> None:
+    """Make sure that an answer tells of each of a task's so many items, once.
+
+    Raises:
+        WorkerError: it does not.
+    """
+    if sorted(positions) != list(range(size)):
+        raise errors.WorkerError(f"an answer for {len(positions)} items to a batch of {size}, not one for each")
 
 
 def encode_hung(slot: int, generation: int, row: int) -> bytes:

@@ -24,17 +24,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...errors import ItemError, WorkerError
+from ...errors import ItemError
 from ...shm import SlotLayout
-from ...shm.protocol import HEAD, TASK, Message, decode_failures, encode_failures
+from ...shm.protocol import HEAD, TASK, Message, check_answered, decode_failures, encode_failures
 from .kind import WorkerKind
 from .serving import Task, serve
 from .shared_fork_server import SharedForkServer
 
 _POSITION = struct.Struct("<I")
-
-_LARGE = 1 << 20
-"""More bytes of a task go through shared memory: copied once, by a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +49,7 @@ class ItemsDone:
         Raises:
             WorkerError: it does not.
         """
-        told = [*self.rows, *(position for position, _ in self.failures)]
-        if sorted(told) != list(range(size)):
-            raise WorkerError(f"an answer for {len(told)} items to a batch of {size}, not one for each")
+        check_answered([*self.rows, *(position for position, _ in self.failures)], size)
 
 
 class JsonCodec:
@@ -67,7 +62,7 @@ class JsonCodec:
             TypeError: an item is nothing that JSON can say.
         """
         head, body = HEAD.pack(TASK, slot, generation, len(items)), json.dumps(items).encode()
-        return Message([head], [body]) if len(body) > _LARGE else Message([head, body], [])
+        return Message.of([head], [body])
 
     def decode(self, frame: bytes) -> ItemsDone:
         """A DONE."""

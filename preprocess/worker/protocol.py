@@ -21,7 +21,7 @@ import numpy as np
 from ... import errors
 from ...references import Locator, Reference, Version
 from ...shm import flat, nbytes_of
-from ...shm.protocol import DONE, HEAD, TASK, Message, Piece, decode_failures, encode_failures
+from ...shm.protocol import DONE, HEAD, TASK, Message, Piece, check_answered, decode_failures, encode_failures
 
 _ITEM = struct.Struct("<BxxxQ")  # item kind, payload bytes
 _SECONDS = struct.Struct("<4d")  # read decode kernel embed
@@ -29,9 +29,6 @@ _ROW = struct.Struct("<III")  # position in the task, width, height
 
 _PATH, _BYTES, _ARRAY, _ERROR, _REFERENCE = range(5)
 _DATA = (_BYTES, _ARRAY)
-
-_SHARED = 1 << 20
-"""More bytes of data in a task go through shared memory: copied once, by a thread, and not by the hub."""
 
 _LONGEST_PATH = 1 << 16
 """Bytes of a path. The system takes 4,096; a longer one is no path, and a batch of them no message."""
@@ -98,9 +95,7 @@ class Done:
         Raises:
             WorkerError: it does not.
         """
-        told = [row.position for row in self.rows] + [position for position, _ in self.failures]
-        if sorted(told) != list(range(size)):
-            raise errors.WorkerError(f"an answer for {len(told)} pictures to a batch of {size}, not one for each")
+        check_answered([row.position for row in self.rows] + [position for position, _ in self.failures], size)
 
 
 def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> Message:
@@ -126,9 +121,7 @@ def encode_task(slot: int, generation: int, sources: Sequence[Source]) -> Messag
             data += pieces
         else:
             words += map(flat, pieces)
-    frame = [b"".join(records), *words]
-    shared = sum(map(nbytes_of, data)) > _SHARED
-    return Message(frame, data) if shared else Message([*frame, *map(flat, data)], [])
+    return Message.of([b"".join(records), *words], data)
 
 
 def _encode_path(path: str) -> bytes:
