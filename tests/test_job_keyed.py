@@ -186,7 +186,9 @@ def test_no_command_can_make_the_pictures_again(tmp_path: Path, capsys: pytest.C
     assert "1 item to be tried again by the program that has the pictures" in capsys.readouterr().out
     assert read_status(job).counts.dead == 0
     assert main(["retry", str(job)]) == 0
-    assert "there are no dead letters" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "there are no dead letters" in said
+    assert "what is not done yet (2 items): let the program that has the pictures call embed_images" in said
 
 
 def test_the_way_to_books_of_an_iterator_is_named(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_nothing_to_try_again_starts_nothing(tmp_path: Path, capsys: pytest.Capt
     assert main(["retry", str(job), "--error", "ReadError"]) == 0
     said = capsys.readouterr().out
     assert "there are no dead letters" in said
-    assert f"what is not done yet (3 items) goes on with: penstock resume {job}" in said
+    assert f"to go on with what is not done yet (3 items): penstock resume {job}" in said
     assert main(["retry", str(job)]) == 0
     assert "there are no dead letters" in capsys.readouterr().out
     assert not (tmp_path / "rows.db").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from ..config.model import ServiceConfig
 from .embed import run_and_tell
 from .exit_status import OK, complain, say
 from .options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_as_options
-from .status import LETTERS, job_folder, listed_errors, need_job
+from .status import LETTERS, job_folder, listed_errors, need_job, way_on
 
 if TYPE_CHECKING:
     from ..sources import Source
@@ -67,7 +66,8 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     from ..journal import JobFolder, read_status
 
     need_job(folder)
-    begun = None if is_from_python(read_status(folder).settings) else _begun(folder, options)
+    found = read_status(folder)
+    begun = None if is_from_python(found.settings) else _begun(folder, options)
     chosen = None
     if stage is not None or error is not None:
         chosen = {
@@ -83,7 +83,7 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     if not (again or asked):  # by the way on that a refusal named
         say(_nothing_to_retry(folder, stage, error))
         if others:
-            say(f"what is not done yet ({plural(others, 'item')}) goes on with: {_resume(folder)}")
+            say(printable(f"to go on with what is not done yet ({plural(others, 'item')}): {way_on(found)}"))
         return OK
     if begun is None:
         say(f"{plural(again, 'item')} to be tried again by the program that has the pictures: let it call embed_images")
@@ -128,7 +128,3 @@ def _begun(folder: Path, options: Mapping[str, Any]) -> tuple[ServiceConfig, Sou
         for path in config.report:
             check_report_path(path)
     return config, source
-
-
-def _resume(folder: Path) -> str:
-    return printable(shlex.join(["penstock", "resume", str(folder)]))

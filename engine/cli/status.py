@@ -109,7 +109,7 @@ def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None])
     elif not found.listed:
         state = "not begun: its source is not listed yet"
     else:
-        state = "finished" if found.finished else f"to go on: {_way_on(found)}"
+        state = "finished" if found.finished else f"to go on: {way_on(found)}"
     lines = [f"job {found.job} of {found.created}: {state}"]
     lines += [f"  {name:<10} {count(getattr(found.counts, name)):>12}" for name in _COUNTS]
     if pace:
@@ -131,7 +131,8 @@ def _paced(pace: dict[str, float | None]) -> str:
     return ", ".join(parts)
 
 
-def _way_on(found: Status) -> str:
+def way_on(found: Status) -> str:
+    """What goes on with a job: a command, or a program of the user's."""
     from ..jobs.common.fingerprints import is_from_python
 
     if is_from_python(found.settings):
