@@ -64,12 +64,13 @@ def modules() -> dict[str, Path]:
 def imports(name: str) -> frozenset[str]:
     """Names of the modules that a module imports from penstock, wherever in it."""
     path = modules()[name]
-    package = path.relative_to(ROOT).parts[:-1]
+    package = ("penstock", *path.relative_to(ROOT).parts[:-1])
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = (*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else ()))
-            for alias in node.names:
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            top, *base = (*above, *filter(None, (node.module or "").split(".")))
+            for alias in node.names if top == "penstock" else ():
                 inner = ".".join((*base, alias.name))
                 found.add(inner if inner in modules() else ".".join(base) or "penstock")
     return frozenset(found - {name})
