@@ -1,4 +1,4 @@
-"""From a URI to the sink it names: ``scheme:rest[?option=value&option=value]``, or a path."""
+"""From a URI to the sink it names: ``scheme:rest``, or a path."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SinkOptions:
 
         Args:
             uri: of the sink, for the message.
-            known: options it has, besides collection, dimension and note.
+            known: options it has, besides collection, dimension, note, token and retry_for.
             hint: what to do instead.
 
         Raises:

@@ -488,7 +488,7 @@ def test_an_event_is_json_and_has_a_bound(listed: JobFolder) -> None:
     assert [event["event"] for event in listed.events] == ["listed"]
 
 
-def test_the_card_is_for_people(listed: JobFolder) -> None:
+def test_the_manifest_is_for_people(listed: JobFolder) -> None:
     """Plain JSON that says the format, when, and with which settings."""
     listed.accept(FINGERPRINTS, {"embedder": "gist"})
     manifest = json.loads((Path(listed.path) / "job.json").read_text())

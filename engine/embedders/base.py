@@ -54,7 +54,7 @@ class View(Protocol):
 
     ``place`` says where ``pixels`` and ``embeddings`` lie for a process that maps them by name; None: nobody else can.
     ``pin()`` says that such a process may read or write it from now on, until the function it returns is called (once
-    or more often). A slot that is released while it is held is in quarantine: nobody gets it before the last pin ends.
+    or more often). A slot that is released while pinned is in quarantine: nobody gets it before the last pin ends.
     """
 
     @property

@@ -166,12 +166,12 @@ class JobFolder:
             JournalDiskError: the disk refused.
         """
         with self._ledger.maintenance:
-            renewal = Relisting(self.snapshot, self.states, common_order(self.order, order))
-            snapshot = self._ledger.list_source(renewal.entries(entries))
-            noted = {**asdict(renewal.changes), "written": self.counts.written, **_noted(order)}
+            relisting = Relisting(self.snapshot, self.states, common_order(self.order, order))
+            snapshot = self._ledger.list_source(relisting.entries(entries))
+            noted = {**asdict(relisting.changes), "written": self.counts.written, **_noted(order)}
             event = event_of("renewed", **noted)
-            self._ledger.adopt(snapshot, renewal.states(), event)
-        return renewal.changes
+            self._ledger.adopt(snapshot, relisting.states(), event)
+        return relisting.changes
 
     # -- outcomes --
 

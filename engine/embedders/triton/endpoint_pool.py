@@ -267,12 +267,12 @@ class EndpointPool:
             self._wake()
             start, endpoint.watched = self._io.beside and not endpoint.watched, True
         if start:
-            self._io.start(partial(self._nurse, endpoint))
+            self._io.start(partial(self._watch, endpoint))
 
-    def _nurse(self, endpoint: Endpoint) -> None:
+    def _watch(self, endpoint: Endpoint) -> None:
         """Probe it until it is well and needs nothing of ours any more.
 
-        By itself: perhaps nobody asks for a server before it lets go of held slots.
+        By itself: perhaps nobody asks for a server before it lets go of pinned slots.
         """
         while not endpoint.settled:
             self._io.pause(max(endpoint.probe_at - time.monotonic(), 0.0))
