@@ -70,8 +70,8 @@ def main() -> None:
     for name, vector, photo in photos[:5]:
         told = f"{len(photo.results)} patches, {len(photo.dropped)} flat, {len(photo.errors)} failed"
         print(f"{name:20} {told}: {np.round(vector).astype(int).tolist()}")
-    books = pipeline.report().accounting
-    print(f"{books.delivered} photographs of {books.read}, {books.created} patches: {books}")
+    accounting = pipeline.report().accounting
+    print(f"{accounting.delivered} photographs of {accounting.read}, {accounting.created} patches: {accounting}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What flows through the graphs of a job: pictures, then pictures in a slot, then rows; and their books."""
+"""What flows through the graphs of a job: pictures, then pictures in a slot, then rows; and their accounting."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class JobParts:
         source: batches, or Outcomes that say what was filtered or broken.
         sink: opened.
         writers: threads that write to the sink.
-        values: the books.
+        values: what the engine is told of them.
         insert_rows: rows of one call to the sink.
         policies: what a failure leads to, for each stage.
     """
@@ -146,7 +146,7 @@ def _preprocess_with(local: LocalPreprocessor) -> Callable[[Batch], Outcome]:
 
 @green
 def _embedded(batch: Batch) -> Outcome:
-    """The worker has embedded the batch already; this stage takes the vectors and keeps the books on the time."""
+    """The worker has embedded the batch already; this stage takes the vectors and accounts for the time."""
     assert batch.slot is not None
     seconds = batch.slot.timings.embed
     return Outcome(take_rows(batch), seconds=seconds)

@@ -60,7 +60,7 @@ def run_job(
         checkpoint = None
         if _can_be_resumed(source, config):
             checkpoint = stack.enter_context(JobCheckpoint(config, runner.plan, source, interrupt))
-        stack.callback(runner.close)  # before the books: what a store does when it is closed belongs to the job
+        stack.callback(runner.close)  # before the checkpoint: what a store does when it is closed belongs to the job
         run = _Run(runner, source, checkpoint, watcher, interrupt, begin)
         run.prepare()
         if interrupt and interrupt.requested:

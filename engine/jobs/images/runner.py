@@ -1,4 +1,4 @@
-"""One set of workers, stores and books, and how the graphs of the image job are run over them."""
+"""One set of workers and stores, and how the graphs of the image job are run over them."""
 
 from __future__ import annotations
 
