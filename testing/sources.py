@@ -86,10 +86,10 @@ class UnnamedSourceContract(ABC):
             assert len(said.splitlines()) == 1
 
     def test_a_listing_gives_the_entries_back(self, source: Source) -> None:
-        """What is kept of each, the name by which it is known, its kind and version, makes it again."""
+        """What is kept of each, the name by which it is known, its kind and version, makes it again; also twice."""
         listed, entries = listing(source), [*source]
         assert [key_of(one.name) for one in listed] == [entry.key for entry in entries]
-        for ordinal, (one, entry) in enumerate(zip(listed, entries, strict=True)):
+        for ordinal, (one, entry) in [*enumerate(zip(listed, entries, strict=True))] * 2:
             again = entry_at(source, ordinal, one)
             assert (again.key, again.ordinal) == (entry.key, ordinal)
             if isinstance(entry, Item):

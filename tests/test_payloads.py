@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from penstock import ImageEmbeddingPipeline, ServiceConfig, StreamingMultiprocessPreprocessor
+from penstock.engine import NOTHING
 from penstock.engine.jobs.common.autosize import fit_to_memory
 from penstock.engine.jobs.common.memory_estimate import estimate_memory
 from penstock.engine.jobs.common.payloads import BATCH_BYTES, grouped, with_payloads
@@ -56,6 +57,11 @@ def test_batches_are_cut_by_bytes_and_paths_count_nothing(cut: Callable[..., Ite
 def test_what_passes_by_stays_with_its_batch() -> None:
     outcomes = [*batches_of([Filtered("a", "no"), Item("b", "/b.jpg"), Filtered("c", "no"), Item("d", "/d.jpg")], 1)]
     assert [(len(one.value.pictures), one.dropped) for one in outcomes] == [(1, 1), (1, 1)]
+
+
+def test_what_passes_by_is_accounted_for_before_there_is_a_batch() -> None:
+    outcomes = [*batches_of([Filtered(str(number), "no") for number in range(1030)], 32)]
+    assert [(one.value, one.dropped) for one in outcomes] == [(NOTHING, 1024), (NOTHING, 6)]
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------

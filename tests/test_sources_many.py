@@ -135,6 +135,13 @@ def test_a_picture_that_is_missing_among_others_is_a_dead_letter(tmp_path: Path)
             FileSource(specs)
 
 
+def test_what_is_looked_at_later_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    """A job that goes on with its listing may never need it."""
+    source = FileSource(f"{tmp_path}/gone", later=True)
+    with pytest.raises(SourceError, match="there is no such file or folder"):
+        list(source)
+
+
 @pytest.mark.parametrize("here", ["/", None])
 @given(name=st.text("/.a\n", max_size=8))
 @settings(max_examples=300, deadline=None)

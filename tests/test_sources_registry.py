@@ -16,7 +16,7 @@ from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.source_factory import make_source
 from penstock.engine.journal import read_status
-from penstock.engine.sources import FileSource, Item, Selection, SourceOptions, open_source
+from penstock.engine.sources import Broken, FileSource, Item, Selection, SourceOptions, open_source
 from penstock.errors import ConfigError, SourceError
 
 SHELF = """
@@ -63,6 +63,8 @@ def test_sources_of_different_kinds_are_not_mixed() -> None:
     """A job is about one of them; credentials are not shown."""
     with pytest.raises(SourceError, match=r"'a\.jpg' and 'shelf:1' are sources of different kinds"):
         open_source(["a.jpg", "shelf:1"])
+    with pytest.raises(SourceError, match=r"'shelf://\*\*\*@1' and 'a\.jpg' are sources"):
+        open_source(["shelf://user:MARKER@1", "a.jpg"])
 
 
 @pytest.mark.usefixtures("shelf")
@@ -91,6 +93,12 @@ def test_options_that_are_about_files_are_refused_where_there_are_none() -> None
 def test_what_nothing_reads_is_refused_with_what_there_is(spec: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_source([spec])
+
+
+@pytest.mark.usefixtures("shelf")
+def test_what_nothing_reads_is_a_dead_letter_among_files() -> None:
+    """As a file that is missing is."""
+    assert [type(entry) for entry in open_source(["a.jpg", "s3://bucket/b.jpg"])] == [Item, Broken]
 
 
 @pytest.mark.usefixtures("shelf")

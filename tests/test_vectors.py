@@ -50,7 +50,9 @@ def test_vectors_are_those_that_a_store_would_get(photos: list[Path], tmp_path: 
     found = dict(embed([*photos[:9], missing, broken], **SMALL))
     assert found.keys() == {str(path) for path in (*photos[:9], missing, broken)}
     assert isinstance(found[str(missing)], ReadError)
-    assert isinstance(found[str(broken)], DecodeError)
+    error = found[str(broken)]
+    assert isinstance(error, DecodeError)
+    assert error.__notes__ == ["in the stage preprocess"]
     with ImageEmbeddingPipeline(to="null:", **SMALL) as pipeline:
         for path in photos[:9]:
             vector = found[str(path)]
@@ -109,7 +111,7 @@ def test_failures_alone_are_handed_over_too() -> None:
     assert len(set(keys)) == 500
 
 
-# -- left early: `conftest` looks after each test whether a slot is in use, or a process left ------------------------
+# -- left early: `conftest` looks for slots in use after each test; of a worker that is left a socket is unclosed ------
 
 
 def by_break(photos: list[Path]) -> None:
