@@ -11,7 +11,7 @@ from ....formatting import size
 from ....shm import no_room
 from ...config.model import ServiceConfig
 from ...machine.resources import usable_cores
-from .largest import USEFUL, cramped, halves, largest
+from .largest import USEFUL, cramped, halves, largest, lowered
 from .memory_estimate import MemoryEstimate, estimate_memory
 from .payloads import with_payloads
 from .plan import Plan
@@ -66,11 +66,9 @@ def fit_to_memory(
     if chosen is None:
         least = ceiling({name: values[-1] for name, values in options.items()})
         raise _refusal(counted(least), config)
-    lowered = tuple(
-        f"{name} {value}, not {options[name][0]}" for name, value in chosen.items() if value < options[name][0]
-    )
-    crowded = cramped(wanted.rings, room, lowered) if room is not None and lowered else ""
-    return config.model_copy(update=chosen), replace(ceiling(chosen), lowered=lowered, cramped=crowded)
+    smaller = lowered(options, chosen)
+    crowded = cramped(wanted.rings, room, smaller) if room is not None and smaller else ""
+    return config.model_copy(update=chosen), replace(ceiling(chosen), lowered=smaller, cramped=crowded)
 
 
 def _options(plan: Plan, config: ServiceConfig) -> dict[str, list[int]]:

@@ -45,6 +45,12 @@ def largest(options: Options, fits: Callable[[Mapping[str, int]], bool]) -> dict
     return None
 
 
+def lowered(options: Options, chosen: Mapping[str, int]) -> tuple[str, ...]:
+    """Of each setting that is smaller than the best, what it is, and what it is not."""
+    best = {name: options[name][0] for name in chosen}
+    return tuple(f"{name} {value}, not {best[name]}" for name, value in chosen.items() if value < best[name])
+
+
 def cramped(wanted: int, room: int, lowered: tuple[str, ...]) -> str:
     """That ``/dev/shm`` has less than was wanted, and what came of it; empty where it has enough."""
     if wanted <= room:

@@ -12,7 +12,7 @@ from ....errors import ConfigError
 from ....preprocess.presets import preset
 from ...machine.resources import shared_memory_room, usable_cores
 from ...workers.picture_server import warm_start
-from ..common.largest import cramped, halves, largest, tell_cramped, tell_workers
+from ..common.largest import cramped, halves, largest, lowered, tell_cramped, tell_workers
 from .preprocessed_batch import BatchValues, Input, PreprocessedBatch, input_batches
 
 # All else is imported once the workers' ancestor is starting: both go on at once then.
@@ -277,9 +277,8 @@ def _fitted(
     wanted = {name: values[0] for name, values in options.items()}
     room = shared_memory_room()
     chosen = largest(options, lambda settings: rings(settings) <= room) or wanted  # refused when it starts
-    lowered = [f"{name} {value}, not {wanted[name]}" for name, value in chosen.items() if value < wanted[name]]
-    if lowered:
-        tell_cramped(cramped(rings(wanted), room, tuple(lowered)))
+    if smaller := lowered(options, chosen):
+        tell_cramped(cramped(rings(wanted), room, smaller))
     return chosen["workers"], chosen["batch_size"], chosen["slots"]
 
 
