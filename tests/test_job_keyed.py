@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import sys
@@ -27,6 +26,7 @@ from penstock.engine.sources import Item, Source, Version
 from penstock.errors import DecodeError, ReadError, SourceError, SourceOrderError
 from penstock.sinks import row_key
 from penstock.testing.sources import UnnamedSourceContract, listing
+from penstock.tests.drawn import encoded
 from penstock.tests.whole_jobs import digest_of, started, stored, wait_for, written
 
 SMALL: dict[str, Any] = {"batch_size": 8, "insert_batch_size": 16, "workers": 2, "progress": "none"}
@@ -37,9 +37,7 @@ def pixels(seed: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels(seed)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.fromarray(pixels(seed)), "PNG")
 
 
 class TestKeyed(UnnamedSourceContract):

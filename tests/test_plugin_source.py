@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import sqlite3
@@ -25,6 +24,7 @@ from penstock.errors import SourceError
 from penstock.preprocess.sandbox import sandbox
 from penstock.sinks import row_key
 from penstock.testing.sources import SourceContract
+from penstock.tests.drawn import encoded
 from penstock.tests.whole_jobs import digest_of, started, stored, wait_for, written
 from penstock.tests.whole_jobs import penstock as command
 
@@ -37,9 +37,7 @@ FLAGS = ["--batch-size", "8", "--insert-batch-size", "16", "--workers", "2", "--
 
 def picture() -> bytes:
     """The file of a small picture of noise."""
-    file = io.BytesIO()
-    Image.fromarray(NOISE.integers(0, 256, (32, 32, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.fromarray(NOISE.integers(0, 256, (32, 32, 3), np.uint8)), "PNG")
 
 
 def put(path: Path, rows: Mapping[str, bytes | None], version: int = 1) -> None:
