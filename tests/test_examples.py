@@ -53,41 +53,36 @@ def test_the_builder_runs_a_graph_of_ones_own(tmp_path: Path) -> None:
     assert "pixels" in told
 
 
-def test_hooks_see_every_task(tmp_path: Path) -> None:
+def test_hooks_see_every_task(photos: list[Path], tmp_path: Path) -> None:
     """A bar for each photograph in each stage, and the failures by name."""
-    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
     told = run(str(EXAMPLES / "task_hooks.py"), "--trace", "trace.json", cwd=tmp_path)
-    assert f"load: {photos + 2} tasks, 2 failed" in told
+    assert f"load: {len(photos) + 2} tasks, 2 failed" in told
     assert "not pictures: LICENSES.md, README.md" in told
-    assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 2 * photos + 2
+    assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 2 * len(photos) + 2
 
 
-def test_first_and_second_passes_have_batches_of_their_own(tmp_path: Path) -> None:
+def test_first_and_second_passes_have_batches_of_their_own(photos: list[Path], tmp_path: Path) -> None:
     """All are measured once, some of them twice."""
-    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
     told = run(str(EXAMPLES / "lanes_in_aggregate.py"), cwd=tmp_path)
-    assert f"first: {photos} in, {photos} measured" in told
+    assert f"first: {len(photos)} in, {len(photos)} measured" in told
     assert " at 192 pixels" in told
     assert " at  64 pixels" in told
 
 
-def test_patches_come_back_to_their_photographs(tmp_path: Path) -> None:
+def test_patches_come_back_to_their_photographs(photos: list[Path], tmp_path: Path) -> None:
     """All photographs, and as many patches accounted for as were cut."""
-    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
     told = run(str(EXAMPLES / "fanout_gather.py"), cwd=tmp_path)
-    assert f"{photos} photographs of {photos}, 4710 patches" in told
+    assert f"{len(photos)} photographs of {len(photos)}, 4710 patches" in told
     assert "cameraman-1.jpg      40 patches, 9 flat, 0 failed" in told
 
 
-def test_async_for_beside_another_task(tmp_path: Path) -> None:
+def test_async_for_beside_another_task(photos: list[Path], tmp_path: Path) -> None:
     """What is sent arrives."""
-    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
     told = run(str(EXAMPLES / "async_iteration.py"), cwd=tmp_path)
-    assert f"sent {photos} thumbnails, received {photos} " in told
+    assert f"sent {len(photos)} thumbnails, received {len(photos)} " in told
 
 
-def test_vectors_without_a_store(tmp_path: Path) -> None:
+def test_vectors_without_a_store(photos: list[Path], tmp_path: Path) -> None:
     """All photographs, and which are alike."""
-    photos = len(list((EXAMPLES / "photos").glob("*.jpg")))
     told = run(str(EXAMPLES / "embed_without_a_store.py"), cwd=tmp_path)
-    assert f"{photos} photographs, vectors of 512 floats" in told
+    assert f"{len(photos)} photographs, vectors of 512 floats" in told
