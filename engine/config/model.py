@@ -55,7 +55,7 @@ PER_RUN: Final = frozenset(
     }
 )
 """Fields that may differ from run to run of one job: how it is done and shown, not what. The fingerprints of a job (see
-``jobs.identity``) depend on none of them; they are the options of ``penstock resume`` and ``retry``."""
+``jobs.common.fingerprints``) depend on none of them; they are the options of ``penstock resume`` and ``retry``."""
 
 _POLICIES: Final[Mapping[Stage, Policy]] = {"preprocess": Retry(), "embed": Retry(), "insert": Skip()}
 """For failures of which the user says nothing. A sink tries again by itself."""

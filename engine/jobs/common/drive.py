@@ -21,7 +21,7 @@ DRAIN_SECONDS = 30.0
 
 
 class Watcher(Protocol):
-    """Who is told how the job goes; ``engine.progress`` has some."""
+    """Who is told how the job goes; ``observe.progress`` has some."""
 
     interval: float
 
