@@ -59,16 +59,16 @@ class Passing:
         self.first: dict[str, str] = {}
         self._listing = listing
 
-    def __call__(self, things: Iterable[Any]) -> Iterator[Any]:
-        """The same things."""
-        for thing in things:
-            if isinstance(thing, Filtered):
-                why = thing.why if thing.why in self.reasons or len(self.reasons) < _REASONS else _OTHER
+    def __call__(self, entries: Iterable[Any]) -> Iterator[Any]:
+        """The same entries."""
+        for entry in entries:
+            if isinstance(entry, Filtered):
+                why = entry.why if entry.why in self.reasons or len(self.reasons) < _REASONS else _OTHER
                 self.reasons[why] += 1
-                self.first.setdefault(why, thing.key)
+                self.first.setdefault(why, entry.key)
                 if self._listing is not None:
-                    self._listing.write(thing.key, thing.why)
-            yield thing
+                    self._listing.write(entry.key, entry.why)
+            yield entry
 
 
 def nothing_written(counts: Mapping[str, int], passed: Passing, source: Iterable[Any], why: str = "") -> str:
