@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -31,6 +33,7 @@ from penstock.sinks import (
     make_sink,
     read_manifest,
 )
+from penstock.sinks.base import Found, IndexState, SinkMemory
 from penstock.testing.sinks import DIMENSION, make_rows
 from penstock.tests.whole_jobs import draw_folder, started, wait_for
 from penstock.tests.whole_jobs import penstock as command
@@ -82,6 +85,114 @@ def test_where_one_fails_the_others_finish_their_write(failing: int) -> None:
     with TeeSink(members) as tee, pytest.raises(SinkUnavailableError, match="gone"):
         tee.write(make_rows(6))
     assert members[1 - failing].count() == 6
+
+
+class Figured(NullSink):
+    """One that keeps rows, and whose answers are all made of one number; 7 has what the others have not."""
+
+    keeps_rows: ClassVar[bool] = True
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number, self.special, self.closed = number, number == 7, False
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.number)
+
+    @property
+    def note(self) -> str:
+        return f"note {self.number}"
+
+    @property
+    def has_secret(self) -> bool:
+        return self.special
+
+    @property
+    def needs_finish(self) -> bool:
+        return self.special
+
+    @property
+    def local_path(self) -> Path | None:
+        return Path("seven") if self.special else None
+
+    @property
+    def next_step(self) -> str:
+        return "" if self.special else f"step {self.number}"
+
+    def rows_per_write(self, asked: int) -> int:
+        return asked * self.number
+
+    def memory(self, dimension: int, rows: int) -> SinkMemory | None:
+        return SinkMemory(f"store {self.number}", self.number, own_process=self.special)
+
+    def reach(self) -> None:
+        if self.special:
+            raise SinkUnavailableError("gone")
+
+    def look(self) -> Found | None:
+        return Found(self.number, self.note)
+
+    def count(self) -> int:
+        return self.number
+
+    def stats(self) -> dict[str, float]:
+        return {"calls": self.number, "waiting": self.number}
+
+    def wait_index(self, seconds: float, told: object = None, stop: object = None) -> IndexState:
+        return IndexState(self.number, self.number, float(self.number))
+
+    def close(self) -> None:
+        self.closed = True
+        if self.special:
+            raise OSError("disk full")
+
+
+def test_it_answers_for_all_its_stores() -> None:
+    """With the least, the most or the sum of what they say, or as the first does."""
+    members = [Figured(5), Figured(7), Figured(3)]
+    tee = TeeSink(members)
+    assert (tee.has_secret, tee.needs_finish, tee.local_path) == (True, True, Path("seven"))
+    assert (tee.note, tee.next_step) == ("note 5", "step 5; step 3")
+    assert tee.rows_per_write(10) == 70
+    assert tee.memory(8, 100) == SinkMemory("store 5 and store 7 and store 3", 15, own_process=True)
+    assert (tee.look(), tee.count()) == (Found(3, "note 5"), 3)
+    assert tee.stats() == {"calls": 5, "calls 2": 7, "calls 3": 3, "waiting": 7, "waiting 2": 7, "waiting 3": 3}
+    assert tee.wait_index(1.0).seconds == 7
+    with pytest.raises(SinkUnavailableError):
+        tee.reach()
+    with pytest.raises(OSError, match="disk full"):
+        tee.close()
+    assert all(member.closed for member in members)
+
+
+class Single(Named):
+    """One that takes one thread at a time, and counts how many come."""
+
+    def __init__(self) -> None:
+        super().__init__("single")
+        self.most, self._inside, self._both = 0, 0, threading.Barrier(2)
+
+    @property
+    def threads(self) -> int:
+        return 1
+
+    def write(self, rows: RowBatch) -> WriteResult:
+        self._inside += 1
+        self.most = max(self.most, self._inside)
+        with suppress(threading.BrokenBarrierError):
+            self._both.wait(0.2)  # a second one, if it may come, comes meanwhile
+        self._inside -= 1
+        return super().write(rows)
+
+
+def test_no_store_is_given_more_threads_than_it_takes() -> None:
+    """Another one of them may take more, and a job writes with as many."""
+    single = Single()
+    with TeeSink([Named("a"), single]) as tee, ThreadPoolExecutor(2) as pool:
+        assert tee.threads == 4
+        assert [result.written for result in pool.map(tee.write, [make_rows(2)] * 2)] == [2, 2]
+    assert single.most == 1
 
 
 def test_a_store_is_named_once(tmp_path: Path) -> None:
