@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.engine.journal import Counts, Outcome, States
 from penstock.engine.journal import states as module
+from penstock.engine.journal.states import MOST_SINKS, RECORD
 from penstock.errors import AccountingError
 
 TOTAL = 200
@@ -85,6 +86,17 @@ def test_what_is_done_ahead_of_it_is_left_out_of_what_remains() -> None:
         assert next(remaining) == range(5)
         states.apply(states.records(Outcome.WRITTEN, [range(50, 100)]))
         assert list(remaining) == [range(8, 50)]
+
+
+def test_acknowledgements_that_have_no_bit_are_not_kept() -> None:
+    """The row of a seventh store is written again; what no penstock writes is no record."""
+    states = States.undone(9)
+    assert states.acknowledgements(MOST_SINKS, [1, 2]).size == 0
+    assert list(states.acknowledged(MOST_SINKS)) == []
+    (last,) = states.acknowledgements(MOST_SINKS - 1, [1, 2])
+    assert states.load(np.array([last]))
+    assert states.acknowledged_by(1) == 1 << (MOST_SINKS - 1)
+    assert not states.load(np.array([(4 | Outcome.WRITTEN, 0, 1)], RECORD))
 
 
 def test_wrong_counts_are_noticed() -> None:

@@ -81,7 +81,7 @@ class States:
 
     def acknowledged(self, sink: int | None = None) -> Iterator[range]:
         """The longest ranges of undone ordinals whose rows this sink has acknowledged; None: any sink."""
-        bits = 0xFC if sink is None else 4 << sink
+        bits = 0xFC if sink is None else 4 << sink & 0xFC
         return self._ranges(lambda chunk: (chunk & bits) != 0)
 
     @property
@@ -110,13 +110,14 @@ class States:
             AccountingError: an ordinal that is not in the snapshot.
         """
         ranges = self.records(Outcome.UNDONE, ordinals)
-        parts = [np.arange(start, stop) for _, start, stop in ranges.tolist()] if sink < MOST_SINKS else []
-        every = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        if sink >= MOST_SINKS or not ranges.size:
+            return ranges[:0]
+        every = np.concatenate([np.arange(start, stop) for _, start, stop in ranges.tolist()])
         codes = self._codes[every]
         undone = (codes & _OUTCOME) == Outcome.UNDONE
         every, codes = every[undone], codes[undone] | (4 << sink)
         found = [self.records(code, every[codes == code]) for code in np.unique(codes).tolist()]
-        return np.concatenate(found) if found else np.empty(0, RECORD)
+        return np.concatenate(found) if found else ranges[:0]
 
     def apply(self, records: NDArray[np.void]) -> None:
         """Take over a few records, from `records`; the counts follow."""
