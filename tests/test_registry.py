@@ -119,6 +119,10 @@ def test_doctor_lists_what_is_built_in_and_what_is_installed(install: Install) -
     assert embedders.status == "warn"
     assert "installed: acme (acme_models 1.2)" in embedders.detail
     assert "acme_models 1.2 brings 'gist', which is built in" in embedders.detail
+    install("other_models", {"acme": "other_models:make"}, "", "penstock.embedders")
+    (embedders,) = (plugins(each) for each in registries() if each.group == "penstock.embedders")
+    assert "installed: none" in embedders.detail
+    assert "other_models 1.2 brings 'acme', which others bring, too" in embedders.detail
 
 
 def test_options_are_what_follows_the_question_mark() -> None:

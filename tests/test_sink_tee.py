@@ -1,44 +1,29 @@
-"""Several stores at once: what a tee answers, and jobs into two of them."""
+"""Several stores at once: what a tee answers."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
-from penstock import ConfigError, embed_images
+from penstock import ConfigError
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
-from penstock.engine.jobs.common.store_check import Known, checked
-from penstock.engine.journal import JobFolder, read_status
-from penstock.engine.journal.disk import Disk
-from penstock.engine.journal.entries import Entry
-from penstock.engine.journal.layout import Layout, numbers
-from penstock.engine.journal.loading import load
-from penstock.engine.journal.manifest import read_manifest as read_job_manifest
-from penstock.errors import JournalDiskError, RowRefusedError, SinkUnavailableError, StoreChangedError
+from penstock.errors import RowRefusedError, SinkUnavailableError
 from penstock.sinks import (
     NullSink,
-    ParquetBulkSink,
     RowBatch,
     SinkOptions,
     TeeSink,
     WriteResult,
     make_sink,
-    read_manifest,
 )
 from penstock.sinks.base import Found, IndexState, SinkMemory
 from penstock.testing.sinks import DIMENSION, make_rows
-from penstock.tests.whole_jobs import draw_folder, started, wait_for
-from penstock.tests.whole_jobs import penstock as command
-
-SMALL: dict[str, Any] = {"workers": 1, "batch_size": 4, "embedder": "gist:32", "progress": "none"}
 
 
 class Named(NullSink):
@@ -228,123 +213,3 @@ def test_only_who_lacks_a_row_is_asked_for_it() -> None:
     with TeeSink([members[0], members[2]]) as tee, pytest.raises(SinkUnavailableError):
         tee.write_missing(make_rows(4), [0] * 4, lambda *said: told.append(said))
     assert told == [(0, [0, 1, 2, 3])]
-
-
-PLUGIN = """
-import os
-from penstock.sinks import NullSink
-
-class Told(NullSink):
-    \"\"\"Appends the keys of what it is given to a file; waits at a fifo beside it, if there is one, before.\"\"\"
-
-    def __init__(self, uri, options):
-        super().__init__(options.collection, options.dimension)
-        self._uri, self._path = uri, uri.partition(":")[2]
-
-    @property
-    def uri(self):
-        return self._uri
-
-    @property
-    def fingerprint(self):
-        return self._uri
-
-    def write(self, rows):
-        if os.path.exists(self._path + ".fifo"):
-            open(self._path + ".fifo").read()
-        with open(self._path, "a") as file:
-            file.writelines(key + "\\n" for key in rows.keys)
-        return super().write(rows)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.kills
-def test_a_job_killed_between_two_acknowledgements_asks_only_the_store_that_lags(
-    tmp_path: Path, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first store has rows that the second has not: they are embedded again, and go into the second alone."""
-    install("told_sink", {"told": "told_sink:Told"}, PLUGIN, "penstock.sinks")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    pictures, job, fifo = draw_folder(tmp_path / "pictures", 8), tmp_path / "job", tmp_path / "b.fifo"
-    os.mkfifo(fifo)
-    stores = [word for name in "ab" for word in ("--to", f"told:{tmp_path / name}")]
-    own = ["--job", str(job), "--workers", "1", "--batch-size", "4", "--insert-batch-size", "4", "--progress", "none"]
-    with started(command("embed", str(pictures), *stores, *own)) as process:
-        wait_for(process, lambda: acknowledged(job) > 0)
-        assert process.poll() is None
-        process.kill()
-        process.wait()
-    first = (tmp_path / "a").read_text().split()
-    had = acknowledged(job)
-    assert read_status(job).counts.written == 0
-    assert not (tmp_path / "b").exists()
-    fifo.unlink()
-    with started(command("resume", str(job), "--progress", "none")) as process:
-        process.communicate()
-        assert process.returncode == 0
-    every = (tmp_path / "b").read_text().split()
-    assert len(every) == len(set(every)) == 8
-    again = (tmp_path / "a").read_text().split()[len(first) :]
-    assert len(again) == 8 - had
-    assert {*first, *again} == {*every}
-    assert read_status(job).counts.written == 8
-
-
-def acknowledged(job: Path) -> int:
-    """Rows that the first store alone has acknowledged, as the journal has it; 0 while there is none."""
-    if not (job / "job.json").exists():
-        return 0
-    disk, layout = Disk(), Layout(str(job))
-    found = numbers("journal", [path.name for path in job.iterdir()])
-    if not found:
-        return 0
-    with suppress(JournalDiskError):  # a newer one has just taken its place
-        loaded = load(disk, layout, found[-1], read_job_manifest(disk, layout.manifest).job)
-        loaded.close(disk)
-        return sum(map(len, loaded.states.acknowledged(0)))
-    return 0
-
-
-@pytest.mark.slow
-def test_a_job_into_two_stores_is_one_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By the command: both have all rows, the end says what to do with each, and `resume` knows both."""
-    pictures, job = draw_folder(tmp_path / "pictures", 10), tmp_path / "job"
-    stores = [f"bulk:{tmp_path / name}" for name in "ab"]
-    command = ["embed", str(pictures), "--to", stores[0], "--to", stores[1], "--job", str(job), "--workers", "1"]
-    assert main([*command, "--progress", "none", "--embedder", "gist:32"]) == 0
-    out = capsys.readouterr().out
-    assert f"penstock import {tmp_path / 'a'} " in out
-    assert f"penstock import {tmp_path / 'b'} " in out
-    assert [read_manifest(tmp_path / name).rows for name in "ab"] == [10, 10]
-    assert read_status(job).counts.written == 10
-    assert main(["resume", str(job)]) == 0
-    assert "finished already" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_another_second_store_is_noticed(tmp_path: Path) -> None:
-    """The message names it; and other stores are another job."""
-    pictures = draw_folder(tmp_path / "pictures", 5)
-    how: dict[str, Any] = {"job": tmp_path / "job", **SMALL}
-    stores = [f"bulk:{tmp_path / name}" for name in "ab"]
-    embed_images(pictures, to=stores, **how)
-    with pytest.raises(ConfigError, match="was begun otherwise: store was"):
-        embed_images(pictures, to=stores[0], **how)
-    (tmp_path / "b").rename(tmp_path / "away")
-    with pytest.raises(StoreChangedError, match=f"rows to {stores[1]}, .* is not there any more"):
-        embed_images(pictures, to=stores, **how)
-    with ParquetBulkSink(tmp_path / "b", 512) as other:
-        other.write(RowBatch(["x"], make_rows(1).vectors.repeat(64, 1), [{}]))
-    with pytest.raises(StoreChangedError, match=f"rows to {stores[1]}, .* is another one, with 1 row"):
-        embed_images(pictures, to=stores, **how)
-
-
-def test_a_store_that_lost_what_it_alone_had_acknowledged_is_noticed(tmp_path: Path) -> None:
-    """Before any row is written everywhere: else those rows would be missing there for good."""
-    with JobFolder.create_or_open(tmp_path / "job") as job:
-        job.write_snapshot(Entry(name) for name in "abc")
-        job.acknowledged(1, [0, 1])
-        with pytest.raises(StoreChangedError, match="has written 2 rows to b, but it is not there any more"):
-            checked(job, Known("x"), None, "b", number=1, accept=False)
-        assert checked(job, Known(), None, "a", number=0, accept=False) == Known()
