@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from ....preprocess import Row, Source, Timings
 from ....sinks import RowBatch, Sink, WriteResult, is_fit_key, row_key
 from ... import ItemFailure
 from ...embedders import View
-from ..common.checkpoint import JobCheckpoint
+
+if TYPE_CHECKING:  # the first batch of a new process need not wait for it
+    from ..common.checkpoint import JobCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
