@@ -43,7 +43,7 @@ class Gate:
     """A fetcher that waits until it is let go, and counts."""
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.begun = self.under_way = self.most = 0
         self.open = threading.Event()
         self._lock = threading.Lock()
 
@@ -51,7 +51,11 @@ class Gate:
         del ref, max_bytes
         with self._lock:
             self.begun += 1
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
         self.open.wait()
+        with self._lock:
+            self.under_way -= 1
         return bytes(max(1, version.size))
 
 
@@ -84,6 +88,7 @@ def test_reads_are_in_flight_within_the_room(gate: Gate, size: int, room: int, u
     gate.open.set()
     taking.join()
     assert [one.key for one in found] == [str(n) for n in range(40)]
+    assert gate.most == under_way
 
 
 class Away:

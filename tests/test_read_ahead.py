@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from penstock.errors import ReadError
 from penstock.preprocess.fetch import read_file
 from penstock.preprocess.worker.reader import Reader
-from penstock.references import Reference
+from penstock.references import Locator, Reference, Version
 from penstock.tests.waiting import wait_until
 
 SLOW = 0.001
@@ -84,11 +85,15 @@ def test_every_file_arrives_once_and_in_order_whatever_fits(
     assert [len(data) for data in found] == sizes
 
 
-def test_what_lies_read_stays_within_its_room(tmp_path: Path) -> None:
-    """A hundred files wait in tasks; only as many as there is room for are read before one is taken."""
+@pytest.mark.parametrize("source", [str, lambda path: Reference(Locator("a:b"), path, Version(100))], ids=["p", "r"])
+def test_what_lies_read_stays_within_its_room(tmp_path: Path, source: Callable[[str], str | Reference]) -> None:
+    """A hundred files wait in tasks; only as many as there is room for are read before one is taken.
+
+    Of a path the size is asked for, of a reference the listing has told it.
+    """
     storage = Storage(tmp_path, [100] * 100)
     reader = reader_of(storage, 4, 1000)
-    task = reader.start(storage.paths)
+    task = reader.start([source(path) for path in storage.paths])
     wait_until(lambda: storage.read_ahead == 1000)
     data = reader.take(task, 0)
     assert isinstance(data, bytes)

@@ -12,9 +12,9 @@ from penstock.engine.workers.pictures import PictureCodec
 from penstock.errors import ConfigError, ItemError, ReadError, TooLargeError
 from penstock.preprocess.fetch import Fetchers
 from penstock.preprocess.worker.protocol import Source, decode_task, encode_task
-from penstock.preprocess.worker.reader import Reader
-from penstock.references import Locator, Reference, Version
-from penstock.tests.folder_place import reference
+from penstock.references import Fetcher, Locator, Reference, Version
+from penstock.tests import folder_place
+from penstock.tests.folder_place import FolderFetcher, reference
 from penstock.tests.test_pool import MakePool, expected, make_pool
 
 __all__ = ["make_pool"]
@@ -32,13 +32,23 @@ def test_a_reference_travels_with_its_task_among_paths_and_bytes() -> None:
     assert task.sources[4] == sources[4]
 
 
-def test_a_fetcher_is_opened_once_and_reads_what_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_fetcher_is_opened_once_and_reads_what_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files are read beside it, as ever."""
+    opened: list[str] = []
+
+    def noted(options: str) -> Fetcher:
+        opened.append(options)
+        return FolderFetcher(options)
+
+    monkeypatch.setattr(folder_place, "open_folder", noted)
     (tmp_path / "x").write_bytes(b"content")
     fetchers = Fetchers(1000)
     assert fetchers.read(reference(tmp_path, "x")) == b"content"
     assert fetchers.read(reference(tmp_path, "x", 7, 0, "7")) == b"content"
     assert fetchers.read(str(tmp_path / "x")) == b"content"
+    assert opened == [str(tmp_path)]
 
 
 def failure(wanted: Reference, max_bytes: int = 1000) -> ItemError:
@@ -81,21 +91,6 @@ def test_a_locator_that_names_nothing_says_so(factory: str) -> None:
 def test_a_worker_says_which_reference_it_is_busy_with(tmp_path: Path) -> None:
     """In dumps and stall reports: as of a path, its name."""
     assert PictureCodec().describe(reference(tmp_path, "a/b")) == "'a/b'"
-
-
-def test_references_are_read_ahead_like_files(tmp_path: Path) -> None:
-    """Within the room, by the sizes that the listing knew."""
-    (tmp_path / "x").write_bytes(b"content")
-    reads: list[object] = []
-
-    def read(source: object) -> bytes:
-        reads.append(source)
-        return b"content"
-
-    reader = Reader(read, threads=1)
-    wanted = reference(tmp_path, "x", 7)
-    assert reader.take(reader.start([wanted]), 0) == b"content"
-    assert reads == [wanted]
 
 
 @pytest.mark.slow
