@@ -68,19 +68,20 @@ def test_the_last_ones_of_each_lane_may_be_dropped() -> None:
     assert pipeline.report().accounting.dropped == 1
 
 
-def test_saturated_lanes_get_lists_by_weight_and_none_starves(hub: Hub) -> None:
-    """Three to one over a thousand lists; whoever waits for a list waits for no more than seven others."""
+def aggregate(hub: Hub, n: int, max_wait: float | None = None) -> tuple[Aggregate, Channel, list[str]]:
+    """One with the lanes, what lies in front of it, and the lanes of the lists it has emitted."""
     channel = Channel(hub, 10, lanes=LANES)
     engine: Any = SimpleNamespace(hub=hub, values=PlainValues())
     lists: list[str] = []
     port: Any = SimpleNamespace(put=lambda entry, lane: lists.append(entry.value[0]))
-    node = Aggregate(
-        engine,
-        "batch",
-        channel,
-        AggregateDef(4, False, None, lanes=LANES),
-    )
+    node = Aggregate(engine, "batch", channel, AggregateDef(n, False, max_wait, lanes=LANES))
     node.port = port
+    return node, channel, lists
+
+
+def test_saturated_lanes_get_lists_by_weight_and_none_starves(hub: Hub) -> None:
+    """Three to one over a thousand lists; whoever waits for a list waits for no more than seven others."""
+    node, channel, lists = aggregate(hub, 4)
     while len(lists) < 1000:
         for lane in LANES:
             while channel.lanes[lane].items < 10:
@@ -114,6 +115,35 @@ def test_a_short_list_waits_no_longer_than_it_may_in_each_lane() -> None:
     lists, _ = run(PipelineBuilder().add_source(source()).aggregate(9, lanes=LANES, max_wait=0.01).pipe(see))
     assert lists[0] == [-1]
     assert list(itertools.chain(*lists[1:])) == [1, 2]
+
+
+def test_every_short_list_has_a_time_of_its_own() -> None:
+    """The source waits for each of them, behind a whole one."""
+    out = threading.Semaphore(0)
+
+    def source() -> Iterator[int]:
+        yield from (1, 2)
+        for value in (3, 4, 5):
+            assert out.acquire(timeout=DEADLINE)
+            yield value
+
+    def see(group: list[int]) -> list[int]:
+        out.release()
+        return group
+
+    lists, _ = run(PipelineBuilder().add_source(source()).aggregate(2, max_wait=0.01).pipe(see))
+    assert list(itertools.chain(*lists)) == [1, 2, 3, 4, 5]
+
+
+def test_a_list_whose_time_is_over_goes_alone(hub: Hub) -> None:
+    """That of another lane has a time of its own."""
+    node, channel, lists = aggregate(hub, 9, DEADLINE)
+    for lane in LANES:
+        channel.put(Entry(lane, 1, 0), lane)
+        node._one()  # pyright: ignore[reportPrivateUsage]
+    node._ring(node._batches["reprocess"])  # pyright: ignore[reportPrivateUsage]
+    node._one()  # pyright: ignore[reportPrivateUsage]
+    assert lists == ["reprocess"]
 
 
 class Sizes(PlainValues):

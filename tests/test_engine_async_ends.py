@@ -17,6 +17,7 @@ import pytest
 
 from penstock import PipelineFailure
 from penstock.engine import Pipeline, PipelineBuilder
+from penstock.engine.core.latch import Latch
 from penstock.tests.coroutines import numbers, readers, until, waiting_for
 from penstock.tests.threads import elsewhere, threads_of
 from penstock.tests.waiting import DEADLINE, wait_until
@@ -300,6 +301,14 @@ def test_a_resource_that_cannot_start_is_told_by_the_start_that_waits(begin: Cal
         begin(pipeline, DEADLINE)
     assert "no such device" in str(caught.value.exceptions[0])
     pipeline.stop()
+
+
+def test_a_wait_that_is_given_up_leaves_nothing_behind() -> None:
+    """Of a thread or of a task."""
+    latch = Latch()
+    assert not latch.wait(0.001)
+    assert not asyncio.run(latch.wait_async(0.001))
+    assert not latch._bells  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_start_from_a_thread_beside_a_running_loop(caplog: pytest.LogCaptureFixture) -> None:

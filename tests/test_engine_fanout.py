@@ -130,6 +130,18 @@ def test_a_value_without_children_is_gathered_at_once() -> None:
     assert items == [Gathered(1, [], [], {}, []), Gathered(2, [], [], {}, [])]
 
 
+def test_none_is_no_child() -> None:
+    """Nor is an Outcome of None; the parent is not dropped for that."""
+
+    def some(page: int) -> Iterator[Any]:
+        yield from (None, page, Outcome(None))
+
+    items, pipeline = run(PipelineBuilder().add_source([1, 2]).fanout(some).gather())
+    assert [(item.results, item.indices, item.dropped) for item in items] == [([1], [0], []), ([2], [0], [])]
+    accounting = pipeline.report().accounting
+    assert (accounting.created, accounting.dropped) == (2, 0)
+
+
 def test_a_child_may_become_several() -> None:
     """All of them are results of it; it has ended when the last of them has."""
 
@@ -243,7 +255,8 @@ def test_children_go_round_in_a_loop() -> None:
     assert set(seen.values()) == {3}
 
 
-def test_a_loop_may_lead_around_fanout_and_gather() -> None:
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_loop_may_lead_around_fanout_and_gather(count: int) -> None:
     """A parent whose children failed is sent back as a whole, and the end comes when nothing goes round any more."""
     failed = set[int]()
 
@@ -256,10 +269,10 @@ def test_a_loop_may_lead_around_fanout_and_gather() -> None:
     def judge(page: Gathered) -> Any:
         return Feedback(page.value) if page.errors else page
 
-    builder = PipelineBuilder().add_source(range(5)).pipe(lambda page: page, name="head").fanout(three)
+    builder = PipelineBuilder().add_source(range(count)).pipe(lambda page: page, name="head").fanout(three)
     builder.aggregate(4).disaggregate().pipe(op, concurrency=2).gather().pipe(judge, feedback="head")
     items, _ = run(builder)
-    assert [item.results for item in by_parent(items)] == [three(page) for page in range(5)]
+    assert [item.results for item in by_parent(items)] == [three(page) for page in range(count)]
 
 
 def test_children_may_have_children() -> None:
@@ -313,10 +326,12 @@ def test_a_parent_fails_of_too_many_children(allowed: Any, gone: list[int]) -> N
 
 
 def test_failed_parents_count_against_the_budget() -> None:
-    """`build(max_failures=)` is about them as about items of other stages."""
-    builder = PipelineBuilder().add_source(range(9)).fanout(three).pipe(fails_at(10, 40), max_failures=-1)
+    """`build(max_failures=)` is about them as about items of other stages: the end comes when it is spent."""
+    builder = PipelineBuilder().add_source(range(1000)).fanout(three).pipe(fails_at(10, 40), max_failures=-1)
+    pipeline = builder.gather(child_failures=0).add_sink().build(num_threads=2, max_failures=1)
     with pytest.raises(PipelineFailure, match="gather"):
-        run(builder.gather(child_failures=0), max_failures=1)
+        list(pipeline)
+    assert pipeline.report().accounting.read < 1000
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])

@@ -204,6 +204,28 @@ def test_a_stage_hook_that_raises_fails_the_pipeline(when: str) -> None:
     assert threads_of(pipeline) == []
 
 
+def test_a_stage_hook_is_left_where_that_of_another_stage_could_not_be_entered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It hears that nothing will come; nobody waits for it in vain."""
+    first = Watch()
+
+    class Broken(Watch):
+        @asynccontextmanager
+        async def stage_hook(self) -> AsyncGenerator[None]:
+            raise OSError("no log file")
+            yield
+
+    builder = PipelineBuilder().add_source([1]).pipe(str, name="first").pipe(str).add_sink()
+    pipeline = builder.build(
+        num_threads=1, task_hook_factory=lambda info: [first if info.stage_name == "first" else Broken()]
+    )
+    with pytest.raises(PipelineFailure):
+        list(pipeline)
+    assert first.seen == [("stage begins",), ("stage fails", asyncio.CancelledError)]
+    assert "did not end in time" not in caplog.text
+
+
 def test_a_stage_hook_that_does_not_end_is_left_behind_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """The end of a run is bounded."""
 
