@@ -182,20 +182,26 @@ def test_a_fatal_failure_is_seen_by_the_hook_of_its_stage() -> None:
     assert hooks["next"].seen == [("stage begins",), ("stage ends",)]
 
 
+class Broken(Watch):
+    """Its stage hook raises, as it is entered or as it is left."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self._when = when
+
+    @asynccontextmanager
+    async def stage_hook(self) -> AsyncGenerator[None]:
+        if self._when == "enter":
+            raise OSError("no log file")
+        yield
+        raise OSError("no log file")
+
+
 @pytest.mark.parametrize("when", ["enter", "leave"])
 def test_a_stage_hook_that_raises_fails_the_pipeline(when: str) -> None:
     """With the stage's name; what had been delivered by then stays so."""
-
-    class Broken(Watch):
-        @asynccontextmanager
-        async def stage_hook(self) -> AsyncGenerator[None]:
-            if when == "enter":
-                raise OSError("no log file")
-            yield
-            raise OSError("no log file")
-
     builder = PipelineBuilder().add_source([1]).pipe(str, name="write").add_sink()
-    pipeline = builder.build(num_threads=1, task_hook_factory=lambda _: [Broken()])
+    pipeline = builder.build(num_threads=1, task_hook_factory=lambda _: [Broken(when)])
     got: list[str] = []
     with pytest.raises(PipelineFailure, match="'write': its stage_hook raised") as caught:
         got.extend(pipeline)
@@ -208,17 +214,10 @@ def test_a_stage_hook_is_left_where_that_of_another_stage_could_not_be_entered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It hears that nothing will come; nobody waits for it in vain."""
-    first = Watch()
-
-    class Broken(Watch):
-        @asynccontextmanager
-        async def stage_hook(self) -> AsyncGenerator[None]:
-            raise OSError("no log file")
-            yield
-
+    first, broken = Watch(), Broken("enter")
     builder = PipelineBuilder().add_source([1]).pipe(str, name="first").pipe(str).add_sink()
     pipeline = builder.build(
-        num_threads=1, task_hook_factory=lambda info: [first if info.stage_name == "first" else Broken()]
+        num_threads=1, task_hook_factory=lambda info: [first if info.stage_name == "first" else broken]
     )
     with pytest.raises(PipelineFailure):
         list(pipeline)

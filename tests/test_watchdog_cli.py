@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from penstock.engine.cli.sigusr1 import dumping
 from penstock.engine.jobs.images.pipeline import ImageEmbeddingPipeline
 from penstock.engine.workers import PreprocessPool
 from penstock.preprocess import PreprocessSpec, Row
+from penstock.tests.standard_error import kept_in
 from penstock.tests.waiting import DEADLINE, wait_until
 
 EMBEDDER = """
@@ -119,11 +121,10 @@ def test_a_job_that_stands_still_says_where_and_goes_on(job: Job, photos: list[P
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_fork_server")
-def test_a_worker_in_the_sandbox_answers_sigusr1_and_lives(
-    photos: list[Path], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_worker_in_the_sandbox_answers_sigusr1_and_lives(photos: list[Path], tmp_path: Path) -> None:
     """The filter lets it say where it is."""
-    with PreprocessPool(PreprocessSpec(), workers=1, batch_size=4, sandbox=True) as pool:
+    errors = tmp_path / "errors.txt"
+    with kept_in(errors), PreprocessPool(PreprocessSpec(), workers=1, batch_size=4, sandbox=True) as pool:
         from penstock.engine import PipelineBuilder, green
 
         @green
@@ -138,35 +139,26 @@ def test_a_worker_in_the_sandbox_answers_sigusr1_and_lives(
             assert len(pipeline.get_item(timeout=DEADLINE)) == 4
         (pid,) = pool.pids
         os.kill(pid, signal.SIGUSR1)
-        said = ""
-
-        def has_said() -> bool:
-            nonlocal said
-            said += capfd.readouterr().err
-            return "preprocess/worker/worker.py" in said
-
-        wait_until(has_said)
+        wait_until(lambda: "preprocess/worker/worker.py" in errors.read_text())
         assert psutil.Process(pid).is_running()
         assert pool.state() == [f"worker 0 (pid {pid}): idle"]
 
 
-def test_a_signal_prints_what_is_going_on_while_the_main_thread_is_busy(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_signal_prints_what_is_going_on_while_the_main_thread_is_busy(tmp_path: Path) -> None:
     """Here, with nothing running: the threads. The process' own handlers are back afterwards."""
     handler, woken = signal.getsignal(signal.SIGUSR1), signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(woken)
-    said = ""
+    errors = tmp_path / "errors.txt"
 
-    def has_said() -> bool:
-        nonlocal said
-        said += capfd.readouterr().err
-        return f"process {os.getpid()}: " in said and "thread penstock-dump" in said
+    def has_said(times: int) -> bool:
+        said = "\n" + errors.read_text()
+        return said.count(f"\nprocess {os.getpid()}: ") == said.count("\nthread penstock-dump\n") == times
 
-    with dumping():
-        for _ in range(2):
-            said = ""
+    with kept_in(errors), dumping():
+        for times in (1, 2):
             os.kill(os.getpid(), signal.SIGUSR1)
-            wait_until(has_said)
-            assert "Stack (most recent call first):" in said
+            wait_until(partial(has_said, times))
+            assert errors.read_text().splitlines().count("Stack (most recent call first):") == times
     assert signal.getsignal(signal.SIGUSR1) is handler
     assert signal.set_wakeup_fd(woken) == woken
     assert not any(thread.name == "penstock-dump" for thread in threading.enumerate())
