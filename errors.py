@@ -22,6 +22,13 @@
     |   |-- SinkUnavailableError (ConnectionError)   not reachable, after retries
     |   |-- CollectionMismatchError (ValueError)     what exists there does not fit this job
     |   `-- StoreChangedError           it does not hold what the job's books say it does
+    |-- ObjectStoreError (OSError)          an object store refuses a request, or cannot be used
+    |   |-- ObjectStoreUnavailableError (ConnectionError)   it does not answer, or is busy, after retries
+    |   |-- ObjectNotFoundError (FileNotFoundError)         there is no such object, or bucket
+    |   |-- ObjectDeniedError (PermissionError)             these credentials may not do that
+    |   |-- ObjectChangedError              the object is not the one that was meant
+    |   |-- ObjectExistsError (FileExistsError)             it was to be new, and is there
+    |   `-- ObjectNameError (ValueError)    a key that the client cannot name
     |-- SharedMemoryError (OSError)
     |   |-- SharedMemoryFullError           /dev/shm has no room: says needed, free and what to set
     |   `-- StaleSlotError                  a slot was written by somebody who no longer owns it
@@ -134,6 +141,34 @@ class CollectionMismatchError(SinkError, ValueError):
 
 class StoreChangedError(SinkError):
     """The sink does not hold the rows that a job has written to it. The message says what differs and how to go on."""
+
+
+class ObjectStoreError(PenstockError, OSError):
+    """An object store refuses a request, or cannot be used. The message names the object, and no secret."""
+
+
+class ObjectStoreUnavailableError(ObjectStoreError, ConnectionError):
+    """The store does not answer, or is busy, after all attempts. It may be there again later."""
+
+
+class ObjectNotFoundError(ObjectStoreError, FileNotFoundError):
+    """There is no such object, or no such bucket."""
+
+
+class ObjectDeniedError(ObjectStoreError, PermissionError):
+    """The credentials are wrong, or may not do that."""
+
+
+class ObjectChangedError(ObjectStoreError):
+    """The object is not the one that was meant: it has been replaced since."""
+
+
+class ObjectExistsError(ObjectStoreError, FileExistsError):
+    """The object was to be new, and one is there."""
+
+
+class ObjectNameError(ObjectStoreError, ValueError):
+    """A key that the client library cannot name: with an empty part, ``..``, or a control character."""
 
 
 class SharedMemoryError(PenstockError, OSError):

@@ -40,6 +40,7 @@ from penstock.preprocess.worker.jax_runtime import worker_environment
 from penstock.shm import Zygote
 from penstock.tests.children import ENTRIES
 from penstock.tests.slots import SlotWatch
+from penstock.tests.small_s3 import ENVIRONMENT, SmallS3, served
 
 _Server = TypeVar("_Server", bound=Server)
 
@@ -333,3 +334,21 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     return installed
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment with keys for S3 and nothing else of clouds in it; a test sets the endpoint."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.fixture
+def small_s3(aws: pytest.MonkeyPatch) -> Iterator[SmallS3]:
+    """A small S3 of this process, to which ``s3://bucket`` leads."""
+    with served(SmallS3()) as store:
+        aws.setenv("AWS_ENDPOINT_URL", store.url)
+        yield store

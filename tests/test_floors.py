@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
                 "references",
                 "registry",
             },
-            {"shm"},
+            {"object_stores", "shm"},
             {"engine.core", "engine.journal", "engine.machine", "engine.sources", "preprocess", "sinks"},
             {"engine.embedders", "engine.observe", "preprocess.kernel", "sinks.parquet"},
             {"engine.pipeline", "preprocess.decode", "preprocess.sandbox", "sinks.milvus"},

@@ -14,7 +14,7 @@ import pytest
 import penstock
 
 ROOT = Path(penstock.__file__).parent
-FLOORS = ("engine", "shm", "preprocess", "sinks", "bench", "testing")
+FLOORS = ("engine", "object_stores", "shm", "preprocess", "sinks", "bench", "testing")
 GROUND = {path.stem for path in ROOT.glob("*.py")} - {"__init__", "__main__"}
 """The modules beside the floors; which there are says `test_floors`."""
 

@@ -10,7 +10,7 @@ import pytest
 import penstock
 
 ROOT = Path(penstock.__file__).parent
-FLOORS = ("engine", "shm", "preprocess", "sinks", "bench", "testing")
+FLOORS = ("engine", "object_stores", "shm", "preprocess", "sinks", "bench", "testing")
 MODULES = [path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")]
 FOLDERS = sorted({path.parent for path in MODULES if path.parent.name != "models"})
 """But those of models for Triton, which the folder above names."""
