@@ -77,8 +77,8 @@ def main(name: str, n: int | None, rounds: int | None, data: Path | None, json_f
                 raise click.ClickException(str(error)) from error
             click.echo(render(found[-1]))
     if json_file is not None:
-        told = [result.to_json() for result in found]
-        json_file.write_text(json.dumps(told if name == "all" else told[0], indent=1) + "\n")
+        results = [result.to_json() for result in found]
+        json_file.write_text(json.dumps(results if name == "all" else results[0], indent=1) + "\n")
 
 
 def run(name: str, options: Options) -> Result:

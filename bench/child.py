@@ -37,7 +37,7 @@ def main() -> None:
         try:
             _serve(resolve(spec["target"]), spec["args"], answers)
         except Exception as error:  # noqa: BLE001  (told to the parent, which raises)
-            _answer(answers, _told(error))
+            _answer(answers, _failure(error))
 
 
 def resolve(target: str) -> Factory:
@@ -54,7 +54,7 @@ def _serve(factory: Factory, args: Mapping[str, Any], answers: IO[str]) -> None:
             _answer(answers, measure())
 
 
-def _told(error: Exception) -> dict[str, str]:
+def _failure(error: Exception) -> dict[str, str]:
     """A library that is not there costs its variant; anything else, a module of our own included, the benchmark."""
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("penstock"):
         return {"missing": f"{error.name} is not installed"}

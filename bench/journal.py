@@ -182,8 +182,8 @@ def _write_blank_snapshot(path: str, items: int) -> None:
     """A list of so many entries without names: to plan reads its index alone, and to write 10^8 takes minutes."""
     blocks, rest = divmod(items, BLOCK_ENTRIES)
     sizes = [BLOCK_ENTRIES] * blocks + [rest] * bool(rest)
-    whole, last = (pack(BlockKind.ENTRIES, encode([Entry("")] * size)) for size in (BLOCK_ENTRIES, rest or 1))
-    pieces = [whole if size == BLOCK_ENTRIES else last for size in sizes]
+    full, last = (pack(BlockKind.ENTRIES, encode([Entry("")] * size)) for size in (BLOCK_ENTRIES, rest or 1))
+    pieces = [full if size == BLOCK_ENTRIES else last for size in sizes]
     offsets = len(title("snapshot")) + np.cumsum([0, *map(len, pieces)])
     index = pack(BlockKind.INDEX, np.array([items, *offsets], "<u8").tobytes())
     end = int(offsets[-1]).to_bytes(8, "little") + b"snap-end"

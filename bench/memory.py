@@ -46,8 +46,8 @@ def run(options: Options) -> Result:
         baseline="few",
         goals=[Goal("many", 1.1, "few", at_most=True)],
     )
-    whole = tabulate("The same with the store's process", "MiB", samples.of("whole"), baseline="few")
-    return Result("memory", (own, whole), samples.skipped)
+    total = tabulate("The same with the store's process", "MiB", samples.of("total"), baseline="few")
+    return Result("memory", (own, total), samples.skipped)
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def embed(folder: str, n: int) -> Generator[Measure, None, None]:
     def measure() -> Measures:
         with Child(Variant("job", "memory:job", {"folder": folder, "n": n})) as child, Watch(child.pid) as watch:
             child.measure()
-        return {"own": watch.own / _MIB, "whole": watch.whole / _MIB}
+        return {"own": watch.own / _MIB, "total": watch.total / _MIB}
 
     yield measure
 
@@ -83,14 +83,14 @@ class Watch:
     whatever else runs on the machine just then (seen: 60 MiB less in all while another process had JAX loaded).
 
     Attributes:
-        whole: the most bytes of the tree at one time.
+        total: the most bytes of the tree at one time.
         own: the same without the processes of a store.
         sampled: set once there is a sample.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self.whole = 0
+        self.total = 0
         self.own = 0
         self.sampled = threading.Event()
         self._end = threading.Event()
@@ -109,13 +109,13 @@ class Watch:
 
         top = psutil.Process(self._pid)
         while not self._end.wait(_EVERY):
-            whole = own = 0
+            total = own = 0
             for process in (top, *top.children(recursive=True)):
                 with suppress(psutil.Error, OSError):  # it has just left
                     size = held(process.pid)
-                    whole += size
+                    total += size
                     own += 0 if "milvus" in " ".join(process.cmdline()) else size
-            self.whole, self.own = max(self.whole, whole), max(self.own, own)
+            self.total, self.own = max(self.total, total), max(self.own, own)
             self.sampled.set()
 
 

@@ -39,12 +39,12 @@ def run(options: Options) -> Result:
         starts = [_start(batches[0]) for _ in range(_STARTS + 1)][1:]  # the first one compiles
         with PreprocessPool(pixels("float32"), workers=WORKERS, batch_size=BATCH) as pool:
             noticed, rates = _Killing(pool, batches, median(starts)).run(options.rounds or 100)
-    told = [1e3 * seconds for seconds in noticed]
-    worst = quantiles(told, n=100)[-1] if len(told) > 1 else told[0]
+    delays = [1e3 * seconds for seconds in noticed]
+    worst = quantiles(delays, n=100)[-1] if len(delays) > 1 else delays[0]
     notice = tabulate(
         f"From the SIGKILL of one of {WORKERS} busy workers until the pool has told whoever waited for it",
         "ms",
-        {"each": told, "p99": [worst]},
+        {"each": delays, "p99": [worst]},
         goals=[Goal("p99", 50.0, at_most=True)],
     )
     back = tabulate(

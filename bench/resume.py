@@ -40,7 +40,7 @@ def run(options: Options) -> Result:
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
         folder = Path(name)
         pictures = _draw(folder / "pictures", count)
-        seconds = _whole(folder, "undisturbed")
+        seconds = _run_to_end(folder, "undisturbed")
         kills = min(_KILLS, max(1, count // 100))
         redone = _disturbed(folder, "killed", count, kills, random.Random(seed))
         keys = [row_key(str(path)) for path in pictures]
@@ -80,7 +80,7 @@ def _start(folder: Path, name: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*command, "--progress", "none", "--embedder", "gist:32"], stdout=subprocess.DEVNULL)
 
 
-def _whole(folder: Path, name: str) -> float:
+def _run_to_end(folder: Path, name: str) -> float:
     begin = time.perf_counter()
     with _start(folder, name) as process:
         if process.wait(_DEADLINE):
@@ -98,7 +98,7 @@ def _disturbed(folder: Path, name: str, count: int, kills: int, draw: random.Ran
                 time.sleep(draw.random() * 0.02)
             process.kill()
         unknown.append(_count(folder / f"{name}.db") - _written(folder, name))
-    _whole(folder, name)
+    _run_to_end(folder, name)
     return unknown
 
 

@@ -173,7 +173,7 @@ def _judged(count: int, seconds: float, moments: list[Moment], ceiling: Mapping[
     }
     same = [Goal(f"{name}, last tenth", 1.0, f"{name}, first tenth", at_most=True) for name in _LASTING]
     peaks = {str(side): [max(moment.pss[side] for moment in moments) / _MIB] for side in _SIDES}
-    whole = max(sum(moment.pss.values()) for moment in moments) / _MIB
+    total = max(sum(moment.pss.values()) for moment in moments) / _MIB
     most = ceiling["bytes"] / _MIB
     tables = (
         tabulate(
@@ -186,10 +186,10 @@ def _judged(count: int, seconds: float, moments: list[Moment], ceiling: Mapping[
         tabulate(
             "Memory at its peak (PSS)",
             "MiB",
-            {**peaks, "whole": [whole], "ceiling": [most]},
-            goals=[Goal("whole", most, at_most=True)],
+            {**peaks, "total": [total], "ceiling": [most]},
+            goals=[Goal("total", most, at_most=True)],
         ),
         tabulate("The rate, starting and merging included", "pictures/s", {"soak": [count / seconds]}),
     )
-    note = f"{each * 100_000 / _MIB:+.3f} MiB for each 100,000 pictures, by {len(steady):,} samples"
-    return Result("soak", tables, {}, (note if enough else "over too soon to say whether anything grows: larger --n",))
+    growth = f"{each * 100_000 / _MIB:+.3f} MiB for each 100,000 pictures, by {len(steady):,} samples"
+    return Result("soak", tables, {}, (growth if enough else "over too soon to say whether it grows: larger --n",))

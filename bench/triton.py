@@ -165,21 +165,21 @@ class Cost:
     """CPU time of this process and of its engine, over the middle three fifths of a run."""
 
     def __init__(self) -> None:
-        self._notes: list[tuple[int, float, float]] = []
+        self._samples: list[tuple[int, float, float]] = []
         self._done = 0
 
-    def note(self, value: Any) -> None:
+    def sample(self, value: Any) -> None:
         """So many pictures more are in the store."""
         self._done += len(value.pictures)
-        self._notes.append((self._done, time.process_time(), _engine_seconds()))
+        self._samples.append((self._done, time.process_time(), _engine_seconds()))
 
     def figures(self) -> Measures:
         """Milliseconds a batch: of the whole process, and without what it takes to insert."""
-        middle = [note for note in self._notes if 0.2 <= note[0] / self._done <= 0.8]
+        middle = [sample for sample in self._samples if 0.2 <= sample[0] / self._done <= 0.8]
         (first, cpu, engine), (last, cpu_end, engine_end) = middle[0], middle[-1]
         batches = (last - first) / BATCH
-        whole, own = (cpu_end - cpu) / batches * 1e3, (engine_end - engine) / batches * 1e3
-        return {"parent_ms": own, "insert_ms": whole - own}
+        total, own = (cpu_end - cpu) / batches * 1e3, (engine_end - engine) / batches * 1e3
+        return {"parent_ms": own, "insert_ms": total - own}
 
 
 def _engine_seconds() -> float:
@@ -294,7 +294,7 @@ def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Genera
 
                 def job() -> int:
                     source = batched(pictures_of(paths, None, None, "bench"), BATCH)
-                    return runner.run(source, graph, None, 2, collect=cost.note).accounting.written
+                    return runner.run(source, graph, None, 2, collect=cost.sample).accounting.written
 
                 figures = _watched(server, len(paths), job)
                 return {"blocked_ms": ticker.worst * 1e3} if watched else {**figures, **cost.figures()}

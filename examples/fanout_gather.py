@@ -68,8 +68,8 @@ def main() -> None:
     with pipeline.auto_stop():
         photos = sorted(pipeline, key=lambda each: each[0])
     for name, vector, photo in photos[:5]:
-        told = f"{len(photo.results)} patches, {len(photo.dropped)} flat, {len(photo.errors)} failed"
-        print(f"{name:20} {told}: {np.round(vector).astype(int).tolist()}")
+        counts = f"{len(photo.results)} patches, {len(photo.dropped)} flat, {len(photo.errors)} failed"
+        print(f"{name:20} {counts}: {np.round(vector).astype(int).tolist()}")
     accounting = pipeline.report().accounting
     print(f"{accounting.delivered} photographs of {accounting.read}, {accounting.created} patches: {accounting}")
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .worker.preprocessor import Preprocessor
     from .worker.protocol import Row, Source, Timings
 else:
-    # The parent of a streaming job has no use for JAX (0.4 s and 100 MB there), and starts the workers' ancestor before
-    # it imports anything large, so that both go on at once.
+    # The parent of a streaming job has no use for JAX (0.4 s and 100 MB there), and starts the workers' fork server
+    # before it imports anything large, so that both go on at once.
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {

@@ -46,9 +46,9 @@ class Fetchers:
             raise
         except Exception as error:
             said = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-            told = ReadError(redact(f"{source.ref!r} cannot be read: {said}"))
-            told.errno = _errno(error)
-            raise told from error
+            refused = ReadError(redact(f"{source.ref!r} cannot be read: {said}"))
+            refused.errno = _errno(error)
+            raise refused from error
         if len(data) > self._max_bytes:
             raise _too_large(source.ref, len(data), self._max_bytes)
         return data
@@ -99,9 +99,9 @@ def read_file(path: str, max_bytes: int) -> bytes:
     except ItemError:
         raise
     except OSError as error:
-        told = ReadError(f"{path!r} cannot be read: {error.strerror or error}")
-        told.errno = error.errno  # says whether it may be read another time
-        raise told from error
+        refused = ReadError(f"{path!r} cannot be read: {error.strerror or error}")
+        refused.errno = error.errno  # says whether it may be read another time
+        raise refused from error
     except ValueError as error:  # a NUL byte in the name
         raise ReadError(f"{path!r} is not a possible file name: {error}") from error
 

@@ -149,12 +149,12 @@ def encode_hung(slot: int, generation: int, row: int) -> bytes:
 
 def encode_failures(failures: Iterable[tuple[int, errors.ItemError]]) -> bytes:
     """Errors with the positions of their items, as JSON."""
-    told = [
+    record = [
         (at, type(error).__name__, str(error), error.sha256, error.errno if isinstance(error, OSError) else None)
         for at, error in failures
     ]
     # ASCII with escapes: a message may quote a file name that is not UTF-8.
-    return json.dumps(told).encode()
+    return json.dumps(record).encode()
 
 
 def decode_failures(data: bytes | memoryview) -> list[tuple[int, errors.ItemError]]:
@@ -163,11 +163,11 @@ def decode_failures(data: bytes | memoryview) -> list[tuple[int, errors.ItemErro
     Raises:
         ValueError: it is something else.
     """
-    return [_failure(told) for told in json.loads(bytes(data))]
+    return [_failure(record) for record in json.loads(bytes(data))]
 
 
-def _failure(told: object) -> tuple[int, errors.ItemError]:
-    match told:
+def _failure(record: object) -> tuple[int, errors.ItemError]:
+    match record:
         case [int(position), str(name), str(message), (str() | None) as sha256, (int() | None) as errno]:
             error = _ITEM_ERRORS.get(name, errors.ItemError)(message)
             error.sha256 = sha256

@@ -58,7 +58,7 @@ class _Server:
 
 
 class Zygote:
-    """The common ancestor of worker processes: imports once what all of them need, then forks them in milliseconds.
+    """The fork server of worker processes: imports once what all of them need, then forks them in milliseconds.
 
     Works in any process and any thread: daemonic, in a notebook, without a ``__main__`` guard, with standard streams
     closed. The children cannot outlive it, and it cannot outlive the process that started it, however that one dies.

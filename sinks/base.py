@@ -184,7 +184,7 @@ class Sink(ABC):
         """
 
     def write_missing(
-        self, rows: RowBatch, has: Sequence[int], told: Callable[[int, Sequence[int]], object]
+        self, rows: RowBatch, has: Sequence[int], on_acknowledged: Callable[[int, Sequence[int]], object]
     ) -> WriteResult:
         """`write`, for who keeps books of each of the `members`.
 
@@ -192,9 +192,10 @@ class Sink(ABC):
             rows: as for `write`.
             has: for each row the members that have acknowledged it before, the n-th by the bit ``1 << n``; they are
                 not asked for it.
-            told: hears, from any thread, each member that has acknowledged rows, by its number, and the rows' indices.
+            on_acknowledged: hears, from any thread, each member that has acknowledged rows, by its number, and their
+                indices.
         """
-        del has, told
+        del has, on_acknowledged
         return self.write(rows)
 
     @abstractmethod
@@ -210,13 +211,13 @@ class Sink(ABC):
         return {}
 
     def wait_index(
-        self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
+        self, seconds: float, on_progress: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
     ) -> IndexState:
         """Wait until every row can be found at full speed.
 
         Args:
             seconds: to wait at most.
-            told: hears how far it is, several times a second.
+            on_progress: hears how far it is, several times a second.
             stop: ends the waiting early.
 
         Raises:
@@ -224,7 +225,7 @@ class Sink(ABC):
         """
         del seconds, stop
         rows = self.count()
-        told(state := IndexState(rows, rows))
+        on_progress(state := IndexState(rows, rows))
         return state
 
     def reader(self) -> Searchable | None:

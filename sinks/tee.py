@@ -107,7 +107,7 @@ class TeeSink(Sink):
         return self.write_missing(rows, [0] * len(rows), lambda *_: None)
 
     def write_missing(
-        self, rows: RowBatch, has: Sequence[int], told: Callable[[int, Sequence[int]], object]
+        self, rows: RowBatch, has: Sequence[int], on_acknowledged: Callable[[int, Sequence[int]], object]
     ) -> WriteResult:
         refused: list[dict[int, RowRefusedError]] = [{} for _ in self._members]
         failures: dict[int, BaseException] = {}
@@ -121,7 +121,7 @@ class TeeSink(Sink):
                     result = self._members[number].write(_of(rows, missing))
                 uri = self._members[number].uri
                 wrong = {missing[index]: RowRefusedError(f"{uri}: {error}") for index, error in result.refused}
-                told(number, [index for index in missing if index not in wrong])
+                on_acknowledged(number, [index for index in missing if index not in wrong])
                 refused[number] = wrong
             except BaseException as error:  # noqa: BLE001  (raised below, in the caller's thread)
                 failures[number] = error
@@ -154,10 +154,10 @@ class TeeSink(Sink):
         return {**found, "waiting": max(waiting)} if waiting else found
 
     def wait_index(
-        self, seconds: float, told: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
+        self, seconds: float, on_progress: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None
     ) -> IndexState:
         """One after the other, for so many seconds each; the state of the one that took longest."""
-        states = [member.wait_index(seconds, told, stop) for member in self._members]
+        states = [member.wait_index(seconds, on_progress, stop) for member in self._members]
         return max(states, key=lambda state: state.seconds)
 
     def reader(self) -> Searchable | None:

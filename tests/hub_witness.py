@@ -43,14 +43,14 @@ _EVENTS = re.compile(
     r"open|import|os\.(listdir|scandir|mkdir|rename|remove|rmdir|truncate|fork|exec|posix_spawn|system)"
 )
 
-told: dict[str, str] = {}
+waits: dict[str, str] = {}
 """What the hub's thread did, and where (the innermost frames) it did it first."""
 
 
 def note(what: str) -> None:
     """Remember it, if this is the hub's thread."""
-    if _HUB.fullmatch(threading.current_thread().name) and what not in told:
-        told[what] = _whence()
+    if _HUB.fullmatch(threading.current_thread().name) and what not in waits:
+        waits[what] = _whence()
 
 
 def _whence() -> str:
@@ -134,7 +134,7 @@ def main(path: Path, command: list[str]) -> int:
     try:
         return run(command)
     finally:
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(waits))
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def job(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ServiceConfig, list[Entry
     """Replaces the job by one that writes all it is given; the list has what each run was asked for."""
     runs: list[tuple[ServiceConfig, list[Entry]]] = []
 
-    def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
-        entries = list(things)
+    def run_job(config: ServiceConfig, source: Iterable[Entry], **how: Any) -> Report:
+        entries = list(source)
         runs.append((config, entries))
         report = Report(Accounting(read=len(entries), delivered=len(entries)), [StageReport("source", "source")])
         how["watcher"].update(report)
@@ -197,14 +197,14 @@ def test_embed_runs_the_job_with_what_was_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [([], True), (["--preset", "clip"], False), (["--progress", "json"], False)]
+    ("given", "shown"), [([], True), (["--preset", "clip"], False), (["--progress", "json"], False)]
 )
 def test_a_model_without_a_preset_is_told_its_pixels(
-    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str], given: list[str], told: bool
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, capsys: pytest.CaptureFixture[str], given: list[str], shown: bool
 ) -> None:
     """Pixels that are normalized for another model make vectors that look right and are not."""
 
-    def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
+    def run_job(config: ServiceConfig, source: Iterable[Entry], **how: Any) -> Report:
         how["begins"](estimate_memory(make_plan(config), config), 2)
         return Report(Accounting(read=2, delivered=2))
 
@@ -212,7 +212,7 @@ def test_a_model_without_a_preset_is_told_its_pixels(
     line = ["embed", str(pictures), "--to", "a.db", "--embedder", "python:penstock.tests.hub_witness:flat", *given]
     assert main(line) == 0
     words = "pixels: 224 x 224, normalized as for imagenet; --preset clip, siglip or dinov2"
-    assert (words in capsys.readouterr().err) is told
+    assert (words in capsys.readouterr().err) is shown
 
 
 def test_json_progress_leaves_one_object_on_standard_output(

@@ -90,7 +90,7 @@ def test_dead_letters_are_counted_by_kind_and_located(
 ) -> None:
     """The user learns what went wrong without opening a file, and where the file is."""
 
-    def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
+    def run_job(config: ServiceConfig, source: Iterable[Entry], **how: Any) -> Report:
         with DeadLetters("a.dead-letters.jsonl") as dead:
             dead.write("x\n.jpg", "preprocess", UnreadableError("no picture"))
             dead.write("y.jpg", "preprocess", UnreadableError("no picture"))
@@ -107,7 +107,7 @@ def test_kinds_of_dead_letters_that_are_not_named_are_counted(
     """The figures of the line add up to the number it begins with."""
     kinds = [UnreadableError, ReadError, TruncatedError, TooLargeError, DecodeError, DeadlineError, PoisonItemError]
 
-    def run_job(config: ServiceConfig, things: Iterable[Entry], **how: Any) -> Report:
+    def run_job(config: ServiceConfig, source: Iterable[Entry], **how: Any) -> Report:
         with DeadLetters("a.dead-letters.jsonl") as dead:
             for number, kind in enumerate(kinds):
                 for _ in range(8 - number):
@@ -116,8 +116,8 @@ def test_kinds_of_dead_letters_that_are_not_named_are_counted(
 
     monkeypatch.setattr(images, "run_job", run_job)
     assert main(["embed", str(pictures), "--to", "a.db"]) == 0
-    told = "35 dead letters in a.dead-letters.jsonl: UnreadableError 8, ReadError 7, TruncatedError 6, "
-    assert f"{told}TooLargeError 5, DecodeError 4, and 5 of 2 other kinds" in capsys.readouterr().out
+    line = "35 dead letters in a.dead-letters.jsonl: UnreadableError 8, ReadError 7, TruncatedError 6, "
+    assert f"{line}TooLargeError 5, DecodeError 4, and 5 of 2 other kinds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def books() -> Generator[JobCheckpoint]:
         yield made
 
 
-def told(capsys: pytest.CaptureFixture[str], *more: str) -> str:
+def shown_status(capsys: pytest.CaptureFixture[str], *more: str) -> str:
     assert main(["status", "job", *more]) == 0
     return capsys.readouterr().out
 
@@ -46,7 +46,7 @@ def test_sources_and_pixels_are_shown_as_people_know_them(
     books: JobCheckpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No ``..`` in the path, no JSON."""
-    text = told(capsys)
+    text = shown_status(capsys)
     assert f"source: '{tmp_path}/my pictures'\n" in text
     assert f"store: {tmp_path}/run/rows.db collection images" in text
     (pixels,) = [line for line in text.splitlines() if line.startswith("pixels: ")]
@@ -63,7 +63,7 @@ def test_a_path_whose_dots_lead_over_a_link_stays_as_it_is(tmp_path: Path, capsy
     config = ServiceConfig(to="rows.db", job=Path("job"))
     with JobCheckpoint(config, make_plan(config), FileSource("link/../pictures")):
         pass
-    assert f"source: {tmp_path}/run/link/../pictures\n" in told(capsys)
+    assert f"source: {tmp_path}/run/link/../pictures\n" in shown_status(capsys)
 
 
 def test_a_running_job_tells_its_pace(books: JobCheckpoint, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,14 +76,14 @@ def test_a_running_job_tells_its_pace(books: JobCheckpoint, capsys: pytest.Captu
     with pytest.MonkeyPatch.context() as earlier:
         earlier.setattr("penstock.engine.journal.folder.event_of", event_of)
         books.starts()
-    assert "0.0/s since it was started, the last one" in told(capsys)
+    assert "0.0/s since it was started, the last one" in shown_status(capsys)
     books.dead([0, 1, 2, 3])
-    found = json.loads(told(capsys, "--json"))
+    found = json.loads(shown_status(capsys, "--json"))
     assert found["running"]
     assert found["entries_per_second"] == pytest.approx(0.04, rel=0.5)
     assert found["eta_seconds"] == pytest.approx(100, rel=0.5)
     assert found["seconds_since_record"] >= 0
-    assert "to go, the last one" in told(capsys)
+    assert "to go, the last one" in shown_status(capsys)
 
 
 def test_a_job_that_nobody_runs_has_no_pace(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,8 +91,8 @@ def test_a_job_that_nobody_runs_has_no_pace(capsys: pytest.CaptureFixture[str]) 
     config = ServiceConfig(to="rows.db", job=Path("job"))
     with JobCheckpoint(config, make_plan(config), FileSource("../my pictures")) as books:
         books.starts()
-    assert "since it was started" not in told(capsys)
-    assert "eta_seconds" not in json.loads(told(capsys, "--json"))
+    assert "since it was started" not in shown_status(capsys)
+    assert "eta_seconds" not in json.loads(shown_status(capsys, "--json"))
 
 
 def test_a_retry_of_an_error_that_there_is_not_names_those_there_are(

@@ -225,9 +225,9 @@ def test_messages_hold_no_address() -> None:
     """The same failure has the same words each time, so that dead letters can be counted by them."""
     broken = (b"GIF89a" + b"\1" * 40, b"BM" + b"\1" * 40, b"II*\0" + b"\1" * 40, FILES["PNG"][:20] + b"\1" * 40)
     for data in (*broken, *(file[: len(file) // 2] for file in FILES.values())):
-        with pytest.raises(DecodeError) as told:
+        with pytest.raises(DecodeError) as caught:
             decode_into(data, SPEC, CANVAS)
-        assert "0x" not in str(told.value)
+        assert "0x" not in str(caught.value)
     assert "0x" not in str(refusal("PNG", b"", ValueError("cannot read <_io.BytesIO object at 0x7f6c827776f0>")))
 
 

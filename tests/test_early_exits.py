@@ -242,7 +242,7 @@ def by_its_ctrl_c(pipeline: ImageEmbeddingPipeline, way: str, photos: list[Path]
 def test_ctrl_c_while_workers_start_does_not_wait_for_them(
     face: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their ancestor imports something for ever; no process of it stays."""
+    """Their fork server imports something for ever; no process of it stays."""
     fifo = tmp_path / "gate"
     os.mkfifo(fifo)
     (tmp_path / "never.py").write_text(f"open({str(fifo)!r}).read()")

@@ -255,7 +255,7 @@ def test_an_early_stop_gives_back_what_is_held_in_each_lane() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told"),
+    ("knobs", "message"),
     [
         ({"lanes": {}}, "lanes={} must name"),
         ({"lanes": {"a": 0}}, "lanes\\['a'\\]=0"),
@@ -263,9 +263,9 @@ def test_an_early_stop_gives_back_what_is_held_in_each_lane() -> None:
         ({"max_wait": 0}, "max_wait=0"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(knobs: dict[str, Any], told: str) -> None:
+def test_wrong_settings_are_refused_by_name(knobs: dict[str, Any], message: str) -> None:
     """At once."""
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         PipelineBuilder().aggregate(2, **knobs)
 
 

@@ -270,8 +270,8 @@ def test_a_rate_is_judged_at_the_end_of_its_stage(rate: Fraction, bad: int, fata
 def test_a_rate_ends_a_stage_after_a_hundred() -> None:
     """Up to 99 say nothing; at the hundredth the share counts, and an endless source is read no further."""
     pipeline = build(PipelineBuilder().add_source(itertools.count()).pipe(fail_below(99), max_failures=Fraction(1, 2)))
-    told = "99 of 100 items failed, more than max_failures=50% allows"
-    with pytest.raises(FailureBudgetError, match=told), pipeline.auto_stop():
+    message = "99 of 100 items failed, more than max_failures=50% allows"
+    with pytest.raises(FailureBudgetError, match=message), pipeline.auto_stop():
         list(pipeline)
 
 
@@ -319,7 +319,7 @@ def test_of_a_long_name_in_a_spent_budget_the_end_is_shown() -> None:
     """Lines of a list may be anything; of a path the end tells it from others."""
     budget = FailureBudget(0)
     budget.fail(1)
-    budget.note(ValueError("w" * 999), "/folder/" + "x" * 999 + ".jpg", str)
+    budget.record(ValueError("w" * 999), "/folder/" + "x" * 999 + ".jpg", str)
     assert ".jpg (ValueError: " in str(budget)
     assert len(str(budget)) < 600
 

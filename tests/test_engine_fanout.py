@@ -450,7 +450,7 @@ def pages() -> PipelineBuilder:
 
 
 @pytest.mark.parametrize(
-    ("builder", "told"),
+    ("builder", "message"),
     [
         (pages().gather(), "'gather': there is no fanout before this gather"),
         (pages().fanout(three), "fanout 'three' has no gather behind it"),
@@ -468,9 +468,9 @@ def pages() -> PipelineBuilder:
         ),
     ],
 )
-def test_what_cannot_be_gathered_is_refused_at_build(builder: PipelineBuilder, told: str) -> None:
+def test_what_cannot_be_gathered_is_refused_at_build(builder: PipelineBuilder, message: str) -> None:
     """By the names of the stages."""
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         builder.add_sink().build(num_threads=1)
 
 

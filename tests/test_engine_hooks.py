@@ -176,14 +176,14 @@ def test_task_stats_are_counted_and_logged_at_the_end(caplog: pytest.LogCaptureF
 
 def test_the_callback_gets_what_is_new_at_intervals(caplog: pytest.LogCaptureFixture) -> None:
     """All intervals together are the whole; a callback that raises is told and called again."""
-    told: list[TaskPerfStats] = []
+    reports: list[TaskPerfStats] = []
     calls, go = threading.Semaphore(0), threading.Event()
 
     class Export(TaskStatsHook):
         async def interval_stats_callback(self, stats: TaskPerfStats) -> None:
-            told.append(stats)
+            reports.append(stats)
             calls.release()
-            if len(told) == 1:
+            if len(reports) == 1:
                 raise OSError("the database is away")
 
     def source() -> Iterator[int]:
@@ -197,5 +197,5 @@ def test_the_callback_gets_what_is_new_at_intervals(caplog: pytest.LogCaptureFix
         for _ in range(3):
             assert calls.acquire(timeout=DEADLINE)
         go.set()
-    assert (sum(each.num_tasks for each in told), sum(each.num_failures for each in told)) == (5, 2)
+    assert (sum(each.num_tasks for each in reports), sum(each.num_failures for each in reports)) == (5, 2)
     assert "the database is away" in caplog.text

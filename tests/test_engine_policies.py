@@ -364,7 +364,7 @@ def test_a_loop_stays_open_for_what_is_tried_again() -> None:
 
 def test_a_drain_between_two_attempts_keeps_the_turn_of_the_others() -> None:
     """The last of three, in input order, is let go of before the others are done: they come out all the same."""
-    go, told = threading.Event(), Told()
+    go, values = threading.Event(), Told()
 
     def op(item: int) -> int:
         if item == 2:
@@ -372,7 +372,7 @@ def test_a_drain_between_two_attempts_keeps_the_turn_of_the_others() -> None:
         assert go.wait(DEADLINE)
         return item
 
-    builder = PipelineBuilder(told).add_source(range(3))
+    builder = PipelineBuilder(values).add_source(range(3))
     builder.pipe(op, name="op", concurrency=3, output_order="input", on_failure=NEVER)
     pipeline = built(builder, num_threads=3)
     with pipeline.auto_stop():

@@ -27,19 +27,19 @@ def run(*arguments: str, cwd: Path) -> str:
 
 def test_the_demo_embeds_searches_and_names_what_to_open(tmp_path: Path) -> None:
     """What ``make demo`` runs: rows for all photographs, the query first among its neighbours, two pages."""
-    told = run(str(EXAMPLES / "demo.py"), str(EXAMPLES / "photos"), "--out", "out", cwd=tmp_path)
-    assert "= written 43 + filtered 2 + dead 0 + in flight 0" in told
-    assert "astronaut-1.jpg" in told
+    output = run(str(EXAMPLES / "demo.py"), str(EXAMPLES / "photos"), "--out", "out", cwd=tmp_path)
+    assert "= written 43 + filtered 2 + dead 0 + in flight 0" in output
+    assert "astronaut-1.jpg" in output
     for page in ("contact-sheet.html", "report.html"):
-        assert str(tmp_path / "out" / page) in told
+        assert str(tmp_path / "out" / page) in output
         assert "<html" in (tmp_path / "out" / page).read_text()[:200]
     assert "data:image/jpeg;base64" in (tmp_path / "out" / "contact-sheet.html").read_text()
 
 
 def test_the_three_ways_are_compared(tmp_path: Path) -> None:
     """All three insert the same ids, and each has its line."""
-    told = run(str(EXAMPLES / "async_batch_processing.py"), "--repeat", "1", cwd=tmp_path)
-    assert [line.split()[0] for line in told.splitlines()] == [
+    output = run(str(EXAMPLES / "async_batch_processing.py"), "--repeat", "1", cwd=tmp_path)
+    assert [line.split()[0] for line in output.splitlines()] == [
         "insert_images",
         "insert_images_async",
         "insert_images_streaming",
@@ -48,41 +48,41 @@ def test_the_three_ways_are_compared(tmp_path: Path) -> None:
 
 def test_the_builder_runs_a_graph_of_ones_own(tmp_path: Path) -> None:
     """Blocking, async and generating operations in one graph."""
-    told = run(str(EXAMPLES / "pipeline_builder.py"), cwd=tmp_path)
-    assert "dropped" in told
-    assert "pixels" in told
+    output = run(str(EXAMPLES / "pipeline_builder.py"), cwd=tmp_path)
+    assert "dropped" in output
+    assert "pixels" in output
 
 
 def test_hooks_see_every_task(photos: list[Path], tmp_path: Path) -> None:
     """A bar for each photograph in each stage, and the failures by name."""
-    told = run(str(EXAMPLES / "task_hooks.py"), "--trace", "trace.json", cwd=tmp_path)
-    assert f"load: {len(photos) + 2} tasks, 2 failed" in told
-    assert "not pictures: LICENSES.md, README.md" in told
+    output = run(str(EXAMPLES / "task_hooks.py"), "--trace", "trace.json", cwd=tmp_path)
+    assert f"load: {len(photos) + 2} tasks, 2 failed" in output
+    assert "not pictures: LICENSES.md, README.md" in output
     assert len(json.loads((tmp_path / "trace.json").read_text())["traceEvents"]) == 2 * len(photos) + 2
 
 
 def test_first_and_second_passes_have_batches_of_their_own(photos: list[Path], tmp_path: Path) -> None:
     """All are measured once, some of them twice."""
-    told = run(str(EXAMPLES / "lanes_in_aggregate.py"), cwd=tmp_path)
-    assert f"first: {len(photos)} in, {len(photos)} measured" in told
-    assert " at 192 pixels" in told
-    assert " at  64 pixels" in told
+    output = run(str(EXAMPLES / "lanes_in_aggregate.py"), cwd=tmp_path)
+    assert f"first: {len(photos)} in, {len(photos)} measured" in output
+    assert " at 192 pixels" in output
+    assert " at  64 pixels" in output
 
 
 def test_patches_come_back_to_their_photographs(photos: list[Path], tmp_path: Path) -> None:
     """All photographs, and as many patches accounted for as were cut."""
-    told = run(str(EXAMPLES / "fanout_gather.py"), cwd=tmp_path)
-    assert f"{len(photos)} photographs of {len(photos)}, 4710 patches" in told
-    assert "cameraman-1.jpg      40 patches, 9 flat, 0 failed" in told
+    output = run(str(EXAMPLES / "fanout_gather.py"), cwd=tmp_path)
+    assert f"{len(photos)} photographs of {len(photos)}, 4710 patches" in output
+    assert "cameraman-1.jpg      40 patches, 9 flat, 0 failed" in output
 
 
 def test_async_for_beside_another_task(photos: list[Path], tmp_path: Path) -> None:
     """What is sent arrives."""
-    told = run(str(EXAMPLES / "async_iteration.py"), cwd=tmp_path)
-    assert f"sent {len(photos)} thumbnails, received {len(photos)} " in told
+    output = run(str(EXAMPLES / "async_iteration.py"), cwd=tmp_path)
+    assert f"sent {len(photos)} thumbnails, received {len(photos)} " in output
 
 
 def test_vectors_without_a_store(photos: list[Path], tmp_path: Path) -> None:
     """All photographs, and which are alike."""
-    told = run(str(EXAMPLES / "embed_without_a_store.py"), cwd=tmp_path)
-    assert f"{len(photos)} photographs, vectors of 512 floats" in told
+    output = run(str(EXAMPLES / "embed_without_a_store.py"), cwd=tmp_path)
+    assert f"{len(photos)} photographs, vectors of 512 floats" in output

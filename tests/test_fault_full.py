@@ -165,9 +165,9 @@ def test_a_job_folder_that_cannot_be_written_ends_the_job_and_it_goes_on_later(
 
     ballast.unlink()
     space.remount(job, "ro")
-    told = space.run(*jobs.penstock("status", str(job)))
-    assert (told.returncode, told.stderr) == (0, "")
-    assert f"{known}" in told.stdout
+    status = space.run(*jobs.penstock("status", str(job)))
+    assert (status.returncode, status.stderr) == (0, "")
+    assert f"{known}" in status.stdout
     refused = space.run(*jobs.penstock("resume", str(job)))
     assert refused.returncode == 1
     assert "Read-only file system" in refused.stderr

@@ -173,14 +173,14 @@ def test_a_job_that_is_interrupted_ends_in_time_and_goes_on_later(
             process.send_signal(number)
         _, said = process.communicate(timeout=DEADLINE)
     seconds = time.monotonic() - began
-    told = f"seed {seed}: {said}"
+    context = f"seed {seed}: {said}"
     killed = signals[-1][0] is signal.SIGKILL
-    assert process.returncode == (-signal.SIGKILL if killed else 130), told
-    assert seconds < patient(30 if len(signals) == 1 else 2), told
+    assert process.returncode == (-signal.SIGKILL if killed else 130), context
+    assert seconds < patient(30 if len(signals) == 1 else 2), context
     if len(signals) == 1:
-        assert f"to go on: penstock resume {folder / 'job'}" in said, told
-    assert least <= written(folder) < PICTURES, told
-    assert read_status(folder / "job").owner is None, told
+        assert f"to go on: penstock resume {folder / 'job'}" in said, context
+    assert least <= written(folder) < PICTURES, context
+    assert read_status(folder / "job").owner is None, context
     assert main(["resume", str(folder / "job")]) == 0
     assert digest(folder, pictures) == truth
 

@@ -28,8 +28,8 @@ def test_items_bring_their_bytes_and_all_keep_their_places(tmp_path: Path) -> No
     """What has no reference passes; what cannot be read brings why, for its own row."""
     (tmp_path / "x").write_bytes(b"content")
     aside, path = Filtered("n", "no picture"), Item("p", "/p")
-    things: list[Any] = [item(reference(tmp_path, name)) for name in ("x", "gone", "x")]
-    first, *middle, gone, last = fetched([things[0], aside, path, *things[1:]], 100, 2, 1000, Skip())
+    entries: list[Any] = [item(reference(tmp_path, name)) for name in ("x", "gone", "x")]
+    first, *middle, gone, last = fetched([entries[0], aside, path, *entries[1:]], 100, 2, 1000, Skip())
     assert first == Item("x", data=b"content", ordinal=7, metadata={"a": 1})
     assert middle == [aside, path]
     assert last == first
@@ -78,9 +78,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 )
 def test_reads_are_in_flight_within_the_room(gate: Gate, size: int, room: int, under_way: int) -> None:
     """The next is begun when the first has been taken."""
-    things = [item(Reference(Locator("a:b"), str(n), Version(size))) for n in range(40)]
+    entries = [item(Reference(Locator("a:b"), str(n), Version(size))) for n in range(40)]
     found: list[Item] = []
-    flow = fetched(things, 100 if size < 1000 else 10**6, 4, room, Skip())
+    flow = fetched(entries, 100 if size < 1000 else 10**6, 4, room, Skip())
     taking = threading.Thread(target=lambda: found.extend(flow), daemon=True)
     taking.start()
     wait_until(lambda: gate.begun == under_way)
@@ -130,8 +130,8 @@ def test_where_nothing_passes_pictures_get_few_attempts(monkeypatch: pytest.Monk
     """As in a stage: else each picture of a place that is gone would take all the time that its policy allows."""
     away = Away(1000)
     monkeypatch.setattr(Locator, "open", lambda _: away)
-    things = [item(Reference(Locator("a:b"), str(n))) for n in range(9)]
-    found = fetched(things, 100, 1, 100, Retry(within=0.2, first=0.01, longest=0.01))
+    entries = [item(Reference(Locator("a:b"), str(n))) for n in range(9)]
+    found = fetched(entries, 100, 1, 100, Retry(within=0.2, first=0.01, longest=0.01))
     assert isinstance(next(found).data, ReadError)
     tried = away.left
     assert [isinstance(each.data, ReadError) for each in found] == [True] * 8

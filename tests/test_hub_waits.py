@@ -35,11 +35,11 @@ def pictures(tmp_path: Path) -> Path:
 
 def run(tmp_path: Path, *command: str) -> str:
     """Run a command of which the hub's thread waits for nothing; what it says on standard error."""
-    told = tmp_path / "told.json"
-    arguments = [sys.executable, "-m", "penstock.tests.hub_witness", str(told), *command]
+    waits = tmp_path / "waits.json"
+    arguments = [sys.executable, "-m", "penstock.tests.hub_witness", str(waits), *command]
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    found: dict[str, str] = json.loads(told.read_text())
+    found: dict[str, str] = json.loads(waits.read_text())
     assert not found, "\n".join(f"{what}\n{where}" for what, where in found.items())
     return ended.stderr
 
@@ -66,7 +66,7 @@ def rude(x):
 
 hub_witness.watch()
 list(PipelineBuilder().add_source([1]).pipe(rude).add_sink().build(num_threads=1))
-print(*hub_witness.told)
+print(*hub_witness.waits)
 """
 
 

@@ -265,9 +265,9 @@ def test_reports_go_to_the_file_and_to_the_jobs_folder_also_of_a_failed_job(tmp_
             job=tmp_path / "job",
             report=tmp_path / "r.json",
         )
-    told = json.loads((tmp_path / "r.json").read_text())
-    assert told == json.loads((tmp_path / "job" / "report.json").read_text())
-    assert told["accounting"]["dead"] == 5
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report == json.loads((tmp_path / "job" / "report.json").read_text())
+    assert report["accounting"]["dead"] == 5
     assert len((tmp_path / "job" / "dead-letters.jsonl").read_text().splitlines()) == 5
 
 

@@ -128,10 +128,10 @@ def test_a_generator_cannot_be_listed_but_can_go_on(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"can be read only once.*embed_images\(pictures, ...\), not"):
         books(iter(pairs), tmp_path)
     with books(lambda: iter(pairs), tmp_path) as first:
-        assert [thing.key for thing in first.entries()] == ["0", "1", "2", "3", "4"]
+        assert [entry.key for entry in first.entries()] == ["0", "1", "2", "3", "4"]
         first._folder.written([0, 2])  # pyright: ignore[reportPrivateUsage]
     with books(iter(pairs), tmp_path) as second:
-        assert [(thing.ordinal, thing.key) for thing in second.entries()] == [(1, "1"), (3, "3"), (4, "4")]
+        assert [(entry.ordinal, entry.key) for entry in second.entries()] == [(1, "1"), (3, "3"), (4, "4")]
 
 
 def test_other_keys_in_a_later_run_are_named(tmp_path: Path) -> None:
@@ -139,10 +139,10 @@ def test_other_keys_in_a_later_run_are_named(tmp_path: Path) -> None:
     with books([("a", b"x"), ("b", b"x"), ("c", b"x")], tmp_path) as first:
         first._folder.written([0])  # pyright: ignore[reportPrivateUsage]
     with books([("c", b"x"), ("b", b"x"), ("a", b"x")], tmp_path) as other:
-        things = other.entries()
-        assert next(things).key == "b"
+        entries = other.entries()
+        assert next(entries).key == "b"
         with pytest.raises(SourceError, match="picture 2 was 'c' when the job listed them, and now it is 'a'"):
-            next(things)
+            next(entries)
     with (
         books([("a", b"x")], tmp_path) as fewer,
         pytest.raises(SourceError, match="picture 1 was 'b' when the job listed them, and now there is none"),
@@ -158,7 +158,7 @@ def test_an_update_finds_what_is_new_changed_and_gone(tmp_path: Path) -> None:
         first._folder.written(range(4))  # pyright: ignore[reportPrivateUsage]
     new = [("a", b"xx"), ("aa", b"x"), ("b", b"x"), Item("c", data=b"x", version=Version(tag="2"))]
     with books(new, tmp_path, update=True) as second:
-        assert [thing.key for thing in second.entries()] == ["aa", "b", "c"]
+        assert [entry.key for entry in second.entries()] == ["aa", "b", "c"]
         assert second.counts.total == 4
     unordered = [("z", b"x"), ("y", b"x")]
     with books(unordered, tmp_path / "u"):

@@ -120,5 +120,5 @@ def test_progress_counts_what_remains(
     with JobFolder.create_or_open(tmp_path / "job") as folder:
         folder.filtered([0])
     assert main(["embed", *map(str, command)]) == 0
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
-    assert {line["total"] for line in told if line["event"] == "progress"} == {3}
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    assert {line["total"] for line in events if line["event"] == "progress"} == {3}

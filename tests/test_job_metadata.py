@@ -33,7 +33,7 @@ def written(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
 
 
 def looked_up(metadata: Metadata, *keys: str) -> list[dict[str, Any]]:
-    return [dict(thing.metadata) for thing in metadata(Item(key, key) for key in keys)]
+    return [dict(item.metadata) for item in metadata(Item(key, key) for key in keys)]
 
 
 @pytest.mark.parametrize("kind", [".csv", ".jsonl", ".parquet"])

@@ -27,8 +27,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def said(source: FileSource) -> str:
     """What a job over it has to say if nothing was written."""
     passing = Passing()
-    things = list(passing(source))
-    counts = {"written": 0, "filtered": sum(isinstance(thing, Filtered) for thing in things), "dead": 0}
+    entries = list(passing(source))
+    counts = {"written": 0, "filtered": sum(isinstance(entry, Filtered) for entry in entries), "dead": 0}
     return nothing_written(counts, passing, source)
 
 
@@ -103,8 +103,8 @@ def test_reasons_do_not_grow_with_the_number_of_files() -> None:
 def test_what_is_left_out_is_listed_by_key_and_reason() -> None:
     """Whatever is in the name."""
     listing = FilteredList(Path("out.jsonl"))
-    things = [Filtered("/a\n\u202e.txt", "not a picture"), Item("/b.jpg", "/b.jpg"), Filtered("/c", "excluded")]
-    assert list(Passing(listing)(things)) == things
+    entries = [Filtered("/a\n\u202e.txt", "not a picture"), Item("/b.jpg", "/b.jpg"), Filtered("/c", "excluded")]
+    assert list(Passing(listing)(entries)) == entries
     listing.close()
     assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == [
         {"key": "/a\n\u202e.txt", "why": "not a picture"},

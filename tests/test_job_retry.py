@@ -113,9 +113,9 @@ def test_what_was_broken_when_it_was_listed_is_looked_at_again(tmp_path: Path) -
 def test_what_cannot_be_mended_by_a_look_stays_broken(tmp_path: Path, name: str) -> None:
     """A folder that could not be listed has no entries in the listing: a look must not pass it by in silence."""
     (tmp_path / "folder").mkdir()
-    thing = entry_at(FileSource(str(tmp_path)), 0, Entry(f"{tmp_path}/{name}", Kind.BROKEN, tag="the old reason"))
-    assert isinstance(thing, Broken)
-    assert "the old reason" in str(thing.error)
+    item = entry_at(FileSource(str(tmp_path)), 0, Entry(f"{tmp_path}/{name}", Kind.BROKEN, tag="the old reason"))
+    assert isinstance(item, Broken)
+    assert "the old reason" in str(item.error)
 
 
 @pytest.mark.slow

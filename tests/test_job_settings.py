@@ -171,7 +171,7 @@ def test_another_source_that_is_accepted_is_listed(here: Path) -> None:
     events = [event["event"] for event in read_status("job").events]
     assert events == ["listed", "renewed", "accepted"]
     with books_of("more", accept_changes=True) as books:
-        assert {Path(thing.key).parent.name for thing in books.entries()} == {"more"}
+        assert {Path(entry.key).parent.name for entry in books.entries()} == {"more"}
 
 
 def test_a_job_whose_rows_are_all_to_be_done_again_is_begun_all_the_same(here: Path) -> None:

@@ -21,7 +21,7 @@ from penstock.engine.cli import main
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.sink_cache import SinkCache
-from penstock.engine.jobs.common.store_check import NOTED
+from penstock.engine.jobs.common.store_check import STORE
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.servers import MilvusLiteServer, MilvusServer
 from penstock.engine.sources import FileSource
@@ -68,10 +68,10 @@ class Job:
                 books.check_store(stores.look(config, config.collection)[0], "")
             sink = stores.to_write(config, plan, config.collection, lambda: DIMENSION)
             books.writes_to(lambda: [sink.note])
-            for thing in islice(books.entries(), most):
-                key = row_key(thing.key)
-                sink.write(RowBatch([key], np.ones((1, DIMENSION), np.float32), [{"path": thing.key}]))
-                books.written([thing.ordinal])
+            for item in islice(books.entries(), most):
+                key = row_key(item.key)
+                sink.write(RowBatch([key], np.ones((1, DIMENSION), np.float32), [{"path": item.key}]))
+                books.written([item.ordinal])
 
     def look(self) -> Found | None:
         """What its store holds."""
@@ -147,10 +147,10 @@ def tells(job: Job, change: Callable[[Job], None], said: str, capsys: pytest.Cap
     change(job)
     for words in ([], ["--update"]):
         assert job.resume(*words) == 1
-        told = capsys.readouterr().err
-        assert f"has written 6 rows to {job.config().to}, collection {job.config().collection!r}, but {said}" in told
-        assert "--redo" in told
-        assert "--accept-store" in told
+        errors = capsys.readouterr().err
+        assert f"has written 6 rows to {job.config().to}, collection {job.config().collection!r}, but {said}" in errors
+        assert "--redo" in errors
+        assert "--accept-store" in errors
         new_picture()
 
 
@@ -284,7 +284,7 @@ def test_without_an_id_rows_are_counted(served: Job, monkeypatch: pytest.MonkeyP
     """Job folders and collections from before there were ids go on as they are, unless rows are missing."""
     monkeypatch.setattr("penstock.engine.jobs.common.sink_cache.with_id", str)
     served.write()
-    assert NOTED not in {event["event"] for event in read_status("job").events}
+    assert STORE not in {event["event"] for event in read_status("job").events}
     served.write()
     served.delete("0001.png")
     with pytest.raises(StoreChangedError, match="holds 5 now"):

@@ -140,7 +140,7 @@ STEPS = [
     Step(lambda job: job.accept({"source": "1"}, {"workers": 2})),
     Step(lambda job: job.write_snapshot(ENTRIES), "listed"),
     Step(lambda job: job.written([range(3), 5])),
-    Step(lambda job: job.note("run started"), "run started"),
+    Step(lambda job: job.add_event("run started"), "run started"),
     Step(lambda job: job.dead([4])),
     Step(lambda job: job.sync()),
     Step(lambda job: job.filtered([6, 7])),
@@ -277,9 +277,9 @@ def test_a_failed_append_says_what_to_do_and_the_next_is_whole(
         job.write_snapshot(ENTRIES)
         job.written([0])
         disk.fail_at = disk.count + 1
-        with pytest.raises(JournalDiskError, match=r"journal-2: cannot be written: .*it resumes") as told:
+        with pytest.raises(JournalDiskError, match=r"journal-2: cannot be written: .*it resumes") as caught:
             job.written([1, 3, 5, 7, 9])  # its half is longer than the next record
-        assert told.value.errno == code
+        assert caught.value.errno == code
         assert job.states[1] is Outcome.UNDONE
         job.written([2])
     with JobFolder.create_or_open(tmp_path / "job") as job:

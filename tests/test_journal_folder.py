@@ -62,7 +62,7 @@ def test_a_job_is_resumed_where_it_was(tmp_path: Path) -> None:
         assert not job.finished
         job.accept(FINGERPRINTS, {"workers": 2})
         job.write_snapshot(entries("abcdefghij"))
-        job.note("run started", workers=2)
+        job.add_event("run started", workers=2)
         job.written([range(4), 5])
         job.dead([4, 6])
         job.filtered([7])
@@ -152,7 +152,7 @@ def test_a_closed_job_says_so(listed: JobFolder) -> None:
     """Recording after the end is an error of the program, not a lost record; closing twice is fine."""
     listed.close()
     listed.close()
-    calls: list[Callable[[], None]] = [lambda: listed.written([1]), lambda: listed.note("late"), listed.sync]
+    calls: list[Callable[[], None]] = [lambda: listed.written([1]), lambda: listed.add_event("late"), listed.sync]
     for call in [*calls, listed.compact]:
         with pytest.raises(JournalError, match="closed"):
             call()
@@ -166,7 +166,7 @@ def test_files_are_private(listed: JobFolder) -> None:
 
 def test_compaction_changes_nothing_but_the_size(listed: JobFolder) -> None:
     """Outcomes and events are the same after it, and after it was opened again; the file is smaller."""
-    listed.note("run started")
+    listed.add_event("run started")
     for _ in range(50):
         listed.written([range(0, 10, 1)])
         listed.undo([3])
@@ -316,7 +316,7 @@ def test_a_journal_of_another_job_is_refused(listed: JobFolder, tmp_path: Path) 
 def test_every_flipped_byte_that_was_synced_is_noticed(listed: JobFolder) -> None:
     """Whatever had reached the medium before the last record is either as it was, or refused."""
     listed.written([1])
-    listed.note("run started")
+    listed.add_event("run started")
     listed.sync()
     path = Path(listed.path) / "journal-2"
     durable = path.stat().st_size
@@ -480,11 +480,11 @@ def test_what_single_sinks_have_acknowledged_is_kept(listed: JobFolder) -> None:
 
 def test_an_event_is_json_and_has_a_bound(listed: JobFolder) -> None:
     """What is no JSON or too long is refused before it is written."""
-    told: dict[str, Any] = {"text": "x" * 2**20}
+    fields: dict[str, Any] = {"text": "x" * 2**20}
     with pytest.raises(ConfigError, match="at most"):
-        listed.note("large", **told)
+        listed.add_event("large", **fields)
     with pytest.raises(TypeError):
-        listed.note("object", what=object())
+        listed.add_event("object", what=object())
     assert [event["event"] for event in listed.events] == ["listed"]
 
 

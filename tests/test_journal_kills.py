@@ -75,13 +75,13 @@ def test_what_a_killed_owner_reported_is_there(path: Path) -> None:
             reported += [line(process) for _ in range(draw.randrange(60))]
             process.kill()
             assert process.stdout is not None
-            reported += [told for told in process.stdout if told.endswith(b"\n")]  # a pipe may hold more
+            reported += [reply for reply in process.stdout if reply.endswith(b"\n")]  # a pipe may hold more
         assert read_status(path).owner is None
         with JobFolder.create_or_open(path) as job:
-            for told in reported:
-                start, stop = map(int, told.split())
+            for reply in reported:
+                start, stop = map(int, reply.split())
                 outcome = Outcome.DEAD if start % 3 == 0 else Outcome.WRITTEN
-                assert all(job.states[ordinal] is outcome for ordinal in range(start, stop)), f"{told!r}, seed {seed}"
+                assert all(job.states[ordinal] is outcome for ordinal in range(start, stop)), f"{reply!r}, seed {seed}"
             done = job.counts.total - job.counts.remaining
             told_done = sum(int(stop) - int(start) for start, stop in map(bytes.split, reported))
             assert told_done <= done <= told_done + 7 * 20

@@ -95,9 +95,9 @@ def test_a_listing_that_fails_leaves_no_file(tmp_path: Path) -> None:
         yield from photos(100)
         raise OSError("the folder went away")
 
-    with pytest.raises(OSError, match="the folder went away") as told:
+    with pytest.raises(OSError, match="the folder went away") as caught:
         write_snapshot(Disk(), str(tmp_path / "snapshot-1"), failing())
-    assert not isinstance(told.value, JournalDiskError)
+    assert not isinstance(caught.value, JournalDiskError)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -86,7 +86,7 @@ def test_importing_penstock_is_light() -> None:
 
 
 def test_workers_are_asked_for_before_anything_large_is_imported() -> None:
-    """Their ancestor imports JAX for half a second: what this process needs is imported beside it, not before."""
+    """Their fork server imports JAX for half a second: what this process needs is imported beside it, not before."""
     code = (
         "import sys, penstock; penstock.StreamingMultiprocessPreprocessor(num_workers=1); "
         "heavy = {'numpy', 'gevent', 'pydantic', 'PIL', 'jax', 'asyncio'} & set(sys.modules); assert not heavy, heavy"

@@ -85,8 +85,8 @@ def test_an_older_collection_is_searched_with_one_warning(
     with caplog.at_level(logging.WARNING), ImageEmbeddingPipeline(config) as pipeline:
         assert [hit.key for _ in range(2) for hit in pipeline.search(photos[0], 1)] == ["a", "a"]
     assert [hit.key for hit in search_images(config, photos[0], 1)] == ["a"]
-    told = [record.getMessage() for record in caplog.records if "of the pixels" in record.getMessage()]
-    assert len(told) == 2  # one of each pipeline
+    messages = [record.getMessage() for record in caplog.records if "of the pixels" in record.getMessage()]
+    assert len(messages) == 2  # one of each pipeline
 
 
 @pytest.fixture

@@ -44,8 +44,8 @@ def put(path: Path, rows: Mapping[str, bytes | None], version: int = 1) -> None:
     """Put rows into the table, which is made if it is not there."""
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, picture BLOB, changed INTEGER)")
-        told = [(key, data, version) for key, data in rows.items()]
-        database.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)", told)
+        records = [(key, data, version) for key, data in rows.items()]
+        database.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?)", records)
 
 
 def drop(path: Path, key: str) -> None:

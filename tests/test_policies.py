@@ -273,11 +273,11 @@ def test_an_error_keeps_its_number_on_the_way_from_the_worker(tmp_path: Path) ->
     with pytest.raises(ReadError) as gone:
         read_file(str(tmp_path / "gone.jpg"), 100)
     assert gone.value.errno == errno.ENOENT
-    told = [(0, gone.value), (1, read_error(errno.EIO)), (2, ReadError("no errno")), (3, TruncatedError("x"))]
-    frame = encode_done(Task(1, 2, [""] * 4), [], told, Timings())
+    errors = [(0, gone.value), (1, read_error(errno.EIO)), (2, ReadError("no errno")), (3, TruncatedError("x"))]
+    frame = encode_done(Task(1, 2, [""] * 4), [], errors, Timings())
     failures = decode_done(frame).failures
     assert [(position, type(error), str(error)) for position, error in failures] == [
-        (position, type(error), str(error)) for position, error in told
+        (position, type(error), str(error)) for position, error in errors
     ]
     assert [getattr(error, "errno", None) for _, error in failures] == [errno.ENOENT, errno.EIO, None, None]
     assert [is_transient(error) for _, error in failures] == [False, True, False, False]

@@ -38,9 +38,9 @@ def test_a_decoder_that_is_not_installed_is_refused_at_once(
         main(["embed", str(pictures), "--to", f"bulk:{tmp_path / 'b'}", "--job", str(job), "--decoder", "simplejpeg"])
         == 2
     )
-    told = capsys.readouterr().err
-    assert "pip install 'penstock[jpeg]'" in told
-    assert "Traceback" not in told
+    errors = capsys.readouterr().err
+    assert "pip install 'penstock[jpeg]'" in errors
+    assert "Traceback" not in errors
     assert not job.exists()
     with pytest.raises(ConfigError, match=r"penstock\[jpeg\]"):
         StreamingMultiprocessPreprocessor(spec=SPEC.replace(decoder="simplejpeg"))

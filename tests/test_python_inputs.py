@@ -67,11 +67,11 @@ def test_a_configuration_and_settings_are_not_mixed(face: Callable[..., object])
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("inputs", "told"), WRONG)
+@pytest.mark.parametrize(("inputs", "message"), WRONG)
 def test_what_is_no_list_of_pictures_is_refused_with_what_to_write_instead(
-    to: Callable[..., ImageEmbeddingPipeline], way: str, inputs: Any, told: str
+    to: Callable[..., ImageEmbeddingPipeline], way: str, inputs: Any, message: str
 ) -> None:
-    with to() as pipeline, pytest.raises(ConfigError, match=told) as caught:
+    with to() as pipeline, pytest.raises(ConfigError, match=message) as caught:
         getattr(pipeline, way)(inputs)
     assert str(caught.value).startswith(f"{way} takes a list of pictures")
 

@@ -206,9 +206,9 @@ def test_the_status_of_a_job_as_json(pictures: Path, tmp_path: Path, capsys: pyt
     """Counts, errors and whether it is finished; a folder that is no job is said to be none."""
     run(pictures, tmp_path / "a")
     assert main(["status", str(tmp_path / "a" / "job"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["finished"]
-    assert told["counts"] == {"total": 602, "written": 600, "filtered": 1, "dead": 1, "remaining": 0}
-    assert list(told["errors"].values()) == [1]
+    status = json.loads(capsys.readouterr().out)
+    assert status["finished"]
+    assert status["counts"] == {"total": 602, "written": 600, "filtered": 1, "dead": 1, "remaining": 0}
+    assert list(status["errors"].values()) == [1]
     assert main(["status", str(tmp_path)]) == 2
     assert "is no job folder" in capsys.readouterr().err

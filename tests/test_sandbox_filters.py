@@ -159,9 +159,9 @@ def test_landlock_of_every_version_keeps_files(number: int, tmp_path: Path) -> N
             except OSError as error:
                 print(error.errno)
     """
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=DEADLINE, check=True
     )
-    assert len(told.stdout.split()) == 5, told
-    assert set(told.stdout.split()) <= {str(errno.EACCES), str(errno.EXDEV)}
+    assert len(process.stdout.split()) == 5, process
+    assert set(process.stdout.split()) <= {str(errno.EACCES), str(errno.EXDEV)}
     assert (tmp_path / "there").read_text() == "precious"

@@ -33,19 +33,19 @@ def test_a_child_is_a_process_of_its_own(zygote: Zygote, entries: str) -> None:
     """Signals, stdin, environment, sys.path, preloaded modules, and no descriptor of anybody else's."""
     read, write = os.pipe()
     with zygote.fork("shm_entries:echo"), zygote.fork("shm_entries:look", b"", [write]) as child:
-        told = json.loads(hear(child))
+        state = json.loads(hear(child))
     os.close(read)
     os.close(write)
-    assert told["fds"] == [0, 1, 2, *told["own"]]
-    assert told["stdin"] == "/dev/null"
-    assert told["sigint"]
-    assert told["sigterm"]
-    assert told["blocked"] == 0
-    assert told["color"] == "red"
-    assert told["path"] == [entry or str(Path.cwd()) for entry in sys.path]
-    assert told["path"][0] == entries
-    assert {"wave", "penstock.shm"} <= set(told["modules"])
-    assert told["session"] != os.getsid(0)
+    assert state["fds"] == [0, 1, 2, *state["own"]]
+    assert state["stdin"] == "/dev/null"
+    assert state["sigint"]
+    assert state["sigterm"]
+    assert state["blocked"] == 0
+    assert state["color"] == "red"
+    assert state["path"] == [entry or str(Path.cwd()) for entry in sys.path]
+    assert state["path"][0] == entries
+    assert {"wave", "penstock.shm"} <= set(state["modules"])
+    assert state["session"] != os.getsid(0)
 
 
 def test_descriptors_are_handed_over(zygote: Zygote) -> None:
@@ -144,9 +144,9 @@ def test_a_traceback_reaches_the_users_stderr(entries: str, capfd: pytest.Captur
         for way in (b"raise", b"segfault"):
             with zygote.fork("shm_entries:die", way) as child:
                 child.describe_exit(10)
-        told = capfd.readouterr().err
-        assert "IndexError" in told
-        assert "Segmentation fault" in told
+        errors = capfd.readouterr().err
+        assert "IndexError" in errors
+        assert "Segmentation fault" in errors
         with zygote.fork("shm_entries:push") as child:
             hear(child)
             child.socket.close()

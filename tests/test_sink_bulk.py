@@ -347,7 +347,7 @@ def test_a_full_server_imports_every_row(folder: Path, milvus: MilvusServer) -> 
     """Visible, indexed, searchable, with typed fields, metadata and the note; a second import is refused."""
     name = f"b{uuid.uuid4().hex}"
     seen: list[ImportProgress] = []
-    done = bulk_import(folder, milvus.uri, collection=name, told=seen.append, timeout=DEADLINE)
+    done = bulk_import(folder, milvus.uri, collection=name, on_progress=seen.append, timeout=DEADLINE)
     assert (done.rows, done.parts_done, done.rows_visible) == (500, 2, 500)
     assert done.index is not None
     assert done.index.indexed >= 500

@@ -285,7 +285,7 @@ def test_a_write_goes_on_when_the_server_comes_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that restarts, at the same address, costs time but no row. People are told once of each end of it."""
-    monkeypatch.setattr("penstock.sinks.milvus.outage._TOLD_AFTER", 0.0)
+    monkeypatch.setattr("penstock.sinks.milvus.outage._WARN_AFTER", 0.0)
     process = LiteProcess(tmp_path / "data")
     try:
         with MilvusSink(process.uri, "images", DIMENSION, retry_for=60.0) as sink, ThreadPoolExecutor(1) as pool:
@@ -298,7 +298,7 @@ def test_a_write_goes_on_when_the_server_comes_back(
             assert pending.result(60) == WriteResult(50, [])
             assert sink.count() == 75
             assert len(sink.search(make_rows(1).vectors[0], 3)) == 3
-        told = [message.partition(" at http")[0] for message in caplog.messages if "Milvus at" in message]
-        assert told == ["waiting for Milvus", "Milvus"]
+        lines = [message.partition(" at http")[0] for message in caplog.messages if "Milvus at" in message]
+        assert lines == ["waiting for Milvus", "Milvus"]
     finally:
         process.kill()

@@ -107,7 +107,7 @@ def test_a_proxy_is_not_passed_by(nobody: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_outage_is_told_once_at_each_end(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many calls fail in it."""
-    monkeypatch.setattr(f"{OUTAGE}._TOLD_AFTER", 0.0)
+    monkeypatch.setattr(f"{OUTAGE}._WARN_AFTER", 0.0)
     outage = Outage("http://host:19530", 120.0)
     for _ in range(2):
         for _ in range(5):

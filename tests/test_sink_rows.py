@@ -114,6 +114,6 @@ def test_an_empty_batch_is_written_at_once() -> None:
 )
 def test_an_address_that_is_refused_shows_no_secret(uri: str) -> None:
     """Wherever in it the secret stood."""
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         parse_uri(uri)
-    assert "s3" not in str(told.value)
+    assert "s3" not in str(caught.value)

@@ -124,7 +124,7 @@ class Figured(NullSink):
     def stats(self) -> dict[str, float]:
         return {"calls": self.number, "waiting": self.number}
 
-    def wait_index(self, seconds: float, told: object = None, stop: object = None) -> IndexState:
+    def wait_index(self, seconds: float, on_progress: object = None, stop: object = None) -> IndexState:
         return IndexState(self.number, self.number, float(self.number))
 
     def close(self) -> None:
@@ -203,13 +203,13 @@ def test_several_are_said_in_each_spelling(tmp_path: Path, capsys: pytest.Captur
 
 def test_only_who_lacks_a_row_is_asked_for_it() -> None:
     """And who has acknowledged what is told as it happens, also where another one fails."""
-    told: list[tuple[int, list[int]]] = []
+    acknowledged: list[tuple[int, list[int]]] = []
     members = [Named("a"), Named("b", (1,)), Named("c", fails=True)]
     with TeeSink(members[:2]) as tee:
-        result = tee.write_missing(make_rows(4), [0b01, 0b01, 0b10, 0b11], lambda *said: told.append(said))
-    assert sorted(told) == [(0, [2]), (1, [0])]
+        result = tee.write_missing(make_rows(4), [0b01, 0b01, 0b10, 0b11], lambda *said: acknowledged.append(said))
+    assert sorted(acknowledged) == [(0, [2]), (1, [0])]
     assert (result.written, [index for index, _ in result.refused]) == (3, [1])
-    told.clear()
+    acknowledged.clear()
     with TeeSink([members[0], members[2]]) as tee, pytest.raises(SinkUnavailableError):
-        tee.write_missing(make_rows(4), [0] * 4, lambda *said: told.append(said))
-    assert told == [(0, [0, 1, 2, 3])]
+        tee.write_missing(make_rows(4), [0] * 4, lambda *said: acknowledged.append(said))
+    assert acknowledged == [(0, [0, 1, 2, 3])]

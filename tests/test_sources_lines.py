@@ -92,12 +92,12 @@ def test_what_is_wrong_with_a_line_is_said_also_by_a_job_that_keeps_books(here: 
     (here / "list.txt").write_bytes(b"\n".join(lines))
     config = ServiceConfig(to="rows.db", job=here / "job")
     with JobCheckpoint(config, make_plan(config), FileSource("@list.txt")) as books:
-        things = list(books.entries())
+        entries = list(books.entries())
         assert books.counts.total == 5
-    assert [str(thing.error).partition(":")[0] for thing in things if isinstance(thing, Broken)] == [
+    assert [str(entry.error).partition(":")[0] for entry in entries if isinstance(entry, Broken)] == [
         f"line {number} of @list.txt" for number in (1, 2, 3, 4)
     ]
-    assert [thing.key for thing in FileSource("@list.txt")] == [thing.key for thing in things]
+    assert [entry.key for entry in FileSource("@list.txt")] == [entry.key for entry in entries]
 
 
 def test_credentials_in_a_url_are_neither_shown_nor_kept(here: Path) -> None:

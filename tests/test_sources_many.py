@@ -156,8 +156,8 @@ def test_a_tuple_and_path_objects_are_as_good_as_a_list(tmp_path: Path, monkeypa
     """All name files, so books can be kept of them."""
     seen: list[FileSource] = []
 
-    def run_job(config: ServiceConfig, things: FileSource, **how: Any) -> Report:
-        seen.append(things)
+    def run_job(config: ServiceConfig, source: FileSource, **how: Any) -> Report:
+        seen.append(source)
         return Report()
 
     monkeypatch.setattr("penstock.engine.jobs.images.embed.run_job", run_job)
@@ -187,6 +187,6 @@ def test_a_job_of_many_paths_keeps_them_in_a_file_and_goes_on(tmp_path: Path) ->
     for update in (False, True):
         went_on, source = begun_with(read_status(tmp_path / "job"), update=update)
         with JobCheckpoint(went_on, make_plan(config), source) as books:
-            assert sum(isinstance(thing, Item) for thing in books.entries()) == (299 if update else 300)
+            assert sum(isinstance(entry, Item) for entry in books.entries()) == (299 if update else 300)
     with pytest.raises(ConfigError, match=r"source was .*\(300 in all, digest"):
         JobCheckpoint(config, make_plan(config), FileSource([*paths[1:], paths[0]]))

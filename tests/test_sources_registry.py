@@ -129,7 +129,7 @@ def test_a_job_of_a_plugin_is_listed_compared_and_begun_again(tmp_path: Path) ->
     """Keys come in the order of their bytes, in which a walk would be wrong; a later run makes the same source."""
     config = ServiceConfig(to="rows.db", job=tmp_path / "job")
     with JobCheckpoint(config, make_plan(config), make_source(config, ["shelf:1", "shelf:2"])) as books:
-        assert [(thing.ordinal, thing.key) for thing in books.entries()][::3] == [
+        assert [(entry.ordinal, entry.key) for entry in books.entries()][::3] == [
             (0, "shelf:1/a-b"),
             (3, "shelf:2/a/b"),
         ]

@@ -220,12 +220,12 @@ def test_a_job_walks_the_same_when_it_goes_on(tree: Path) -> None:
     chosen: dict[str, Any] = {"include": ["*.jpg"], "exclude": ["raw"], "follow_links": True}
     config = ServiceConfig(to="rows.db", job=Path("job"), **chosen)
     with JobCheckpoint(config, make_plan(config), make_source(config, "tree")) as books:
-        listed = [thing.key for thing in books.entries() if isinstance(thing, Item)]
+        listed = [entry.key for entry in books.entries() if isinstance(entry, Item)]
     assert read_status("job").fingerprints["source"] == f"{tree} --follow-links --include *.jpg --exclude raw"
     (tree / "link" / "z.jpg").touch()
     went_on, source = begun_with(read_status("job"), update=True)
     with JobCheckpoint(went_on, make_plan(went_on), source) as books:
-        assert {thing.key for thing in books.entries()} == {*listed, str(tree / "link" / "z.jpg")}
+        assert {entry.key for entry in books.entries()} == {*listed, str(tree / "link" / "z.jpg")}
         assert books.counts.filtered == 2
     other = ServiceConfig(to="rows.db", job=Path("job"), **{**chosen, "exclude": []})
     with pytest.raises(ConfigError, match="source was"):

@@ -87,7 +87,7 @@ def test_a_worker_compiles_while_its_ring_is_made(arguments: list[str], compiled
 
 @pytest.mark.slow
 def test_rings_are_made_before_a_worker_has_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel clears their memory, 0.1 s, while the workers' ancestor imports. One each, and those they get."""
+    """The kernel clears their memory, 0.1 s, while the workers' fork server imports. One each, and those they get."""
     made: list[Ring] = []
     create, start = Ring.create, WorkerProcess.start
 

@@ -40,7 +40,7 @@ RIGHT = Leavings(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"count": 3}, "3 rows in the store for 2 pictures: some twice, or of none"),
         ({"rows": {"000.png": "other", "shy-00.png": "two"}}, "000.png: row 'other', undisturbed 'one'"),
@@ -52,14 +52,14 @@ RIGHT = Leavings(
         ({"outcomes": {**RIGHT.outcomes, "new.png": Outcome.FILTERED}}, "the listing differs: ['new.png']"),
     ],
 )
-def test_each_kind_of_damage_would_be_seen(wrong: dict[str, Any], told: str) -> None:
+def test_each_kind_of_damage_would_be_seen(wrong: dict[str, Any], message: str) -> None:
     """The comparison can fail."""
     assert check_leavings(RIGHT, RIGHT) == []
-    assert told in check_leavings(replace(RIGHT, **wrong), RIGHT)
+    assert message in check_leavings(replace(RIGHT, **wrong), RIGHT)
 
 
 @pytest.mark.parametrize(
-    ("ended", "told"),
+    ("ended", "message"),
     [
         (Ended(1, "penstock: no", frozenset({"kill a worker"}), False, ()), "exit 1 after 'kill a worker'"),
         (Ended(-15, "", frozenset({"drain"}), False, ()), "exit -15 after drain"),
@@ -69,10 +69,10 @@ def test_each_kind_of_damage_would_be_seen(wrong: dict[str, Any], told: str) -> 
         (Ended(-9, "", frozenset({"kill the parent"}), True, ()), "hung"),
     ],
 )
-def test_an_end_that_no_fault_explains_would_be_seen(ended: Ended, told: str) -> None:
+def test_an_end_that_no_fault_explains_would_be_seen(ended: Ended, message: str) -> None:
     """Among them a signal that the job's own handlers should have caught."""
     assert check_end(Ended(0, "", frozenset({"kill a worker"}), False, ()), None) == []
-    assert told in check_end(ended, None)[0]
+    assert message in check_end(ended, None)[0]
 
 
 def test_a_seed_always_says_the_same() -> None:

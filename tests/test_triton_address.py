@@ -112,6 +112,6 @@ def test_grpc_without_its_client_says_what_to_install(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("rest", ["//u:s3cret@h:8000", "//u:s3cret@h/m?bad=1", "//u:s3c/ret@h/m", "//h/m@s3cret"])
 def test_a_secret_in_an_address_is_in_no_message(rest: str) -> None:
     """Also where the address has other faults."""
-    with pytest.raises(ConfigError, match="no user or password") as told:
+    with pytest.raises(ConfigError, match="no user or password") as caught:
         parse_embedder(f"triton+http:{rest}")
-    assert "s3c" not in str(told.value)
+    assert "s3c" not in str(caught.value)

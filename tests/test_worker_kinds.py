@@ -175,7 +175,7 @@ def test_what_is_much_goes_to_the_worker_beside_the_message() -> None:
 def test_the_example_prints_digests(photos: list[Path], tmp_path: Path) -> None:
     """As ``sha256sum`` would, and what cannot be read by name."""
     command = [sys.executable, str(PLUGINS / "file_digests.py"), *map(str, photos[:3]), "/no/such/file"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=True)
-    lines = told.stdout.splitlines()
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=True)
+    lines = process.stdout.splitlines()
     expected = [f"{sha256(p.read_bytes()).hexdigest()} {p.stat().st_size} {p}" for p in photos[:3]]
     assert lines == ["/no/such/file: '/no/such/file' cannot be read: No such file or directory", *expected]

@@ -30,8 +30,8 @@ def run_and_tell(config: ServiceConfig, source: Source) -> int:
     from ..workers.picture_server import warm_start
 
     # It imports JAX while this process imports the rest. A job that is there already may be finished.
-    ancestor = warm_start() if config.job is None or not config.job.exists() else nullcontext()
-    with ancestor:
+    fork_server = warm_start() if config.job is None or not config.job.exists() else nullcontext()
+    with fork_server:
         return _run_and_tell(config, source)
 
 
@@ -71,9 +71,9 @@ def _run_and_tell(config: ServiceConfig, source: Source) -> int:
         say(json.dumps({"event": "report", **report_json(report)}))
     elif books and not report.stages and not interrupt.requested:
         say(
-            f"nothing new: {_told(books)}"
+            f"nothing new: {_counts_line(books)}"
             if config.update
-            else f"finished already: {_told(books)}. Nothing to do; --update looks for new and changed files"
+            else f"finished already: {_counts_line(books)}. Nothing to do; --update looks for new and changed files"
         )
     elif report.accounting.read or not interrupt.requested:
         say(render_text(report))
@@ -82,7 +82,7 @@ def _run_and_tell(config: ServiceConfig, source: Source) -> int:
             _tell_filtered(report.extra.get("filtered"))
         _what_next(config, report)
         if books:
-            say(f"job: {_told(books)}")
+            say(f"job: {_counts_line(books)}")
     if config.progress != "json" and (said := report.extra.get("nothing_written")):
         complain(said)
     if interrupt.requested:
@@ -128,7 +128,7 @@ def _resume(config: ServiceConfig) -> str:
     return printable(shlex.join(["penstock", "resume", str(config.job)]))
 
 
-def _told(books: dict[str, Any]) -> str:
+def _counts_line(books: dict[str, Any]) -> str:
     """A job's books in a line."""
     parts = [f"{count(books[name])} {name}" for name in ("written", "filtered", "dead", "remaining")]
     return f"{count(books['entries']) + ' entries'}: {', '.join(parts)}"
@@ -151,9 +151,9 @@ def _what_next(config: ServiceConfig, report: Report) -> None:
 def _tell_filtered(reasons: dict[str, int] | None) -> None:
     """Why things were left out."""
     if reasons:
-        told = [f"{count(number)} {why}" for why, number in Counter(reasons).most_common(_REASONS)]
+        shown = [f"{count(number)} {why}" for why, number in Counter(reasons).most_common(_REASONS)]
         more = f"; and {len(reasons) - _REASONS} more reasons" if len(reasons) > _REASONS else ""
-        say(printable(f"filtered: {'; '.join(told)}{more}"))
+        say(printable(f"filtered: {'; '.join(shown)}{more}"))
 
 
 def _tell_metadata(found: dict[str, int] | None) -> None:

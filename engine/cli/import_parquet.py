@@ -72,7 +72,7 @@ def import_(folder: str, to: str, server_path: str | None, timeout: float, **opt
             index_params=config.index_params,
             server_path=server_path,
             timeout=timeout,
-            told=_Teller(),
+            on_progress=_Teller(),
         )
     seconds = time.monotonic() - begin
     say(

@@ -54,7 +54,7 @@ def _serve(reader: int) -> None:
                 _print()
 
 
-def _told() -> str:
+def _dump() -> str:
     from ..observe.dump import dump_process  # the machine, which is not needed before somebody asks for it
 
     try:
@@ -65,7 +65,7 @@ def _told() -> str:
 
 def _print() -> None:
     # Not print: the thread that is stuck may hold the buffer's lock.
-    rest = f"{_told()}\n".encode(errors="backslashreplace")
+    rest = f"{_dump()}\n".encode(errors="backslashreplace")
     with suppress(BrokenPipeError):  # nobody reads it
         while rest:
             rest = rest[os.write(2, rest) :]

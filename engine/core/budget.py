@@ -59,7 +59,7 @@ class FailureBudget:
         """So many of them failed."""
         self._failed += units
 
-    def note(self, error: Exception, key: str, describe: Callable[[], str]) -> None:
+    def record(self, error: Exception, key: str, describe: Callable[[], str]) -> None:
         """Why, and what people know the item by: its key, or else what `describe` says."""
         self.errors.append(error)
         if len(self._first) < _NAMED:
@@ -86,12 +86,11 @@ class FailureBudget:
         if isinstance(self._limit, Fraction):
             failed, done = self._earlier.failed + failed, self._earlier.done + done
         first = f"; the first: {', '.join(self._first)}" if self._first else ""
-        return (
-            f"{count(failed)} of {count(done)} items failed, more than max_failures={_told(self._limit)} allows{first}"
-        )
+        limit = _format(self._limit)
+        return f"{count(failed)} of {count(done)} items failed, more than max_failures={limit} allows{first}"
 
 
-def _told(limit: Budget) -> str:
+def _format(limit: Budget) -> str:
     """A limit as people write it."""
     if not isinstance(limit, Fraction):
         return str(limit)

@@ -290,7 +290,7 @@ class Emitter(Node):
         if job.family is not None:
             blame(job.family, as_exception(failures[0].error))
         for failure in failures:
-            self.budget.note(as_exception(failure.error), failure.key, lambda: self._values.describe(job.entry.value))
+            self.budget.record(as_exception(failure.error), failure.key, lambda: self._values.describe(job.entry.value))
         self.budget.fail(units)
 
     def _judge(self) -> None:

@@ -119,9 +119,9 @@ def _way_on(error: OSError) -> str:
 
 
 def _refused(error: OSError, message: str) -> JournalDiskError:
-    told = JournalDiskError(message)
-    told.errno = error.errno
-    return told
+    refused = JournalDiskError(message)
+    refused.errno = error.errno
+    return refused
 
 
 def shut(disk: Disk, fd: int) -> None:

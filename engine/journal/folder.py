@@ -79,7 +79,7 @@ class JobFolder:
         return self._manifest.differences(fingerprints)
 
     def accept(self, fingerprints: Mapping[str, str], settings: Mapping[str, Any] | None = None) -> None:
-        """Record these from now on. Changes are noted as an event.
+        """Record these from now on. Changes are recorded as an event.
 
         Args:
             fingerprints: by name.
@@ -93,21 +93,21 @@ class JobFolder:
         with self._ledger.maintenance:
             self._write_manifest(replace(self._manifest, fingerprints=dict(fingerprints), settings=dict(shown)))
         if changes:
-            self.note("accepted", changes=[asdict(change) for change in changes])
+            self.add_event("accepted", changes=[asdict(change) for change in changes])
 
     @property
     def events(self) -> Sequence[Event]:
-        """What was noted, oldest first."""
+        """What was recorded beside outcomes, oldest first."""
         return self._ledger.events
 
-    def note(self, event: str, **fields: Any) -> None:
+    def add_event(self, event: str, **fields: Any) -> None:
         """Record an event: its name, the time, and JSON values.
 
         Raises:
             ConfigError: over 1 MiB.
             JournalDiskError: the disk refused.
         """
-        self._ledger.note(event_of(event, **fields))
+        self._ledger.add_event(event_of(event, **fields))
 
     # -- the source --
 
@@ -148,7 +148,7 @@ class JobFolder:
             raise JournalError(f"{self.path}: the source is listed already; renew_snapshot takes its changes over")
         with self._ledger.maintenance:
             snapshot = self._ledger.list_source(entries)
-            event = event_of("listed", entries=len(snapshot), **_noted(order))
+            event = event_of("listed", entries=len(snapshot), **_order_field(order))
             self._ledger.adopt(snapshot, States.undone(len(snapshot)), event)
 
     def renew_snapshot(self, entries: Iterable[Entry], order: str = WALK) -> ListingDiff:
@@ -168,8 +168,8 @@ class JobFolder:
         with self._ledger.maintenance:
             relisting = Relisting(self.snapshot, self.states, common_order(self.order, order))
             snapshot = self._ledger.list_source(relisting.entries(entries))
-            noted = {**asdict(relisting.changes), "written": self.counts.written, **_noted(order)}
-            event = event_of("renewed", **noted)
+            fields = {**asdict(relisting.changes), "written": self.counts.written, **_order_field(order)}
+            event = event_of("renewed", **fields)
             self._ledger.adopt(snapshot, relisting.states(), event)
         return relisting.changes
 
@@ -301,6 +301,6 @@ class JobFolder:
             self._disk.sync_folder(self.path)
 
 
-def _noted(order: str) -> dict[str, str]:
+def _order_field(order: str) -> dict[str, str]:
     """What an event says of a listing's order: nothing of the usual one, which format 1 began with."""
     return {} if order == WALK else {"order": order}

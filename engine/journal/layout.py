@@ -53,8 +53,8 @@ def numbers(what: str, names: Iterable[str]) -> list[int]:
 
 def is_ours(name: str) -> bool:
     """Whether a job has a file of this name."""
-    whole = name.removesuffix(TEMPORARY)
-    return whole in {_MANIFEST, _LOCK} or _NUMBERED.fullmatch(whole) is not None
+    base = name.removesuffix(TEMPORARY)
+    return base in {_MANIFEST, _LOCK} or _NUMBERED.fullmatch(base) is not None
 
 
 def is_begun(names: Iterable[str]) -> bool:

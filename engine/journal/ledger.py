@@ -68,7 +68,7 @@ class Ledger:
 
     @property
     def events(self) -> Sequence[Event]:
-        """What was noted, oldest first."""
+        """What was recorded beside outcomes, oldest first."""
         return tuple(self._events)
 
     def record(self, outcome: Outcome, ordinals: Ordinals) -> None:
@@ -89,7 +89,7 @@ class Ledger:
             self._open_log().append(of_records(records))
             self.states.apply(records)
 
-    def note(self, event: Event) -> None:
+    def add_event(self, event: Event) -> None:
         """Append an event."""
         with self.mutex:
             self._open_log().append(of_event(event))

@@ -24,7 +24,7 @@ class Loaded:
         format: that it was begun in.
         end: where its last whole block ends.
         torn: bytes after that.
-        events: all that was noted.
+        events: all of them.
         states: what became of each ordinal.
         snapshot: what the ordinals count; None: there is none yet.
     """
@@ -79,11 +79,11 @@ def _snapshot(disk: Disk, layout: Layout, head: Head) -> Snapshot | None:
 
 
 def _check_listing(events: tuple[Event, ...], snapshot: Snapshot | None, path: str) -> None:
-    """The journal has noted how long its listing is: another one in its place is not counted with."""
-    noted = [event for event in events if event["event"] in ("listed", "renewed")]
-    if snapshot is None or not noted:
+    """The journal has recorded how long its listing is: another one in its place is not counted with."""
+    listings = [event for event in events if event["event"] in ("listed", "renewed")]
+    if snapshot is None or not listings:
         return
-    last = noted[-1]
+    last = listings[-1]
     counted = last["entries"] if last["event"] == "listed" else last["same"] + last["new"] + last["changed"]
     if counted != len(snapshot):
         raise AccountingError(

@@ -64,12 +64,12 @@ def read_manifest(disk: Disk, path: str) -> JobManifest:
     """
     wrong = JournalDamagedError(f"{path}: is damaged; restore it from a backup or start a new job folder")
     try:
-        told: Any = json.loads(read_file(disk, path))
+        content: Any = json.loads(read_file(disk, path))
     except ValueError as error:
         raise wrong from error
-    if not isinstance(told, dict):
+    if not isinstance(content, dict):
         raise wrong
-    facts = cast("dict[str, Any]", told)
+    facts = cast("dict[str, Any]", content)
     check_format(path, facts.pop("format", None))
     try:
         return JobManifest(**facts)

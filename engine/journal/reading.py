@@ -45,7 +45,7 @@ class Piece:
 
     Attributes:
         records: outcomes (`RECORD`), in the order they were appended.
-        events: what was noted among them.
+        events: what was recorded beside outcomes among them.
     """
 
     records: NDArray[np.void]

@@ -34,7 +34,7 @@ class Status:
         settings: as they are shown.
         listed: whether the source has been listed.
         counts: how many entries came to what; all 0 before the source is listed.
-        events: what was noted, oldest first.
+        events: what was recorded beside outcomes, oldest first.
         owner: who runs it now; None: nobody.
         orphan: pid of a process that a dead owner left behind and that still holds the job; 0: there is none.
         dead: names of the entries that are dead, if they were asked for.

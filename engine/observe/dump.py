@@ -82,10 +82,10 @@ def named(run: Running, job: Job) -> str:
     if isinstance(job.node, Source):
         return "the next value"
     try:
-        told = printable(run.values.describe(job.entry.value))
+        name = printable(run.values.describe(job.entry.value))
     except Exception as error:  # noqa: BLE001  (a user's model; the stage and the stack are worth having all the same)
-        told = f"a value that cannot be described ({type(error).__name__})"
-    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}..."
+        name = f"a value that cannot be described ({type(error).__name__})"
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
 
 
 def is_at_work(run: Running, node: Node) -> bool:

@@ -42,9 +42,9 @@ def bottleneck_line(report: Report) -> str:
 def stall_line(report: Report) -> str:
     """``stood still: embed for 1 min 23 s, insert for 60 s``, the longest ones first."""
     longest = sorted(report.stalls, key=lambda stall: -stall.seconds)
-    told = [f"{printable(stall.stage)} for {duration(stall.seconds)}" for stall in longest[:_STALLS]]
+    shown = [f"{printable(stall.stage)} for {duration(stall.seconds)}" for stall in longest[:_STALLS]]
     more = f", and {plural(len(longest) - _STALLS, 'more time')}" if len(longest) > _STALLS else ""
-    return f"stood still: {', '.join(told)}{more}"
+    return f"stood still: {', '.join(shown)}{more}"
 
 
 def report_json(report: Report) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def _balance(of: str, inside: Mapping[str, int], outside: Mapping[str, int]) -> 
 
 
 def _sum(figures: Mapping[str, int]) -> str:
-    told = " + ".join(f"{name} {number}" for name, number in figures.items())
-    return told if len(figures) == 1 else f"{told} = {sum(figures.values())}"
+    terms = " + ".join(f"{name} {number}" for name, number in figures.items())
+    return terms if len(figures) == 1 else f"{terms} = {sum(figures.values())}"
 
 
 @dataclass(frozen=True, slots=True)

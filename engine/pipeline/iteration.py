@@ -57,8 +57,8 @@ def _beside(error: BaseException | None) -> Generator[None]:
     except PipelineFailure as failure:
         if error is None:
             raise
-        told = "; ".join(f"{type(cause).__name__}: {cause}" for cause in failure.exceptions)
-        error.add_note(f"the pipeline had failed, too: {told}")
+        causes = "; ".join(f"{type(cause).__name__}: {cause}" for cause in failure.exceptions)
+        error.add_note(f"the pipeline had failed, too: {causes}")
 
 
 class Items:

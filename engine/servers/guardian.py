@@ -80,7 +80,7 @@ class Guardian:
                 return {"error": f"unknown order {other!r}"}
 
     def reap(self) -> None:
-        """Take note of who has ended."""
+        """Record who has ended."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -88,7 +88,7 @@ class Guardian:
                 return
             if pid == 0:
                 return
-            self._note(pid, status)
+            self._record_exit(pid, status)
 
     def end(self) -> None:
         """Nothing stays: no process, no file."""
@@ -109,13 +109,13 @@ class Guardian:
             for pid in pids:
                 _send(pid, signal.SIGKILL)
             # Whoever is not our own child becomes it when its parent, dead as well, has been reaped.
-            self._note(*os.waitpid(-1, 0))
+            self._record_exit(*os.waitpid(-1, 0))
         if self._shm_prefix:
             for name in os.listdir(_SHM):  # noqa: PTH208  (pathlib would double the time this takes to start)
                 if name.startswith(self._shm_prefix):
                     os.unlink(f"{_SHM}/{name}")  # noqa: PTH108
 
-    def _note(self, pid: int, status: int) -> None:
+    def _record_exit(self, pid: int, status: int) -> None:
         if pid == self._server:
             self._status = status
         self._relays.discard(pid)

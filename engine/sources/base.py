@@ -101,9 +101,9 @@ class Source(ABC):
 
     def fingerprint(self) -> str:
         """What may not change from run to run, in words that people can compare."""
-        return " ".join([*self._told_specs(), *self.selection.as_options()])
+        return " ".join([*self._specs_summary(), *self.selection.as_options()])
 
-    def _told_specs(self) -> list[str]:
+    def _specs_summary(self) -> list[str]:
         """Specs for people, and to be told from others: all of them, or of many the ends and a digest."""
         if len(self.specs) <= MANY:
             return [*self.portable_specs()]

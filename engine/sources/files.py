@@ -132,7 +132,7 @@ class FileSource(Source):
     def fingerprint(self) -> str:
         """The specs, how their lists end, and what is wanted of folders."""
         null = ["--null"] * (self.null and any(map(is_list, self.specs)))
-        return " ".join([*self._told_specs(), *null, *self.selection.as_options()])
+        return " ".join([*self._specs_summary(), *null, *self.selection.as_options()])
 
     def count(self, seconds: float = 10.0) -> None:
         """Begin to count entries in a thread, for the time left. Gives up after so many seconds.

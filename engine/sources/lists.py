@@ -93,8 +93,8 @@ def read_paths(file: BinaryIO, name: str, null: bool) -> Iterator[tuple[int, byt
     while chunk := _read(file, name):
         if not number:
             _refuse_others(rest + chunk, name, null)
-        *whole, rest = (rest + chunk).split(end)
-        for number, line in enumerate(whole, number + 1):  # noqa: B020
+        *lines, rest = (rest + chunk).split(end)
+        for number, line in enumerate(lines, number + 1):  # noqa: B020
             if path := _path(line, number, null):
                 yield number, path
         if len(rest) > _LONGEST:

@@ -79,8 +79,8 @@ def absolute(path: str) -> str:
     if path and not path.startswith("/") and is_plain(below):
         here = os.getcwd()
         return below if here == "/" else here + below
-    whole = str(Path(path).absolute())
-    return real_path(whole) if ".." in Path(path).parts else whole
+    full = str(Path(path).absolute())
+    return real_path(full) if ".." in Path(path).parts else full
 
 
 def anchored(path: str) -> str:

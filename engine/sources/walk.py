@@ -74,8 +74,8 @@ class Root:
         base, parts = Path.cwd(), Path(pattern).parts
         while parts and (not is_pattern(parts[0]) or os.path.exists(base / parts[0])):  # noqa: PTH110  (Path's raises)
             base, parts = base / parts[0], parts[1:]
-        whole = absolute(str(base))
-        return cls(whole, real_path(whole), parts, selection=selection)
+        root = absolute(str(base))
+        return cls(root, real_path(root), parts, selection=selection)
 
     def covers(self, real: str) -> bool:
         """Whether this root yields (or walks) what lies at this real path."""

@@ -48,6 +48,6 @@ def serve(sock: socket.socket, layout: SlotLayout, work: Callable[[Task], tuple[
         _, slot, generation, size = HEAD.unpack_from(frame)
         body = map_payload(fds[0]) if fds else memoryview(frame)[HEAD.size :]
         ring.begin(slot, generation)
-        rows, told = work(Task(size, body, ring.view(slot), partial(ring.mark, slot)))
+        rows, answer = work(Task(size, body, ring.view(slot), partial(ring.mark, slot)))
         ring.commit(slot, generation, rows)
-        send_frame(sock, HEAD.pack(DONE, slot, generation, rows), told)
+        send_frame(sock, HEAD.pack(DONE, slot, generation, rows), answer)

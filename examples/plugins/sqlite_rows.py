@@ -112,7 +112,7 @@ class SqliteSink(Sink):
                 f"{self.uri} holds vectors of {dimension} dimensions, these have {rows.vectors.shape[1]}"
             )
         screened = screen(rows)
-        told: list[tuple[str, str, bytes, str]] = []
+        records: list[tuple[str, str, bytes, str]] = []
         refused: list[tuple[int, RowRefusedError]] = []
         for index in screened.kept:
             columns = {name: value for name, value in rows.columns[index].items() if value is not None}
@@ -121,12 +121,12 @@ class SqliteSink(Sink):
             except (TypeError, ValueError) as error:
                 refused.append((index, RowRefusedError(f"row {rows.keys[index]!r}: its metadata is not JSON: {error}")))
                 continue
-            told.append((self._name, rows.keys[index], rows.vectors[index].tobytes(), text))
+            records.append((self._name, rows.keys[index], rows.vectors[index].tobytes(), text))
         with self._mutex, self._errors(), self._open_connection() as connection:
             if self._to_replace:
                 connection.execute("DELETE FROM rows WHERE collection = ?", (self._name,))
                 self._dimension, self._note = self._made(connection)
-            connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", told)
+            connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", records)
         self._to_replace = False
         return screened.result(refused)
 

@@ -98,9 +98,9 @@ def _shallow(image: Image.Image, spec: PreprocessSpec, span: Range) -> tuple[Ima
 
 
 def _composite(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
-    whole = with_alpha(image)
-    colours = whole.convert("L" if whole.mode == "LA" else "RGB")  # a grey profile is for grey
-    return _over(to_rgb(colours, image.info.get("icc_profile"), spec.cmyk), whole.getchannel("A"), spec)
+    rgba = with_alpha(image)
+    colours = rgba.convert("L" if rgba.mode == "LA" else "RGB")  # a grey profile is for grey
+    return _over(to_rgb(colours, image.info.get("icc_profile"), spec.cmyk), rgba.getchannel("A"), spec)
 
 
 def _over(colours: Image.Image, alpha: Image.Image, spec: PreprocessSpec) -> Image.Image:

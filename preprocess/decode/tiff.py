@@ -29,12 +29,12 @@ def sample_tags(image: Image.Image) -> dict[int, int]:
     tags = cast("Mapping[int, Any]", getattr(image, "tag_v2", {}))
     if not tags or not image.mode.startswith(("I", "F")):
         return {}
-    told: dict[int, int] = {}
+    facts: dict[int, int] = {}
     if tags.get(_PHOTOMETRIC) == _MIN_IS_WHITE:
-        told[_PHOTOMETRIC] = _MIN_IS_WHITE
+        facts[_PHOTOMETRIC] = _MIN_IS_WHITE
     if (top := _top(tags)) is not None:
-        told[_MAXIMUM] = top
-    return told
+        facts[_MAXIMUM] = top
+    return facts
 
 
 def is_min_white(tags: Mapping[int, int]) -> bool:

@@ -1,4 +1,4 @@
-"""What a worker process and the workers' ancestor take of memory at most, besides the rings and what an embedder takes.
+"""What workers and their fork server take of memory at most, besides the rings and what an embedder takes.
 
 The constants are measured, with a quarter on top: ``python -m penstock.bench soak`` says what the processes take, and
 ``tests/test_decode_memory.py`` holds the bytes a pixel against every format that is decoded.
@@ -14,7 +14,7 @@ from ..limits import BAND_PIXELS
 from ..spec import PreprocessSpec
 from .reader import AHEAD_BYTES
 
-ANCESTOR_BYTES: Final = 170 * 2**20
+FORK_SERVER_BYTES: Final = 170 * 2**20
 """The process that all workers are forked from: an interpreter with JAX, no backend (measured: 131-145 MiB)."""
 
 _WORKER_BYTES: Final = 130 * 2**20
@@ -51,8 +51,8 @@ def decode_bytes(spec: PreprocessSpec) -> int:
     A picture that is not reduced, because one side is short, is held twice more as packed pixels.
     """
     short = math.ceil((spec.resize or spec.size) * scale_limit(spec.size))
-    whole = min(spec.max_pixels, short * (spec.max_side if spec.resize else short))
-    return _PIXEL_BYTES * spec.max_pixels + 2 * 4 * whole + _BAND_PIXEL_BYTES * BAND_PIXELS
+    packed = min(spec.max_pixels, short * (spec.max_side if spec.resize else short))
+    return _PIXEL_BYTES * spec.max_pixels + 2 * 4 * packed + _BAND_PIXEL_BYTES * BAND_PIXELS
 
 
 def _kernel_bytes(spec: PreprocessSpec, rows: int) -> int:

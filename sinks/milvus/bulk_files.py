@@ -19,7 +19,7 @@ from ..base import Found, Sink, SinkMemory
 from ..fields import ScalarField, parse_fields
 from ..parquet.parts import Part, arrow, live_rows, merge, parts_in, write_part
 from ..rows import KEY, VECTOR, RowBatch, WriteResult, screen
-from .bulk_manifest import MANIFEST, SCHEME, Manifest, is_finished, read_manifest, whole_parts, write_manifest
+from .bulk_manifest import MANIFEST, SCHEME, Manifest, complete_parts, is_finished, read_manifest, write_manifest
 from .rows import metadata_json, split_columns
 from .schema import COLUMNS, CollectionSpec
 
@@ -200,7 +200,7 @@ class ParquetBulkSink(Sink):
         try:
             if (self._folder / MANIFEST).exists():
                 manifest = read_manifest(self._folder)
-                return Found(sum(part["rows"] for part in whole_parts(self._folder, manifest)), manifest.note)
+                return Found(sum(part["rows"] for part in complete_parts(self._folder, manifest)), manifest.note)
             parts = parts_in(self._folder)
             rows = sum(int(live.sum()) for live in live_rows(self._folder, parts))
             return Found(rows, self._note_in(parts[0]) if parts else "")
@@ -275,7 +275,7 @@ class ParquetBulkSink(Sink):
         wrong = [f"vectors of {length} dimensions, this job makes {self._dimension}"]
         wrong = wrong if length != self._dimension else []
         if not there.equals(here):
-            wrong.append(f"columns {_told(there)}, this job makes {_told(here)}")
+            wrong.append(f"columns {_columns(there)}, this job makes {_columns(here)}")
         if wrong:
             raise CollectionMismatchError(
                 f"{self.uri} has parts with {'; '.join(wrong)}. Choose another folder, or replace them (--overwrite)"
@@ -381,5 +381,5 @@ def _count_nulls(path: Path, nulls: dict[str, int]) -> int:
     return int(metadata.num_rows)
 
 
-def _told(schema: Any) -> str:
+def _columns(schema: Any) -> str:
     return ", ".join(f"{name} {schema.field(name).type}" for name in schema.names)

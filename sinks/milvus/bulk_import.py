@@ -46,7 +46,8 @@ def bulk_import(
     server_path: str | None = None,
     timeout: float = 3600.0,
     retry_for: float | None = None,
-    told: Callable[[ImportProgress], None] = lambda _: None,
+    on_progress: Callable[[ImportProgress], None] = lambda _: None,
+    told: Callable[[ImportProgress], None] | None = None,
 ) -> ImportProgress:
     """Have a Milvus server load the parts of a finished folder, and wait until every row is there and indexed.
 
@@ -68,7 +69,8 @@ def bulk_import(
             absolute path of `folder`, right for a server on this machine.
         timeout: seconds for all of it.
         retry_for: see `MilvusSink`.
-        told: hears how far it is.
+        on_progress: hears how far it is.
+        told: the older name of `on_progress`.
 
     Raises:
         ConfigError: no finished folder, a Milvus Lite, or the folder's rows do not fit the server.
@@ -92,7 +94,7 @@ def bulk_import(
         retry_for=retry_for,
     )
     prefix = server_path if server_path is not None else str(Path(folder).absolute())
-    job = _Import(sink, manifest, prefix.rstrip("/"), time.monotonic() + timeout, told)
+    job = _Import(sink, manifest, prefix.rstrip("/"), time.monotonic() + timeout, told or on_progress)
     with sink:
         return job.run()
 
@@ -106,10 +108,10 @@ class _Import:
         manifest: Manifest,
         prefix: str,
         deadline: float,
-        told: Callable[[ImportProgress], None],
+        on_progress: Callable[[ImportProgress], None],
     ) -> None:
         self._sink, self._manifest, self._prefix = sink, manifest, prefix
-        self._deadline, self._told = deadline, told
+        self._deadline, self._on_progress = deadline, on_progress
         self._pause = threading.Event()
 
     def run(self) -> ImportProgress:
@@ -123,7 +125,7 @@ class _Import:
         done = len(self._manifest.parts)
         state = self._sink.wait_index(
             max(0.0, self._deadline - time.monotonic()),
-            lambda index: self._told(ImportProgress(rows, done, rows, index)),
+            lambda index: self._on_progress(ImportProgress(rows, done, rows, index)),
         )
         self._wait_visible()  # what a file that was loaded twice adds may have come later than the right number
         return ImportProgress(rows, done, rows, state)
@@ -154,7 +156,7 @@ class _Import:
         waiting = [str(part["name"]) for part in self._manifest.parts]
         running: dict[int, str] = {}
         done = 0
-        self._told(ImportProgress(self._manifest.rows, 0))
+        self._on_progress(ImportProgress(self._manifest.rows, 0))
         while waiting or running:
             while waiting and len(running) < _AT_ONCE:
                 name = waiting.pop(0)
@@ -163,7 +165,7 @@ class _Import:
             for task in finished:
                 del running[task]
             done += len(finished)
-            self._told(ImportProgress(self._manifest.rows, done))
+            self._on_progress(ImportProgress(self._manifest.rows, done))
             if not finished:
                 self._wait(f"{done} of {len(self._manifest.parts)} parts are loaded")
 
@@ -186,7 +188,7 @@ class _Import:
                     f"{self._sink.uri}: {visible} rows, but {rows} were imported: somebody else writes there, or a"
                     " lost answer made the server load a file twice. Import again with --overwrite"
                 )
-            self._told(ImportProgress(rows, len(self._manifest.parts), visible))
+            self._on_progress(ImportProgress(rows, len(self._manifest.parts), visible))
             self._wait(f"{visible} of {rows} rows are visible")
 
     def _wait(self, so_far: str) -> None:

@@ -37,7 +37,7 @@ def is_finished(folder: str | os.PathLike[str]) -> bool:
     if not (Path(folder) / MANIFEST).exists():
         return False
     manifest = read_manifest(folder)
-    return whole_parts(Path(folder), manifest) == manifest.parts
+    return complete_parts(Path(folder), manifest) == manifest.parts
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
@@ -59,7 +59,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         ) from error
 
 
-def whole_parts(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+def complete_parts(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
     """Those parts of a manifest that are there, by their sizes."""
     sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
     return [part for part in manifest.parts if sizes.get(part["name"]) == part["bytes"]]

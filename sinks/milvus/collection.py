@@ -225,7 +225,7 @@ def wait_for_index(
     look: Callable[[], IndexState],
     rows: int,
     seconds: float,
-    told: Callable[[IndexState], None],
+    on_progress: Callable[[IndexState], None],
     stop: threading.Event | None = None,
 ) -> IndexState:
     """Wait until the index covers every row.
@@ -234,7 +234,7 @@ def wait_for_index(
         look: asks the server.
         rows: that must be known to the index at least.
         seconds: at most.
-        told: hears of each look.
+        on_progress: hears of each look.
         stop: ends the waiting early.
 
     Returns:
@@ -247,7 +247,7 @@ def wait_for_index(
     pause = stop or threading.Event()
     while True:
         state = replace(look(), seconds=time.monotonic() - begin)
-        told(state)
+        on_progress(state)
         if state.indexed >= max(state.rows, rows):
             return state
         if state.seconds >= seconds:

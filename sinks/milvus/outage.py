@@ -8,7 +8,7 @@ import time
 
 logger = logging.getLogger(__name__)
 
-_TOLD_AFTER = 1.0
+_WARN_AFTER = 1.0
 """Seconds: a shorter one is a hiccup that nobody needs to hear of."""
 
 
@@ -24,7 +24,7 @@ class Outage:
         self._where, self._limit = where, limit
         self._mutex = threading.Lock()
         self._since: float | None = None
-        self._told = False
+        self._warned = False
 
     @property
     def seconds(self) -> float:
@@ -37,9 +37,9 @@ class Outage:
         with self._mutex:
             if self._since is None:
                 self._since = time.monotonic()
-            if self._told or self.seconds < _TOLD_AFTER:
+            if self._warned or self.seconds < _WARN_AFTER:
                 return
-            self._told = True
+            self._warned = True
         logger.warning(
             "waiting for Milvus at %s (%s), for %g s at most (--retry-for says how long)",
             self._where,
@@ -52,7 +52,7 @@ class Outage:
         if self._since is None:
             return
         with self._mutex:
-            seconds, told = self.seconds, self._told
-            self._since, self._told = None, False
-        if told:
+            seconds, warned = self.seconds, self._warned
+            self._since, self._warned = None, False
+        if warned:
             logger.warning("Milvus at %s answers again, after %.0f s", self._where, seconds)

@@ -243,14 +243,14 @@ class MilvusSink(Sink):
     def wait_index(
         self,
         seconds: float,
-        told: Callable[[IndexState], None] = lambda _: None,
+        on_progress: Callable[[IndexState], None] = lambda _: None,
         stop: threading.Event | None = None,
     ) -> IndexState:
         """Write out what is in the server's memory, and wait until its index covers every row.
 
         Args:
             seconds: to wait at most, after the flush.
-            told: hears how far it is, several times a second.
+            on_progress: hears how far it is, several times a second.
             stop: ends the waiting early.
 
         Raises:
@@ -264,7 +264,7 @@ class MilvusSink(Sink):
             assert isinstance(state, IndexState)
             return state
 
-        return wait_for_index(look, self.count(), seconds, told, stop)
+        return wait_for_index(look, self.count(), seconds, on_progress, stop)
 
     def reader(self) -> Searchable:
         return self

@@ -121,12 +121,12 @@ def merge(folder: Path, parts: Sequence[Part], part_bytes: int) -> list[Part]:
         if len(group) == 1 and live[group[0]].all():
             merged.append(group[0])
             continue
-        whole = Part(group[0].first, group[-1].last)
+        combined = Part(group[0].first, group[-1].last)
         schema = _schema(folder / group[0].name)
-        rows = write_part(folder, whole, _live_tables(folder, group, live), schema)
-        merged += [whole] if rows else []
+        rows = write_part(folder, combined, _live_tables(folder, group, live), schema)
+        merged += [combined] if rows else []
         for part in group:
-            if part != whole or not rows:
+            if part != combined or not rows:
                 (folder / part.name).unlink()
     return merged
 

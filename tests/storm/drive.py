@@ -144,11 +144,11 @@ class Run:
         deadline = time.monotonic() + patient(10)
         while (alive := _marked(self._mark)) and time.monotonic() < deadline:
             psutil.wait_procs(alive, timeout=0.05)
-        told = [f"pid {process.pid}: {_command(process)}" for process in alive]
+        lines = [f"pid {process.pid}: {_command(process)}" for process in alive]
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        return told
+        return lines
 
     # -- what the driver does -----------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ class EndpointPool:
         self._queue: deque[Signal] = deque()
         self._trouble_since: float | None = None
         self._trouble: Exception | None = None
-        self._told = 0.0
+        self._warned_at = 0.0
         for endpoint in endpoints:
             endpoint.eject = partial(self._eject, endpoint)
 
@@ -340,8 +340,8 @@ class EndpointPool:
                 f"{_what(self._trouble)}. Is the server up and the model loaded? The embedder's options patience= "
                 f"(now {self._patience:g} s) and timeout= say how long to wait."
             ) from self._trouble
-        if now - since > _NEWS_SECONDS and now - self._told > _NEWS_SECONDS:
-            self._told = now
+        if now - since > _NEWS_SECONDS and now - self._warned_at > _NEWS_SECONDS:
+            self._warned_at = now
             _logger.warning(
                 "%s: no answer from %s for %.0f s (%s); trying on", self._name, urls, now - since, _what(self._trouble)
             )

@@ -46,8 +46,8 @@ class Exchange:
             OSError, ServerError: see `errors`.
             EmbedderError: the vectors have another shape than the model promised.
         """
-        whole = self._model.fixed in (None, stop - start)  # else it is padded, which a slot has no room for
-        place = view.place if self._share and whole else None
+        fits = self._model.fixed in (None, stop - start)  # else it is padded, which a slot has no room for
+        place = view.place if self._share and fits else None
         region = endpoint.regions.name(place) if place else None
         if place is None or region is None:
             if endpoint.regions.refused:

@@ -34,7 +34,7 @@ from .kept_sources import keep_sources
 from .listing import ListingInterruptedError, entries_of, entry_at
 from .output_paths import dead_letters_path
 from .plan import Plan
-from .store_check import NOTED, REDONE, Known, checked, id_of, known_of
+from .store_check import REDONE, STORE, Known, checked, id_of, known_of
 
 _logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class JobCheckpoint:
         self._synced = time.monotonic()
         self._children = Children()
         self._store_notes: Callable[[], Sequence[str]] | None = None
-        self._noting = threading.Lock()
+        self._recording = threading.Lock()
         self._accepts_store = config.accept_store
         try:
             with suppress(ListingInterruptedError):
@@ -145,8 +145,8 @@ class JobCheckpoint:
         return self._before.remaining == self._before.total
 
     def starts(self) -> None:
-        """Note that this run begins its work: `penstock status` counts its pace from here."""
-        self._folder.note("started", done=self._before.total - self._before.remaining)
+        """Record that this run begins its work: `penstock status` counts its pace from here."""
+        self._folder.add_event("started", done=self._before.total - self._before.remaining)
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
@@ -182,22 +182,22 @@ class JobCheckpoint:
 
     def written(self, ordinals: Sequence[int]) -> None:
         """The store has acknowledged a row of each. In whose collection they are is recorded before them."""
-        self._note_stores()
+        self._record_stores()
         self._record(self._children.written(ordinals))
 
     def acknowledged(self, number: int, ordinals: Sequence[int]) -> None:
         """One of several stores has acknowledged a row of each. From any thread. Of entries with children nothing is
         recorded: they are done again as a whole.
         """
-        self._note_stores()
+        self._record_stores()
         self._folder.acknowledged(number, [each for each in ordinals if not self._children.is_begun(each)])
 
     def acknowledged_by(self, ordinal: int) -> int:
         """The stores that have acknowledged the row of an entry already: the n-th by the bit ``1 << n``."""
         return self._folder.states.acknowledged_by(ordinal)
 
-    def _note_stores(self) -> None:
-        with self._noting:
+    def _record_stores(self) -> None:
+        with self._recording:
             if self._store_notes:
                 for number, note in enumerate(self._store_notes()):
                     self._know(number, replace(self._stores[number], id=id_of(note)))
@@ -295,7 +295,7 @@ class JobCheckpoint:
 
     def _know(self, number: int, store: Known) -> None:
         if store != self._stores[number]:
-            self._folder.note(NOTED, **asdict(store), **({"store": number} if number else {}))
+            self._folder.add_event(STORE, **asdict(store), **({"store": number} if number else {}))
             self._stores[number] = store
 
     # -- beginning ----------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class JobCheckpoint:
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
         self._accepts_store |= "sink" in changed
         if config.redo and (rows := self._folder.counts.written):
-            self._folder.note(REDONE, written=rows)  # first: what is forgotten stays this job's, see begun
+            self._folder.add_event(REDONE, written=rows)  # first: what is forgotten stays this job's, see begun
             self._folder.undo([*self._folder.states.ranges(Outcome.WRITTEN)])
         if config.redo or "sink" in changed:
             self._folder.undo([*self._folder.states.acknowledged()])  # the numbers were those of other stores

@@ -23,7 +23,7 @@ _AHEAD: Final = 4
 """Things for each thread that may be under way or wait for those before them, however small they are."""
 
 
-def fetched(things: Iterable[Any], max_bytes: int, threads: int, room: int, policy: Policy) -> Generator[Any]:
+def fetched(entries: Iterable[Any], max_bytes: int, threads: int, room: int, policy: Policy) -> Generator[Any]:
     """The same things in the same order; items bring their bytes instead of a reference, or why they cannot.
 
     Args:
@@ -37,8 +37,8 @@ def fetched(things: Iterable[Any], max_bytes: int, threads: int, room: int, poli
     pool = DaemonThreads(threads, "penstock-fetch")
     ahead: deque[_Read] = deque()
     try:
-        for thing in things:
-            last = _Read(thing, max_bytes)
+        for entry in entries:
+            last = _Read(entry, max_bytes)
             while ahead and (len(ahead) >= _AHEAD * threads or _held(ahead) + last.nbytes > room):
                 yield ahead.popleft().result()
             last.start(pool, read)
@@ -54,9 +54,9 @@ def fetched(things: Iterable[Any], max_bytes: int, threads: int, room: int, poli
 class _Read:
     """A thing on its way; if it is an item with a reference, its bytes are read in a thread."""
 
-    def __init__(self, thing: Any, max_bytes: int) -> None:
-        self._thing = thing
-        self._reference = thing.reference if isinstance(thing, Item) else None
+    def __init__(self, entry: Any, max_bytes: int) -> None:
+        self._entry = entry
+        self._reference = entry.reference if isinstance(entry, Item) else None
         self._most = 0
         if self._reference is not None:
             size = self._reference.version.size
@@ -81,7 +81,7 @@ class _Read:
 
     def result(self) -> Any:
         """The thing, once it has its bytes."""
-        return self._thing if self._data is None else replace(self._thing, data=self._data.result(), reference=None)
+        return self._entry if self._data is None else replace(self._entry, data=self._data.result(), reference=None)
 
 
 def _held(ahead: Iterable[_Read]) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from ....formatting import plural, size
 from ....preprocess.slot_layout import dimension_of, pixel_layout
-from ....preprocess.worker.memory import ANCESTOR_BYTES, worker_bytes
+from ....preprocess.worker.memory import FORK_SERVER_BYTES, worker_bytes
 from ....shm import SlotLayout
 from ....sinks import Sink
 from ...config.model import ServiceConfig
@@ -155,7 +155,7 @@ def estimate_memory(plan: Plan, config: ServiceConfig, entries: int | None = Non
     shared: list[Part] = [
         Part("parent", _parent_bytes(config), "parent"),
         Part("rows", _waiting_bytes(plan, config, workers * slots, rows, sink.threads if sink else _CALLS), "parent"),
-        Part("ancestor", ANCESTOR_BYTES, "workers"),
+        Part("fork server", FORK_SERVER_BYTES, "workers"),
         Part("worker", worker_bytes(plan.spec, config.batch_size, config.threads), "workers", workers),
         Part("ring", layout.ring_bytes(slots), "workers", workers),
     ]

@@ -35,13 +35,13 @@ class MemoryMonitor:
 
     Args:
         ceiling: of the job.
-        workers: process ids of the workers and their ancestor, as they are now.
+        workers: process ids of the workers and their fork server, as they are now.
     """
 
     def __init__(self, ceiling: MemoryEstimate, workers: Callable[[], Set[int]]) -> None:
         self._ceiling = ceiling
         self._workers = workers
-        self._told: set[Side] = set()
+        self._warned: set[Side] = set()
 
     def look(self, report: Report) -> None:
         """Warn, once for each side, that more is taken than was computed. Nothing is ended for it."""
@@ -50,9 +50,9 @@ class MemoryMonitor:
             return
         taken = self._by_side(memory)
         side = max(_SIDES, key=lambda one: taken[one] - self._ceiling.of(one))
-        if side in self._told:
+        if side in self._warned:
             return
-        self._told.add(side)
+        self._warned.add(side)
         besides = f"; not counted: {', '.join(self._ceiling.uncounted)}" if self._ceiling.uncounted else ""
         _logger.warning(
             "memory: %s are taken, more than the %s that were computed; most of it by the %s: %s instead of %s%s",

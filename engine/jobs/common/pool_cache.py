@@ -50,7 +50,7 @@ class PoolCache:
 
     @property
     def family(self) -> frozenset[int]:
-        """Process ids of its workers and their ancestor."""
+        """Process ids of its workers and their fork server."""
         return self._pool.family if self._pool else frozenset()
 
     @property

@@ -1,6 +1,6 @@
 """Whether a job's store holds what the job's books say: asked at the start of every run after the first rows.
 
-A collection has an id, random, kept in its note from the moment it is made; the books note the id before the first row
+A collection has an id, random, kept in its note from the moment it is made; the books have the id before the first row
 that they call written. So a job that is killed between the two has recorded no row, and takes the collection that it
 finds. Collections and job folders from before there were ids are judged by the number of their rows alone.
 """
@@ -23,7 +23,7 @@ from ....sinks import Found
 from ...journal import Event, JobFolder, Outcome
 
 _ID = "collection"
-NOTED, REDONE = "store", "redone"
+STORE, REDONE = "store", "redone"
 """Events of the journal: the id of the collection, with the rows that may be missing; all is to be done again."""
 
 
@@ -58,7 +58,7 @@ def known_of(events: Sequence[Event]) -> defaultdict[int, Known]:
     for event in events:
         if event["event"] == REDONE:
             known.clear()
-        elif event["event"] == NOTED:
+        elif event["event"] == STORE:
             known[event.get("store", 0)] = Known(event["id"], event["missing"])
     return known
 

@@ -15,7 +15,7 @@ from ...workers.picture_server import warm_start
 from ..common.largest import cramped, halves, largest, lowered, tell_cramped, tell_workers
 from .preprocessed_batch import BatchValues, Input, PreprocessedBatch, input_batches
 
-# All else is imported once the workers' ancestor is starting: both go on at once then.
+# All else is imported once the workers' fork server is starting: both go on at once then.
 if TYPE_CHECKING:
     from ....preprocess import PreprocessSpec
     from ... import Outcome, Pipeline, Report
@@ -100,7 +100,7 @@ class StreamingMultiprocessPreprocessor:
         return _fitted(self.spec, *self._sizes_asked)
 
     def _prepared(self) -> PreprocessPool:
-        """The pool. The workers' ancestor imports JAX meanwhile."""
+        """The pool. The workers' fork server imports JAX meanwhile."""
         with self._lock, warm_start():
             from ...workers import PreprocessPool
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ....errors import ItemError
 from ...core.values import PlainValues
 
-# All else is imported once the workers' ancestor is starting, see `preprocess_stream`.
+# All else is imported once the workers' fork server is starting, see `preprocess_stream`.
 if TYPE_CHECKING:
     import numpy as np
 

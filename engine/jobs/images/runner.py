@@ -73,7 +73,7 @@ class JobRunner:
         self._local: LocalPreprocessor | None = None
         self._local_threads = 0
         self._opened_for = 0  # pictures in a batch
-        self._told_unconfined = False
+        self._warned_unconfined = False
         self._dead = DeadLetters(dead_letters_path(config))
         self.report: Report | None = None
 
@@ -259,8 +259,8 @@ class JobRunner:
 
     def local_preprocessor(self, threads: int) -> LocalPreprocessor:
         """Preprocessing in this process, for so many threads at once; the embedder is open then."""
-        if self.config.sandbox and not self._told_unconfined:
-            self._told_unconfined = True
+        if self.config.sandbox and not self._warned_unconfined:
+            self._warned_unconfined = True
             _logger.warning("sandbox: only worker processes are confined; this picture is decoded in this process")
         self._open_embedder(self.config.batch_size)
         if self._local is None or self._local_threads < threads:

@@ -1,6 +1,6 @@
 """Searching with one picture: it goes through one worker process, without JAX in this one.
 
-The worker's ancestor imports JAX, and the worker makes the vector, while this process imports the store's client and
+The worker's fork server imports JAX, and the worker makes the vector, while this process imports the store's client and
 connects; in one process they would take turns.
 """
 
