@@ -1,9 +1,162 @@
-"""Files that are there whole or not at all, also after a power failure."""
+"""Files that are there whole or not at all, also after a power failure: the one way to write them, and what it asks of
+the disk."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Final
+
+TEMPORARY = ".tmp"
+"""How the name of a file ends that is not complete: it does not exist for readers, and the next writer removes it."""
+
+
+class Disk:
+    """The operating system's files. Every method raises the OSError it meets.
+
+    One small object, so that tests can put one in its place whose N-th operation fails.
+    """
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder (mode 0700) if it is not there, and its parents."""
+        with suppress(FileExistsError):
+            os.makedirs(path, 0o700)  # noqa: PTH103  (paths are text here)
+
+    def names(self, folder: str) -> list[str]:
+        """What lies in a folder."""
+        return os.listdir(folder)  # noqa: PTH208
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        """A descriptor; a new file has that mode. Never follows a link in the last part of the path."""
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+    def size(self, fd: int) -> int:
+        """Bytes in the file."""
+        return os.fstat(fd).st_size
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        """So many bytes; fewer only at the end of the file."""
+        data = os.pread(fd, size, offset)
+        while len(data) < size and (more := os.pread(fd, size - len(data), offset + len(data))):
+            data += more
+        return data
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        """All of it. One system call, unless the kernel takes less than all."""
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(fd, view, offset)
+            view, offset = view[done:], offset + done
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file."""
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Back only when the file's bytes are on the medium."""
+        os.fsync(fd)
+
+    def sync_folder(self, path: str) -> None:
+        """Back only when the names in the folder are on the medium."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a complete file its name, in place of whatever had it."""
+        Path(old).rename(new)
+
+    def unlink(self, path: str) -> None:
+        """Remove a name."""
+        Path(path).unlink()
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+
+DISK: Final = Disk()
+
+
+def shut(disk: Disk, fd: int) -> None:
+    """Close a descriptor. What a close reports is no news: whatever must last has been synced before."""
+    with suppress(OSError):
+        disk.close(fd)
+
+
+def replace_file(
+    path: str,
+    pieces: Iterable[bytes],
+    *,
+    disk: Disk = DISK,
+    temporary: str | None = None,
+    mode: int = 0o600,
+    refused: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> int:
+    """Write a file so that it is there whole or not at all; its name is durable after `Disk.sync_folder`.
+
+    Args:
+        path: where it will be.
+        pieces: its bytes. An error of whoever makes them passes as it is.
+        disk: does it.
+        temporary: its path while it is not complete, in the same folder. Default: `path` with `TEMPORARY` behind it.
+        mode: of the file.
+        refused: a context for each step on the disk, which may make another error of the OSError that it meets.
+
+    Returns:
+        A descriptor of the file, to read and write it.
+
+    Raises:
+        OSError: the disk refused; what had the name still has it.
+    """
+    unfinished = temporary or path + TEMPORARY
+    with refused():
+        fd = disk.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        end = 0
+        for piece in pieces:
+            with refused():
+                disk.write(fd, piece, end)
+            end += len(piece)
+        with refused():
+            disk.sync(fd)
+            _rename(disk, unfinished, path)
+    except BaseException:
+        shut(disk, fd)
+        with suppress(OSError):
+            disk.unlink(unfinished)
+        raise
+    return fd
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file for people so that nobody ever sees half of it. Its bytes and its name are on the medium then.
+
+    Raises:
+        OSError: the disk refuses; names the file.
+    """
+    target = Path(path)
+    own = target.with_name(f".{target.name}.{os.getpid()}")  # several processes may write reports into one folder
+    try:
+        shut(DISK, replace_file(str(target), [text.encode()], temporary=str(own), mode=0o666))
+        DISK.sync_folder(str(target.parent))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror}); free some space", str(target)) from error
+
+
+def put(unfinished: Path, target: Path) -> None:
+    """Give a complete file that somebody else wrote its name. Its bytes and its name are on the medium then.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    sync_path(unfinished)
+    _rename(DISK, str(unfinished), str(target))
+    DISK.sync_folder(str(target.parent))
 
 
 def sync_path(path: Path) -> None:
@@ -19,29 +172,10 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def put(unfinished: Path, target: Path) -> None:
-    """Give a complete file its name. Its bytes and its name are on the medium when it returns.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    sync_path(unfinished)
-    unfinished.replace(target)
-    sync_path(target.parent)
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file so that nobody ever sees half of it.
-
-    Raises:
-        OSError: the disk refuses; names the file.
-    """
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+def _rename(disk: Disk, unfinished: str, path: str) -> None:
+    """A rename that reports an error may still have happened: then it has, or two files would claim to be the last."""
     try:
-        beside.write_text(text, encoding="utf-8")
-        put(beside, target)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written ({error.strerror}); free some space", str(target)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+        disk.rename(unfinished, path)
+    except OSError:
+        if os.path.lexists(unfinished) or not os.path.lexists(path):
+            raise

@@ -74,9 +74,9 @@ class FaultyDisk(Disk):
         self.step()
         return super().names(folder)
 
-    def open(self, path: str, flags: int) -> int:
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         self.step()
-        fd = super().open(path, flags)
+        fd = super().open(path, flags, mode)
         self.fds.add(fd)
         return fd
 

@@ -41,12 +41,12 @@ class VolatileDisk(Disk):
         self.durable: Names = {}
         self.pending: list[Callable[[Names], None]] = []
 
-    def open(self, path: str, flags: int) -> int:
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         if path not in self.paths and not os.path.lexists(path) and flags & os.O_CREAT:
             number = len(self.synced)
             self._change(lambda names: names.__setitem__(path, number))
             self.synced[number] = b""
-        fd = super().open(path, flags)
+        fd = super().open(path, flags, mode)
         self.fds[fd] = self.paths[path]
         return fd
 

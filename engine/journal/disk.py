@@ -1,82 +1,19 @@
-"""Every operation on a file, in one small object: tests put one in its place whose N-th operation fails."""
+"""What the disk refuses a job's books, in words; and the writes and reads of their files."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
+from ... import durable
+from ...durable import TEMPORARY, Disk, shut
 from ...errors import JournalDiskError
 
-TEMPORARY = ".tmp"
-"""How the name of a file ends that is not complete: it does not exist for readers, and the next writer removes it."""
-
-
-class Disk:
-    """The operating system's files. Every method raises the OSError it meets."""
-
-    def make_folder(self, path: str) -> None:
-        """Make a folder (mode 0700) if it is not there, and its parents."""
-        with suppress(FileExistsError):
-            os.makedirs(path, 0o700)  # noqa: PTH103  (paths are text here)
-
-    def names(self, folder: str) -> list[str]:
-        """What lies in a folder."""
-        return os.listdir(folder)  # noqa: PTH208
-
-    def open(self, path: str, flags: int) -> int:
-        """A descriptor; a new file has mode 0600. Never follows a link in the last part of the path."""
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-    def size(self, fd: int) -> int:
-        """Bytes in the file."""
-        return os.fstat(fd).st_size
-
-    def read(self, fd: int, size: int, offset: int) -> bytes:
-        """So many bytes; fewer only at the end of the file."""
-        data = os.pread(fd, size, offset)
-        while len(data) < size and (more := os.pread(fd, size - len(data), offset + len(data))):
-            data += more
-        return data
-
-    def write(self, fd: int, data: bytes, offset: int) -> None:
-        """All of it. One system call, unless the kernel takes less than all."""
-        view = memoryview(data)
-        while view:
-            done = os.pwrite(fd, view, offset)
-            view, offset = view[done:], offset + done
-
-    def truncate(self, fd: int, size: int) -> None:
-        """Cut the file."""
-        os.ftruncate(fd, size)
-
-    def sync(self, fd: int) -> None:
-        """Back only when the file's bytes are on the medium."""
-        os.fsync(fd)
-
-    def sync_folder(self, path: str) -> None:
-        """Back only when the names in the folder are on the medium."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-    def rename(self, old: str, new: str) -> None:
-        """Give a complete file its name, in place of whatever had it."""
-        Path(old).rename(new)
-
-    def unlink(self, path: str) -> None:
-        """Remove a name."""
-        Path(path).unlink()
-
-    def close(self, fd: int) -> None:
-        """Close a descriptor."""
-        os.close(fd)
-
+__all__ = ["TEMPORARY", "Disk", "read_file", "reading", "replace_file", "shut", "writing"]
 
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT})
 """Errors of a place that is the wrong one, and of no disk that is full or broken."""
@@ -124,12 +61,6 @@ def _refused(error: OSError, message: str) -> JournalDiskError:
     return refused
 
 
-def shut(disk: Disk, fd: int) -> None:
-    """Close a descriptor. What a close reports is no news: whatever must last has been synced before."""
-    with suppress(OSError):
-        disk.close(fd)
-
-
 def read_file(disk: Disk, path: str) -> bytes:
     """A small file's bytes.
 
@@ -144,37 +75,9 @@ def read_file(disk: Disk, path: str) -> bytes:
 
 
 def replace_file(disk: Disk, path: str, pieces: Iterable[bytes]) -> int:
-    """Write a file so that it is there whole or not at all; its name is durable after `Disk.sync_folder`.
-
-    Returns:
-        A descriptor of the file, to read and write it.
+    """Write a file of the job so that it is there whole or not at all; see `durable.replace_file`.
 
     Raises:
         JournalDiskError: the disk refused; what had the name still has it.
     """
-    with writing(path):
-        fd = disk.open(path + TEMPORARY, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    try:
-        end = 0
-        for piece in pieces:
-            with writing(path):
-                disk.write(fd, piece, end)
-            end += len(piece)
-        with writing(path):
-            disk.sync(fd)
-            _rename(disk, path)
-    except BaseException:
-        shut(disk, fd)
-        with suppress(OSError):
-            disk.unlink(path + TEMPORARY)
-        raise
-    return fd
-
-
-def _rename(disk: Disk, path: str) -> None:
-    """A rename that reports an error may still have happened: then it has, or two files would claim to be the last."""
-    try:
-        disk.rename(path + TEMPORARY, path)
-    except OSError:
-        if os.path.lexists(path + TEMPORARY) or not os.path.lexists(path):
-            raise
+    return durable.replace_file(path, pieces, disk=disk, refused=partial(writing, path))
