@@ -22,9 +22,12 @@ from penstock import (
     embed_images,
 )
 from penstock.engine.jobs.images.batches import Picture, Written
+from penstock.engine.jobs.images.inputs import pictures_of
+from penstock.engine.jobs.images.keyed_pictures import KeyedPictures
 from penstock.engine.jobs.images.outcomes import FAILURES_KEPT, Outcomes
+from penstock.engine.sources import FileSource, Item
 from penstock.errors import ReadError
-from penstock.sinks import MilvusSink
+from penstock.sinks import MilvusSink, row_key
 
 WAYS = ("insert_images", "insert_images_async", "insert_images_streaming")
 
@@ -74,6 +77,22 @@ def test_what_is_no_list_of_pictures_is_refused_with_what_to_write_instead(
     with to() as pipeline, pytest.raises(ConfigError, match=message) as caught:
         getattr(pipeline, way)(inputs)
     assert str(caught.value).startswith(f"{way} takes a list of pictures")
+
+
+def test_a_path_is_the_same_picture_wherever_it_is_named(tmp_path: Path) -> None:
+    """Behind a link ``..`` is where the link leads: in a list of pictures, in pairs with keys, and in a source."""
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    Image.fromarray(GOOD).save(tmp_path / "far" / "a.png")
+    Image.fromarray(GOOD).save(tmp_path / "a.png")
+    (tmp_path / "link").symlink_to("far/deep")
+    named, meant = f"{tmp_path}/link/../a.png", str(tmp_path / "far" / "a.png")
+    (item,) = FileSource(named)
+    (picture,) = pictures_of([named], None, None, "insert_images")
+    (keyed,) = KeyedPictures([("a", named)])
+    assert isinstance(item, Item)
+    assert isinstance(keyed, Item)
+    assert item.key == picture.key == picture.source == keyed.path == meant
+    assert picture.id == row_key(meant)
 
 
 @pytest.mark.parametrize("inputs", [None, 42, b"\xff\xd8", GOOD])

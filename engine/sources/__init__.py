@@ -4,7 +4,7 @@ from ...references import Fetcher, Locator, Reference, Version
 from .base import MANY, Order, Source
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .files import FileSource
-from .paths import anchored
+from .paths import absolute, anchored
 from .registry import SOURCES, SourceOptions, open_source
 from .selection import Selection
 from .specs import STDIN
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "SourceOptions",
     "Version",
+    "absolute",
     "anchored",
     "key_of",
     "open_source",

@@ -18,7 +18,7 @@ from ....preprocess.decode.modes import is_deep, with_alpha, without_unused_alph
 from ....preprocess.decode.tiff import sample_tags
 from ....sinks import row_key
 from ....sinks.rows import row_hash
-from ...sources import key_of
+from ...sources import absolute, key_of
 from ..common.payloads import BATCH_BYTES, grouped, nbytes_of
 from .batches import Batch, Picture
 
@@ -176,7 +176,7 @@ def _picture(position: int, value: Any, given: Any, metadata: Any) -> Picture:
         raise ConfigError(f"metadata of picture {position} must be a dict, not {type(metadata).__name__}")
     source = source_of(value)
     if isinstance(source, str):
-        source = os.path.abspath(source)  # noqa: PTH100  (links stay: the key is the name the user knows)
+        source = absolute(source)  # links stay: the key is the name the user knows
     path = key_of(source) if isinstance(source, str) else None
     # Never empty: a failure without a key is about the whole batch.
     key = str(given) if given not in (None, "") else path or _content_key(position, source)

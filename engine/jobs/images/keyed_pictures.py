@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from ....errors import ConfigError, ItemError, ReadError, SourceError
-from ...sources import Entry, Item, Source, Version
+from ...sources import Entry, Item, Source, Version, absolute
 from .inputs import source_of
 
 _CALL: Final = "embed_images(stable_keys=True)"
@@ -150,5 +150,5 @@ def _loaded(item: Item) -> Item:
             value = ReadError(f"{type(error).__name__}: {error}")
     source: Any = value if isinstance(value, ItemError) else source_of(value)
     if isinstance(source, str):
-        return replace(item, path=os.path.abspath(source), data=None)  # noqa: PTH100  (links stay)
+        return replace(item, path=absolute(source), data=None)
     return replace(item, data=source)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ....errors import ConfigError, SourceError
 from ....sinks import ScalarField, parse_fields
-from ...sources import Item, key_of
+from ...sources import Item, absolute, key_of
 from .batches import Picture
 
 
@@ -38,7 +38,7 @@ class Metadata:
         if not path.is_file():
             raise ConfigError(f"metadata: there is no file {os.fspath(path)!r}")
         self._path = path
-        self._folder = os.path.abspath(path.parent)  # noqa: PTH100  (links stay, as in the keys of pictures)
+        self._folder = absolute(str(path.parent))  # links stay, as in the keys of pictures
         self._fields = {field.name: field for field in parse_fields(fields)}
         self._missed = 0
         # An empty name is a file of SQLite's own, deleted when it is closed or the process ends.
