@@ -37,10 +37,10 @@ def said(source: FileSource) -> str:
     [
         ("imgs.txt", b"a.jpg\nb.jpg\n", "give it as @imgs.txt (/"),
         ("files", b"/x/\xc3\xa9.jpg\r\n", "give it as @files (/"),
-        ("x.tar", b"a.jpg".ljust(512, b"\0"), "an archive: unpack it, and give the folder"),
-        ("x.zip", b"PK\x03\x04", "an archive"),
-        ("list.parquet", b"PAR1", "a table: write its paths to a text file"),
-        ("list.csv", b"path,album\na.jpg,1\n", "a table"),
+        ("x.tar", b"a.jpg".ljust(512, b"\0"), "an archive: give it without files beside it, to a job of its own"),
+        ("x.zip", b"PK\x03\x04", "an archive: unpack it, and give the folder"),
+        ("list.parquet", b"PAR1", "a table: give it without files beside it, to a job of its own"),
+        ("list.csv", b"path,album\na.jpg,1\n", "a table: write its paths to a text file"),
         ("notes.bin", b"\x00\x01", "not a picture (/"),
     ],
 )

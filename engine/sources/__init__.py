@@ -4,8 +4,9 @@ from ...references import Fetcher, Locator, Reference, Version
 from .base import MANY, Order, Source
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .files import FileSource
+from .options import SourceOptions
 from .paths import absolute, anchored
-from .registry import SOURCES, SourceOptions, open_source
+from .registry import SOURCES, open_source
 from .selection import Selection
 from .specs import STDIN
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from ...errors import ReadError
 from ...references import Locator, Version
@@ -61,6 +61,20 @@ class Source(ABC):
             name: see `name_of`.
             version: what it was then.
         """
+
+    def loaded(self, entries: Iterable[Any], max_bytes: int) -> Iterable[Any]:
+        """The same entries, in the same order, with what a listing does not keep, as they go to the workers.
+
+        Items get the metadata that lie with them; and where a place is read in one go far better than picture by
+        picture, their data (then the source is `in_memory`). What cannot be had is the `data` of its item: an
+        ItemError. Bounded memory; read in one thread. By default there is nothing to add.
+
+        Args:
+            entries: this source's, in the order of the listing, with gaps; other things pass.
+            max_bytes: of a picture.
+        """
+        del max_bytes
+        return entries
 
     def parts(self) -> Iterator[tuple[int, Entry]]:
         """The entries, each with the index of the root it comes from; it never decreases. One root by default."""

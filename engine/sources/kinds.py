@@ -8,8 +8,11 @@ from ...picture_formats import CR2, FORMATS, KNOWN, picture_format
 
 SNIFFED_BYTES = 16
 
-_ARCHIVES = frozenset(["tar", "tgz", "gz", "bz2", "xz", "zst", "zip", "7z", "rar"])
-_TABLES = frozenset(["parquet", "csv", "tsv", "json", "jsonl", "ndjson", "arrow", "feather", "orc", "xlsx"])
+_READ_ALONE = {"tar": "an archive", "parquet": "a table"}
+"""What has pictures in it, and is a source of another kind."""
+
+_ARCHIVES = frozenset(["tgz", "gz", "bz2", "xz", "zst", "zip", "7z", "rar"])
+_TABLES = frozenset(["csv", "tsv", "json", "jsonl", "ndjson", "arrow", "feather", "orc", "xlsx"])
 
 
 def has_picture_name(path: str) -> bool:
@@ -39,6 +42,8 @@ def what_else(path: str, head: bytes) -> str:
     """
     name = os.path.basename(path)
     extension = name.rpartition(".")[2].lower()
+    if extension in _READ_ALONE:
+        return f"not a picture but {_READ_ALONE[extension]}: give it without files beside it, to a job of its own"
     if extension in _ARCHIVES:
         return "not a picture but an archive: unpack it, and give the folder"
     if extension in _TABLES:

@@ -3,52 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO, Final
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, cast
 
 from ...errors import ConfigError, SourceError
 from ...messages import redact
 from ...registry import Registry, scheme_of
 from .base import Source
 from .files import FileSource
-from .paths import is_url
-from .selection import ALL, Selection
-from .specs import matches
+from .options import Factory, SourceOptions
+from .paths import is_url, path_of_url
+from .specs import is_list, matches
 from .walk import is_pattern
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """What a source is made with besides its specs.
-
-    Attributes:
-        selection: what is wanted of folders.
-        stdin: what ``-`` reads; standard input by default.
-        null: paths in lists end with NUL rather than with a line's end.
-        later: look at what the specs name when the first entry is asked for, not now: a job that goes on with its
-            listing may never need it.
-    """
-
-    selection: Selection = ALL
-    stdin: BinaryIO | None = None
-    null: bool = False
-    later: bool = False
-
-
-Factory = Callable[[Sequence[str], SourceOptions], Source]
-"""Takes all the specs, which have its scheme, whole; the source's `specs` make the same one again in any folder. Raises
-SourceError for what is not there."""
 
 
 def _make_files(specs: Sequence[str], options: SourceOptions) -> Source:
     return FileSource(specs, options.stdin, options.null, later=options.later, selection=options.selection)
 
 
+def _in(module: str, name: str) -> Factory:
+    """The factory of a part that is imported by those only who have such a source."""
+
+    def make(specs: Sequence[str], options: SourceOptions) -> Source:
+        factory = cast("Factory", getattr(import_module(module, __package__), name))
+        return factory(specs, options)
+
+    return make
+
+
 FILES: Final = "file"
 
-SCHEMES: dict[str, Factory] = {FILES: _make_files}
+SCHEMES: dict[str, Factory] = {
+    FILES: _make_files,
+    "parquet": _in(".tables.source", "make_parquet"),
+    "wds": _in(".tars.source", "make_tars"),
+}
 """Scheme -> factory, of what is built in."""
+
+SUFFIXES: dict[str, str] = {
+    ".parquet": "parquet",
+    **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"), "wds"),
+}
+"""How the names of files end that hold pictures, and by which scheme they are read where nothing else is named."""
 
 SOURCES: Registry[Factory] = Registry("source", "penstock.sources", SCHEMES)
 """These, and what installed packages bring."""
@@ -83,6 +80,8 @@ def _common_scheme(specs: Sequence[str]) -> str:
     Raises:
         SourceError: there are several, or nothing reads what is named.
     """
+    if specs and (scheme := _by_suffix(specs[0])) and all(_by_suffix(spec) == scheme for spec in specs):
+        return scheme
     named = {scheme for spec in specs if ":" in spec and (scheme := scheme_of(spec))} - {FILES}
     if not named:
         return FILES
@@ -99,6 +98,15 @@ def _common_scheme(specs: Sequence[str]) -> str:
     return FILES
 
 
+def _by_suffix(spec: str) -> str | None:
+    """The scheme of a file, or of several by a glob or braces, whose name tells it; also of one that is not there."""
+    name = spec.rpartition("?")[0] if "?" in spec and "=" in spec else spec
+    end = next((end for end in SUFFIXES if name[-8:].lower().endswith(end)), None)
+    if end is None or is_list(spec) or os.path.isdir(path := path_of_url(spec)):  # noqa: PTH112
+        return None
+    return SUFFIXES[end] if scheme_of(path) not in SOURCES.built_in else None
+
+
 def _is_nothing(spec: str) -> bool:
     """Whether it has a scheme, and no file has this name, or one that it matches as a glob."""
     return scheme_of(spec) is not None and not os.path.lexists(spec) and not (is_pattern(spec) and matches(spec))
@@ -112,4 +120,6 @@ def _unread(spec: str, scheme: str) -> str:
 
 def _known(spec: str, known: set[str]) -> str:
     scheme = scheme_of(spec)
-    return scheme if scheme in known and not os.path.lexists(spec) else FILES
+    if scheme in known and not os.path.lexists(spec):
+        return scheme
+    return _by_suffix(spec) or FILES

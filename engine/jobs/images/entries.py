@@ -79,7 +79,8 @@ def _fetches(config: ServiceConfig, source: Iterable[Any]) -> bool:
 def readable(
     config: ServiceConfig, source: Iterable[Any], entries: Iterable[Any], most: int, room: int
 ) -> Iterable[Any]:
-    """The same entries as workers can take them: where they may not open references, this process reads those.
+    """The same entries as workers can take them: with what their source has besides, and where workers may not open
+    references, with what this process reads for them.
 
     Args:
         config: of the job.
@@ -88,6 +89,8 @@ def readable(
         most: bytes of a picture.
         room: bytes that may be read ahead.
     """
+    if isinstance(source, Source):
+        entries = source.loaded(entries, most)
     if not _fetches(config, source):
         return entries
     threads = min(_MOST_FETCHES, max(1, config.threads) * (config.workers or usable_cores()))

@@ -1,0 +1,222 @@
+"""Rows of tables by where they were listed: read on in one go as long as they come in order."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, Final, NamedTuple, Self
+
+from ....errors import ItemError, PenstockError, ReadError, TooLargeError
+from ....references import Version
+from ..paths import absolute, is_url, look, not_read, path_of_url
+from .base import BATCH_ROWS, TableFile, TableFormat
+from .columns import Columns, key_in, picture_in, plain
+from .formats import FORMATS
+from .spec import TableSpec
+
+MARK: Final = "#"
+"""Between the name of a table's file and the number of a row in it."""
+
+
+class RowPlace(NamedTuple):
+    """Where a row lies. As text: ``12:1024.1764288000000000000:/data/part-0.parquet``."""
+
+    row: int
+    token: str
+    name: str
+
+    @classmethod
+    def of(cls, ref: str, version: Version) -> Self:
+        """Of the picture that was listed so.
+
+        Raises:
+            ReadError: its version tells no place.
+        """
+        row, _, rest = version.tag.partition(":")
+        token, _, name = rest.partition(":")
+        if not (row.isdigit() and name):
+            raise ReadError(f"{ref!r} cannot be read: {version.tag!r} is no place in a table")
+        return cls(int(row), token, name)
+
+    def __str__(self) -> str:
+        return f"{self.row}:{self.token}:{self.name}"
+
+    @property
+    def key(self) -> str:
+        """By which a row is known that has no other key."""
+        return f"{self.name}{MARK}{self.row:09}"
+
+
+class Picture(NamedTuple):
+    """What a row has: the bytes of a picture, or its path; and metadata."""
+
+    data: bytes | None
+    path: str | None
+    metadata: dict[str, Any]
+
+
+class TableReader:
+    """Reads rows by their places. One thread at a time; fast in order, and with one batch of rows in memory.
+
+    Args:
+        spec: its place does not matter.
+    """
+
+    def __init__(self, spec: TableSpec) -> None:
+        self._spec = spec
+        self._format = FORMATS[spec.scheme]()
+        self._open: _Open | None = None
+
+    def row(self, ref: str, version: Version, max_bytes: int) -> Picture:
+        """What is in a row.
+
+        Raises:
+            ReadError: it is not what was listed any more, has no picture, or cannot be read.
+            TooLargeError: its picture has more bytes.
+        """
+        place = RowPlace.of(ref, version)
+        try:
+            return self._at(place.name).row(place, ref, max_bytes)
+        except ItemError:
+            raise
+        except Exception as error:
+            raise ReadError(f"{ref!r} cannot be read: {said_of(error)}") from error
+
+    def close(self) -> None:
+        """Close the file at hand."""
+        if self._open is not None:
+            self._open.close()
+        self._open = None
+
+    def _at(self, name: str) -> _Open:
+        if self._open is None or self._open.name != name:
+            self.close()
+            self._open = _Open(self._format, name, self._spec)
+        return self._open
+
+
+class _Open:
+    """The file at hand, and the batch of it."""
+
+    def __init__(self, format_: TableFormat, name: str, spec: TableSpec) -> None:
+        self.name = name
+        self._file = format_.open(name)
+        self._columns = Columns.of(spec, self._file.schema)
+        self._rows = _Rows(self._file, self._columns.all)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def row(self, place: RowPlace, ref: str, max_bytes: int) -> Picture:
+        if self._file.token != place.token:
+            raise ReadError(f"{ref!r} has changed since it was listed: --update takes it as it is now")
+        batch, index = self._rows.at(place.row)
+        key = place.key
+        if self._columns.key:
+            key = key_in(batch.column(self._columns.key)[index].as_py())
+        if key != ref:
+            raise ReadError(f"{ref!r} is not in its row any more, there is {key!r:.100}")
+        data, path = picture_in(batch.column(self._columns.image)[index])
+        if data is not None and data.size > max_bytes:
+            raise TooLargeError(f"{ref!r} has {data.size} bytes; max_file_bytes allows {max_bytes}")
+        values = {name: plain(batch.column(name)[index].as_py()) for name in self._columns.metadata}
+        metadata = {name: value for name, value in values.items() if value is not None}
+        if data is None:
+            return Picture(None, _path(path or "", self.name), metadata)
+        return Picture(data.to_pybytes(), None, metadata)
+
+
+class _Rows:
+    """The rows of a file by their numbers: from the batch at hand, or on from there, or from their group's begin."""
+
+    def __init__(self, file: TableFile, columns: list[str]) -> None:
+        self._file, self._columns = file, columns
+        self._starts = [*accumulate(file.groups, initial=0)]
+        self._group = -1
+        self._batches: Iterator[Any] = iter(())
+        self._batch: Any = None
+        self._span = range(0)
+        self._broken: Exception | None = None
+
+    def at(self, row: int) -> tuple[Any, int]:
+        """The batch that has the row, and its index there.
+
+        Raises:
+            Exception: of the library.
+        """
+        if row not in self._span:
+            self._move(row)
+        return self._batch, row - self._span.start
+
+    def _move(self, row: int) -> None:
+        if row >= self._starts[-1]:
+            raise ReadError(f"there is no row {row:,}")
+        group = bisect_right(self._starts, row) - 1
+        if group != self._group or row < self._span.start:
+            start = self._starts[group]
+            self._group, self._span, self._batch, self._broken = group, range(start, start), None, None
+            self._batches = self._file.batches(group, self._columns, BATCH_ROWS)
+        while row >= self._span.stop:
+            if self._broken is not None:  # else each row that follows would read the group again
+                raise self._broken
+            self._batch = None  # one at a time
+            try:
+                self._batch = next(self._batches)
+            except StopIteration:
+                self._broken = ReadError(f"its group ends before row {row:,}")
+            except Exception as error:  # noqa: BLE001  (whatever a library says of a damaged page)
+                self._broken = error
+            else:
+                self._span = range(self._span.stop, self._span.stop + self._batch.num_rows)
+
+
+class TableFetcher:
+    """The fetcher behind a table's references: a reader for each thread. Jobs read rows in order instead: `loaded`."""
+
+    def __init__(self, spec: TableSpec) -> None:
+        self._spec = spec
+        self._own = threading.local()
+
+    def read(self, ref: str, version: Version, max_bytes: int) -> bytes:
+        """The picture of a row, if it still is the one that was listed."""
+        if not hasattr(self._own, "reader"):
+            self._own.reader = TableReader(self._spec)
+        found: Picture = self._own.reader.row(ref, version, max_bytes)
+        if found.data is not None:
+            return found.data
+        return _file(found.path or "", max_bytes)
+
+
+def open_table(spec: str) -> TableFetcher:
+    """What a worker calls: the text is ``scheme:?options``."""
+    scheme, _, options = spec.partition(":")
+    return TableFetcher(TableSpec.parse(f"{scheme}:.{options}", scheme))
+
+
+def _path(path: str, table: str) -> str:
+    """The path that a row names, seen from its table's folder."""
+    if is_url(found := path_of_url(path)):
+        raise ReadError(f"{found!r:.200}: {not_read(found)}")
+    return absolute(os.path.join(os.path.dirname(table), found))  # noqa: PTH120
+
+
+def _file(path: str, max_bytes: int) -> bytes:
+    found = look(path)
+    if found.problem or found.version is None:
+        raise found.problem or ReadError(f"{path!r} is a folder")
+    if found.version.size > max_bytes:
+        raise TooLargeError(f"{path!r} has {found.version.size} bytes; max_file_bytes allows {max_bytes}")
+    with open(path, "rb") as file:
+        return file.read(max_bytes + 1)
+
+
+def said_of(error: Exception) -> str:
+    """What an error says, in a line."""
+    if isinstance(error, PenstockError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

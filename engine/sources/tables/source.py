@@ -1,0 +1,148 @@
+"""Pictures in the rows of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from ....errors import ConfigError, ItemError, ReadError, SourceError
+from ....references import Locator, Reference, Version
+from ..base import Source
+from ..entries import Broken, Entry, Item, key_of
+from ..options import Factory, SourceOptions
+from .base import TableFile
+from .columns import Columns, key_in
+from .formats import FORMATS
+from .reader import MARK, RowPlace, TableReader, said_of
+from .spec import TableSpec
+
+_KEYS_AT_ONCE: Final = 8192
+
+
+class TableSource(Source):
+    """The rows of tables, file by file in the order of their names, in each as they lie there.
+
+    A row is known by its key, or as ``/path/of.parquet#000000012``. Listing reads the keys alone, or where there
+    are none nothing but the files' footers. Pictures and metadata are read by `loaded`, in order and in this process: a
+    worker that opened the tables itself would read a whole group of rows for the few it has been given of it.
+
+    A file that cannot be read, or whose columns are not those asked for, is one broken entry for all of it.
+
+    Args:
+        specs: of one format, with the same columns.
+        later: do not look at the tables now.
+
+    Raises:
+        SourceError: there is no such table, or its first file has not the columns.
+        ConfigError: the specs ask for different columns, or the library is not installed.
+    """
+
+    order = "bytes"
+    in_memory = True
+
+    def __init__(self, specs: Sequence[TableSpec], later: bool = False) -> None:
+        first = self._first = specs[0]
+        for spec in specs:
+            if spec.options != first.options:
+                raise ConfigError(
+                    f"source: {str(first)!r} and {str(spec)!r} ask for different columns: say the same of all"
+                )
+        self._places = [spec.place for spec in specs]
+        self.specs = tuple(map(str, specs))
+        self._format = FORMATS[first.scheme]()
+        self.locator = Locator(f"{TableReader.__module__}:open_table", f"{first.scheme}:?{first.options}")
+        if not later:
+            self._check()
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for _, entry in self.parts())
+
+    def parts(self) -> Iterator[tuple[int, Entry]]:
+        """The entries, each with the index of the spec it comes from."""
+        for part, place in enumerate(self._places):
+            for name in self._format.names(place, MARK):
+                for entry in self._entries(name):
+                    yield part, entry
+
+    def item(self, ordinal: int, name: str, version: Version) -> Item:
+        """The row that was listed so."""
+        assert self.locator is not None
+        return Item(name, ordinal=ordinal, version=version, reference=Reference(self.locator, name, version))
+
+    def look_again(self, name: str, why: str) -> Entry:
+        """It is broken still: what is in a file that could not be read is found by another listing."""
+        return Broken(key_of(name), ReadError(f"{why} (--update looks again)"))
+
+    def loaded(self, entries: Iterable[Any], max_bytes: int) -> Iterator[Any]:
+        """The same entries; rows with their pictures and metadata."""
+        with closing(TableReader(self._first)) as reader:
+            for entry in entries:
+                reference = entry.reference if isinstance(entry, Item) else None
+                if reference is None or reference.locator != self.locator:
+                    yield entry
+                    continue
+                try:
+                    found = reader.row(reference.ref, reference.version, max_bytes)
+                except ItemError as error:
+                    yield replace(entry, data=error.with_traceback(None), reference=None)
+                    continue
+                metadata = {**entry.metadata, **found.metadata}
+                yield replace(entry, data=found.data, path=found.path, metadata=metadata, reference=None)
+
+    def emptiness(self) -> str:
+        """What to say if there are no entries."""
+        return f"{' '.join(self.specs)} has no rows"
+
+    def _check(self) -> None:
+        for place in self._places:
+            self._format.check(place)
+        for name in (name for place in self._places for name in self._format.names(place, MARK)):
+            try:
+                with closing(self._format.open(name)) as file:
+                    Columns.of(self._first, file.schema)
+            except Exception as error:
+                raise SourceError(f"{name!r}: {said_of(error)}") from error
+            return
+
+    def _entries(self, name: str) -> Iterator[Entry]:
+        """Of one file."""
+        try:
+            with closing(self._format.open(name)) as file:
+                columns = Columns.of(self._first, file.schema)
+                places = (RowPlace(row, file.token, name) for row in range(sum(file.groups)))
+                if columns.key:
+                    yield from self._keyed(places, _values(file, columns.key))
+                else:
+                    yield from (self.item(-1, place.key, Version(tag=str(place))) for place in places)
+        except Exception as error:  # noqa: BLE001  (whatever a library says of a file)
+            yield Broken(key_of(name), ReadError(f"the table {said_of(error)}"))
+
+    def _keyed(self, places: Iterable[RowPlace], values: Iterable[Any]) -> Iterator[Entry]:
+        before = ""
+        for place, value in zip(places, values, strict=True):
+            try:
+                key = key_in(value)
+                if key == before:
+                    raise ReadError(f"its key {key!r:.100} is that of the row before")
+            except ReadError as error:
+                yield Broken(place.key, error)
+            else:
+                before = key
+                yield self.item(-1, key, Version(tag=str(place)))
+
+
+def _values(file: TableFile, column: str) -> Iterator[Any]:
+    for group in range(len(file.groups)):
+        for batch in file.batches(group, [column], _KEYS_AT_ONCE):
+            yield from batch.column(column).to_pylist()
+
+
+def _make(scheme: str, specs: Sequence[str], options: SourceOptions) -> Source:
+    return TableSource([TableSpec.parse(spec, scheme) for spec in specs], options.later)
+
+
+make_parquet: Factory = partial(_make, "parquet")
+"""The factory of ``parquet:``, and of files whose names end in ``.parquet``."""
