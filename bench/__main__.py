@@ -29,6 +29,7 @@ BENCHMARKS = {
     "recovery": "a worker is killed, again and again: how soon it is noticed, how soon the rate is what it was",
     "journal": "the books of a job: resuming one of 10^8 entries, recording batches, listing the source",
     "paths": "a list, a tuple, a generator of paths: what each costs and holds, against a folder",
+    "pages": "scanned pages: what the first pass and the resampling cost, how exact they are on drawn text",
     "sandbox": "what confining the workers costs (--sandbox)",
     "startup": "seconds to the first batch: everything cold, warm compilation cache, warm pool",
     "soak": "a million tiny pictures through the whole job: memory, descriptors and threads do not grow",
