@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .milvus.sink import MilvusSink
     from .milvus.uri import parse_uri
     from .null import NullSink
-    from .registry import SINKS, SinkFactory, SinkOptions, make_sink
+    from .registry import SINKS, SinkFactory, SinkOptions, make_sink, refuse_settings
     from .rows import RowBatch, WriteResult, concat, is_fit_key, row_key
     from .tee import TeeSink
 else:
@@ -33,7 +33,7 @@ else:
             "milvus.sink": ("MilvusSink",),
             "milvus.uri": ("parse_uri",),
             "null": ("NullSink",),
-            "registry": ("SINKS", "SinkFactory", "SinkOptions", "make_sink"),
+            "registry": ("SINKS", "SinkFactory", "SinkOptions", "make_sink", "refuse_settings"),
             "tee": ("TeeSink",),
             "rows": ("RowBatch", "WriteResult", "concat", "is_fit_key", "row_key"),
         },
@@ -68,5 +68,6 @@ __all__ = [
     "parse_uri",
     "read_dead_letters",
     "read_manifest",
+    "refuse_settings",
     "row_key",
 ]

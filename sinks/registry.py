@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, cast
@@ -83,7 +85,28 @@ SinkFactory = Callable[[str, SinkOptions], Sink]
 """Takes the whole URI, as the user wrote it, and what the job asks for. Connects to nothing."""
 
 
+_SETTINGS: Final = sorted(_DEFAULTS.keys() - {"dimension", "note", "token", "wait_index"})
+"""What can be said of a store behind its address; jobs take it from there before a factory sees the address."""
+
+_QUERY: Final = re.compile(r"\?(?=\w+=)")
+
+
+def refuse_settings(uri: str) -> None:
+    """Refuse what stands behind a question mark of an address: for sinks that have no options of their own.
+
+    Raises:
+        ConfigError: something does; names it.
+    """
+    address, query = [*_QUERY.split(uri, maxsplit=1), ""][:2]
+    if query:
+        name = query.partition("=")[0]
+        near = difflib.get_close_matches(name, _SETTINGS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_SETTINGS)}"
+        raise ConfigError(f"uri: {redact(address)!r}: {name}: no such setting of a store; {hint}")
+
+
 def _milvus(uri: str, options: SinkOptions) -> Sink:
+    refuse_settings(uri)
     return MilvusSink(
         uri,
         options.collection,
@@ -102,6 +125,7 @@ def _milvus(uri: str, options: SinkOptions) -> Sink:
 
 
 def _bulk(uri: str, options: SinkOptions) -> Sink:
+    refuse_settings(uri)
     hint = "partition, index and the wait for it are for the import: penstock import DIR --to URI"
     options.refuse_others(uri, "mode", "fields", "partition_key", "metric", "index", "index_params", hint=hint)
     return ParquetBulkSink(
@@ -116,6 +140,7 @@ def _bulk(uri: str, options: SinkOptions) -> Sink:
 
 
 def _null(uri: str, options: SinkOptions) -> Sink:
+    refuse_settings(uri)
     if uri != URI:
         raise ConfigError(f"uri: {uri!r}: nothing follows {URI}")
     return NullSink(options.collection, options.dimension)

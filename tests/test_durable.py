@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_only_what_the_disk_refuses_is_the_callers_error(tmp_path: Path) -> None
     """What makes the bytes may meet errors of its own."""
 
     @contextmanager
-    def refused() -> Iterator[None]:
+    def refused() -> Generator[None]:
         try:
             yield
         except OSError as error:

@@ -14,11 +14,13 @@ from penstock import ConfigError, embed_images
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
+from penstock.engine.jobs.common.fingerprints import begun_with
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.provenance import recipe_of
 from penstock.engine.jobs.common.sink_cache import SinkCache
 from penstock.engine.jobs.common.sink_factory import job_sink, sink_to_read
 from penstock.engine.jobs.common.store_check import Known, checked, with_id
+from penstock.engine.jobs.images.runner import JobRunner
 from penstock.engine.journal import JobFolder, read_status
 from penstock.engine.journal.disk import Disk
 from penstock.engine.journal.entries import Entry
@@ -198,3 +200,47 @@ def test_what_one_store_has_acknowledged_does_not_count_for_another(tmp_path: Pa
         assert job.acknowledged_by(0) == 1
     with opened("b") as job:
         assert job.acknowledged_by(0) == 0
+
+
+@pytest.mark.slow
+def test_each_store_keeps_its_own_settings_when_the_job_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are in the books with its address; what a later run says otherwise is a difference of that store."""
+    pictures, job = draw_folder(tmp_path / "pictures", 4), tmp_path / "job"
+    stores = [f"bulk:{tmp_path / 'a'}?collection=mine&fields=year:int64", f"bulk:{tmp_path / 'b'}"]
+    embed_images(pictures, to=stores, job=job, **SMALL)
+    assert [read_manifest(tmp_path / name).collection for name in "ab"] == ["mine", "images"]
+    assert [read_manifest(tmp_path / name).fields for name in "ab"] == [{"year": "int64"}, {}]
+    config, _ = begun_with(read_status(job))
+    assert config.destinations == tuple(stores)
+    assert main(["resume", str(job)]) == 0
+    other = [stores[0].replace("mine", "yours"), stores[1]]
+    with pytest.raises(
+        ConfigError, match=r"store was bulk:\S*/a collection mine and .* is bulk:\S*/a collection yours"
+    ):
+        embed_images(pictures, to=other, job=job, **SMALL)
+    (tmp_path / "a").rename(tmp_path / "away")
+    assert main(["resume", str(job)]) == 1
+    assert f"rows to bulk:{tmp_path / 'a'}, collection 'mine', but" in capsys.readouterr().err
+
+
+def test_a_job_that_goes_on_overwrites_in_none_of_its_stores(tmp_path: Path) -> None:
+    """What is there is its own by then, also where one store alone was to be overwritten."""
+    to = [f"bulk:{tmp_path / 'a'}?mode=overwrite&collection=x", f"bulk:{tmp_path / 'b'}"]
+    with closing(JobRunner(ServiceConfig(to=to, mode="overwrite"))) as runner:
+        runner.keep_rows()
+        assert [(store.config.mode, store.config.collection) for store in runner.config.stores] == [
+            ("append", "x"),
+            ("append", "images"),
+        ]
+
+
+@pytest.mark.slow
+def test_columns_of_a_file_are_typed_as_any_store_has_them(tmp_path: Path) -> None:
+    """A text of a CSV becomes a number for the one that has a column of numbers."""
+    pictures = draw_folder(tmp_path / "pictures", 1)
+    (tmp_path / "albums.csv").write_text("path,year\npictures/0000.png,1999\n")
+    to = [f"bulk:{tmp_path / 'a'}?fields=year:int64", "null:"]
+    report = embed_images(pictures, to=to, metadata=tmp_path / "albums.csv", **SMALL)
+    assert report.accounting.written == 1

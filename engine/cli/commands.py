@@ -165,9 +165,12 @@ def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
 def search(uri: str, image: str, k: int, html: str | None, config_file: str | None, **options: Any) -> int:
     """The pictures nearest to IMAGE in the store at URI, nearest first, with their scores."""
     config = configured(config_file, {**options, "to": uri}, to="URI")
+    with config.spelled():
+        (store,) = config.stores
+    config = store.config
     _check_image(image)
-    if scheme_of(uri) is None:
-        _mode("URI", "store", uri, "; penstock embed ... --to makes one")
+    if scheme_of(store.address) is None:
+        _mode("URI", "store", store.address, "; penstock embed ... --to makes one")
     if html is not None:
         from ..observe.contact_sheet import check_sheet_path
 
@@ -178,7 +181,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
         with warm_start():  # imports JAX for the query while this process imports the rest
             from ...sinks.milvus.lite import starting
 
-            with starting(uri):
+            with starting(store.address):
                 from ..jobs.images.search import search_images
 
                 hits = search_images(config, image, k)

@@ -22,7 +22,7 @@ _spelling: ContextVar[Mapping[str, str]] = ContextVar("spelling")
 _SHOULD: Final = re.compile(r"^(Input|String) should")
 """How pydantic begins; what is refused is named before."""
 
-_ABOVE: Final[Mapping[str, str]] = {"uri": "to", "field": "fields", "size": "image_size"}
+ABOVE: Final[Mapping[str, str]] = {"uri": "to", "field": "fields", "size": "image_size"}
 """What the floors below call a setting -> its field."""
 
 
@@ -75,7 +75,7 @@ def _respelled(line: str, names: Mapping[str, str]) -> str:
     name, colon, text = line.partition(": ")
     if not colon:
         return line
-    above = name if name in names else _ABOVE.get(name, name)
+    above = name if name in names else ABOVE.get(name, name)
     return f"{names.get(above, above)}: {text}"
 
 
@@ -103,10 +103,8 @@ def _value_of(name: str, model: type[BaseModel]) -> str | None:
 def _lines(details: ErrorDetails, model: type[BaseModel]) -> list[str]:
     name = str(details["loc"][0]) if details["loc"] else ""
     inner = details.get("ctx", {}).get("error")
-    if isinstance(inner, ConfigError):  # a section that explained itself already
-        return [
-            f"{name}.{below}: {text}" for below, _, text in (line.partition(": ") for line in str(inner).split("\n"))
-        ]
+    if isinstance(inner, ConfigError):  # a section, or an address, that explained itself already
+        return [line if line.startswith(f"{name}: ") else f"{name}.{line}" for line in str(inner).split("\n")]
     kind = details["type"]
     if kind in ("extra_forbidden", "no_such_attribute"):
         return [f"{name}: {_value_of(name, model) or no_such(name, list(model.model_fields))}"]

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -30,6 +31,7 @@ from .messages import Spelling, spelled
 from .profiles import ProfileName, merged, over_profile
 from .sections import flattened
 from .settings import AsyncPipelineConfig, Settings
+from .stores import Destinations, about_store, split_settings
 from .types import (
     Colour,
     Declarations,
@@ -66,27 +68,34 @@ def _numbers(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-def _destinations(value: object) -> str | tuple[str, ...] | None:
-    """One address or several; a path may stand for one, kept is its text."""
-    several = value if isinstance(value, list | tuple) else [value]
-    texts = tuple(os.fspath(each) if isinstance(each, os.PathLike) else each for each in cast("list[object]", several))
-    if value is None or not texts:
-        return None
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("must be an address (photos.db, http://host:19530, bulk:DIR...), or a list of them")
-    return cast("str", texts[0]) if len(texts) == 1 else cast("tuple[str, ...]", texts)
-
-
 def _token_of_environment() -> SecretStr | None:
     token = os.environ.get("MILVUS_TOKEN")
     return SecretStr(token) if token else None
 
 
-Destinations = Annotated[str | tuple[str, ...] | None, PlainValidator(_destinations), PlainSerializer(lambda to: to)]
 Budget = Annotated[
     int | Fraction, PlainValidator(parse_budget), PlainSerializer(lambda b: b if isinstance(b, int) else str(b))
 ]
 Devices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers)]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One store of a job.
+
+    Attributes:
+        address: what ``to`` calls it, without the settings behind it.
+        own: settings that are for it alone, as they were written.
+        config: the job's configuration as it is for this store.
+    """
+
+    address: str
+    own: Mapping[str, str]
+    config: ServiceConfig
+
+    def named(self) -> AbstractContextManager[None]:
+        """While the block runs, an error about one of its own settings names the store."""
+        return about_store(self.address, self.own)
 
 
 class ServiceConfig(Settings):
@@ -103,7 +112,7 @@ class ServiceConfig(Settings):
     """Where the vectors go: photos.db (a Milvus Lite store: a folder, made on first use), http://host:19530 (a Milvus
     server, or Zilliz Cloud as https://...), bulk:DIR (a folder of Parquet files, to read as they are or for penstock
     import), or null: (nowhere: rows are counted and dropped). Give it again for each further store: every row goes
-    into all of them."""
+    into all of them. What is for one store alone stands behind it: 'photos.db?collection=a&index=HNSW'."""
 
     collection: str = Field(default="images", min_length=1, max_length=255, json_schema_extra={"metavar": "NAME"})
     """Collection in the store, made on first use."""
@@ -278,6 +287,23 @@ class ServiceConfig(Settings):
     def destinations(self) -> tuple[str, ...]:
         """Each address of ``to``."""
         return (self.to,) if isinstance(self.to, str) else self.to or ()
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """Each store of ``to``, with the configuration as it is for that store.
+
+        Raises:
+            ConfigError: a setting of one is not allowed; names store and setting.
+        """
+        return tuple(map(self._store, self.destinations))
+
+    def _store(self, uri: str) -> Store:
+        address, own = split_settings(uri)
+        store = Store(address, own, self.model_copy(update={"to": address}))
+        with store.named():
+            for name, value in own.items():
+                setattr(store.config, name, value)
+        return store
 
     @property
     def shown_to(self) -> str:

@@ -16,7 +16,7 @@ import json
 import shlex
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError, SinkUnavailableError
-from penstock.sinks import Found, Hit, RowBatch, Searchable, Sink, SinkOptions, WriteResult
+from penstock.sinks import Found, Hit, RowBatch, Searchable, Sink, SinkOptions, WriteResult, refuse_settings
 from penstock.sinks.rows import screen
 
 _TABLES = """
@@ -215,7 +215,7 @@ class SqliteSink(Sink):
         return products
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self) -> Generator[None]:
         """What SQLite refuses becomes an error that says where, and why."""
         try:
             yield
@@ -234,6 +234,7 @@ def _hit(key: str, score: float, columns: dict[str, Any]) -> Hit:
 
 def make(uri: str, options: SinkOptions) -> Sink:
     """What penstock calls for ``sqlite:``."""
+    refuse_settings(uri)
     path = uri.partition(":")[2]
     if not path or path.startswith("//"):
         raise ConfigError(f"uri: write sqlite:FILE, not {uri!r}")

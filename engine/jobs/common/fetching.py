@@ -20,14 +20,14 @@ from ...core.threads import DaemonThreads
 from ...sources import Item
 
 _AHEAD: Final = 4
-"""Things for each thread that may be under way or wait for those before them, however small they are."""
+"""Entries for each thread that may be under way or wait for those before them, however small they are."""
 
 
 def fetched(entries: Iterable[Any], max_bytes: int, threads: int, room: int, policy: Policy) -> Generator[Any]:
-    """The same things in the same order; items bring their bytes instead of a reference, or why they cannot.
+    """The same entries in the same order; items bring their bytes instead of a reference, or why they cannot.
 
     Args:
-        things: of a source.
+        entries: of a source.
         max_bytes: of one picture; one whose size the source does not know is counted as so large until it is read.
         threads: reads in flight.
         room: bytes that may be read, or under way, and not taken; a larger picture is read alone.
@@ -52,7 +52,7 @@ def fetched(entries: Iterable[Any], max_bytes: int, threads: int, room: int, pol
 
 
 class _Read:
-    """A thing on its way; if it is an item with a reference, its bytes are read in a thread."""
+    """An entry on its way; if it is an item with a reference, its bytes are read in a thread."""
 
     def __init__(self, entry: Any, max_bytes: int) -> None:
         self._entry = entry
@@ -80,7 +80,7 @@ class _Read:
             self._data = pool.submit(read, self._reference)
 
     def result(self) -> Any:
-        """The thing, once it has its bytes."""
+        """The entry, once it has its bytes."""
         return self._entry if self._data is None else replace(self._entry, data=self._data.result(), reference=None)
 
 

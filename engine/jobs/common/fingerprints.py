@@ -10,6 +10,7 @@ from typing import Any
 from ....errors import ConfigError
 from ....formatting import CALLED
 from ...config.model import PER_RUN, ServiceConfig
+from ...config.stores import with_settings
 from ...journal import Difference, Status
 from ...sources import MANY, STDIN, Source, anchored
 from .kept_sources import kept_sources
@@ -50,11 +51,12 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     if "embedder" in given:
         places["embedder"] = _embedder(config.embedder)
     sink = job_sink(config)
+    stores = [with_settings(each.uri, store.own) for each, store in zip(sink.members, config.stores, strict=True)]
     return {
         "sources": _kept_specs(source),
         "null": source.null,
         "token": sink.has_secret,
-        "config": {**given, **places, "to": [each.uri for each in sink.members] if len(sink.members) > 1 else sink.uri},
+        "config": {**given, **places, "to": stores if len(stores) > 1 else stores[0]},
     }
 
 

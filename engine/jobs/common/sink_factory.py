@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ....errors import ConfigError
-from ....sinks import Searchable, Sink, SinkOptions, make_sink
-from ...config.model import ServiceConfig
+from ....sinks import Searchable, Sink, SinkOptions, TeeSink, make_sink
+from ...config.model import ServiceConfig, Store
 
 
 def job_sink(config: ServiceConfig, collection: str | None = None, dimension: int = 2, note: str = "") -> Sink:
@@ -14,7 +14,7 @@ def job_sink(config: ServiceConfig, collection: str | None = None, dimension: in
 
     Args:
         config: of the job.
-        collection: its name; default: the configured one.
+        collection: its name, in all stores; default: the configured one, which is of each store its own.
         dimension: floats of a vector.
         note: what the vectors are made by.
 
@@ -23,24 +23,30 @@ def job_sink(config: ServiceConfig, collection: str | None = None, dimension: in
     """
     if not config.to:
         raise ConfigError('to is missing: say where the rows go, e.g. to="photos.db" or to="http://host:19530"')
-    name = collection or config.collection
-    options = SinkOptions(
-        dimension=dimension,
-        note=note,
-        mode=config.mode,
-        fields=config.fields,
-        partition_key=config.partition_key,
-        index=config.index,
-        index_params=config.index_params,
-        wait_index=config.wait_index is not None,
-        **_access(config, name),
-    )
-    sink = make_sink(config.destinations, options)
-    if name != config.collection and not all(member.has_collections for member in sink.members):
+    other = collection if collection != config.collection else None
+    members = [_member(store, other, dimension, note) for store in config.stores]
+    if other and not all(member.has_collections for member in members):
         raise ConfigError(
-            f"{config.shown_to} is for the collection {config.collection!r}; {name!r} needs its own place"
+            f"{config.shown_to} is for the collection {config.collection!r}; {other!r} needs its own place"
         )
-    return sink
+    return members[0] if len(members) == 1 else TeeSink(members)
+
+
+def _member(store: Store, collection: str | None, dimension: int, note: str) -> Sink:
+    config = store.config
+    with store.named():
+        options = SinkOptions(
+            dimension=dimension,
+            note=note,
+            mode=config.mode,
+            fields=config.fields,
+            partition_key=config.partition_key,
+            index=config.index,
+            index_params=config.index_params,
+            wait_index=config.wait_index is not None,
+            **_access(config, collection),
+        )
+        return make_sink(store.address, options)
 
 
 def sink_to_read(config: ServiceConfig, collection: str) -> Sink:
@@ -49,7 +55,11 @@ def sink_to_read(config: ServiceConfig, collection: str) -> Sink:
     Raises:
         ConfigError: it cannot be searched.
     """
-    sinks = [make_sink(uri, SinkOptions(**_access(config, collection))) for uri in config.destinations]
+    other = collection if collection != config.collection else None
+    sinks: list[Sink] = []
+    for store in config.stores:
+        with store.named():
+            sinks.append(make_sink(store.address, SinkOptions(**_access(store.config, other))))
     sink = next((sink for sink in sinks if sink.reader()), sinks[0])
     searchable(sink)
     return sink
@@ -67,11 +77,11 @@ def searchable(sink: Sink) -> Searchable:
     return reader
 
 
-def _access(config: ServiceConfig, collection: str) -> dict[str, Any]:
-    """How a collection is reached, to write or to search."""
+def _access(config: ServiceConfig, collection: str | None) -> dict[str, Any]:
+    """How a collection is reached, to write or to search; default: the configured one."""
     token = config.token.get_secret_value() if config.token else None
     return {
-        "collection": collection,
+        "collection": collection or config.collection,
         "token": token,
         "partition": config.partition,
         "retry_for": config.retry_for,

@@ -80,7 +80,10 @@ def run_job(
         begins(runner.ceiling, checkpoint.remaining if checkpoint else None)
         tell_cramped(runner.ceiling.cramped)
         warn_if_scarce(runner.ceiling)
-        metadata = stack.enter_context(closing(Metadata(config.metadata, config.fields))) if config.metadata else None
+        metadata = None
+        if config.metadata:
+            fields = {name: kind for store in config.stores for name, kind in store.config.fields.items()}
+            metadata = stack.enter_context(closing(Metadata(config.metadata, fields)))
         return run.embed(metadata, listing)
 
 
@@ -133,8 +136,10 @@ class _Run:
     def check_store(self) -> None:
         """Hold the store against the books of earlier runs."""
         if self.checkpoint and self.checkpoint.has_rows:
+            stores = self.config.stores
             for number, found in self.runner.look().items():
-                where = f"{redact(self.config.destinations[number])}, collection {self.config.collection!r}"
+                store = stores[number]
+                where = f"{redact(store.address)}, collection {store.config.collection!r}"
                 self.checkpoint.check_store(found, where, number)
 
     def embed(self, metadata: Metadata | None, listing: FilteredList | None) -> Report:

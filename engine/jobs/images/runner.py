@@ -17,6 +17,7 @@ from ....errors import EmbedderError
 from ....sinks import DeadLetters, Found, Hit, Sink
 from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
+from ...config.stores import with_settings
 from ...core.threads import DaemonThreads
 from ...workers import PreprocessPool
 from ..common.autosize import fit_to_memory
@@ -141,7 +142,11 @@ class JobRunner:
 
     def keep_rows(self) -> None:
         """What is in the store stays there, also where the configuration says ``overwrite``: it is this job's."""
-        self.config = self.config.model_copy(update={"mode": "append"})
+        stores = [
+            with_settings(store.address, {name: said for name, said in store.own.items() if name != "mode"})
+            for store in self.config.stores
+        ]
+        self.config = self.config.model_copy(update={"mode": "append", "to": tuple(stores)})
 
     def accept_pixels(self) -> None:
         """Add to a collection of another version of the pixels: that was accepted for the job."""
