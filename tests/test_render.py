@@ -7,7 +7,6 @@ import json
 import os
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,7 @@ from penstock.engine.observe.report_files import check_report_path, write_report
 from penstock.errors import ConfigError
 from penstock.formatting import duration, printable, rate, size
 from penstock.sinks import Hit
-
-HOSTILE = [
-    "a\nb.jpg",
-    "\x1b[31mred.jpg",
-    "$(id).jpg",
-    "-x.jpg",
-    "<script>alert(1)</script>.jpg",
-    "\u202egpj.exe",
-    "\udcff.jpg",
-]
+from penstock.tests.html_pages import HOSTILE, Page, assert_self_contained
 
 
 def a_report(stage: str = "preprocess") -> Report:
@@ -67,32 +57,6 @@ def a_report(stage: str = "preprocess") -> Report:
         memory=MemoryReport(2**30, 2**31, 3, 4, "pss"),
         extra={"to": "photos.db"},
     )
-
-
-class Page(HTMLParser):
-    """Tags and attributes of a page, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-
-
-def assert_self_contained(page: Page) -> None:
-    """Nothing runs, nothing is fetched."""
-    for tag, attributes in page.tags:
-        assert tag not in {"script", "iframe", "object", "embed", "link", "form"}
-        assert not any(name.startswith("on") for name in attributes)
-        for name in ("src", "href", "xlink:href"):
-            target = attributes.get(name)
-            assert target is None or target.startswith(("data:image/", "#"))
 
 
 def test_the_text_says_what_matters() -> None:

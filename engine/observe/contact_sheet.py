@@ -107,7 +107,7 @@ def _hit(hit: Neighbour) -> Thumbnail:
 def _thumbnail(shown: str, key: str, score: float | None = None, size: str = "") -> Thumbnail:
     name = os.path.basename(shown)
     try:
-        return Thumbnail(name, shown, _data_uri(path_of(key)), "", score, size)
+        return Thumbnail(name, shown, _shown(path_of(key)), "", score, size)
     except FileNotFoundError:
         problem = "The file is not there any more."
     except Exception as error:  # noqa: BLE001  (Pillow's plugins raise nine kinds, and one bad file must not cost the page)
@@ -115,7 +115,7 @@ def _thumbnail(shown: str, key: str, score: float | None = None, size: str = "")
     return Thumbnail(name, shown, None, problem, score, size)
 
 
-def _data_uri(path: str) -> str:
+def _shown(path: str) -> str:
     """A small JPEG of the picture. Size and format are looked at before anything is decoded."""
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise OSError("not a regular file")
@@ -124,9 +124,19 @@ def _data_uri(path: str) -> str:
             raise OSError("too large")
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))
         upright = ImageOps.exif_transpose(image)
-    upright.thumbnail((THUMBNAIL, THUMBNAIL))
-    if upright.has_transparency_data:
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+    return data_uri(thumbnail(upright))
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """A small JPEG of a picture, its longest side `THUMBNAIL` pixels at most. The picture is shrunk in place."""
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     file = io.BytesIO()
-    upright.convert("RGB").save(file, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    image.convert("RGB").save(file, "JPEG", quality=82)
+    return file.getvalue()
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG file as a page can hold it."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
