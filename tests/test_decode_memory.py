@@ -103,7 +103,7 @@ CUT = """
 import io, sys
 from PIL import Image
 from penstock.engine.embedders import parse_embedder
-from penstock.engine.jobs.images.in_process import LocalPreprocessor
+from penstock.engine.jobs.common.in_process import LocalPreprocessor
 from penstock.errors import TruncatedError
 from penstock.engine.workers import PreprocessPool
 from penstock.preprocess import preset

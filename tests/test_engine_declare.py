@@ -212,6 +212,7 @@ def test_an_outcome_without_a_value_drops(nothing: Any) -> None:
         (lambda b: b.aggregate(0), "aggregate"),
         (lambda b: b.aggregate(-1), "aggregate"),
         (lambda b: b.aggregate(1, max_wait=0), "max_wait"),
+        (lambda b: b.aggregate(1, buffer_size=0), "buffer_size"),
         (lambda b: b.add_sink(0), "buffer_size"),
         (lambda b: b.add_sink().build(num_threads=0), "num_threads"),
         (lambda b: b.add_sink().build(num_threads=1, max_failures=Fraction(2)), "max_failures"),

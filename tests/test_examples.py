@@ -86,3 +86,12 @@ def test_vectors_without_a_store(photos: list[Path], tmp_path: Path) -> None:
     """All photographs, and which are alike."""
     output = run(str(EXAMPLES / "embed_without_a_store.py"), cwd=tmp_path)
     assert f"{len(photos)} photographs, vectors of 512 floats" in output
+
+
+def test_a_volume_worker_with_parts_of_ones_own(photos: list[Path], tmp_path: Path) -> None:
+    """Decoder, patch function, transform and writer, in two volumes side by side."""
+    told = run(str(EXAMPLES / "volume_parts.py"), cwd=tmp_path)
+    even, odd = told.splitlines()
+    assert even.startswith(f"even: {(len(photos) + 1) // 2} pages, ")
+    assert odd.startswith(f"odd: {len(photos) // 2} pages, ")
+    assert " 0 of them" not in told

@@ -25,3 +25,8 @@ def threads_of(pipeline: Pipeline) -> list[str]:
     return [
         thread.name for thread in threading.enumerate() if thread.name == label or thread.name.startswith(f"{label}-")
     ]
+
+
+def our_threads() -> list[str]:
+    """Names of the threads that penstock has started in this process, in order."""
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("penstock"))

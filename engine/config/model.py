@@ -310,6 +310,11 @@ class ServiceConfig(Settings):
         """``to`` without credentials."""
         return ", ".join(map(redact, self.destinations))
 
+    @property
+    def own_fingerprints(self) -> Mapping[str, str]:
+        """What a job of another kind says besides of what may not change from run to run; by name, in words."""
+        return {}
+
     def spelled(self) -> AbstractContextManager[None]:
         """While the block runs, errors about a setting call it as the user did who said it: see `messages`."""
         return spelled(self._spelling.names)

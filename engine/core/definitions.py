@@ -94,9 +94,11 @@ class AggregateDef:
     max_bytes: int | None = None
     lanes: Mapping[str, int] | None = None
     name: str | None = None
+    buffer_size: int = 2
 
     def __post_init__(self) -> None:
         at_least("aggregate(n)", self.n, 1)
+        at_least("buffer_size", self.buffer_size, 1)
         if self.max_bytes is not None:
             at_least("max_bytes", self.max_bytes, 1)
         check_lanes(self.lanes)

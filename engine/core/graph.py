@@ -68,7 +68,7 @@ class Graph:
         if fed_back and lanes is None:
             lanes = {"": 1, _FEEDBACK_LANE: 1}
         if isinstance(stage, AggregateDef):
-            return Channel(self._engine.hub, _CHANNEL_SIZE, stage.max_bytes, lanes)
+            return Channel(self._engine.hub, stage.buffer_size, stage.max_bytes, lanes)
         return Channel(self._engine.hub, stage.buffer_size, stage.buffer_bytes, lanes)
 
     def _node(self, stage: StageDef, name: str, channel: Channel) -> Node:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TextIO
 
-from ...formatting import count, duration, percent, printable, rate, size
+from ...formatting import count, duration, percent, plural, printable, rate, size
 from .render_text import mean_rate, report_json
 from .report import Report, StageReport
 
@@ -238,6 +238,8 @@ def summary(report: Report, total: int | None) -> str:
         parts.append(f"filtered {count(report.accounting.filtered)}")
     if report.memory:
         parts.append(size(report.memory.now))
+    if volumes := report.extra.get("volumes"):
+        parts.append(f"{count(volumes['published'])} of {plural(volumes['all'], 'volume')}")
     store = report.extra.get("store") or {}
     if store.get("waiting", 0) >= 1:
         parts.append(f"waiting for the store, {store['waiting']:.0f} of {store['retry_for']:g} s")

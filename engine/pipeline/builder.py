@@ -220,6 +220,7 @@ class PipelineBuilder:
         max_bytes: int | None = None,
         lanes: Mapping[str, int] | None = None,
         name: str | None = None,
+        buffer_size: int = 2,
     ) -> Self:
         """Collect values into lists of `n` (with a `ValueModel`: of at least `n` units).
 
@@ -231,11 +232,15 @@ class PipelineBuilder:
             lanes: names and weights of this stage's input lanes, as for `pipe`. Each list is filled from one lane, and
                 lanes fill theirs side by side, so this holds up to a list of each.
             name: for reports and `feedback`: an aggregate may be where a feedback edge leads to.
+            buffer_size: values that may wait in front of this stage, in each lane. Lanes have their shares while they
+                hold something: where what comes before is no slower, give room for a list.
 
         Raises:
             ConfigError: a setting is wrong; the message names it.
         """
-        stage = AggregateDef(n, drop_last, max_wait, max_bytes, None if lanes is None else dict(lanes), name)
+        stage = AggregateDef(
+            n, drop_last, max_wait, max_bytes, None if lanes is None else dict(lanes), name, buffer_size
+        )
         self._stages.append(stage)
         return self
 

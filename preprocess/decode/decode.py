@@ -10,7 +10,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ from .headers import check_format, refusal, webp_size
 from .jpeg import draft_factor, fast_jpeg, is_held_whole, load
 from .modes import bands, flatten, sample_range, without_unused_alpha
 from .value_ranges import Range, to_uint8
+
+_T = TypeVar("_T")
 
 PLUGINS: Final[Mapping[str, Callable[[io.BytesIO, str], ImageFile.ImageFile]]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
@@ -90,9 +92,9 @@ def decode_into(source: Source, spec: PreprocessSpec, canvas: UInt32) -> Placeme
         DecodeError: Anything else its decoder says.
     """
     if isinstance(source, np.ndarray):
-        return _guarded("array", b"", lambda: _place_array(source, spec, canvas))
+        return guarded("array", b"", lambda: _place_array(source, spec, canvas))
     if isinstance(source, Image.Image):
-        return _guarded("image", b"", lambda: _place_image(source, "image", spec, canvas))
+        return guarded("image", b"", lambda: _place_image(source, "image", spec, canvas))
     data = (
         source
         if isinstance(source, (bytes, bytearray, memoryview))
@@ -105,19 +107,29 @@ def _decode_bytes(source: bytes | bytearray | memoryview, spec: PreprocessSpec, 
     data = source if isinstance(source, bytes) else bytes(source)  # BytesIO shares the memory of bytes only
     name = check_format(data, spec.formats)
     if name == "WEBP" and (promised := webp_size(data)):
-        _check_size(*promised, spec)
+        check_size(*promised, spec)
 
     def place() -> Placement:
         # Only the plugin whose signature was found may look at the data.
         with PLUGINS[name](io.BytesIO(data), "") as image:
             return _place_image(image, name, spec, canvas, data)
 
-    return _guarded(name, data, place)
+    return guarded(name, data, place)
 
 
-def _guarded(name: str, data: bytes, place: Callable[[], Placement]) -> Placement:
+def guarded(name: str, data: bytes, decode: Callable[[], _T]) -> _T:
+    """Run what decodes something.
+
+    Args:
+        name: Of its format, or kind.
+        data: Its file, as far as there is one.
+        decode: Whatever it raises is an error of this picture.
+
+    Raises:
+        ItemError: As `decode_into` has them.
+    """
     try:
-        return place()
+        return decode()
     except ItemError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -129,8 +141,13 @@ def _guarded(name: str, data: bytes, place: Callable[[], Placement]) -> Placemen
         raise refusal(name, data, error) from error
 
 
-def _check_size(width: int, height: int, spec: PreprocessSpec, factor: int = 1, part: str = "") -> None:
-    """Refuse what would be too large in memory, at 1/`factor` of its sides."""
+def check_size(width: int, height: int, spec: PreprocessSpec, factor: int = 1, part: str = "") -> None:
+    """Refuse what would be too large in memory, at 1/`factor` of its sides.
+
+    Raises:
+        TooLargeError: It would.
+        UnreadableError: There is nothing.
+    """
     if width < 1 or height < 1:
         raise UnreadableError(f"an empty picture of {width} x {height} pixels")
     decoded = f"{part}{width} x {height} pixels" + (f", decoded at 1/{factor}," if factor > 1 else "")
@@ -141,11 +158,15 @@ def _check_size(width: int, height: int, spec: PreprocessSpec, factor: int = 1, 
         raise TooLargeError(f"{decoded}: {width * height} pixels are over max_pixels={spec.max_pixels}")
 
 
-def _check_tile(image: TiffImagePlugin.TiffImageFile, spec: PreprocessSpec) -> None:
-    """Refuse a tile that is too large: libtiff holds a tile whole, however little of it the picture needs."""
+def check_tile(image: TiffImagePlugin.TiffImageFile, spec: PreprocessSpec) -> None:
+    """Refuse a tile that is too large: libtiff holds a tile whole, however little of it the picture needs.
+
+    Raises:
+        TooLargeError: It is.
+    """
     width, height = image.tag_v2.get(TiffImagePlugin.TILEWIDTH), image.tag_v2.get(TiffImagePlugin.TILELENGTH)
     if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
-        _check_size(width, height, spec, part="a tile of ")
+        check_size(width, height, spec, part="a tile of ")
 
 
 def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) -> Placement:
@@ -154,7 +175,7 @@ def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) 
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise DecodeError(f"array of shape {array.shape} is not a picture; give [h, w] or [h, w, 1 | 3 | 4]")
     height, width = array.shape[:2]
-    _check_size(width, height, spec)
+    check_size(width, height, spec)
     pixels = to_uint8(array, spec.value_range)
     grid = grid_for(width, height, spec)
     has_alpha = pixels.ndim == 3 and pixels.shape[2] == 4
@@ -166,9 +187,9 @@ def _place_array(array: npt.NDArray[Any], spec: PreprocessSpec, canvas: UInt32) 
 def _place_image(image: Image.Image, name: str, spec: PreprocessSpec, canvas: UInt32, data: bytes = b"") -> Placement:
     stored = image.size  # TIFF answers its upright size and turns itself while loading
     factor = draft_factor(*stored, spec) if name == "JPEG" else 1
-    _check_size(*stored, spec, 1 if factor > 1 and is_held_whole(data) else factor)
+    check_size(*stored, spec, 1 if factor > 1 and is_held_whole(data) else factor)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _check_tile(image, spec)
+        check_tile(image, spec)
     pixels = fast_jpeg(image, data, factor) if name == "JPEG" and spec.decoder == "simplejpeg" else None
     if pixels is None:
         load(image, factor, spec)

@@ -25,8 +25,8 @@ from ...config.types import Stage
 from ...core.policies import Policy, Retry
 from ...embedders import Embedder
 from ...workers import PreprocessPool
+from ..common.in_process import LocalPreprocessor, at_home
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
-from .in_process import LocalPreprocessor, at_home
 
 
 @dataclass(frozen=True, slots=True)

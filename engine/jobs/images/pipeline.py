@@ -12,12 +12,12 @@ from ....errors import ConfigError
 from ....sinks import Hit
 from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
+from ..common.in_process import at_home
 from ..common.memory_estimate import MemoryEstimate
 from ..common.plan import Plan
 from .batches import Picture
 from .entries import config_of
 from .graphs import JobParts, in_turn, overlapped, streaming
-from .in_process import at_home
 from .inputs import as_source, batched, pictures_of
 from .outcomes import Failure, Outcomes
 from .runner import JobRunner

@@ -23,6 +23,7 @@ from ...workers import PreprocessPool
 from ..common.autosize import fit_to_memory
 from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher, WithStore, drive
+from ..common.in_process import LocalPreprocessor, at_home
 from ..common.memory_estimate import MemoryEstimate, estimate_memory
 from ..common.memory_monitor import MemoryMonitor
 from ..common.output_paths import dead_letters_path
@@ -35,7 +36,6 @@ from ..common.sink_factory import job_sink, searchable
 from .batches import JobValues, PictureFailure, Written
 from .entries import readable
 from .graphs import JobParts, streaming
-from .in_process import LocalPreprocessor, at_home
 
 _logger = logging.getLogger(__name__)
 

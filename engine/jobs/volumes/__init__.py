@@ -1,0 +1,46 @@
+"""Scanned volumes: ``VolumeWorker`` and its parts, and the job behind ``penstock volumes``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ....lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .batcher import GpuBatcher, PatchFunction
+    from .decoder import Decoder
+    from .pages import DecodedFrame, ImageTask, PageLook, Record
+    from .prefetcher import Prefetcher
+    from .s3_context import S3Context
+    from .transform import TransformController
+    from .worker import VolumeWorker
+    from .writer import RecordList
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "batcher": ("GpuBatcher", "PatchFunction"),
+            "decoder": ("Decoder",),
+            "pages": ("DecodedFrame", "ImageTask", "PageLook", "Record"),
+            "prefetcher": ("Prefetcher",),
+            "s3_context": ("S3Context",),
+            "transform": ("TransformController",),
+            "worker": ("VolumeWorker",),
+            "writer": ("RecordList",),
+        },
+    )
+
+__all__ = [
+    "DecodedFrame",
+    "Decoder",
+    "GpuBatcher",
+    "ImageTask",
+    "PageLook",
+    "PatchFunction",
+    "Prefetcher",
+    "Record",
+    "RecordList",
+    "S3Context",
+    "TransformController",
+    "VolumeWorker",
+]

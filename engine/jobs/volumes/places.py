@@ -1,0 +1,19 @@
+"""Where things are, as people say it: folders of this machine, and URLs of stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....object_stores import StoreURL, is_store_url
+
+
+def local_folder(place: str) -> Path | None:
+    """The folder of this machine that a path or a ``file://`` URL names; None for a place in a store."""
+    if is_store_url(place):
+        return None
+    return Path(StoreURL.parse(place).key if place.startswith("file://") else place).expanduser().absolute()
+
+
+def below(place: str, name: str) -> str:
+    """What is called so in a place."""
+    return f"{place.rstrip('/')}/{name}"

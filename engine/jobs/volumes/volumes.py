@@ -1,0 +1,183 @@
+"""The volumes of a job: how many of their pages are done, and which can be published."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ....errors import PenstockError, SinkError
+from .pages import ImageTask, Record, Row, Written
+
+
+class Writes(Protocol):
+    """What a writer does, for one volume. Called by one thread at a time."""
+
+    def published(self) -> Mapping[str, Any] | None:
+        """What the volume's manifest says; None as long as it is not published."""
+        ...
+
+    def write(self, records: Sequence[Record], /) -> None:
+        """Take records, for good: when it returns, a process that dies has lost none of them."""
+        ...
+
+    def publish(self, pages: int, dead: int, /) -> Mapping[str, Any] | None:
+        """All pages of the volume are done: let readers see what there is of it, all at once.
+
+        Args:
+            pages: of the volume, those that failed among them.
+            dead: that failed.
+
+        Returns:
+            What its manifest says; None where there was nothing to publish.
+
+        Raises:
+            SinkError: somebody else has published this volume, or it cannot be published.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. What was not published is not seen by readers. May be called twice."""
+        ...
+
+
+@dataclass(slots=True)
+class Volume:
+    """One volume.
+
+    Attributes:
+        name: its `volume_id`.
+        pages: how many it has; None while nobody knows.
+        done: pages whose fate is known; dead: of these, those that failed.
+        manifest: what was published; None before, and where there is nothing to publish.
+        is_closed: whether nothing is to be done about it any more.
+    """
+
+    name: str
+    pages: int | None = None
+    done: int = 0
+    dead: int = 0
+    manifest: Mapping[str, Any] | None = None
+    is_closed: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its pages are done."""
+        return self.pages is not None and self.done >= self.pages
+
+
+class Volumes:
+    """The volumes of a job, with a writer for each that is under way.
+
+    Args:
+        writer: makes the writer of a volume.
+    """
+
+    def __init__(self, writer: Callable[[str], Writes]) -> None:
+        self._make = writer
+        self._writers: dict[str, Writes] = {}
+        self._mutex = threading.RLock()
+        self.all: dict[str, Volume] = {}
+
+    def volume(self, name: str) -> Volume:
+        """The volume of this name, known from now on."""
+        with self._mutex:
+            found = self.all.get(name)
+            if found is None:
+                found = self.all[name] = Volume(name)
+            return found
+
+    def look(self, name: str) -> bool:
+        """Whether a volume is published already."""
+        volume = self.volume(name)
+        volume.manifest = self._writer(name).published()
+        volume.is_closed = volume.manifest is not None
+        if volume.is_closed:
+            self._close(name)
+        return volume.is_closed
+
+    def has(self, name: str, pages: int, done: int = 0, dead: int = 0) -> None:
+        """A volume has so many pages, of which so many were done before this run."""
+        with self._mutex:
+            volume = self.volume(name)
+            volume.pages = pages
+            volume.done += done
+            volume.dead += dead
+
+    def write(self, rows: list[Row]) -> Written:
+        """Have the writers take rows, each those of its volume.
+
+        Raises:
+            SinkError: one of them cannot; whatever it raised, that is no fault of the pages.
+        """
+        by_volume: dict[str, list[Record]] = {}
+        for row in rows:
+            by_volume.setdefault(row.task.volume_id, []).append(row.record)
+        for name, records in by_volume.items():
+            try:
+                self._writer(name).write(records)
+            except PenstockError:
+                raise
+            except Exception as error:
+                told = f"volume {name!r}: its writer failed: {type(error).__name__}: {error}"
+                raise SinkError(told) from error
+        return Written([row.task for row in rows])
+
+    def done(self, tasks: Sequence[ImageTask], *, dead: bool = False) -> None:
+        """The fate of these pages is known."""
+        with self._mutex:
+            for task in tasks:
+                volume = self.volume(task.volume_id)
+                volume.done += 1
+                volume.dead += dead
+
+    def publish(self) -> list[Volume]:
+        """Publish the volumes whose pages are all done; in the thread that reads the pipeline.
+
+        Raises:
+            SinkError: one cannot be published.
+        """
+        with self._mutex:
+            whole = [volume for volume in self.all.values() if volume.is_whole and not volume.is_closed]
+        for volume in whole:
+            assert volume.pages is not None
+            volume.is_closed = True
+            volume.manifest = self._writer(volume.name).publish(volume.pages, volume.dead)
+            self._close(volume.name)
+        return [volume for volume in whole if volume.manifest is not None]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """For reports: how many volumes there are and are published, and what there is to know of each."""
+        with self._mutex:
+            volumes = list(self.all.values())
+        each = {
+            volume.name: {
+                "pages": volume.pages,
+                "done": volume.done,
+                "dead": volume.dead,
+                "published": volume.manifest is not None,
+            }
+            for volume in volumes
+        }
+        published = sum(volume.manifest is not None for volume in volumes)
+        return {"all": len(volumes), "published": published, "each": each}
+
+    def close(self) -> None:
+        """Close all writers."""
+        for name in list(self._writers):
+            self._close(name)
+
+    def _writer(self, name: str) -> Writes:
+        with self._mutex:
+            found = self._writers.get(name)
+            if found is None:
+                found = self._writers[name] = self._make(name)
+            return found
+
+    def _close(self, name: str) -> None:
+        with self._mutex:
+            writer = self._writers.pop(name, None)
+        if writer is not None:
+            writer.close()
