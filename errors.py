@@ -21,6 +21,7 @@
     |-- SinkError                           the sink cannot work at all
     |   |-- SinkUnavailableError (ConnectionError)   not reachable, after retries
     |   |-- CollectionMismatchError (ValueError)     what exists there does not fit this job
+    |   |-- PublishConflictError        another job has published there, or is about to
     |   `-- StoreChangedError           it does not hold what the job's books say it does
     |-- ObjectStoreError (OSError)          an object store refuses a request, or cannot be used
     |   |-- ObjectStoreUnavailableError (ConnectionError)   it does not answer, or is busy, after retries
@@ -137,6 +138,10 @@ class SinkUnavailableError(SinkError, ConnectionError):
 
 class CollectionMismatchError(SinkError, ValueError):
     """What exists in the sink does not fit this job."""
+
+
+class PublishConflictError(SinkError):
+    """Another job has published a data set in the same place, or is about to. Nothing of either was touched."""
 
 
 class StoreChangedError(SinkError):

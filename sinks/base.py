@@ -206,6 +206,15 @@ class Sink(ABC):
             SinkUnavailableError: not reachable, after retries.
         """
 
+    def finish(self) -> None:  # noqa: B027  (in most stores rows are to be seen as soon as they are written)
+        """All rows of the job are written: show them to others, where that is a step of its own. Repeatable.
+
+        Not called where the job failed, or is to go on later. The sink is open, and nothing is being written.
+
+        Raises:
+            SinkError: it cannot be; nothing is shown then, and a later run may try again.
+        """
+
     def stats(self) -> Mapping[str, float]:
         """How it works at the moment, for the report: plain figures by name. Any time, from any thread."""
         return {}

@@ -12,10 +12,13 @@ from ..errors import ConfigError
 from ..messages import redact
 from ..registry import Registry, scheme_of
 from .base import Sink
-from .milvus.bulk_files import ParquetBulkSink, bulk_folder
+from .local import local_path
+from .milvus.bulk_files import ParquetBulkSink
 from .milvus.index_options import Number
 from .milvus.sink import MilvusSink
 from .null import URI, NullSink
+from .parquet.places import parquet_place
+from .parquet.sink import ParquetSink
 from .tee import TeeSink
 
 
@@ -59,6 +62,10 @@ class SinkOptions:
     token: str | None = field(default=None, repr=False)
     """Secret for the store."""
 
+    job: str = ""
+    """Id of the job that writes, 32 hex digits: it finds again by it what it left in a place; empty: no books are kept,
+    and no later run will ask."""
+
     retry_for: float | None = None
     """Seconds to go on trying while the store does not answer."""
 
@@ -67,13 +74,20 @@ class SinkOptions:
 
         Args:
             uri: of the sink, for the message.
-            known: options it has, besides collection, dimension, note, token and retry_for.
+            known: options it has, besides collection, dimension, note, job, token and retry_for.
             hint: what to do instead.
 
         Raises:
             ConfigError: there is one.
         """
-        always = {"collection", "dimension", "note", "token", "retry_for"}  # the last two may be of the environment
+        always = {
+            "collection",
+            "dimension",
+            "note",
+            "job",
+            "token",
+            "retry_for",
+        }  # the last two may be of the environment
         for each in fields(self):
             if each.name not in {*always, *known} and getattr(self, each.name) != _DEFAULTS[each.name]:
                 raise ConfigError(f"{each.name}: {redact(uri)} has none{hint and f'; {hint}'}")
@@ -129,13 +143,26 @@ def _bulk(uri: str, options: SinkOptions) -> Sink:
     hint = "partition, index and the wait for it are for the import: penstock import DIR --to URI"
     options.refuse_others(uri, "mode", "fields", "partition_key", "metric", "index", "index_params", hint=hint)
     return ParquetBulkSink(
-        bulk_folder(uri),
+        local_path(uri, "parts"),
         options.dimension or 2,  # not to be opened without: it cannot be read
         collection=options.collection,
         note=options.note,
         mode=options.mode,
         fields=options.fields,
         partition_key=options.partition_key,
+    )
+
+
+def _parquet(uri: str, options: SinkOptions) -> Sink:
+    options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
+    return ParquetSink(
+        parquet_place(uri),
+        options.dimension,
+        job=options.job,
+        note=options.note,
+        fields=options.fields,
+        mode=options.mode,
+        metric=options.metric,
     )
 
 
@@ -146,7 +173,13 @@ def _null(uri: str, options: SinkOptions) -> Sink:
     return NullSink(options.collection, options.dimension)
 
 
-SCHEMES: Final[dict[str, SinkFactory]] = {"http": _milvus, "https": _milvus, "bulk": _bulk, "null": _null}
+SCHEMES: Final[dict[str, SinkFactory]] = {
+    "http": _milvus,
+    "https": _milvus,
+    "bulk": _bulk,
+    "parquet": _parquet,
+    "null": _null,
+}
 """Scheme -> factory, of what is built in. What has no scheme is a path: a Milvus Lite store."""
 
 SINKS: Final[Registry[SinkFactory]] = Registry("to", "penstock.sinks", SCHEMES)

@@ -42,16 +42,21 @@ class RowBatch:
     columns: list[dict[str, Any]]
     """Per row: `path` (str), `width`, `height` (pixels, int), and the user's metadata (JSON values, None left out)."""
 
+    ordinals: list[int] | None = None
+    """Per row its position in the listing of the job, for sinks that keep rows in that order; -1 or None: unknown."""
+
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float32 or not self.vectors.flags.c_contiguous:
             raise ConfigError(
                 f"vectors must be C-contiguous float32 [n, D], not {self.vectors.dtype} {list(self.vectors.shape)};"
                 " pass np.ascontiguousarray(vectors, np.float32)"
             )
-        if not len(self.keys) == len(self.vectors) == len(self.columns):
+        ordinals = self.keys if self.ordinals is None else self.ordinals
+        if not len(self.keys) == len(self.vectors) == len(self.columns) == len(ordinals):
             raise ConfigError(
                 "keys, vectors and columns must have one entry per row:"
                 f" {len(self.keys)} keys, {len(self.vectors)} vectors, {len(self.columns)} columns"
+                + ("" if self.ordinals is None else f", {len(ordinals)} ordinals")
             )
 
     def __len__(self) -> int:
@@ -70,6 +75,7 @@ def concat(batches: Sequence[RowBatch]) -> RowBatch:
         keys=[key for batch in batches for key in batch.keys],
         vectors=np.concatenate([batch.vectors for batch in batches]),
         columns=[columns for batch in batches for columns in batch.columns],
+        ordinals=[ordinal for batch in batches for ordinal in batch.ordinals or [-1] * len(batch)],
     )
 
 

@@ -144,6 +144,12 @@ class TeeSink(Sink):
         counts = [member.count() for member in self._members if member.keeps_rows]
         return min(counts) if counts else self._members[0].count()
 
+    def finish(self) -> None:
+        """Finish all; one that cannot does not keep the others from it."""
+        with ExitStack() as stack:
+            for member in reversed(self._members):
+                stack.callback(member.finish)
+
     def stats(self) -> Mapping[str, float]:
         """Of each, with its number from the second on; ``waiting`` is the longest."""
         found: dict[str, float] = {}
@@ -176,4 +182,5 @@ def _of(rows: RowBatch, indices: Sequence[int]) -> RowBatch:
     if len(indices) == len(rows):
         return rows
     keys, columns = [rows.keys[index] for index in indices], [rows.columns[index] for index in indices]
-    return RowBatch(keys, rows.vectors[list(indices)], columns)
+    ordinals = None if rows.ordinals is None else [rows.ordinals[index] for index in indices]
+    return RowBatch(keys, rows.vectors[list(indices)], columns, ordinals)

@@ -17,7 +17,7 @@ from .manifest import Difference, JobManifest
 from .reading import Event
 from .snapshot import Snapshot
 from .states import Counts, Ordinals, Outcome, States
-from .status import Status, read_status
+from .status import Status, job_id, read_status
 
 __all__ = [
     "Counts",
@@ -42,5 +42,6 @@ __all__ = [
     "States",
     "Status",
     "held_by_orphan",
+    "job_id",
     "read_status",
 ]

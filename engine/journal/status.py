@@ -85,6 +85,21 @@ def read_status(path: str | os.PathLike[str], disk: Disk | None = None, *, dead:
     raise AssertionError
 
 
+def job_id(path: str | os.PathLike[str]) -> str:
+    """The id of a job; empty where none has begun in that folder. Reads one small file, and takes no lock.
+
+    Raises:
+        JournalDiskError: it cannot be read.
+        JournalDamagedError: it is not what was written.
+        JournalVersionError: another version of penstock wrote it.
+    """
+    manifest = Layout(str(Path(path).absolute())).manifest
+    if not Path(manifest).exists():
+        return ""
+    with reading(str(path)):
+        return read_manifest(Disk(), manifest).job
+
+
 def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
     with reading(layout.folder):
         manifest = read_manifest(disk, layout.manifest)

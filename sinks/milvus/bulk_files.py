@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 from ...descriptors import CloseOnFork
-from ...errors import CollectionMismatchError, ConfigError, RowRefusedError, SinkError
+from ...errors import CollectionMismatchError, RowRefusedError, SinkError
+from ..arrow import arrow, arrow_type
 from ..base import Found, Sink, SinkMemory
-from ..fields import ScalarField, parse_fields
-from ..parquet.parts import Part, arrow, live_rows, merge, parts_in, write_part
+from ..columns import split_columns
+from ..fields import parse_fields
+from ..parquet.parts import Part, live_rows, merge, parts_in, write_part
 from ..rows import KEY, VECTOR, RowBatch, WriteResult, screen
 from .bulk_manifest import MANIFEST, SCHEME, Manifest, complete_parts, is_finished, read_manifest, write_manifest
-from .rows import metadata_json, split_columns
+from .rows import metadata_text
 from .schema import COLUMNS, CollectionSpec
 
 _LEAST_ROWS: Final = 4096
@@ -29,7 +31,6 @@ _MERGE_BYTES, _MERGE_ROW_BYTES = 128 * 2**20, 48
 _WAY_ON = "the parts that are there stay: free some space or mend the disk, then run the job again and it goes on"
 _META = "$meta"
 _NOTE, _DIMENSION = b"penstock.recipe", b"penstock.dimension"
-_ARROW = {"float": "float32", "double": "float64", "varchar": "string", "json": "string", "bool": "bool_"}
 
 
 class ParquetBulkSink(Sink):
@@ -234,7 +235,7 @@ class ParquetBulkSink(Sink):
         key = rows.keys[index]
         typed, rest = split_columns(key, rows.columns[index], self._columns)
         typed = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in typed.items()}
-        return {KEY: key, **typed, _META: metadata_json(key, rest).decode()}
+        return {KEY: key, **typed, _META: metadata_text(key, rest).decode()}
 
     def _write_part(self, values: dict[str, list[Any]], vectors: Any) -> None:
         pa, _ = arrow()
@@ -263,7 +264,7 @@ class ParquetBulkSink(Sink):
     def _schema(self) -> Any:
         pa, _ = arrow()
         columns = [pa.field(KEY, pa.string(), nullable=False), pa.field(VECTOR, pa.list_(pa.float32()), nullable=False)]
-        columns += [pa.field(each.name, _arrow_type(each)) for each in self._columns]
+        columns += [pa.field(each.name, arrow_type(each)) for each in self._columns]
         notes = {_NOTE: self._note.encode(), _DIMENSION: str(self._dimension).encode()}
         return pa.schema([*columns, pa.field(_META, pa.string())], metadata=notes)
 
@@ -348,26 +349,6 @@ class ParquetBulkSink(Sink):
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.close()
-
-
-def bulk_folder(uri: str) -> Path:
-    """The folder of ``bulk:DIR``.
-
-    Raises:
-        ConfigError: it names none.
-    """
-    folder = uri.partition(":")[2]
-    if folder.startswith("//"):
-        raise ConfigError(f"uri: write {SCHEME}FOLDER, not {uri!r}: it is a folder here, and no address")
-    path = Path(os.path.expanduser(folder))  # noqa: PTH111  (no shell does it after a colon; Path's fails on ~nobody)
-    if not path.name:
-        raise ConfigError(f"uri: {uri!r} names no folder; as in {SCHEME}parts")
-    return path
-
-
-def _arrow_type(field: ScalarField) -> Any:
-    pa, _ = arrow()
-    return getattr(pa, _ARROW.get(field.kind, field.kind))()
 
 
 def _count_nulls(path: Path, nulls: dict[str, int]) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import RowRefusedError
 from ..base import Hit
-from ..fields import ScalarField, jsonable, printable
+from ..columns import metadata_json, split_columns
 from ..rows import KEY, MAX_KEY_BYTES, VECTOR, RowBatch
 from .schema import COLUMNS, RESERVED, Layout
 
@@ -32,55 +31,19 @@ def encode_row(rows: RowBatch, index: int, layout: Layout) -> tuple[dict[str, An
     size = 4 * rows.vectors.shape[1] + 2 * MAX_KEY_BYTES
     size += sum(len(value) if isinstance(value, str) else 8 for value in fields.values())
     if metadata:
-        text = metadata_json(key, metadata)
+        text = metadata_text(key, metadata)
         row.update(json.loads(text))
         size += len(text)
     return row, size
 
 
-def split_columns(
-    key: str, columns: Mapping[str, Any], fields: tuple[ScalarField, ...]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A row's columns as values of the typed fields, all of them, and the rest, without what is None.
-
-    Raises:
-        RowRefusedError: a value that does not fit its field, or none where one is needed.
-    """
-    path = columns.get("path")
-    if isinstance(path, (str, os.PathLike)):
-        columns = {**columns, "path": printable(path)}
-    # Null is sent, not left out: Milvus Lite's upsert keeps the old value of what is left out.
-    typed = {field.name: _value(key, field, columns.get(field.name)) for field in fields}
-    rest = {name: value for name, value in columns.items() if name not in typed and value is not None}
-    return typed, rest
-
-
-def _value(key: str, field: ScalarField, value: Any) -> Any:
-    if value is None:
-        if field.nullable or field.default is not None:
-            return None if field.nullable else field.default
-        raise RowRefusedError(f"row {key!r}: it has no {field.name!r}, and that field of the collection is required")
-    try:
-        return field.fitted(value)
-    except ValueError as error:
-        raise RowRefusedError(
-            f"row {key!r}: {field.name!r} does not fit its field ({field.declared}): {error}"
-        ) from error
-
-
-def metadata_json(key: str, metadata: Mapping[Any, Any]) -> bytes:
+def metadata_text(key: str, metadata: Mapping[Any, Any]) -> bytes:
     """The dynamic field of a row, as JSON.
 
     Raises:
         RowRefusedError: a reserved name, a value that is not JSON, or too much of it.
     """
-    for name in metadata:
-        if not isinstance(name, str) or not name or name in RESERVED:
-            raise RowRefusedError(f"row {key!r}: metadata cannot be named {name!r}; rename that column")
-    try:
-        text = json.dumps(metadata, default=jsonable, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:  # ValueError: NaN, a cycle, a lone surrogate
-        raise RowRefusedError(f"row {key!r}: its metadata is not JSON: {error}") from error
+    text = metadata_json(key, metadata, RESERVED)
     if len(text) > MAX_METADATA_BYTES:
         raise RowRefusedError(
             f"row {key!r}: its metadata has {len(text)} bytes as JSON, Milvus takes {MAX_METADATA_BYTES}; keep less"

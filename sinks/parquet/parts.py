@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...durable import put
-from ...errors import ConfigError
+from ..arrow import arrow
 from ..rows import KEY
 
 _NAME = re.compile(r"part-(\d{6,})-(\d{6,})\.parquet")
@@ -37,18 +36,6 @@ class Part:
     @property
     def name(self) -> str:
         return f"part-{self.first:06d}-{self.last:06d}.parquet"
-
-
-def arrow() -> tuple[Any, Any]:
-    """pyarrow and its Parquet half.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError("Parquet files need pyarrow: pip install 'penstock[parquet]'") from error
 
 
 def parts_in(folder: Path) -> list[Part]:
@@ -88,29 +75,36 @@ def write_part(folder: Path, part: Part, tables: Iterator[Any], schema: Any) -> 
 
 def live_rows(folder: Path, parts: Sequence[Part]) -> list[NDArray[np.bool_]]:
     """For each part, which of its rows are the newest of their key. Takes 40 bytes of memory a row while it runs."""
-    digests = [_digests(folder / part.name) for part in parts]
+    return newest([digests_in(folder / part.name) for part in parts])
+
+
+def newest(digests: Sequence[NDArray[Any]]) -> list[NDArray[np.bool_]]:
+    """Which rows are the newest of their key: of several parts, the latest last, of each the digests of its keys."""
     if not digests:
         return []
     every = np.concatenate(digests)
-    age = np.repeat(np.arange(len(parts), 0, -1), [len(each) for each in digests])
+    age = np.repeat(np.arange(len(digests), 0, -1), [len(each) for each in digests])
     order = np.lexsort((age, every["low"], every["high"]))
     ordered = every[order]
-    newest = np.ones(len(every), np.bool_)
-    newest[1:] = ordered[1:] != ordered[:-1]
+    first = np.ones(len(every), np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
     live = np.empty(len(every), np.bool_)
-    live[order] = newest
+    live[order] = first
     return np.split(live, np.cumsum([len(each) for each in digests])[:-1])
 
 
-def _digests(path: Path) -> NDArray[Any]:
-    """16 bytes for each key of a part."""
+def digests_in(file: Any) -> NDArray[Any]:
+    """16 bytes for each key of a Parquet file: its path, or what is open."""
     _, pq = arrow()
-    hashes = bytearray()
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[KEY]):
-            for key in batch.column(0).to_pylist():
-                hashes += hashlib.blake2b(key.encode(), digest_size=16).digest()
-    return np.frombuffer(bytes(hashes), [("high", "<u8"), ("low", "<u8")])
+    with pq.ParquetFile(file) as opened:
+        batches = opened.iter_batches(_ROWS_AT_ONCE, columns=[KEY])
+        return np.concatenate([digests_of(()), *(digests_of(batch.column(0)) for batch in batches)])
+
+
+def digests_of(keys: Any) -> NDArray[Any]:
+    """16 bytes for each key of an Arrow column."""
+    hashes = b"".join(hashlib.blake2b(key.as_py().encode(), digest_size=16).digest() for key in keys)
+    return np.frombuffer(hashes, [("high", "<u8"), ("low", "<u8")])
 
 
 def merge(folder: Path, parts: Sequence[Part], part_bytes: int) -> list[Part]:

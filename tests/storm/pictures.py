@@ -12,8 +12,8 @@ from PIL import Image
 
 from penstock.engine.journal import JobFolder, Outcome, read_status
 from penstock.sinks import MilvusSink, row_key
+from penstock.sinks.arrow import arrow
 from penstock.sinks.dead_letters import read_dead_letters
-from penstock.sinks.parquet.parts import arrow
 
 GOOD = 160
 """Pictures that nobody touches."""

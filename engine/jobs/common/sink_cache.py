@@ -61,6 +61,11 @@ class SinkCache:
         self._looked.append(sink)  # stays connected: a Milvus Lite that is started for it serves the job, too
         return {number: member.look() for number, member in enumerate(sink.members) if member.keeps_rows}
 
+    def finish(self) -> None:
+        """Show what was written to others, where that is a step of its own."""
+        for sink in self._written.values():
+            sink.finish()
+
     def close(self) -> None:
         """Close all; one that does not close does not keep the others open. Idempotent."""
         with ExitStack() as stack:

@@ -7,6 +7,7 @@ from typing import Any
 from ....errors import ConfigError
 from ....sinks import Searchable, Sink, SinkOptions, TeeSink, make_sink
 from ...config.model import ServiceConfig, Store
+from ...journal import job_id
 
 
 def job_sink(config: ServiceConfig, collection: str | None = None, dimension: int = 2, note: str = "") -> Sink:
@@ -44,6 +45,7 @@ def _member(store: Store, collection: str | None, dimension: int, note: str) -> 
             index=config.index,
             index_params=config.index_params,
             wait_index=config.wait_index is not None,
+            job=job_id(config.job) if config.job else "",
             **_access(config, collection),
         )
         return make_sink(store.address, options)

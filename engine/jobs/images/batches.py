@@ -145,7 +145,8 @@ def take_rows(batch: Batch, refused: Container[int] = ()) -> Rows:
     pictures = [batch.pictures[row] for row in kept]
     columns = [_columns(batch.pictures[row], slot.rows[row]) for row in kept]
     slot.release()
-    return Rows(pictures, RowBatch([picture.row_key for picture in pictures], vectors, columns))
+    keys, ordinals = [picture.row_key for picture in pictures], [picture.ordinal for picture in pictures]
+    return Rows(pictures, RowBatch(keys, vectors, columns, ordinals))
 
 
 def _columns(picture: Picture, row: Row) -> dict[str, Any]:

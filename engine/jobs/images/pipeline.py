@@ -55,12 +55,22 @@ class ImageEmbeddingPipeline:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._runner.close()
 
     def close(self) -> None:
-        """Let go of workers, shared memory, connections and models. Idempotent."""
-        self._runner.close()
+        """Let go of workers, shared memory, connections and models. Idempotent.
+
+        What a store shows only as a whole (``parquet:DIR``) is published before, unless a ``with`` block ended by an
+        error.
+        """
+        try:
+            self._runner.finish_stores()
+        finally:
+            self._runner.close()
 
     @property
     def config(self) -> ServiceConfig:

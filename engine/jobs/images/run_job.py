@@ -173,6 +173,7 @@ class _Run:
             checkpoint.check(report, interrupted=interrupted)
         self.extra["filtered"] = dict(passing.reasons)
         if not interrupted:
+            self.runner.finish_stores()
             self.extra.update(self._said_of_nothing(report, passing))
             self._wait_index(report)
 

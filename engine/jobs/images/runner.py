@@ -130,7 +130,11 @@ class JobRunner:
     def finish_store(self) -> None:
         """Do what an earlier run left undone in the store after its last row."""
         if job_sink(self.config).needs_finish:
-            self.sink()  # closing it does the rest
+            self.sink().finish()  # closing it does the rest
+
+    def finish_stores(self) -> None:
+        """All that was to be written is: show it to others, where that is a step of its own."""
+        self._stores.finish()
 
     def look(self) -> dict[int, Found | None]:
         """What the configured collection holds in each store that keeps rows, by its number; see ``SinkCache.look``.
