@@ -30,6 +30,7 @@ VARIANTS = {
     "paths": {"folder", "list", "list of other names", "@list", "generator"},
     "pages": {"first pass", "resample, pillow", "straight pages left alone"},
     "tee": {"Milvus Lite", "bulk", "both"},
+    "packed": {"loose files", "tar"},
     "triton": {"HTTP bodies", "shared memory", "in turn", "penstock", "penstock, hub watched"},
     "milvus": {"insert stage"},
 }
@@ -41,6 +42,7 @@ LONG = {
     "gist",
     "memory",
     "milvus",
+    "packed",
     "pages",
     "paths",
     "recovery",

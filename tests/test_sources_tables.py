@@ -71,6 +71,52 @@ class TestKeyedParquet(SourceContract):
         return open_source([f"parquet:{tmp_path}/a.parquet?image=image&key=i+d&columns=n"])
 
 
+class TestArrow(SourceContract):
+    """The contract, for a file and a stream, compressed and not."""
+
+    kinds = frozenset({Item, Broken})
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Source:
+        table = pa.table({"n": range(30), "image": rows(30)})
+        for number, (new, compression) in enumerate([(pa.ipc.new_file, "zstd"), (pa.ipc.new_stream, None)]):
+            options = pa.ipc.IpcWriteOptions(compression=compression)
+            with new(str(tmp_path / f"{number}.arrow"), table.schema, options=options) as writer:
+                writer.write_table(table, max_chunksize=12)
+        (tmp_path / "2.arrow").write_bytes(b"ARROW1 none")
+        return open_source([f"{tmp_path}/*.arrow?columns=n"])
+
+
+class TestLance(SourceContract):
+    """The contract, for a table of which a row was deleted."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> Source:
+        lance = pytest.importorskip("lance")
+        table = pa.table({"id": [f"{number:03}" for number in range(300)], "image": rows(10) * 30})
+        lance.write_dataset(table, tmp_path / "t.lance", max_rows_per_file=280).delete("id = '003'")
+        return open_source([f"{tmp_path}/t.lance"])
+
+
+def test_all_formats_bring_the_same(tmp_path: Path) -> None:
+    """Pictures, keys and metadata, from any row on."""
+    lance = pytest.importorskip("lance")
+    data = rows(10) * 30
+    table = pa.table({"id": [f"{number:03}" for number in range(300)], "n": range(300), "image": data})
+    write(tmp_path / "a.parquet", table.to_pydict(), row_group_size=70)
+    lance.write_dataset(table, tmp_path / "a.lance", max_rows_per_file=280)
+    for name, new in (("a.feather", pa.ipc.new_file), ("a.arrow", pa.ipc.new_stream)):
+        with new(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table, max_chunksize=70)
+    for name in ("a.parquet", "a.lance", "a.feather", "a.arrow"):
+        source = open_source([f"{tmp_path}/{name}?key=id&columns=n"])
+        for wanted in ([*range(300)], [255, 256, 279, 280, 69, 70, 299]):
+            listed = [*source]
+            found = [*source.loaded([listed[row] for row in wanted], LIMIT)]
+            assert [item.data for item in found] == [data[row] for row in wanted]
+            assert [(item.key, item.metadata) for item in found] == [(f"{row:03}", {"n": row}) for row in wanted]
+
+
 @pytest.mark.parametrize("type_", ["binary", "large_binary", "struct"])
 @pytest.mark.parametrize("group", [3, 1000])
 def test_rows_bring_their_pictures(tmp_path: Path, type_: str, group: int) -> None:

@@ -8,11 +8,11 @@ from ...picture_formats import CR2, FORMATS, KNOWN, picture_format
 
 SNIFFED_BYTES = 16
 
-_READ_ALONE = {"tar": "an archive", "parquet": "a table"}
+_READ_ALONE = {"tar": "an archive", **dict.fromkeys(("parquet", "arrow", "feather"), "a table")}
 """What has pictures in it, and is a source of another kind."""
 
 _ARCHIVES = frozenset(["tgz", "gz", "bz2", "xz", "zst", "zip", "7z", "rar"])
-_TABLES = frozenset(["csv", "tsv", "json", "jsonl", "ndjson", "arrow", "feather", "orc", "xlsx"])
+_TABLES = frozenset(["csv", "tsv", "json", "jsonl", "ndjson", "orc", "xlsx"])
 
 
 def has_picture_name(path: str) -> bool:

@@ -36,13 +36,20 @@ FILES: Final = "file"
 
 SCHEMES: dict[str, Factory] = {
     FILES: _make_files,
+    "arrow": _in(".tables.source", "make_arrow"),
+    "lance": _in(".tables.source", "make_lance"),
     "parquet": _in(".tables.source", "make_parquet"),
     "wds": _in(".tars.source", "make_tars"),
 }
 """Scheme -> factory, of what is built in."""
 
+_FOLDER: Final = ".lance"
+"""Ends the names of tables that are folders."""
+
 SUFFIXES: dict[str, str] = {
     ".parquet": "parquet",
+    **dict.fromkeys((".arrow", ".feather"), "arrow"),
+    _FOLDER: "lance",
     **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"), "wds"),
 }
 """How the names of files end that hold pictures, and by which scheme they are read where nothing else is named."""
@@ -102,7 +109,8 @@ def _by_suffix(spec: str) -> str | None:
     """The scheme of a file, or of several by a glob or braces, whose name tells it; also of one that is not there."""
     name = spec.rpartition("?")[0] if "?" in spec and "=" in spec else spec
     end = next((end for end in SUFFIXES if name[-8:].lower().endswith(end)), None)
-    if end is None or is_list(spec) or os.path.isdir(path := path_of_url(spec)):  # noqa: PTH112
+    path = path_of_url(name)
+    if end is None or is_list(spec) or (end != _FOLDER and os.path.isdir(path)):  # noqa: PTH112
         return None
     return SUFFIXES[end] if scheme_of(path) not in SOURCES.built_in else None
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from ....errors import ConfigError
+from ..shards import check_named, files_named
 
 BATCH_ROWS = 16
 """Rows with pictures that are in memory at once."""
@@ -71,6 +72,30 @@ class TableFormat(ABC):
         Raises:
             Exception: of the library or the system, where it cannot be opened.
         """
+
+
+class LocalFormat(TableFormat):
+    """Tables that lie on this machine: paths, globs and braces.
+
+    Attributes:
+        needs: a module of its library, and the extra that it is installed with.
+    """
+
+    needs: tuple[str, str]
+
+    def check(self, place: str) -> None:
+        """Whether the library is there, and a table of each name."""
+        library(*self.needs)
+        check_named(place, "table")
+
+    def names(self, place: str, mark: str) -> Sequence[str]:
+        """Absolute paths."""
+        return files_named(place, mark)
+
+
+def slices(batch: Any, rows: int) -> Iterator[Any]:
+    """A ``pyarrow.RecordBatch`` in pieces of so many rows, which view it."""
+    return (batch.slice(first, rows) for first in range(0, batch.num_rows, rows))
 
 
 def library(module: str, extra: str) -> Any:

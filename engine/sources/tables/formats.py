@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from .arrow import ArrowFormat
 from .base import TableFormat
+from .lance import LanceFormat
 from .parquet import ParquetFormat
 
-FORMATS: Final[Mapping[str, Callable[[], TableFormat]]] = {"parquet": ParquetFormat}
+FORMATS: Final[Mapping[str, Callable[[], TableFormat]]] = {
+    "arrow": ArrowFormat,
+    "lance": LanceFormat,
+    "parquet": ParquetFormat,
+}

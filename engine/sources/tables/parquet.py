@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from ..shards import check_named, files_named
-from .base import TableFile, TableFormat, library
+from .base import LocalFormat, TableFile, library
 
 _BUFFER: Final = 1 << 20
 """Bytes that are read at once. With it a column is read page by page; without, all that a group has of it."""
@@ -41,17 +40,10 @@ class ParquetTable(TableFile):
         self._file.close()
 
 
-class ParquetFormat(TableFormat):
+class ParquetFormat(LocalFormat):
     """``parquet:``."""
 
-    def check(self, place: str) -> None:
-        """Of files by name, glob or braces."""
-        library("pyarrow.parquet", "parquet")
-        check_named(place, "table")
-
-    def names(self, place: str, mark: str) -> Sequence[str]:
-        """Absolute paths."""
-        return files_named(place, mark)
+    needs = "pyarrow.parquet", "parquet"
 
     def open(self, name: str) -> TableFile:
         """A file."""

@@ -144,5 +144,7 @@ def _make(scheme: str, specs: Sequence[str], options: SourceOptions) -> Source:
     return TableSource([TableSpec.parse(spec, scheme) for spec in specs], options.later)
 
 
+make_arrow: Factory = partial(_make, "arrow")
+make_lance: Factory = partial(_make, "lance")
 make_parquet: Factory = partial(_make, "parquet")
-"""The factory of ``parquet:``, and of files whose names end in ``.parquet``."""
+"""The factories of the schemes, and of names that end so."""
