@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Prefetcher,
         Record,
         S3Context,
+        S3ParquetWriter,
         TransformController,
         VolumeWorker,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "Prefetcher",
     "Record",
     "S3Context",
+    "S3ParquetWriter",
     "TransformController",
     "VolumeWorker",
 ]

@@ -81,7 +81,7 @@ def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFix
     main(["--help"])
     listed = capsys.readouterr().out.partition("Commands:")[2].partition("Examples:")[0].splitlines()
     names = [line.split()[0] for line in listed if line.strip()]
-    assert names == ["embed", "search", "status", "resume", "retry", "import", "serve-demo", "doctor"]
+    assert names == ["embed", "search", "status", "resume", "retry", "volumes", "import", "serve-demo", "doctor"]
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -30,6 +30,7 @@ from .options import FIELDS, configured, setting_options
 from .serve import serve_demo
 from .sigusr1 import dumping
 from .status import status
+from .volumes import volumes
 
 _EXAMPLES = """\b
 Examples:
@@ -233,7 +234,7 @@ def doctor(triton: str | None, as_json: bool) -> int:
     return OK if is_ready(findings) else 1
 
 
-for _command in (status, resume, retry, import_, serve_demo, doctor):
+for _command in (status, resume, retry, volumes, import_, serve_demo, doctor):
     cli.add_command(_command)
 
 

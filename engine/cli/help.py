@@ -8,10 +8,8 @@ from typing import Final
 import click
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Source": (
-        *("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
-        *("anonymous", "instance_role", "allow_hosts"),
-    ),
+    "Source": ("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
+    "Pages": ("max_passes", "min_angle", "min_bend", "min_quality"),
     "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "value_range", "decoder"),
     "Store": (
         *("to", "collection", "mode", "server_path", "timeout", "token", "retry_for", "metric", "index"),
@@ -19,7 +17,8 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "A job that goes on where it was": ("job", "update", "redo", "accept_store", "accept_changes"),
     "Speed and memory": (
-        *("workers", "memory", "batch_size", "insert_batch_size", "slots", "threads", "devices", "profile"),
+        *("workers", "memory", "batch_size", "batch_timeout", "insert_batch_size", "slots", "threads", "devices"),
+        *("s3_max_inflight", "decode_threads", "compute_threads", "profile"),
     ),
     "Failures": (
         *("stage", "error", "max_failures", "on_failure", "item_timeout", "stall_after"),

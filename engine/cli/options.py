@@ -13,9 +13,14 @@ from pydantic.fields import FieldInfo
 
 from ..config.messages import spelled
 from ..config.model import PER_RUN, ServiceConfig
+from ..config.volumes import PipelineConfig
 from .help import GroupedCommand
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Config = TypeVar("_Config", bound=ServiceConfig)
+
+_EVERY = PipelineConfig.model_fields
+"""The fields of all models."""
 
 SECTIONS = frozenset({"async_pipeline"})
 """Fields that are sections of a file: they are about the Python API and have no option."""
@@ -41,12 +46,15 @@ def option_name(field: str) -> str:
     return str(_extra(field).get("option", "--" + field.replace("_", "-")))
 
 
-def setting_options(*fields: str, defaults: bool = True) -> Callable[[_Command], _Command]:
+def setting_options(
+    *fields: str, defaults: bool = True, model: type[ServiceConfig] = ServiceConfig
+) -> Callable[[_Command], _Command]:
     """Add an option for each of these fields, in this order. An option that is not given is None.
 
     Args:
-        fields: of `ServiceConfig`.
+        fields: of the model.
         defaults: whether the help tells them: no, where what is not given is as in an earlier run.
+        model: whose fields.
     """
 
     def add(command: _Command) -> _Command:
@@ -54,7 +62,7 @@ def setting_options(*fields: str, defaults: bool = True) -> Callable[[_Command],
             for value in reversed(_flags(field)):
                 command = click.option(f"--{value}", _flag(field, value), is_flag=True, help=_FLAGS[value])(command)
             if not _flags(field):
-                command = _option(field, ServiceConfig.model_fields[field], defaults)(command)
+                command = _option(field, model.model_fields[field], defaults)(command)
         return command
 
     return add
@@ -89,13 +97,19 @@ def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def spelled_as_options() -> AbstractContextManager[None]:
     """While the block runs, fields are called by their options, also later by a configuration that is made in it."""
-    return spelled({field: option_name(field) for field in FIELDS})
+    return spelled({field: option_name(field) for field in _EVERY if field not in SECTIONS})
 
 
 def configured(file: str | None, options: Mapping[str, Any], **arguments: str) -> ServiceConfig:
+    """The configuration of a file and of what was given on the command line; see `configured_as`."""
+    return configured_as(ServiceConfig, file, options, **arguments)
+
+
+def configured_as(model: type[_Config], file: str | None, options: Mapping[str, Any], **arguments: str) -> _Config:
     """The configuration of a file and of what was given on the command line, which wins.
 
     Args:
+        model: whose fields they are.
         file: YAML.
         options: field -> what was given for it, None for nothing.
         arguments: field -> the name of the argument that it is here.
@@ -105,7 +119,7 @@ def configured(file: str | None, options: Mapping[str, Any], **arguments: str) -
     """
     given = given_of(options)
     with spelled_as_options(), spelled(arguments):
-        return ServiceConfig.from_yaml(file, **given) if file else ServiceConfig(**given)
+        return model.from_yaml(file, **given) if file else model(**given)
 
 
 def _joined(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +136,7 @@ def _joined(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flags(field: str) -> tuple[str, ...]:
-    return get_args(ServiceConfig.model_fields[field].annotation) if _extra(field).get("flags") else ()
+    return get_args(_EVERY[field].annotation) if _extra(field).get("flags") else ()
 
 
 def _flag(field: str, value: str) -> str:
@@ -130,7 +144,7 @@ def _flag(field: str, value: str) -> str:
 
 
 def _extra(field: str) -> Mapping[str, Any]:
-    extra = ServiceConfig.model_fields[field].json_schema_extra if field in ServiceConfig.model_fields else None
+    extra = _EVERY[field].json_schema_extra if field in _EVERY else None
     return extra if isinstance(extra, dict) else {}
 
 

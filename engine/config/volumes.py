@@ -96,8 +96,8 @@ class PipelineConfig(ServiceConfig):
         super().__init__(**values)
         if wrong := sorted(self.model_fields_set & _OTHERS):
             raise ConfigError(f"{wrong[0]}: jobs on volumes have no such setting")
-        if self.to is not None and not isinstance(self.to, str):
-            raise ConfigError("to: volumes are published in one place")
+        if self.to is not None and not (isinstance(self.to, str) and self.to.startswith(PARQUET)):
+            raise ConfigError(f"to: {self.shown_to!r}: volumes are published in one place, as Parquet: parquet:PLACE")
 
     @property
     def own_fingerprints(self) -> Mapping[str, str]:

@@ -49,6 +49,7 @@ class ParquetSink(Sink):
             moment in which its own is published.
         metric: how `reader` compares: COSINE, IP or L2.
         part_bytes: the most of a part, before compression.
+        layout: columns of another kind, instead of typed ones.
 
     Raises:
         ConfigError: a setting that cannot be, or pyarrow is not installed.
@@ -67,11 +68,12 @@ class ParquetSink(Sink):
         mode: Literal["append", "overwrite"] = "append",
         metric: str = "COSINE",
         part_bytes: int = PART_BYTES,
+        layout: Layout | None = None,
     ) -> None:
         arrow()
         self._place, self._dimension = place, dimension
         self._job, self._keeps_books = job or uuid4().hex, bool(job)
-        self._layout = Layout(dimension or 0, parse_fields(fields or {}))
+        self._layout = Layout(dimension or 0, parse_fields(fields or {})) if layout is None else layout
         self._note, self._mode, self._metric, self._part_bytes = note, mode, metric, part_bytes
         self._session = uuid4().hex[:8]
         self._mutex = threading.Lock()
@@ -316,7 +318,8 @@ class ParquetSink(Sink):
     def _ordinals(self, rows: RowBatch) -> list[int]:
         """Their positions in the listing; without books, where those are of one call, the order in which they came."""
         given = rows.ordinals
-        if self._keeps_books and given is not None and min(given, default=0) >= 0:
+        known = self._keeps_books or self._layout.knows_positions
+        if known and given is not None and min(given, default=0) >= 0:
             return given
         with self._mutex:
             first, self._arrived = self._arrived, self._arrived + len(rows)

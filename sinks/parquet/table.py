@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ class Layout:
     Raises:
         ConfigError: a field has a name that is taken.
     """
+
+    knows_positions: ClassVar[bool] = False
+    """Whether the ordinals of rows are positions in one listing also where no books are kept."""
 
     dimension: int
     fields: tuple[ScalarField, ...] = ()

@@ -24,7 +24,7 @@ from ...config.model import ServiceConfig
 from ...config.types import Stage
 from ...core.budget import Budget, FailureBudget, Tally
 from ...core.policies import tolerated
-from ...journal import Counts, JobFolder, Outcome
+from ...journal import Counts, Entry, JobFolder, Outcome
 from ...sources import MANY, Broken, Filtered, Item, Source, key_of
 from .children import Children, Done
 from .dead_letters import clear_letters, letter_key, stages_of
@@ -98,6 +98,11 @@ class JobCheckpoint:
         return self._folder.counts
 
     @property
+    def job_id(self) -> str:
+        """32 hex digits, the same in every run."""
+        return self._folder.manifest.job
+
+    @property
     def finished(self) -> bool:
         """Whether nothing remains."""
         return self._folder.finished
@@ -129,6 +134,13 @@ class JobCheckpoint:
                 self._folder.filtered([ordinal])
                 self._heal(ordinal)
             yield item
+
+    def listing(self) -> Iterator[tuple[int, Entry, Outcome]]:
+        """All entries in the order of the listing, with their ordinals and what has become of each so far."""
+        if self._folder.has_snapshot:
+            snapshot, states = self._folder.snapshot, self._folder.states
+            for ordinal, entry in snapshot.numbered([range(len(snapshot))]):
+                yield ordinal, entry, states[ordinal]
 
     def filtered(self) -> Iterator[tuple[str, str]]:
         """The key of each entry that was left out, in this run or an earlier one, and why."""
@@ -321,9 +333,9 @@ class JobCheckpoint:
         if not self._folder.fingerprints:
             self._folder.accept(here, settings)
         if not self._folder.has_snapshot:
-            self._folder.write_snapshot(entries_of(source, stopped), lambda: source.order)
+            self._folder.write_snapshot(entries_of(source, stopped), source.order)
         elif config.update or "source" in changed:
-            self._folder.renew_snapshot(entries_of(source, stopped), lambda: source.order)
+            self._folder.renew_snapshot(entries_of(source, stopped), source.order)
         if different or settings != self._folder.manifest.settings:  # those of the latest run are what `resume` takes
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
         self._accepts_store |= "sink" in changed

@@ -34,6 +34,7 @@ def fingerprints(config: ServiceConfig, plan: Plan, source: Source) -> Mapping[s
         "preprocess": json.dumps({**recipe["pixels"], _VERSION: version_of(recipe)}, sort_keys=True),
         "embedder": f"{plan.embedder.name} {recipe['model']}",
         "sink": job_sink(config).fingerprint,
+        **config.own_fingerprints,
     }
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .batcher import GpuBatcher, PatchFunction
     from .decoder import Decoder
     from .pages import DecodedFrame, ImageTask, PageLook, Record
+    from .parquet_writer import S3ParquetWriter
     from .prefetcher import Prefetcher
     from .s3_context import S3Context
     from .transform import TransformController
@@ -22,6 +23,7 @@ else:
             "batcher": ("GpuBatcher", "PatchFunction"),
             "decoder": ("Decoder",),
             "pages": ("DecodedFrame", "ImageTask", "PageLook", "Record"),
+            "parquet_writer": ("S3ParquetWriter",),
             "prefetcher": ("Prefetcher",),
             "s3_context": ("S3Context",),
             "transform": ("TransformController",),
@@ -41,6 +43,7 @@ __all__ = [
     "Record",
     "RecordList",
     "S3Context",
+    "S3ParquetWriter",
     "TransformController",
     "VolumeWorker",
 ]

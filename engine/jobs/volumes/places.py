@@ -15,5 +15,6 @@ def local_folder(place: str) -> Path | None:
 
 
 def below(place: str, name: str) -> str:
-    """What is called so in a place."""
-    return f"{place.rstrip('/')}/{name}"
+    """What is called so in a place: a URL, or an absolute path."""
+    folder = local_folder(place)
+    return f"{place.rstrip('/')}/{name}" if folder is None else str(folder / name)

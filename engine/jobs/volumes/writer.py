@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ....errors import ConfigError
 from ...config.volumes import PipelineConfig
 from .pages import Record
 from .volumes import Writes
@@ -36,12 +35,13 @@ class RecordList(list[Record]):
 
 
 def writer_for(cfg: PipelineConfig, volume_id: str, job: str = "", recipe: str = "") -> Writes:
-    """The writer of a volume, as the configuration says; where it says none, into memory.
+    """The writer of a volume, as the configuration says; see `S3ParquetWriter`.
 
     Raises:
-        ConfigError: it names a place, which no writer is for yet.
+        ConfigError: the place is none, or pyarrow is not installed.
     """
     if cfg.destination is None:
         return RecordList()
-    del job, recipe
-    raise ConfigError(f"out_prefix: {volume_id!r} cannot be published yet; leave it out, or give a writer of your own")
+    from .parquet_writer import S3ParquetWriter  # and with it Parquet
+
+    return S3ParquetWriter(cfg, volume_id, job, recipe)

@@ -1,0 +1,119 @@
+"""``penstock volumes``: volumes of scanned pages into published data sets of Parquet."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import PipelineFailure, SourceError
+from ...formatting import count, plural, printable
+from ..config.volumes import PipelineConfig
+from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
+from .help import GroupedCommand
+from .options import configured_as, setting_options
+
+if TYPE_CHECKING:
+    from .. import Report
+
+_EXAMPLES = """\b
+Examples:
+  penstock volumes 's3://bucket/vol_*/' --to parquet:s3://bucket/out
+  penstock volumes scans/vol_1 scans/vol_2 --to parquet:out
+  penstock volumes 's3://bucket/vol_*/' --to parquet:s3://bucket/out --job volumes-job
+  penstock volumes 'scans/*' --to parquet:out --embedder onnx:clip.onnx --preset clip
+  penstock volumes 'scans/*' --to parquet:out --max-passes 0
+
+\b
+Each volume becomes a data set of its own, OUT/VOLUME, with a row for each page; readers see
+nothing of it before it is complete, and then there is a _SUCCESS.json. A volume that is
+published already is left alone: the same command does what is new.
+
+\b
+Exit status: 0 all is accounted for within the failure budget, 1 the job failed or all its pages
+did, 2 wrong usage, 130 interrupted."""
+
+_FIELDS = (
+    *("to", "embedder", "preset", "image_size", "dtype", "background", "value_range"),
+    *("max_passes", "min_angle", "min_bend", "min_quality"),
+    *("job", "accept_changes", "s3_max_inflight", "decode_threads", "compute_threads"),
+    *("batch_size", "batch_timeout", "insert_batch_size", "max_failures", "on_failure", "stall_after"),
+    *("max_pixels", "max_side", "max_file_bytes", "report", "progress"),
+)
+
+
+@click.command(
+    cls=GroupedCommand,
+    epilog=_EXAMPLES,
+    short_help="Straighten and embed scanned volumes; publish them.",
+    options_metavar="--to parquet:PLACE [OPTIONS]",
+)
+@click.argument("volumes", nargs=-1, metavar="VOLUME...")
+@click.option("--config", "config_file", metavar="FILE.yaml", help="Settings from a file; what is given here wins.")
+@setting_options(*_FIELDS, model=PipelineConfig)
+def volumes(volumes: tuple[str, ...], config_file: str | None, **options: Any) -> int:
+    """Measure, straighten and embed the pages of scanned volumes, and publish each volume as Parquet.
+
+    VOLUME is a folder of page images, a prefix of an object store (s3://bucket/vol_1/, gs://, az://), or a pattern of
+    either in quotes. How a page lies (angle, bend of its lines) is measured in patches of 512 pixels; a page that lies
+    askew is turned and dewarped and looked at again. Every page ends as a row, or as a dead letter with a reason.
+    """
+    cfg = configured_as(PipelineConfig, config_file, options)
+    if cfg.destination is None:
+        raise click.UsageError("--to is missing: where are the volumes published? For example --to parquet:out")
+    try:
+        return _run_and_tell(cfg, volumes)
+    except SourceError as error:
+        raise click.UsageError(printable(str(error))) from error
+
+
+def _run_and_tell(cfg: PipelineConfig, specs: tuple[str, ...]) -> int:
+    from ..jobs.common.drive import Interrupt
+    from ..jobs.volumes.run_volumes import run_volumes
+    from ..observe.progress import make_progress
+
+    interrupt, remaining = Interrupt(), None
+
+    def begins(pages: int | None) -> None:
+        nonlocal remaining
+        remaining = pages
+
+    progress = make_progress(cfg.progress, lambda: remaining)
+    again = f"to go on with it: penstock volumes {shlex.join(specs)} --to {cfg.shown_to}"
+    with draining(interrupt, progress.announce):
+        try:
+            report = run_volumes(cfg, specs, watcher=progress, interrupt=interrupt, begins=begins)
+        except PipelineFailure as failure:
+            if cfg.job is not None:
+                failure.add_note(printable(f"{again} --job {cfg.job}"))
+            raise
+        finally:
+            progress.close()
+    _tell(cfg, report)
+    if interrupt.requested:
+        complain(printable(f"interrupted; {again}{f' --job {cfg.job}' if cfg.job else ''}"))
+        return INTERRUPTED
+    books = report.extra.get("job")
+    written, dead = (books["written"], books["dead"]) if books else (report.accounting.written, report.accounting.dead)
+    return FAILED if dead and not written else OK
+
+
+def _tell(cfg: PipelineConfig, report: Report) -> None:
+    """The report, and what there is now."""
+    from ..jobs.volumes.letters import letters_path
+    from ..observe.render_text import render_text, report_json
+
+    if cfg.progress == "json":
+        say(json.dumps({"event": "report", **report_json(report)}))
+        return
+    if report.stages:
+        say(render_text(report))
+    figures = report.extra["volumes"]
+    told = f"{plural(figures['all'], 'volume')}: {count(figures['published'])} published in {cfg.shown_to}"
+    say(printable(told if report.stages else f"finished already: {told}. Nothing to do"))
+    if dead := sum(volume["dead"] for volume in figures["each"].values()):
+        say(printable(f"{plural(dead, 'dead letter')} in {letters_path(cfg)}"))
+    for path in cfg.report:
+        say(f"report: {printable(str(path))}")

@@ -1,0 +1,252 @@
+"""Which volumes there are, and their pages: folders of this machine, and prefixes of object stores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from functools import cached_property
+from glob import has_magic
+from typing import Final, NamedTuple
+
+from ....errors import ConfigError, ObjectNameError, ObjectStoreError, SourceError
+from ....object_stores import ObjectInfo, ObjectStore, StoreURL, is_store_url
+from ...sources import Broken, Filtered, Item, Source, Version, key_of
+from ...sources.entries import Entry, path_of
+from ...sources.files import FileSource
+from ...sources.kinds import has_picture_name
+from .pages import ImageTask
+from .places import local_folder
+from .s3_context import file_etag
+
+FINISHED: Final = "its volume is published already"
+_NO_PICTURE: Final = "not a picture"
+
+
+class VolumeRoot(NamedTuple):
+    """A volume.
+
+    Attributes:
+        name: its `volume_id`: the last part of its place.
+        place: URL or absolute path, without a slash at the end.
+    """
+
+    name: str
+    place: str
+
+
+class VolumeSource(Source):
+    """The pages of volumes, volume by volume; of each the pages in the order in which its place lists them.
+
+    Args:
+        specs: folders, URLs of prefixes, or patterns of either (``s3://bucket/vol_*/``), of which each part between
+            slashes matches by itself.
+        is_finished: whether a volume is published: then nothing of it is listed.
+
+    Raises:
+        ConfigError: a spec is no place of volumes.
+    """
+
+    order = "given"
+
+    def __init__(self, specs: Sequence[str], is_finished: Callable[[str], bool] = lambda _: False) -> None:
+        if not specs:
+            raise SourceError(
+                "no volumes: give a folder, a prefix (s3://bucket/vol_1/), or a pattern of them in quotes"
+            )
+        self.specs = tuple(specs)
+        self._patterns = [_Pattern.of(spec) for spec in specs]
+        self._is_finished = is_finished
+        self._stores: dict[str, ObjectStore] = {}
+
+    @cached_property
+    def roots(self) -> list[VolumeRoot]:
+        """The volumes there are, looked for once.
+
+        Raises:
+            SourceError: none is there, or two have the same name.
+        """
+        places = [place for pattern in self._patterns for place in self._places(pattern)]
+        roots = {place: VolumeRoot(place.rpartition("/")[2], place) for place in places}
+        seen: dict[str, str] = {}
+        for root in roots.values():
+            if root.name in seen:
+                raise SourceError(f"two volumes are called {root.name!r}: {seen[root.name]} and {root.place}")
+            seen[root.name] = root.place
+        return list(roots.values())
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for _, entry in self.parts())
+
+    def parts(self) -> Iterator[tuple[int, Entry]]:
+        """The pages, each with the number of its volume."""
+        for number, root in enumerate(self.roots):
+            if self._is_finished(root.name):
+                yield number, Filtered(key_of(root.place), FINISHED)
+                continue
+            for entry in self._pages(root):
+                yield number, entry
+
+    def item(self, ordinal: int, name: str, version: Version) -> Item:
+        """The page of this path or URL."""
+        path = None if is_store_url(name) else name
+        return Item(key_of(name), path, ordinal=ordinal, version=version)
+
+    def name_of(self, entry: Entry) -> str:
+        """Its URL; of a file its path, of any bytes."""
+        return entry.path if isinstance(entry, Item) and entry.path else path_of(entry.key)
+
+    def root_of(self, name: str) -> VolumeRoot:
+        """The volume of a page, by the page's name alone.
+
+        Raises:
+            SourceError: it is below none of the specs.
+        """
+        for pattern in self._patterns:
+            if (place := pattern.root_of(name)) is not None:
+                return VolumeRoot(place.rpartition("/")[2], place)
+        raise SourceError(f"{name!r} is a page of none of the volumes {' '.join(self.specs)}")
+
+    def emptiness(self) -> str:
+        """What to say if there are no pages."""
+        return f"{' '.join(self.portable_specs())} has no pages"
+
+    def portable_specs(self) -> Iterator[str]:
+        """With absolute paths."""
+        return (str(pattern) for pattern in self._patterns)
+
+    def _places(self, pattern: _Pattern) -> list[str]:
+        found = self._local(pattern) if pattern.store is None else self._remote(pattern)
+        if not found:
+            raise SourceError(f"{pattern}: there is no such volume")
+        return found
+
+    @staticmethod
+    def _local(pattern: _Pattern) -> list[str]:
+        found = [""]
+        for part in pattern.parts:
+            found = [f"{folder}/{name}" for folder in found for name in _folders(folder, part)]
+        return sorted(found, key=os.fsencode)
+
+    def _remote(self, pattern: _Pattern) -> list[str]:
+        assert pattern.store is not None
+        store, found = self._store(pattern.store), [""]
+        with _errors():
+            for part in pattern.parts:
+                if has_magic(part):
+                    folders = [name for prefix in found for name in store.folders(prefix.rstrip("/"))]
+                    found = [f"{name}/" for name in folders if fnmatchcase(name.rpartition("/")[2], part)]
+                else:
+                    found = [f"{prefix}{part}/" for prefix in found]
+        return [f"{pattern.store.root}/{prefix}".rstrip("/") for prefix in found]
+
+    def _pages(self, root: VolumeRoot) -> Iterator[Entry]:
+        if not is_store_url(root.place):
+            yield from FileSource([f"./{root.place}" if root.place.startswith("@") else root.place])
+            return
+        url = StoreURL.parse(root.place)
+        with _errors():
+            for info in _listed(self._store(url.at("")), url.key):
+                key = f"{url.root}/{info.key}"
+                if has_picture_name(info.key):
+                    yield Item(key, version=Version(info.size, info.modified_ns, info.etag))
+                else:
+                    yield Filtered(key, _NO_PICTURE)
+
+    def _store(self, url: StoreURL) -> ObjectStore:
+        found = self._stores.get(url.root)
+        if found is None:
+            found = self._stores[url.root] = ObjectStore(url)
+        return found
+
+
+def task_of(item: Item, root: VolumeRoot, page: int) -> ImageTask:
+    """What is to be done about a page that was listed."""
+    version = item.version or Version()
+    size = version.size if version.size >= 0 else None
+    if item.path is None:
+        return ImageTask(item.key, version.tag or None, size, root.name, page, item.ordinal)
+    etag = file_etag(version.size, version.mtime_ns) if size is not None else None
+    return ImageTask(item.key, etag, size, root.name, page, item.ordinal)
+
+
+def failed_task(entry: Broken, root: VolumeRoot, page: int) -> ImageTask:
+    """A page that could not even be listed well."""
+    return ImageTask(entry.key, volume_id=root.name, page=page, ordinal=entry.ordinal)
+
+
+class _Pattern(NamedTuple):
+    """A spec, part by part.
+
+    Attributes:
+        store: of its bucket; None: this machine.
+        parts: between its slashes.
+    """
+
+    store: StoreURL | None
+    parts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, spec: str) -> _Pattern:
+        if is_store_url(spec):
+            url = StoreURL.parse(spec)
+            pattern = cls(url.at(""), tuple(filter(None, url.key.split("/"))))
+        else:
+            folder = local_folder(spec)
+            assert folder is not None
+            pattern = cls(None, tuple(filter(None, str(folder).split("/"))))
+        if "**" in pattern.parts:
+            raise ConfigError(f"{spec!r}: ** stands for folders at any depth, and a volume has one place: use *")
+        return pattern
+
+    def __str__(self) -> str:
+        return f"{self.store.root if self.store else ''}/{'/'.join(self.parts)}"
+
+    def root_of(self, name: str) -> str | None:
+        """The place of the volume that a page of this name is in; None: none of this pattern."""
+        start = f"{self.store.root}/" if self.store else "/"
+        if not name.startswith(start):
+            return None
+        parts = name[len(start) :].split("/")
+        own = parts[: len(self.parts)]
+        matches = len(parts) > len(self.parts) and all(map(fnmatchcase, own, self.parts))
+        literal = len(parts) > len(self.parts) and own == [*self.parts]
+        return f"{start}{'/'.join(own)}".rstrip("/") if matches or literal else None
+
+
+def _folders(folder: str, part: str) -> list[str]:
+    """Names of the folders in a folder that match."""
+    if not has_magic(part) or os.path.lexists(f"{folder}/{part}"):
+        return [part] if os.path.isdir(f"{folder}/{part}") else []  # noqa: PTH112
+    try:
+        names = os.listdir(folder or "/")  # noqa: PTH208
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+    hidden = part.startswith(".")
+    found = [name for name in names if fnmatchcase(name, part) and (hidden or not name.startswith("."))]
+    return [name for name in found if os.path.isdir(f"{folder}/{name}")]  # noqa: PTH112
+
+
+def _listed(store: ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
+    """The objects of a folder; with keys that the quick client cannot name, too, where the store is S3."""
+    last = ""
+    try:
+        for info in store.list(prefix):
+            last = info.key
+            yield info
+    except ObjectNameError:
+        if store.url.scheme != "s3":
+            raise
+        for info in store.list_plainly(f"{prefix}/" if prefix else ""):
+            if info.key.encode() > last.encode():
+                yield info
+
+
+@contextmanager
+def _errors() -> Generator[None]:
+    """What a store refuses of a listing is the source's error."""
+    try:
+        yield
+    except ObjectStoreError as error:
+        raise SourceError(str(error)) from error

@@ -1,0 +1,359 @@
+"""Volumes that are published: what readers find, when, and what becomes of a job that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.engine.cli import main
+from penstock.engine.jobs.common.drive import Interrupt
+from penstock.engine.jobs.volumes.run_volumes import run_volumes
+from penstock.engine.journal import JobFolder
+from penstock.errors import PipelineFailure, PublishConflictError, SinkError, SourceError
+from penstock.tests.scans import Around, WatchedBatcher, config, page, tasks_in, worker, write_pages
+from penstock.tests.waiting import DEADLINE, wait_until
+from penstock.volumes import ImageTask, S3Context, S3ParquetWriter, VolumeWorker
+
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def flat(level: int) -> Any:
+    return np.full((20, 30), level, np.uint8)
+
+
+def volume(folder: Path, name: str, pages: int) -> None:
+    """A volume of small blank pages, each of another grey."""
+    write_pages(folder / name, {f"page-{number:03}.png": flat(number) for number in range(pages)})
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """The rows of a published volume, in the order in which they lie there."""
+    manifest = json.loads((out / "_SUCCESS.json").read_text())
+    return [row for part in manifest["parts"] for row in pq.read_table(out / part["name"]).to_pylist()]
+
+
+def blank(out: Path | None, scans: Path, **settings: Any) -> VolumeWorker:
+    """A worker over the volume ``vol``, of which nothing is straightened."""
+    cfg = config(scans, **({} if out is None else {"out_prefix": str(out)}), **settings)
+    return worker(scans, cfg, batcher=WatchedBatcher(cfg), transform=Around(lambda _: 0))
+
+
+# -- one volume -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_volume_is_a_data_set_with_a_row_for_each_page(tmp_path: Path) -> None:
+    """In the order of its pages, with all columns and what they are; crooked pages with their control points."""
+    write_pages(tmp_path / "vol", {"a.png": page(1), "b.png": page(2, 3.0)})
+    cfg = config(tmp_path, out_prefix=(tmp_path / "out").as_uri())
+    VolumeWorker(cfg, S3Context(cfg), "vol", tasks_in(tmp_path, "vol")).run_sync()
+    straight, turned = rows(tmp_path / "out" / "vol")
+    assert [row["key"] for row in (straight, turned)] == ["vol/a.png", "vol/b.png"]
+    assert (straight["volume_id"], straight["page"], straight["width"], straight["height"]) == ("vol", 0, 700, 1000)
+    assert straight["size"] == (tmp_path / "vol" / "a.png").stat().st_size
+    assert straight["control_points"] is straight["quality_after"] is straight["out_height"] is straight["etag"] is None
+    assert turned["passes"] == 1
+    assert set(turned["control_points"][0]) == {"x", "y", "sx", "sy"}
+    assert turned["angle"] == pytest.approx(3, abs=0.1)
+    assert len(turned["vector"]) == 3
+    (part,) = (tmp_path / "out" / "vol").glob("part-*.parquet")
+    schema = pq.read_schema(part)
+    assert "counter-clockwise" in schema.field("angle").metadata[b"penstock.about"].decode()
+    assert str(schema.field("vector").type).startswith("fixed_size_list")
+
+
+def test_the_documents_example_publishes_and_is_not_done_twice(tmp_path: Path) -> None:
+    """With a bucket that is a folder; the second time nothing is read."""
+    volume(tmp_path, "vol_A", 6)
+
+    async def run() -> VolumeWorker:
+        cfg = config(
+            s3_bucket=tmp_path.as_uri(), out_prefix=str(tmp_path / "out"), staging_prefix=str(tmp_path / "staging")
+        )
+        tasks = [ImageTask(key=f"vol_A/page-{i:03d}.png", etag=None, size=None, volume_id="vol_A") for i in range(6)]
+        global_sem = asyncio.Semaphore(cfg.s3_max_inflight_global)
+        s3 = S3Context(cfg, global_sem)
+        worker = VolumeWorker(cfg, s3, "vol_A", tasks)
+        await worker.run()
+        return worker
+
+    first, second = asyncio.run(run()), asyncio.run(run())
+    assert [row["page"] for row in rows(tmp_path / "out" / "vol_A")] == list(range(6))
+    assert first.report is not None
+    assert first.report.accounting.written == 6
+    assert second.report is not None
+    assert second.report.stages == []
+    assert second.report.extra["volumes"]["each"]["vol_A"]["published"] is True
+
+
+def test_a_volume_with_dead_pages_is_published_without_them(tmp_path: Path) -> None:
+    """They are dead letters, beside the folder."""
+    write_pages(tmp_path / "vol", {"a.png": flat(1), "b.png": b"no picture", "c.png": flat(3)})
+    blank(tmp_path / "out", tmp_path).run_sync()
+    assert [row["page"] for row in rows(tmp_path / "out" / "vol")] == [0, 2]
+    (letter,) = (tmp_path / "out.dead-letters.jsonl").read_text().splitlines()
+    told = json.loads(letter)
+    assert (told["key"], told["stage"], told["volume"], told["page"]) == ("vol/b.png", "decode", "vol", 1)
+
+
+def test_of_two_workers_one_publishes(tmp_path: Path) -> None:
+    """The other one fails clean: it has left nothing."""
+    volume(tmp_path, "vol", 3)
+    cfg = config(tmp_path, out_prefix=str(tmp_path / "out"))
+    late, watched = blank(tmp_path / "out", tmp_path), WatchedBatcher(cfg)
+    slow = worker(tmp_path, cfg, batcher=watched, transform=Around(lambda _: 0))
+    watched.may_run.clear()
+
+    async def both() -> None:
+        async with asyncio.timeout(DEADLINE):
+            running = asyncio.create_task(slow.run())
+            await asyncio.to_thread(watched.began.wait)
+            await late.run()
+            watched.may_run.set()
+            with pytest.raises((PublishConflictError, PipelineFailure)) as caught:
+                await running
+            error: BaseException = caught.value
+            cause = error.exceptions[0] if isinstance(error, PipelineFailure) else error
+            assert isinstance(cause, PublishConflictError)
+
+    asyncio.run(both())
+    assert len(rows(tmp_path / "out" / "vol")) == 3
+    names = {path.name.split("-")[0] for path in (tmp_path / "out" / "vol").rglob("*") if path.is_file()}
+    assert names == {"part", "_SUCCESS", "_SUCCESS.json"}
+
+
+def test_a_volume_whose_vectors_were_made_otherwise_is_not_taken_for_done(tmp_path: Path) -> None:
+    """It says so, before anything is read."""
+    volume(tmp_path, "vol", 1)
+    blank(tmp_path / "out", tmp_path).run_sync()
+    with pytest.raises(SinkError, match="made otherwise"):
+        blank(tmp_path / "out", tmp_path, image_size=20).run_sync()
+
+
+def test_what_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    """No row is to be seen, nor anything of the worker's."""
+    volume(tmp_path, "vol", 3)
+    cfg = config(tmp_path, out_prefix=str(tmp_path / "out"), insert_batch_size=1)
+    watched = WatchedBatcher(cfg)
+    done = worker(tmp_path, cfg, batcher=watched, transform=Around(lambda _: 0))
+    watched.may_run.clear()
+
+    async def main() -> None:
+        async with asyncio.timeout(DEADLINE):
+            running = asyncio.create_task(done.run())
+            await asyncio.to_thread(watched.began.wait)
+            running.cancel()
+            watched.may_run.set()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+    asyncio.run(main())
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+# -- many volumes -----------------------------------------------------------------------------------------------------
+
+
+def test_each_folder_of_a_pattern_is_a_volume(tmp_path: Path) -> None:
+    """Others are none; what is no picture is counted; a volume that is there already is left alone."""
+    for name, pages in (("vol_1", 5), ("vol_2", 3), ("other", 1)):
+        volume(tmp_path / "scans", name, pages)
+    (tmp_path / "scans" / "vol_1" / "notes.txt").write_text("none")
+    cfg, specs = config(to=f"parquet:{tmp_path / 'out'}"), [str(tmp_path / "scans" / "vol_*")]
+    report = run_volumes(cfg, specs)
+    assert (report.accounting.written, report.accounting.filtered) == (8, 1)
+    assert report.extra["volumes"]["published"] == 2
+    assert [row["key"] for row in rows(tmp_path / "out" / "vol_2")] == [
+        str(tmp_path / "scans" / "vol_2" / f"page-{number:03}.png") for number in range(3)
+    ]
+    volume(tmp_path / "scans", "vol_3", 2)
+    again = run_volumes(cfg, specs)
+    assert again.accounting.written == 2
+    assert again.extra["volumes"]["published"] == 3
+    assert not (tmp_path / "out" / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("specs", "told"),
+    [
+        ([], "no volumes: give a folder"),
+        (["nowhere"], "nowhere: there is no such volume"),
+        (["a/vol", "b/vol"], "two volumes are called 'vol'"),
+        (["empty"], "empty has no pages"),
+    ],
+)
+def test_volumes_that_are_not_there_are_said_so(tmp_path: Path, specs: list[str], told: str) -> None:
+    """At once."""
+    (tmp_path / "empty").mkdir()
+    for folder in ("a", "b"):
+        volume(tmp_path / folder, "vol", 1)
+    with pytest.raises((SourceError, PipelineFailure)) as caught:
+        run_volumes(config(to=f"parquet:{tmp_path / 'out'}"), [str(tmp_path / spec) for spec in specs])
+    error: BaseException = caught.value
+    assert told in str(error.exceptions[0] if isinstance(error, PipelineFailure) else error)
+
+
+# -- with books -------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Pages that are written are not done again, and the whole is as if nothing had happened."""
+    for name in ("vol_1", "vol_2"):
+        volume(tmp_path / "scans", name, 12)
+    (tmp_path / "scans" / "vol_1" / "page-005.png").write_bytes(b"no picture")
+    specs: list[str] = [str(tmp_path / "scans" / "*")]
+    settings: dict[str, Any] = {"insert_batch_size": 2, "s3_max_inflight": 1}
+    run_volumes(config(to=f"parquet:{tmp_path / 'whole'}", **settings), specs)
+
+    interrupt = Interrupt()
+
+    class Soon:
+        interval = 0.0
+
+        def update(self, report: Any) -> None:
+            if report.accounting.written >= 4:
+                interrupt.request()
+
+    cfg = config(to=f"parquet:{tmp_path / 'out'}", job=tmp_path / "job", **settings)
+    first = run_volumes(cfg, specs, watcher=Soon(), interrupt=interrupt)
+    books = first.extra["job"]
+    second = run_volumes(cfg, specs)
+    assert second.accounting.written == books["remaining"] - (books["dead"] == 0)
+    assert second.extra["job"]["written"] == 23
+    assert second.extra["volumes"]["published"] == 2
+    for name in ("vol_1", "vol_2"):
+        assert rows(tmp_path / "out" / name) == rows(tmp_path / "whole" / name)
+    third = run_volumes(cfg, specs)
+    assert third.stages == []
+    assert third.extra["volumes"]["published"] == 2
+
+
+def test_a_job_with_other_thresholds_is_another_job(tmp_path: Path) -> None:
+    """Its rows could not be compared with those that are there."""
+    volume(tmp_path / "scans", "vol", 1)
+    settings: dict[str, Any] = {"to": f"parquet:{tmp_path / 'out'}", "job": tmp_path / "job"}
+    run_volumes(config(**settings), [str(tmp_path / "scans" / "vol")])
+    with pytest.raises(ValueError, match="begun otherwise: pages was"):
+        run_volumes(config(**settings, min_angle=1.0), [str(tmp_path / "scans" / "vol")])
+
+
+COMMAND = [sys.executable, "-m", "penstock", "volumes", "scans/*", "--to", "parquet:out", "--job", "job"]
+QUICK = ["--embedder", "gist:32", "--insert-batch-size", "2", "--s3-max-inflight", "1", "--progress", "none"]
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_goes_on_and_publishes_the_same(tmp_path: Path) -> None:
+    """With the rows that it had, and each volume once."""
+    for name in ("vol_1", "vol_2"):
+        volume(tmp_path / "scans", name, 40)
+    for kills in range(3):
+        _run_and_kill(tmp_path, kills * 6)
+    done = subprocess.run([*COMMAND, *QUICK], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 0, done.stderr
+    assert "2 volumes: 2 published" in done.stdout
+    undisturbed = [*COMMAND[:-3], "parquet:whole", *QUICK]
+    subprocess.run(undisturbed, cwd=tmp_path, check=True, capture_output=True, timeout=DEADLINE)
+    for name in ("vol_1", "vol_2"):
+        assert rows(tmp_path / "out" / name) == rows(tmp_path / "whole" / name)
+        assert [row["page"] for row in rows(tmp_path / "out" / name)] == list(range(40))
+
+
+def _run_and_kill(folder: Path, staged: int) -> None:
+    """Begin, or go on, and die when there are more staged files than that, or at the end."""
+    child = subprocess.Popen([*COMMAND, *QUICK], cwd=folder)
+
+    def is_time() -> bool:
+        return child.poll() is not None or sum(1 for _ in (folder / "out").rglob("rows-*.parquet")) > staged
+
+    wait_until(is_time, "rows of this run")
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+
+
+def test_what_was_done_but_not_published_is_published_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may die between the last page and the publication, or the place refuse it."""
+    volume(tmp_path / "scans", "vol", 3)
+    cfg = config(to=f"parquet:{tmp_path / 'out'}", job=tmp_path / "job")
+    specs = [str(tmp_path / "scans" / "vol")]
+
+    def refused(*_: object) -> None:
+        raise SinkError("the place refuses")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3ParquetWriter, "publish", refused)
+        with pytest.raises(SinkError):
+            run_volumes(cfg, specs)
+    with JobFolder.create_or_open(tmp_path / "job") as books:
+        assert books.finished
+    assert not (tmp_path / "out" / "vol" / "_SUCCESS.json").exists()
+    report = run_volumes(cfg, specs)
+    assert report.stages == []
+    assert report.extra["volumes"]["published"] == 1
+    assert len(rows(tmp_path / "out" / "vol")) == 3
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    """Examples, what a volume is, what is published."""
+    assert main(["volumes", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "penstock volumes 's3://bucket/vol_*/' --to parquet:s3://bucket/out" in told
+    assert "_SUCCESS.json" in told
+    for option in ("--max-passes", "--min-angle", "--embedder", "--job"):
+        assert f"  {option} " in told
+
+
+def test_the_command_says_what_there_is_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the second time that there was nothing to do."""
+    monkeypatch.chdir(tmp_path)
+    volume(tmp_path / "scans", "vol", 2)
+    (tmp_path / "scans" / "vol" / "bad.png").write_bytes(b"x")
+    line = ["volumes", "scans/vol", "--to", "parquet:out", "--embedder", "gist:32", "--progress", "plain"]
+    assert main(line) == 0
+    told = capsys.readouterr().out
+    assert "= written 2 + filtered 0 + dead 1 " in told
+    assert "1 volume: 1 published in parquet:out" in told
+    assert "1 dead letter in " in told
+    assert main(line) == 0
+    assert "1 volume: 1 published in parquet:out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (["volumes", "scans"], "--to is missing"),
+        (["volumes", "--to", "parquet:out"], "no volumes: give a folder"),
+        (["volumes", "nowhere", "--to", "parquet:out"], "there is no such volume"),
+        (
+            ["volumes", "scans", "--to", "photos.db"],
+            "--to: 'photos.db': volumes are published in one place, as Parquet",
+        ),
+        (["volumes", "scans/**", "--to", "parquet:out"], "** stands for folders at any depth"),
+    ],
+)
+def test_wrong_usage_is_said_so(
+    line: list[str],
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In one line, with exit status 2."""
+    monkeypatch.chdir(tmp_path)
+    assert main(line) == 2
+    assert told in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
