@@ -127,6 +127,11 @@ class Sink(ABC):
         """How many rows to give to one `write`, where the user said `asked`."""
         return asked
 
+    def writes_at_once(self, rows: int) -> int:
+        """How many writes of so many rows may be under way: more than `threads` where some may wait for others."""
+        del rows
+        return self.threads
+
     def memory(self, dimension: int, rows: int) -> SinkMemory | None:
         """The most memory it takes on this machine for so many rows; None where it takes none worth naming."""
         del dimension, rows

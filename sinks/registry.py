@@ -99,7 +99,7 @@ SinkFactory = Callable[[str, SinkOptions], Sink]
 """Takes the whole URI, as the user wrote it, and what the job asks for. Connects to nothing."""
 
 
-_SETTINGS: Final = sorted(_DEFAULTS.keys() - {"dimension", "note", "token", "wait_index"})
+_SETTINGS: Final = sorted(_DEFAULTS.keys() - {"dimension", "note", "job", "token", "wait_index"})
 """What can be said of a store behind its address; jobs take it from there before a factory sees the address."""
 
 _QUERY: Final = re.compile(r"\?(?=\w+=)")
@@ -154,6 +154,7 @@ def _bulk(uri: str, options: SinkOptions) -> Sink:
 
 
 def _parquet(uri: str, options: SinkOptions) -> Sink:
+    refuse_settings(uri)
     options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
     return ParquetSink(
         parquet_place(uri),

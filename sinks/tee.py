@@ -7,27 +7,36 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
+from typing import Final
 
 from ..errors import ConfigError, RowRefusedError
 from .base import Found, IndexState, Searchable, Sink, SinkMemory
 from .rows import RowBatch, WriteResult
+
+_OUTAGE: Final = ("waiting", "retry_for", "behind")
+"""Figures of the store that is waited for, as progress shows them."""
 
 
 class TeeSink(Sink):
     """One sink made of several. Each writes in threads of its own, and tries again by its own rules.
 
     A row that one of them refuses is refused; the message says by which. Where one of them fails, the others finish
-    their write before the error is raised, so that no row is in doubt anywhere but there.
+    their write before the error is raised, so that no row is in doubt anywhere but there. One that is down or slow
+    holds its writes, and the others get theirs meanwhile, as long as callers come with more: `writes_at_once` of them.
 
     Args:
         members: the sinks, not open. The first that can be searched is searched.
+        backlog: rows that may wait for one of them beside those that are being written.
 
     Raises:
         ConfigError: two of them are the same.
     """
 
-    def __init__(self, members: Sequence[Sink]) -> None:
+    def __init__(self, members: Sequence[Sink], backlog: int = 0) -> None:
         self._members = tuple(members)
+        self._backlog = backlog
+        self._mutex = threading.Lock()
+        self._waiting = [0] * len(self._members)  # rows that each has been given and has not answered for
         self._slots = [threading.BoundedSemaphore(member.threads) for member in members]
         prints = [member.fingerprint for member in members]
         if twice := next((name for name in prints if prints.count(name) > 1), None):
@@ -61,6 +70,10 @@ class TeeSink(Sink):
     def rows_per_write(self, asked: int) -> int:
         """The most that one of them wants: the others divide what is too much for a call."""
         return max(member.rows_per_write(asked) for member in self._members)
+
+    def writes_at_once(self, rows: int) -> int:
+        """One for each thread of the member that has the most, and those that the backlog has room for."""
+        return self.threads + -(-self._backlog // rows)
 
     def memory(self, dimension: int, rows: int) -> SinkMemory | None:
         found = [memory for member in self._members if (memory := member.memory(dimension, rows))]
@@ -112,9 +125,13 @@ class TeeSink(Sink):
         refused: list[dict[int, RowRefusedError]] = [{} for _ in self._members]
         failures: dict[int, BaseException] = {}
 
+        lacks = [[index for index, bits in enumerate(has) if not bits >> number & 1] for number in range(len(refused))]
+        with self._mutex:
+            self._waiting = [before + len(missing) for before, missing in zip(self._waiting, lacks, strict=True)]
+
         def ask(number: int) -> None:
+            missing = lacks[number]
             try:
-                missing = [index for index in range(len(rows)) if not has[index] >> number & 1]
                 if len(rows) and not missing:
                     return
                 with self._slots[number]:
@@ -125,6 +142,9 @@ class TeeSink(Sink):
                 refused[number] = wrong
             except BaseException as error:  # noqa: BLE001  (raised below, in the caller's thread)
                 failures[number] = error
+            finally:
+                with self._mutex:
+                    self._waiting[number] -= len(missing)
 
         # Daemons, because nobody waits for ever for a store that does not answer.
         numbers = range(1, len(self._members))
@@ -151,13 +171,18 @@ class TeeSink(Sink):
                 stack.callback(member.finish)
 
     def stats(self) -> Mapping[str, float]:
-        """Of each, with its number from the second on; ``waiting`` is the longest."""
+        """Of each, with its number from the second on; ``waiting`` is of the one that has been waited for longest, and
+        ``behind`` the rows that it has yet to take and another one has not.
+        """
         found: dict[str, float] = {}
-        for number, member in enumerate(self._members, 1):
-            for name, value in member.stats().items():
-                found[name if number == 1 else f"{name} {number}"] = value
-        waiting = [value for name, value in found.items() if name.startswith("waiting")]
-        return {**found, "waiting": max(waiting)} if waiting else found
+        longest: Mapping[str, float] = {}
+        waiting = tuple(self._waiting)
+        for number, (member, rows) in enumerate(zip(self._members, waiting, strict=True), 1):
+            own = {**member.stats(), "behind": rows - min(waiting)}
+            found |= {name if number == 1 else f"{name} {number}": value for name, value in own.items()}
+            if own.get("waiting", -1) > longest.get("waiting", -1):
+                longest = own
+        return {**found, **{name: longest[name] for name in _OUTAGE if name in longest}}
 
     def wait_index(
         self, seconds: float, on_progress: Callable[[IndexState], None] = lambda _: None, stop: Event | None = None

@@ -15,6 +15,7 @@ from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.fingerprints import begun_with
+from penstock.engine.jobs.common.memory_estimate import estimate_memory
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.common.provenance import recipe_of
 from penstock.engine.jobs.common.sink_cache import SinkCache
@@ -37,7 +38,7 @@ from penstock.tests.whole_jobs import penstock as command
 SMALL: dict[str, Any] = {"workers": 1, "batch_size": 4, "embedder": "gist:32", "progress": "none"}
 
 PLUGIN = """
-import os
+from contextlib import suppress
 from penstock.sinks import NullSink
 
 class Told(NullSink):
@@ -56,7 +57,7 @@ class Told(NullSink):
         return self._uri
 
     def write(self, rows):
-        if os.path.exists(self._path + ".fifo"):
+        with suppress(FileNotFoundError):
             open(self._path + ".fifo").read()
         with open(self._path, "a") as file:
             file.writelines(key + "\\n" for key in rows.keys)
@@ -95,6 +96,60 @@ def test_a_job_killed_between_two_acknowledgements_asks_only_the_store_that_lags
     assert len(again) == 8 - had
     assert {*first, *again} == {*every}
     assert read_status(job).counts.written == 8
+
+
+@pytest.mark.slow
+@pytest.mark.kills
+@pytest.mark.parametrize("killed", [False, True], ids=["it comes back", "the job is killed meanwhile"])
+def test_a_store_that_is_down_holds_the_other_back_only_as_far_as_the_backlog(
+    tmp_path: Path, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Both have every row in the end, once; a later run asks the one that went on for nothing that it has."""
+    install("told_sink", {"told": "told_sink:Told"}, PLUGIN, "penstock.sinks")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pictures, job, fifo = draw_folder(tmp_path / "pictures", 60), tmp_path / "job", tmp_path / "b.fifo"
+    os.mkfifo(fifo)
+    stores = [word for name in "ab" for word in ("--to", f"told:{tmp_path / name}")]
+    own = ["--job", str(job), "--workers", "1", "--batch-size", "4", "--insert-batch-size", "4", "--progress", "none"]
+    most = 4 * (4 + 3)  # writes of the sink's own threads, and those that 12 rows are
+    with started(command("embed", str(pictures), *stores, *own, "--backlog", "12")) as process:
+        wait_for(process, lambda: acknowledged(job) == most)
+        assert len((tmp_path / "a").read_text().split()) == most
+        assert read_status(job).counts.written == 0
+        if killed:
+            process.kill()
+            process.wait()
+        release(fifo)
+        process.communicate()
+        assert (process.returncode == 0) is not killed
+    if killed:
+        with started(command("resume", str(job), "--progress", "none")) as process:
+            process.communicate()
+            assert process.returncode == 0
+    for name in "ab":
+        keys = (tmp_path / name).read_text().split()
+        assert len(keys) == len(set(keys)) == 60
+    assert read_status(job).counts.written == 60
+
+
+def release(fifo: Path) -> None:
+    """Whoever waits at it goes on, and nobody will wait there any more."""
+    end = os.open(fifo, os.O_RDWR)  # also where nobody waits
+    fifo.unlink()
+    os.close(end)
+
+
+def test_the_backlog_is_in_the_memory_that_a_job_says_it_takes(tmp_path: Path) -> None:
+    """Of several stores; one alone has none."""
+
+    def rows(to: list[str], backlog: int) -> int:
+        config = ServiceConfig(to=to, backlog=backlog, workers=1, embedder="gist:32")
+        parts = estimate_memory(make_plan(config), config).parts
+        return next(part.nbytes for part in parts if part.name == "rows")
+
+    several = [str(tmp_path / "a.db"), str(tmp_path / "b.db")]
+    assert rows(several, 4096) - rows(several, 0) > 4096 * 32 * 4
+    assert rows(several[:1], 4096) == rows(several, 0)
 
 
 def acknowledged(job: Path) -> int:

@@ -10,9 +10,10 @@ from typing import ClassVar
 
 import pytest
 
-from penstock import ConfigError
+from penstock import ConfigError, Report
 from penstock.engine.cli import main
 from penstock.engine.config.model import ServiceConfig
+from penstock.engine.observe.progress import summary
 from penstock.errors import RowRefusedError, SinkUnavailableError
 from penstock.sinks import (
     NullSink,
@@ -22,8 +23,9 @@ from penstock.sinks import (
     WriteResult,
     make_sink,
 )
-from penstock.sinks.base import Found, IndexState, SinkMemory
+from penstock.sinks.base import Found, IndexState, Sink, SinkMemory
 from penstock.testing.sinks import DIMENSION, make_rows
+from penstock.tests.waiting import DEADLINE, wait_until
 
 
 class Named(NullSink):
@@ -142,7 +144,14 @@ def test_it_answers_for_all_its_stores() -> None:
     assert tee.rows_per_write(10) == 70
     assert tee.memory(8, 100) == SinkMemory("store 5 and store 7 and store 3", 15, own_process=True)
     assert (tee.look(), tee.count()) == (Found(3, "note 5"), 3)
-    assert tee.stats() == {"calls": 5, "calls 2": 7, "calls 3": 3, "waiting": 7, "waiting 2": 7, "waiting 3": 3}
+    assert {name: value for name, value in tee.stats().items() if not name.startswith("behind")} == {
+        "calls": 5,
+        "calls 2": 7,
+        "calls 3": 3,
+        "waiting": 7,
+        "waiting 2": 7,
+        "waiting 3": 3,
+    }
     assert tee.wait_index(1.0).seconds == 7
     with pytest.raises(SinkUnavailableError):
         tee.reach()
@@ -213,3 +222,48 @@ def test_only_who_lacks_a_row_is_asked_for_it() -> None:
     with TeeSink([members[0], members[2]]) as tee, pytest.raises(SinkUnavailableError):
         tee.write_missing(make_rows(4), [0] * 4, lambda *said: acknowledged.append(said))
     assert acknowledged == [(0, [0, 1, 2, 3])]
+
+
+class Held(Named):
+    """One that is down until it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__("held")
+        self.up = threading.Event()
+
+    def write(self, rows: RowBatch) -> WriteResult:
+        assert self.up.wait(DEADLINE)
+        return super().write(rows)
+
+    def stats(self) -> dict[str, float]:
+        return {} if self.up.is_set() else {"waiting": 5.0, "retry_for": 120.0}
+
+
+def test_one_that_is_down_holds_the_others_back_only_when_its_backlog_is_full() -> None:
+    """They have all that may wait for it, beside the writes that its threads have; it gets the same when it is up."""
+    held = Held()
+    with TeeSink([Named("a"), held], backlog=25) as tee:
+        assert [tee.writes_at_once(10), tee.writes_at_once(25), tee.threads] == [4 + 3, 4 + 1, 4]
+        with ThreadPoolExecutor(7) as pool:
+            pending = [pool.submit(tee.write, make_rows(10, first=10 * number)) for number in range(7)]
+            try:
+                wait_until(lambda: tee.stats()["behind"] == 70)
+                assert tee.members[0].count() == 70
+                assert not any(write.done() for write in pending)
+            finally:
+                held.up.set()
+            assert [write.result(DEADLINE).written for write in pending] == [10] * 7
+        assert held.count() == 70
+        assert tee.stats() == {"behind": 0, "behind 2": 0}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_progress_shows_the_store_that_is_waited_for(place: int) -> None:
+    """Whichever of them it is, with its own patience and what it lacks."""
+    members: list[Sink] = [Named("a")]
+    members.insert(place, Held())
+    with TeeSink(members) as tee:
+        report = Report(extra={"store": dict(tee.stats())})
+        assert summary(report, None).endswith("waiting for the store, 5 of 120 s")
+        report.extra["store"]["behind"] = 4096.0
+        assert summary(report, None).endswith("waiting for the store, 5 of 120 s, 4,096 rows behind the others")

@@ -53,7 +53,7 @@ PER_RUN: Final = frozenset(
         *("workers", "batch_size", "slots", "insert_batch_size", "memory", "threads", "devices", "decoder", "sandbox"),
         *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_side", "max_file_bytes"),
         *("progress", "report", "list_filtered", "wait_index", "token", "update", "accept_changes"),
-        *("redo", "accept_store", "retry_for"),
+        *("redo", "accept_store", "retry_for", "backlog"),
     }
 )
 """Fields that may differ from run to run of one job: how it is done and shown, not what. The fingerprints of a job (see
@@ -233,6 +233,10 @@ class ServiceConfig(Settings):
     retry_for: float | None = Field(default=None, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
     """How long to go on trying while the store does not answer, also at the start. [default: 120 during a job; at the
     start a server that is not there is an error at once]"""
+
+    backlog: int = Field(default=4096, ge=0, le=1_000_000, json_schema_extra={"metavar": "ROWS"})
+    """Of several stores: rows that may wait for one that is down or slow while the others go on. Then all wait. A job
+    that is killed meanwhile embeds them again, and gives them to that store alone."""
 
     max_pixels: int | None = Field(default=None, ge=1, le=2**32, json_schema_extra={"metavar": "N"})
     """Pictures whose header promises more pixels are refused; of a JPEG that is reduced while it is decoded only those

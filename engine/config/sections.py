@@ -21,7 +21,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "sink": {
         "uri": "to",
-        **{name: name for name in ("collection", "mode", "insert_batch_size", "token", "retry_for", "fields")},
+        **{name: name for name in ("collection", "mode", "insert_batch_size", "token", "retry_for", "backlog")},
+        "fields": "fields",
         **{name: name for name in ("metric", "index", "index_params", "wait_index", "partition", "partition_key")},
     },
 }

@@ -242,7 +242,8 @@ def summary(report: Report, total: int | None) -> str:
         parts.append(f"{count(volumes['published'])} of {plural(volumes['all'], 'volume')}")
     store = report.extra.get("store") or {}
     if store.get("waiting", 0) >= 1:
-        parts.append(f"waiting for the store, {store['waiting']:.0f} of {store['retry_for']:g} s")
+        behind = f", {plural(int(store['behind']), 'row')} behind the others" if store.get("behind") else ""
+        parts.append(f"waiting for the store, {store['waiting']:.0f} of {store['retry_for']:g} s{behind}")
     if index := report.extra.get("index"):
         parts.append(f"index covers {count(index['indexed'])} of {count(index['rows'])} rows")
     return ", ".join(parts)

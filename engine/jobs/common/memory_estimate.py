@@ -152,9 +152,10 @@ def estimate_memory(plan: Plan, config: ServiceConfig, entries: int | None = Non
     layout = layout_of(plan, config.batch_size)
     sink = job_sink(config) if config.to else None
     rows = sink.rows_per_write(config.insert_batch_size) if sink else config.insert_batch_size
+    calls = sink.writes_at_once(rows) if sink else _CALLS
     shared: list[Part] = [
         Part("parent", _parent_bytes(config), "parent"),
-        Part("rows", _waiting_bytes(plan, config, workers * slots, rows, sink.threads if sink else _CALLS), "parent"),
+        Part("rows", _waiting_bytes(plan, config, workers * slots, rows, calls), "parent"),
         Part("fork server", FORK_SERVER_BYTES, "workers"),
         Part("worker", worker_bytes(plan.spec, config.batch_size, config.threads), "workers", workers),
         Part("ring", layout.ring_bytes(slots), "workers", workers),

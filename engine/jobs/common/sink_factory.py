@@ -30,7 +30,7 @@ def job_sink(config: ServiceConfig, collection: str | None = None, dimension: in
         raise ConfigError(
             f"{config.shown_to} is for the collection {config.collection!r}; {other!r} needs its own place"
         )
-    return members[0] if len(members) == 1 else TeeSink(members)
+    return members[0] if len(members) == 1 else TeeSink(members, config.backlog)
 
 
 def _member(store: Store, collection: str | None, dimension: int, note: str) -> Sink:

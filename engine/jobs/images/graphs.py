@@ -173,7 +173,7 @@ def insert_into(builder: PipelineBuilder, parts: JobParts) -> PipelineBuilder:
         builder.aggregate(parts.insert_rows)
         .pipe(
             _insert_with(parts),
-            concurrency=parts.sink.threads,
+            concurrency=parts.sink.writes_at_once(parts.insert_rows),
             executor=parts.writers,
             name="insert",
             on_failure=parts.policies["insert"],

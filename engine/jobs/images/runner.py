@@ -230,9 +230,9 @@ class JobRunner:
         if checkpoint:
             collect = _recorder(checkpoint)
             checkpoint.writes_to(lambda: [member.note for member in sink.members])
-        # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
-        writers = DaemonThreads(sink.threads, "penstock-insert")
         rows = sink.rows_per_write(insert_rows or self.config.insert_batch_size)
+        # Nobody waits for them for ever: a store that does not answer must not keep Ctrl-C, or the interpreter's exit.
+        writers = DaemonThreads(sink.writes_at_once(rows), "penstock-insert")
         parts = JobParts(
             source, sink, writers, JobValues(self._dead, checkpoint, on_failure), rows, self.config.policies
         )
