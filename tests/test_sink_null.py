@@ -15,9 +15,9 @@ from penstock.sinks import SinkOptions, make_sink
 SMALL: dict[str, Any] = {"workers": 1, "batch_size": 4, "embedder": "gist:32"}
 
 
-@pytest.mark.parametrize("uri", ["null:x", "null:?a=b"])
-def test_nothing_follows_the_colon(uri: str) -> None:
-    with pytest.raises(ConfigError, match="nothing follows null:"):
+@pytest.mark.parametrize(("uri", "said"), [("null:x", "nothing follows null:"), ("null:?a=b", "a: no such setting")])
+def test_nothing_follows_the_colon(uri: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         make_sink(uri, SinkOptions())
 
 
