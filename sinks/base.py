@@ -91,6 +91,9 @@ class Sink(ABC):
     has_collections: ClassVar[bool] = True
     """Whether its place has room for several collections."""
 
+    names_collection: ClassVar[bool] = True
+    """Whether the name of the collection means anything to it."""
+
     @property
     def members(self) -> Sequence[Sink]:
         """The sinks it is made of: itself, but for a tee."""

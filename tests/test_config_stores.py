@@ -75,6 +75,8 @@ def test_what_is_no_setting_stays_with_the_address(address: str, apart: tuple[st
         ("a.db?index=HNSWW", "to: 'a.db': index: there is no type 'HNSWW'"),
         ("a.db?fields=1x:int64", "to: 'a.db': fields: '1x' is no name of a column"),
         ("bulk:d?partition=p", "to: 'bulk:d': partition: bulk:d has none"),
+        ("parquet:d?collection=x", "to: 'parquet:d': collection: parquet:"),
+        ("parquet:d?rows=5", "to: 'parquet:d': rows: no such setting of a store"),
         ("a.db?metric=L2&metric=IP", "to: metric: is given twice for one store"),
         ({"collection": "x"}, "to: each store needs its address, as in {to: photos.db, collection: a}"),
     ],

@@ -48,7 +48,10 @@ def _member(store: Store, collection: str | None, dimension: int, note: str) -> 
             job=job_id(config.job) if config.job else "",
             **_access(config, collection),
         )
-        return make_sink(store.address, options)
+        sink = make_sink(store.address, options)
+        if "collection" in store.own and not sink.names_collection:
+            raise ConfigError(f"collection: {sink.uri} has none")
+        return sink
 
 
 def sink_to_read(config: ServiceConfig, collection: str) -> Sink:
