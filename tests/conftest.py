@@ -24,6 +24,9 @@ from penstock.engine.core.hub import Hub
 from penstock.engine.servers import (
     MilvusLiteServer,
     MilvusServer,
+    MotoServer,
+    S3Server,
+    SeaweedServer,
     ServerUnavailableError,
     Tensor,
     TritonServer,
@@ -36,6 +39,7 @@ from penstock.engine.servers.venvs import servers_folder
 from penstock.engine.workers import pictures, warm_start
 from penstock.engine.workers.picture_server import PRELOAD
 from penstock.engine.workers.shared_fork_server import SharedForkServer
+from penstock.object_stores import ObjectStore
 from penstock.preprocess.worker.jax_runtime import worker_environment
 from penstock.shm import Zygote
 from penstock.tests.children import ENTRIES
@@ -352,3 +356,49 @@ def small_s3(aws: pytest.MonkeyPatch) -> Iterator[SmallS3]:
     with served(SmallS3()) as store:
         aws.setenv("AWS_ENDPOINT_URL", store.url)
         yield store
+
+
+@pytest.fixture(scope="session")
+def s3_servers() -> Iterator[Callable[[str], S3Server]]:
+    """SeaweedFS and moto, each started when it is first asked for, and kept for the test run."""
+    kinds: dict[str, type[SeaweedServer | MotoServer]] = {"seaweed": SeaweedServer, "moto": MotoServer}
+    with ExitStack() as stack:
+        running: dict[str, S3Server] = {}
+
+        def server(name: str) -> S3Server:
+            if name not in running:
+                running[name] = stack.enter_context(closing_server(kinds[name]()))
+            return running[name]
+
+        yield server
+
+
+@pytest.fixture(params=["moto", "seaweed"])
+def s3_server(
+    request: pytest.FixtureRequest, s3_servers: Callable[[str], S3Server], aws: pytest.MonkeyPatch
+) -> S3Server:
+    """A real S3 server that the environment leads to: moto for what it keeps, SeaweedFS for the truth."""
+    server = s3_servers(request.param)
+    for name, value in server.environment.items():
+        aws.setenv(name, value)
+    return server
+
+
+@pytest.fixture
+def seaweed(s3_servers: Callable[[str], S3Server], aws: pytest.MonkeyPatch) -> S3Server:
+    """SeaweedFS alone."""
+    server = s3_servers("seaweed")
+    for name, value in server.environment.items():
+        aws.setenv(name, value)
+    return server
+
+
+_buckets = count(1)
+
+
+@pytest.fixture
+def bucket(aws: pytest.MonkeyPatch) -> str:
+    """A new bucket of the server that the test has asked for before."""
+    store = ObjectStore(f"s3://bucket-{next(_buckets)}")
+    store.boto3().create_bucket(Bucket=store.url.bucket)
+    return store.url.bucket

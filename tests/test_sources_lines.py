@@ -54,8 +54,10 @@ def _loop() -> bytes:
         (_loop, "Too many levels of symbolic links"),
         (b"a\0b.jpg", "NUL"),
         (b"a\0" + b"b" * 2000, "NUL"),
-        (b"https://example.com/a.jpg", "URLs are not read yet: download"),
-        (b"s3://bucket/\xff.jpg", "URLs are not read yet"),
+        (b"ftp://example.com/a.jpg", "of URLs, those of http, https, s3, gs, az are read"),
+        (b"s3://bucket/\xff.jpg", "not UTF-8"),
+        (b"s3://bucket", "names no picture"),
+        (b"https://example.com/\x1b.jpg", "control character"),
         (b"path,album", "No such file"),
         (b"\xff\xfe\xfd.jpg", "No such file"),
         (b"\x1b[31m", "No such file"),
@@ -88,7 +90,7 @@ def test_what_is_wrong_below_a_folder_of_a_list_names_its_line(here: Path) -> No
 
 def test_what_is_wrong_with_a_line_is_said_also_by_a_job_that_keeps_books(here: Path) -> None:
     """It is listed, then looked at once more; the number of the line and what is no path at all come through."""
-    lines = [b"gone.jpg", b"https://example.com/a.jpg", b"a\0" + b"b" * 500, b"x" * 300, b"a.jpg"]
+    lines = [b"gone.jpg", b"ftp://example.com/a.jpg", b"a\0" + b"b" * 500, b"x" * 300, b"a.jpg"]
     (here / "list.txt").write_bytes(b"\n".join(lines))
     config = ServiceConfig(to="rows.db", job=here / "job")
     with JobCheckpoint(config, make_plan(config), FileSource("@list.txt")) as books:
@@ -103,7 +105,7 @@ def test_what_is_wrong_with_a_line_is_said_also_by_a_job_that_keeps_books(here: 
 def test_credentials_in_a_url_are_neither_shown_nor_kept(here: Path) -> None:
     """As an argument and in a list: not in the message, not in the books."""
     url = "https://user:MARKER@example.com/a.jpg"
-    with pytest.raises(SourceError, match=r"'https://\*\*\*@example.com/a.jpg': URLs are not read yet"):
+    with pytest.raises(SourceError, match=r"'https://\*\*\*@example.com/a.jpg': credentials in a URL"):
         FileSource(url)
     (here / "list.txt").write_text(f"{url}\n")
     (entry,) = FileSource("@list.txt")

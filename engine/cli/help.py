@@ -8,7 +8,10 @@ from typing import Final
 import click
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "Source": ("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
+    "Source": (
+        *("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
+        *("anonymous", "instance_role", "allow_hosts"),
+    ),
     "Pages": ("max_passes", "min_angle", "min_bend", "min_quality"),
     "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "value_range", "decoder"),
     "Store": (

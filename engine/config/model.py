@@ -53,7 +53,7 @@ PER_RUN: Final = frozenset(
         *("workers", "batch_size", "slots", "insert_batch_size", "memory", "threads", "devices", "decoder", "sandbox"),
         *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_side", "max_file_bytes"),
         *("progress", "report", "list_filtered", "wait_index", "token", "update", "accept_changes"),
-        *("redo", "accept_store", "retry_for", "backlog"),
+        *("redo", "accept_store", "retry_for", "backlog", "anonymous", "instance_role", "allow_hosts"),
     }
 )
 """Fields that may differ from run to run of one job: how it is done and shown, not what. The fingerprints of a job (see
@@ -260,6 +260,17 @@ class ServiceConfig(Settings):
 
     follow_links: bool = False
     """Walk into links to folders. Loops end, and what is reached in two ways is read once."""
+
+    anonymous: bool = False
+    """Read stores (s3://, gs://, az://) without credentials: public buckets. Others come from the environment or from a
+    profile."""
+
+    instance_role: bool = False
+    """Ask the cloud's metadata service for the credentials of stores: on a machine of the cloud that has a role."""
+
+    allow_hosts: Globs = Field(default=(), json_schema_extra={"metavar": "HOST[:PORT]", "option": "--allow-host"})
+    """Also read http(s) URLs of this host although it has a private address; may be given again. Others are refused,
+    by whatever name or redirect they are reached."""
 
     list_filtered: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE"})
     """Also list what was left out, and why, in this file: a JSON object with key and why a line."""

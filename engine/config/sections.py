@@ -9,7 +9,10 @@ from ...errors import ConfigError
 from .messages import no_such
 
 SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
-    "source": {name: name for name in ("follow_links", "include", "exclude", "metadata", "list_filtered")},
+    "source": {
+        **{name: name for name in ("follow_links", "include", "exclude", "metadata", "list_filtered")},
+        **{name: name for name in ("anonymous", "instance_role", "allow_hosts")},
+    },
     "workers": {
         "count": "workers",
         **{name: name for name in ("batch_size", "slots", "memory", "threads", "devices", "decoder", "sandbox")},

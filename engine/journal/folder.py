@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -133,12 +133,12 @@ class JobFolder:
         listings = [event for event in self.events if event["event"] in ("listed", "renewed")]
         return str(listings[-1].get("order", WALK)) if listings else WALK
 
-    def write_snapshot(self, entries: Iterable[Entry], order: str = WALK) -> None:
+    def write_snapshot(self, entries: Iterable[Entry], order: str | Callable[[], str] = WALK) -> None:
         """List the source, once. A run that dies in the middle leaves no snapshot.
 
         Args:
             entries: of the source.
-            order: in which they come; see `listing_diff`.
+            order: in which they come; see `listing_diff`. A function is asked once all have come.
 
         Raises:
             JournalError: there is one.
@@ -151,14 +151,15 @@ class JobFolder:
             event = event_of("listed", entries=len(snapshot), **_order_field(order))
             self._ledger.adopt(snapshot, States.undone(len(snapshot)), event)
 
-    def renew_snapshot(self, entries: Iterable[Entry], order: str = WALK) -> ListingDiff:
+    def renew_snapshot(self, entries: Iterable[Entry], order: str | Callable[[], str] = WALK) -> ListingDiff:
         """List the source again: what is the same keeps its outcome, what is new or changed is undone.
 
         What is gone is forgotten; ordinals change. Nothing else may be recorded meanwhile.
 
         Args:
             entries: of the source, as it is now.
-            order: in which they come.
+            order: in which they come. Where it is a function, they are compared in that of the old listing, if they
+                are in it.
 
         Raises:
             JournalError: there is none to renew.
@@ -166,7 +167,8 @@ class JobFolder:
             JournalDiskError: the disk refused.
         """
         with self._ledger.maintenance:
-            relisting = Relisting(self.snapshot, self.states, common_order(self.order, order))
+            common = self.order if callable(order) else common_order(self.order, order)
+            relisting = Relisting(self.snapshot, self.states, common)
             snapshot = self._ledger.list_source(relisting.entries(entries))
             fields = {**asdict(relisting.changes), "written": self.counts.written, **_order_field(order)}
             event = event_of("renewed", **fields)
@@ -301,6 +303,7 @@ class JobFolder:
             self._disk.sync_folder(self.path)
 
 
-def _order_field(order: str) -> dict[str, str]:
+def _order_field(order: str | Callable[[], str]) -> dict[str, str]:
     """What an event says of a listing's order: nothing of the usual one, which format 1 began with."""
-    return {} if order == WALK else {"order": order}
+    found = order() if callable(order) else order
+    return {} if found == WALK else {"order": found}

@@ -9,6 +9,7 @@ from .paths import absolute, anchored
 from .registry import SOURCES, open_source
 from .selection import Selection
 from .specs import STDIN
+from .url_options import UrlOptions
 
 __all__ = [
     "MANY",
@@ -26,6 +27,7 @@ __all__ = [
     "Selection",
     "Source",
     "SourceOptions",
+    "UrlOptions",
     "Version",
     "absolute",
     "anchored",

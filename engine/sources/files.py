@@ -15,15 +15,16 @@ from contextlib import nullcontext
 from typing import BinaryIO
 
 from ...errors import ReadError, SourceError
-from ...references import Version
+from ...references import Reference, Version
 from .base import Source
 from .earlier import Earlier
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .kinds import has_picture_name, looks_like_picture, read_head, what_else
 from .lists import broken_line, open_list, read_paths
-from .paths import FILE_URL, Found, anchored, look, look_for, path_of_url, reason
+from .paths import FILE_URL, Found, anchored, is_url, look, look_for, path_of_url, reason
 from .selection import ALL, Selection
 from .specs import STDIN, as_pattern, check, emptiness, is_list, list_of, matches
+from .url_options import UrlOptions
 from .walk import Root
 
 
@@ -47,6 +48,7 @@ class FileSource(Source):
         null: paths in lists end with NUL rather than with a line's end.
         later: look at the specs when the first entry is asked for, not now: what is wrong with them is raised then.
         selection: what is wanted of folders.
+        urls: how URLs are read.
 
     Raises:
         SourceError: nothing lies at a spec, or a pattern matches nothing, or a list cannot be opened or is none.
@@ -62,6 +64,7 @@ class FileSource(Source):
         *,
         later: bool = False,
         selection: Selection = ALL,
+        urls: UrlOptions | None = None,
     ) -> None:
         self.specs = (specs,) if isinstance(specs, str) else tuple(specs)
         if any(spec.startswith(FILE_URL) for spec in self.specs):
@@ -69,6 +72,9 @@ class FileSource(Source):
         self.null = null
         self.selection = selection
         self._stdin = stdin
+        self._urls = (urls or UrlOptions()).locator
+        if any(is_list(spec) or is_url(spec) for spec in self.specs):
+            self.locator = self._urls
         if not self.specs:
             raise SourceError("no source: give a folder, a file, a glob, @list.txt or -")
         if self.specs.count(STDIN) > 1:
@@ -79,15 +85,17 @@ class FileSource(Source):
         self._total: int | None = None
 
     def __iter__(self) -> Iterator[Entry]:
-        return (_entry(found) for _, found in self._found())
+        return (self._entry(found) for _, found in self._found())
 
     def parts(self) -> Iterator[tuple[int, Entry]]:
         """The entries, each with the index of the spec it comes from."""
-        return ((part, _entry(found)) for part, found in self._found())
+        return ((part, self._entry(found)) for part, found in self._found())
 
     def item(self, ordinal: int, name: str, version: Version) -> Item:
-        """The file at a path."""
-        return Item(key_of(name), name, ordinal=ordinal, version=version)
+        """The file at a path, or what a URL leads to."""
+        if name.startswith("/"):
+            return Item(key_of(name), name, ordinal=ordinal, version=version)
+        return Item(name, ordinal=ordinal, version=version, reference=Reference(self._urls, name, version))
 
     def name_of(self, entry: Entry) -> str:
         """Its path, of any bytes; of what is no path at all, its text."""
@@ -115,7 +123,7 @@ class FileSource(Source):
             return Broken(key_of(name), ReadError(f"{why} (a folder: --update looks into it again)"))
         if found.problem is not None and why.endswith(str(found.problem)):  # it may say more: the line of a list
             return Broken(key_of(name), ReadError(why))
-        return _entry(found)
+        return self._entry(found)
 
     def total(self) -> int | None:
         """How many entries there will be, once `count` has found out."""
@@ -153,6 +161,9 @@ class FileSource(Source):
             return  # a list went away; whoever iterates is told
         self._total = number
 
+    def _entry(self, found: Found) -> Entry:
+        return self.item(-1, found.path, Version()) if found.url else _entry(found)
+
     def _found(self) -> Iterator[tuple[int, Found]]:
         if not self._checked:
             check(self.specs, self.null)
@@ -174,7 +185,7 @@ class FileSource(Source):
             earlier.add(root)
             if pattern and nothing and not matches(spec):  # it was a name, of what went away
                 yield found
-        elif earlier.take(found.path):
+        elif found.url or earlier.take(found.path):
             yield found
 
     def _lines(self, spec: str) -> Iterator[Found]:
@@ -193,6 +204,8 @@ class FileSource(Source):
 def _portable(spec: str) -> str:
     if spec == STDIN:
         return spec
+    if is_url(spec):
+        return spec
     mark = "@" if spec.startswith("@") else ""
     return mark + anchored(spec.removeprefix(mark))
 
@@ -203,7 +216,7 @@ def _can_be_read_again(spec: str) -> bool:
 
 
 def _entry(found: Found) -> Entry:
-    """Picture, not a picture, or broken."""
+    """Picture, not a picture, or broken; of a file."""
     path, key = found.path, key_of(found.path)
     if found.aside:
         return Filtered(key, found.aside)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import Final
 
 from ...picture_formats import CR2, FORMATS, KNOWN, picture_format
 
 SNIFFED_BYTES = 16
+
+_EXTENSION: Final = re.compile(r"[^/.][^/]*\.[A-Za-z][A-Za-z0-9]{0,7}$")
 
 _READ_ALONE = {"tar": "an archive", **dict.fromkeys(("parquet", "arrow", "feather"), "a table")}
 """What has pictures in it, and is a source of another kind."""
@@ -19,6 +23,11 @@ def has_picture_name(path: str) -> bool:
     """Whether the extension is that of a picture."""
     _, dot, extension = path.rpartition(".")
     return bool(dot) and extension.lower() in KNOWN
+
+
+def has_extension(path: str) -> bool:
+    """Whether the name says what is in it, whatever that is."""
+    return _EXTENSION.search(path) is not None
 
 
 def looks_like_picture(head: bytes) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .base import Source
 from .selection import ALL, Selection
+from .url_options import UrlOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,14 @@ class SourceOptions:
         null: paths in lists end with NUL rather than with a line's end.
         later: look at what the specs name when the first entry is asked for, not now: a job that goes on with its
             listing may never need it.
+        urls: how what URLs lead to is read.
     """
 
     selection: Selection = ALL
     stdin: BinaryIO | None = None
     null: bool = False
     later: bool = False
+    urls: UrlOptions = field(default_factory=UrlOptions)
 
 
 Factory = Callable[[Sequence[str], SourceOptions], Source]

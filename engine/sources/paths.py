@@ -17,9 +17,12 @@ _UNUSUAL: Final = re.compile(r"/\.{0,2}(/|$)")
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
 FILE_URL: Final = "file://"
 
-NOT_READ: Final = "URLs are not read yet: download the pictures, and give the folder"
+URL_SCHEMES: Final = ("http", "https", "s3", "gs", "az")
+"""Of the URLs that are read, each for one picture."""
 
 
 class Found(NamedTuple):
@@ -32,6 +35,7 @@ class Found(NamedTuple):
         aside: why it is left out, in a phrase; empty where it is not.
         named: somebody gave this very path.
         version: size and time of the last change, where it was looked at.
+        url: it is no path but a URL.
     """
 
     path: str
@@ -40,6 +44,7 @@ class Found(NamedTuple):
     aside: str = ""
     named: bool = False
     version: Version | None = None
+    url: bool = False
 
 
 def look(path: str, named: bool = False) -> Found:
@@ -60,7 +65,8 @@ def look_for(name: str) -> Found:
     """What lies under a name that somebody gave: relative, a URL, too long, no path at all."""
     name = path_of_url(name)
     if is_url(name):
-        return Found(redact(name), ReadError(not_read(name)))
+        why = why_unread(name)
+        return Found(redact(name), ReadError(why)) if why else Found(name, url=True)
     try:
         return look(absolute(name), named=True)
     except OSError as error:  # the current folder is gone
@@ -116,11 +122,28 @@ def path_of_url(name: str) -> str:
     return os.fsdecode(unquote_to_bytes(os.fsencode(path))) if path.startswith("/") else name
 
 
-def not_read(url: str) -> str:
-    """Why a URL is not read."""
-    if url.startswith(FILE_URL):
+def why_unread(url: str) -> str:
+    """Why a URL cannot be one of a picture; empty where it can."""
+    scheme, _, rest = url.partition("://")
+    place, _, name = rest.partition("/")
+    if scheme.lower() == "file":
         return "a file's URL has three slashes: file:///folder; other machines' files are not read"
-    return NOT_READ
+    if scheme.lower() not in URL_SCHEMES:
+        return f"of URLs, those of {', '.join(URL_SCHEMES)} are read"
+    if "@" in place:
+        return "credentials in a URL are not taken: stores get them from the environment"
+    if not place or not (name or scheme.lower() in ("http", "https")):
+        return "names no picture"
+    try:
+        url.encode()
+    except UnicodeEncodeError:
+        return "is no URL: it is not UTF-8"
+    return "is no URL: it holds a control character" if _CONTROL.search(url) else ""
+
+
+def not_read(url: str) -> str:
+    """Why a URL is not read in a place where only files are."""
+    return why_unread(url) or "URLs are not read here yet: download the pictures, and give their paths"
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -19,7 +19,9 @@ from .walk import is_pattern
 
 
 def _make_files(specs: Sequence[str], options: SourceOptions) -> Source:
-    return FileSource(specs, options.stdin, options.null, later=options.later, selection=options.selection)
+    return FileSource(
+        specs, options.stdin, options.null, later=options.later, selection=options.selection, urls=options.urls
+    )
 
 
 def _in(module: str, name: str) -> Factory:
@@ -34,8 +36,13 @@ def _in(module: str, name: str) -> Factory:
 
 FILES: Final = "file"
 
+_WEB: Final = frozenset({"http", "https"})
+"""Schemes of single pictures: they stand beside files, and in lists of them."""
+
 SCHEMES: dict[str, Factory] = {
     FILES: _make_files,
+    **dict.fromkeys(sorted(_WEB), _make_files),
+    **dict.fromkeys(("s3", "gs", "az"), _in(".object_store", "make_objects")),
     "arrow": _in(".tables.source", "make_arrow"),
     "lance": _in(".tables.source", "make_lance"),
     "parquet": _in(".tables.source", "make_parquet"),
@@ -62,8 +69,8 @@ def open_source(specs: Sequence[str], options: SourceOptions | None = None) -> S
     """Make a source. What an existing file has for its name is that file, whatever signs it holds.
 
     Args:
-        specs: folders, files, globs, ``@list.txt``, ``-``, ``file:///folder``; or ``scheme:rest`` of a plugin, one or
-            several of the same.
+        specs: folders, files, globs, ``@list.txt``, ``-``, ``file:///folder``, ``https://host/picture.jpg``; or
+            ``s3://bucket/folder``, ``gs://``, ``az://``, or ``scheme:rest`` of a plugin, one or several of the same.
         options: see `SourceOptions`.
 
     Raises:
@@ -89,7 +96,7 @@ def _common_scheme(specs: Sequence[str]) -> str:
     """
     if specs and (scheme := _by_suffix(specs[0])) and all(_by_suffix(spec) == scheme for spec in specs):
         return scheme
-    named = {scheme for spec in specs if ":" in spec and (scheme := scheme_of(spec))} - {FILES}
+    named = {scheme for spec in specs if ":" in spec and (scheme := scheme_of(spec))} - {FILES, *_WEB}
     if not named:
         return FILES
     if known := named.intersection(SOURCES.schemes()):
@@ -100,7 +107,7 @@ def _common_scheme(specs: Sequence[str]) -> str:
         return next(iter(first))
     if all(map(_is_nothing, specs)):  # among files, one is like a file that is missing
         scheme = scheme_of(specs[0])
-        if scheme and scheme != FILES:
+        if scheme and scheme not in (FILES, *_WEB):
             raise SourceError(f"{redact(specs[0])!r}: {_unread(specs[0], scheme)}")
     return FILES
 

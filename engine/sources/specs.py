@@ -12,7 +12,7 @@ from ...messages import redact
 from .earlier import Earlier
 from .kinds import has_picture_name
 from .lists import check_list
-from .paths import is_url, not_read, reason
+from .paths import is_url, reason, why_unread
 from .walk import Root, is_pattern
 
 STDIN = "-"
@@ -93,7 +93,8 @@ def _what_is_wrong(spec: str, null: bool) -> str | None:
         if as_pattern(spec):
             return None if matches(spec) else f"{spec!r} matches nothing"
         if is_url(spec):
-            return f"{redact(spec)!r}: {not_read(spec)}"
+            why = why_unread(spec)
+            return f"{redact(spec)!r}: {why}" if why else None
         if isinstance(error, OSError) and error.errno == errno.ENOENT:
             return f"{spec!r}: there is no such file or folder"
         return f"{spec!r} cannot be read: {reason(error)}"

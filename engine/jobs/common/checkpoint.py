@@ -333,9 +333,9 @@ class JobCheckpoint:
         if not self._folder.fingerprints:
             self._folder.accept(here, settings)
         if not self._folder.has_snapshot:
-            self._folder.write_snapshot(entries_of(source, stopped), source.order)
+            self._folder.write_snapshot(entries_of(source, stopped), lambda: source.order)
         elif config.update or "source" in changed:
-            self._folder.renew_snapshot(entries_of(source, stopped), source.order)
+            self._folder.renew_snapshot(entries_of(source, stopped), lambda: source.order)
         if different or settings != self._folder.manifest.settings:  # those of the latest run are what `resume` takes
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
         self._accepts_store |= "sink" in changed

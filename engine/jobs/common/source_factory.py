@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from ....object_stores import StoreOptions
 from ...config.model import ServiceConfig
-from ...sources import Selection, Source, SourceOptions, open_source
+from ...sources import Selection, Source, SourceOptions, UrlOptions, open_source
 
 
 def make_source(
@@ -24,5 +25,13 @@ def make_source(
         ConfigError: ``include`` or ``exclude`` is no glob, or not for this source; its plugin is broken.
     """
     selection = Selection(config.include, config.exclude, config.follow_links)
-    options = SourceOptions(selection, stdin, null, later)
+    options = SourceOptions(selection, stdin, null, later, _urls(config))
     return open_source([specs] if isinstance(specs, str) else specs, options)
+
+
+def _urls(config: ServiceConfig) -> UrlOptions:
+    """How URLs are read: all attempts together within the time that a picture may take, or its worker is replaced."""
+    stores = StoreOptions(
+        config.anonymous, config.instance_role, timeout=config.item_timeout / 3, retry_for=config.item_timeout / 2
+    )
+    return UrlOptions(stores, tuple(config.allow_hosts), 0.8 * config.item_timeout)

@@ -1,0 +1,172 @@
+"""Pictures in object stores: ``s3://bucket/prefix``, ``gs://``, ``az://``, by whole folders, globs and single keys.
+
+Listed as the store lists, page by page, in constant memory; read by workers, each picture as it was listed or not at
+all. The key of a picture is its URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from ...errors import (
+    ConfigError,
+    ObjectDeniedError,
+    ObjectNameError,
+    ObjectNotFoundError,
+    ObjectStoreError,
+    SourceError,
+)
+from ...messages import redact
+from ...object_stores import ObjectInfo, ObjectStore, StoreURL
+from ...references import Reference, Version
+from .base import Order, Source
+from .entries import Entry, Filtered, Item
+from .kinds import has_extension, has_picture_name
+from .options import SourceOptions
+from .orders import OrderSeen
+from .places import Place
+from .selection import ALL, Selection
+from .url_options import UrlOptions
+
+_MARKER = "empty: the marker of a folder"
+_NO_PICTURE = "not a picture, by its name"
+
+
+class ObjectStoreSource(Source):
+    """Objects of one kind of store, in the order in which it lists them.
+
+    An object whose name has the extension of a picture, or none at all, is a candidate; others are left out, unless
+    ``--include`` asks for them. What overlaps is taken once.
+
+    Args:
+        specs: URLs: of a folder, a glob (``*``, ``?``, ``[...]``, ``**``), or one object.
+        options: how they are read.
+        selection: what is wanted of folders.
+        later: ask the store when the first entry is asked for, not now.
+
+    Raises:
+        SourceError: nothing is there, or the store refuses.
+        ConfigError: there are no credentials, or a library is missing.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[str],
+        options: UrlOptions | None = None,
+        *,
+        selection: Selection = ALL,
+        later: bool = False,
+    ) -> None:
+        if selection.follow_links:
+            raise ConfigError(f"follow_links: is about folders of this machine, and {redact(specs[0])!r} has no links")
+        self.specs = tuple(specs)
+        self.selection = selection
+        self._options = options or UrlOptions()
+        self.locator = self._locator = self._options.locator
+        self._places = [Place.of(spec) for spec in specs]
+        self._stores: dict[str, ObjectStore] = {}
+        self._seen = OrderSeen()
+        if not later:
+            for place in self._places:
+                self._check(place)
+
+    @property
+    def order(self) -> Order:  # type: ignore[override]
+        """As it was found in the last listing; until there is one, that of S3."""
+        return self._seen.order
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for _, entry in self.parts())
+
+    def parts(self) -> Iterator[tuple[int, Entry]]:
+        """The entries, each with the index of the URL it comes from."""
+        seen = OrderSeen()
+        for number, place in enumerate(self._places):
+            earlier = self._places[:number]
+            for found in self._objects(place):
+                if any(one.covers(place.url.bucket, found.key) for one in earlier):
+                    continue
+                entry = self._entry(place, found)
+                seen.take(number, entry.key)
+                yield number, entry
+        self._seen = seen
+
+    def item(self, ordinal: int, name: str, version: Version) -> Item:
+        """The object at a URL."""
+        return Item(name, ordinal=ordinal, version=version, reference=Reference(self._locator, name, version))
+
+    def emptiness(self) -> str:
+        """What to say if there are no entries."""
+        return f"{' '.join(self.specs[:3])}: there are no objects"
+
+    def _store(self, url: StoreURL) -> ObjectStore:
+        if url.root not in self._stores:
+            self._stores[url.root] = ObjectStore(url.at(""), self._options.stores)
+        return self._stores[url.root]
+
+    def _check(self, place: Place) -> None:
+        """Refuse what is not there: the store is asked for its first object."""
+        if next(islice(self._objects(place), 1), None) is None:
+            raise SourceError(f"'{place.url}': there are no objects{' that match' * place.is_glob}")
+
+    def _objects(self, place: Place) -> Iterator[ObjectInfo]:
+        """The objects of a place that are wanted, or aside: all that lies in its folder, if it is no glob."""
+        store = self._store(place.url)
+        try:
+            if place.may_be_object and (found := self._single(store, place.url)):
+                yield found
+            for found in _listed(store, place.folder):
+                if not place.is_glob or not place.wanted.leaves_out(place.below(found.key)):
+                    yield found
+        except ObjectStoreError as error:
+            raise SourceError(f"cannot be listed: {error}{_hint(error)}") from error
+
+    def _single(self, store: ObjectStore, url: StoreURL) -> ObjectInfo | None:
+        """The object that a URL names, if there is one: else it is a folder."""
+        try:
+            return store.head(url.key)
+        except (ObjectNotFoundError, ObjectDeniedError, ObjectNameError):
+            return None  # who may not list is denied what is not there, too
+
+    def _entry(self, place: Place, found: ObjectInfo) -> Entry:
+        name = str(place.url.at(found.key))
+        below = place.below(found.key)
+        if why := self.selection.leaves_out(below):
+            return Filtered(name, why)
+        if not found.size and not has_picture_name(found.key):
+            return Filtered(name, _MARKER)
+        if not self.selection.include and has_extension(found.key) and not has_picture_name(found.key):
+            return Filtered(name, _NO_PICTURE)
+        return self.item(-1, name, Version(found.size, found.modified_ns, found.etag))
+
+
+def _listed(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:
+    """The objects in a folder. Where one has a name that obstore cannot list, all that follow are listed plainly.
+
+    Raises:
+        ObjectStoreError: the store refuses.
+    """
+    passed = 0
+    try:
+        for found in store.list(folder):
+            passed += 1
+            yield found
+    except ObjectNameError:
+        if store.url.scheme != "s3":
+            raise
+        # The same listing from its beginning: not every store can begin in the middle. Pages are cheap.
+        prefix = folder + "/" if folder else ""
+        again = (found for found in store.list_plainly(prefix) if found.key != prefix)  # as obstore leaves it out
+        yield from islice(again, passed, None)
+
+
+def _hint(error: ObjectStoreError) -> str:
+    if isinstance(error, ObjectDeniedError):
+        return "; a public bucket is read with --anonymous"
+    return ""
+
+
+def make_objects(specs: Sequence[str], options: SourceOptions) -> Source:
+    """What the registry calls for ``s3:``, ``gs:`` and ``az:``."""
+    return ObjectStoreSource(specs, options.urls, selection=options.selection, later=options.later)
