@@ -15,7 +15,7 @@ from penstock.errors import ConfigError
 from penstock.preprocess.pages.first_pass import CELL_ANGLES, FEATURES, PAGE_ANGLES, FirstPass, split
 from penstock.preprocess.pages.patches import PatchGrid, UInt8
 from penstock.preprocess.pages.summary import PageSummary
-from penstock.preprocess.pages.transform import plan_transform
+from penstock.preprocess.pages.transform import Thresholds, plan_transform
 from penstock.tests.page_looks import first_pass, look
 
 Floats = NDArray[np.float64]
@@ -100,6 +100,18 @@ def test_straight_pages_are_left_alone(layout: Layout) -> None:
     summary = look(drawn(layout=layout))
     assert abs(summary.angle) < 0.1
     assert plan_transform(summary, PAGE.width, PAGE.height) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(800, 1100), (1000, 1400)], ids=str)
+def test_straight_pages_that_lay_askew_are_turned_only(size: tuple[int, int]) -> None:
+    """However far: what few cells of a small page say is not taken for curvature, nor a guess for its empty corners."""
+    for font in fonts()[:3]:
+        for seed, angle in enumerate((-15.0, -8.0, 10.0, 14.5)):
+            layout = replace(PAGE, width=size[0], height=size[1], size=20, font=font)
+            summary = look(drawn(angle, seed, layout))
+            assert Thresholds().skewed(summary)
+            assert not Thresholds().bent(summary, layout.width), (font, angle, summary.bend)
 
 
 def test_colours_make_no_difference() -> None:

@@ -16,15 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ConfigError
-from .patches import PATCH, PatchGrid, UInt8, grey
+from .patches import CELL, PATCH, PatchGrid, UInt8, grey
 
 if TYPE_CHECKING:
     import jax
 
 Float32 = npt.NDArray[np.float32]
-
-CELL: Final = PATCH // 2
-"""Side of a cell, in pixels."""
 
 CELLS_A_SIDE: Final = 3
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .curvature import Box, Floats, bend, fit, tilt, upright
-from .first_pass import CELL, CELL_ANGLES, CELLS_A_SIDE, PAGE_ANGLES, Float32, split
-from .patches import PATCH, PatchGrid
+from .first_pass import CELL_ANGLES, CELLS_A_SIDE, PAGE_ANGLES, Float32, split
+from .patches import CELL, PATCH, PatchGrid
 
 Inside = Callable[[Floats, Floats], npt.NDArray[np.bool_]]
 """Whether a cell with its centre there lies on the scan, for arrays of x and y in pixels of the page."""
@@ -115,7 +115,7 @@ def _with_curvature(angle: float, quality: float, cells: _Cells, grid: PatchGrid
     left, right = np.quantile(x, [0.01, 0.99])
     top, bottom = np.quantile(y, [0.01, 0.99])
     box = float(left), float(right), float(top), float(bottom)
-    most = bend(coefficients, box, width, height)
+    most = bend(coefficients, x, y, box, width, height)
     return PageSummary(angle, quality, most, tuple(map(float, coefficients)), box)
 
 

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from ...errors import ConfigError
 from .curvature import Box, Floats, displacement, upright
-from .first_pass import CELL
-from .patches import PATCH
+from .patches import CELL, PATCH
 from .summary import LEAST_QUALITY, PageSummary
 
 if TYPE_CHECKING:
