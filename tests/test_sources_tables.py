@@ -153,13 +153,15 @@ def test_columns_become_metadata(tmp_path: Path) -> None:
 
 
 def test_a_row_may_name_a_file(tmp_path: Path) -> None:
-    """By a path, from the table's folder; in a struct where it has no bytes. An address is no file."""
+    """By a path, from the table's folder; in a struct where it has no bytes. A URL is read as others are."""
     (tmp_path / "x.png").write_bytes(data := picture(0))
-    names = ["x.png", f"{tmp_path}/x.png", f"file://{tmp_path}/x.png", "s3://bucket/x.png", ""]
+    names = ["x.png", f"{tmp_path}/x.png", f"file://{tmp_path}/x.png", "s3://bucket/x.png", "ftp://x/x.png", ""]
     write(tmp_path / "a.parquet", {"uri": names})
-    *files, remote, none = loaded(f"{tmp_path}/a.parquet?image=uri")
+    *files, remote, unread, none = loaded(f"{tmp_path}/a.parquet?image=uri")
     assert [item.path for item in files] == [f"{tmp_path}/x.png"] * 3
-    assert isinstance(remote.data, ItemError)
+    assert remote.reference is not None
+    assert (remote.reference.ref, remote.data) == ("s3://bucket/x.png", None)
+    assert isinstance(unread.data, ItemError)
     assert isinstance(none.data, ItemError)
     struct = pa.array(
         [{"bytes": None, "path": "x.png"}, {"bytes": data, "path": "y.png"}, {"bytes": None, "path": None}, None],

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from ...errors import ConfigError, SourceError
 from ...messages import redact
+from ...object_stores.urls import is_store_url
 from ...registry import Registry, scheme_of
 from .base import Source
 from .files import FileSource
@@ -119,7 +120,7 @@ def _by_suffix(spec: str) -> str | None:
     path = path_of_url(name)
     if end is None or is_list(spec) or (end != _FOLDER and os.path.isdir(path)):  # noqa: PTH112
         return None
-    return SUFFIXES[end] if scheme_of(path) not in SOURCES.built_in else None
+    return SUFFIXES[end] if is_store_url(path) or scheme_of(path) not in SOURCES.built_in else None
 
 
 def _is_nothing(spec: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from .base import LocalFormat, TableFile, library, slices
+from ..containers import Container
+from .base import ContainerFormat, TableFile, arrow_file, library, slices
 
 _FILE_MAGIC: Final = b"ARROW1"
 
@@ -17,15 +17,13 @@ class ArrowTable(TableFile):
     Of a stream, which has no index, all that lies before a batch is read to find it.
 
     Args:
-        path: of the file.
+        container: the file.
     """
 
-    def __init__(self, path: str) -> None:
-        status = os.stat(path)  # noqa: PTH116  (as text)
-        self.token = f"{status.st_size}.{status.st_mtime_ns}"
+    def __init__(self, container: Container) -> None:
+        self.token = str(container.known)
         self._arrow: Any = library("pyarrow", "parquet")
-        # Read, never mapped: a mapped file that is cut short meanwhile would end this process.
-        self._file: Any = self._arrow.OSFile(path)
+        self._container, self._file = container, arrow_file(container)
         self._stream = self._file.read(len(_FILE_MAGIC)) != _FILE_MAGIC
         self._at: tuple[list[int], int, Any] = ([], 0, None)
         self.schema = self._reader([]).schema
@@ -39,6 +37,7 @@ class ArrowTable(TableFile):
     def close(self) -> None:
         """Idempotent."""
         self._file.close()
+        self._container.close()
 
     def _reader(self, fields: list[int]) -> Any:
         self._file.seek(0)
@@ -77,11 +76,9 @@ def _width(type_: Any) -> int:
         return 1 << 30
 
 
-class ArrowFormat(LocalFormat):
+class ArrowFormat(ContainerFormat):
     """``arrow:``."""
 
-    needs = "pyarrow", "parquet"
-
-    def open(self, name: str) -> TableFile:
-        """A file."""
-        return ArrowTable(name)
+    def table(self, container: Container) -> TableFile:
+        """A file or stream."""
+        return ArrowTable(container)

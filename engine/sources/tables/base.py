@@ -8,7 +8,9 @@ from importlib import import_module
 from typing import Any
 
 from ....errors import ConfigError
-from ..shards import check_named, files_named
+from ....object_stores.options import StoreOptions
+from ..container_finder import Containers
+from ..containers import Container, Known, LocalContainer
 
 BATCH_ROWS = 16
 """Rows with pictures that are in memory at once."""
@@ -46,36 +48,10 @@ class TableFile(ABC):
 
 
 class TableFormat(ABC):
-    """How the tables of a format are found and opened."""
+    """How the tables of a format are found and opened.
 
-    @abstractmethod
-    def check(self, place: str) -> None:
-        """Refuse a place where nothing is.
-
-        Raises:
-            SourceError: nothing is.
-            ConfigError: the library is not installed.
-        """
-
-    @abstractmethod
-    def names(self, place: str, mark: str) -> Sequence[str]:
-        """The files at a place, in the order of the bytes of ``name + mark``.
-
-        Raises:
-            SourceError: they cannot be found.
-        """
-
-    @abstractmethod
-    def open(self, name: str) -> TableFile:
-        """One of them.
-
-        Raises:
-            Exception: of the library or the system, where it cannot be opened.
-        """
-
-
-class LocalFormat(TableFormat):
-    """Tables that lie on this machine: paths, globs and braces.
+    Args:
+        options: how object stores are spoken to.
 
     Attributes:
         needs: a module of its library, and the extra that it is installed with.
@@ -83,14 +59,64 @@ class LocalFormat(TableFormat):
 
     needs: tuple[str, str]
 
+    def __init__(self, options: StoreOptions) -> None:
+        self.containers = Containers(options)
+
     def check(self, place: str) -> None:
-        """Whether the library is there, and a table of each name."""
+        """Refuse a place where nothing is.
+
+        Raises:
+            SourceError: nothing is.
+            ConfigError: the library is not installed.
+        """
         library(*self.needs)
-        check_named(place, "table")
+        self.containers.check(place, "table")
 
     def names(self, place: str, mark: str) -> Sequence[str]:
-        """Absolute paths."""
-        return files_named(place, mark)
+        """The files at a place, in the order of the bytes of ``name + mark``.
+
+        Raises:
+            SourceError: they cannot be found.
+        """
+        return self.containers.names(place, mark)
+
+    @abstractmethod
+    def open(self, name: str, token: str = "") -> TableFile:
+        """One of them.
+
+        Args:
+            name: which.
+            token: that it must have; by default it may have any.
+
+        Raises:
+            ReadError: it has another, or cannot be read.
+            Exception: of the library or the system, where it cannot be opened.
+        """
+
+
+class ContainerFormat(TableFormat):
+    """Tables each of which is a file that ``pyarrow`` opens, here or in an object store."""
+
+    needs = "pyarrow", "parquet"
+
+    def open(self, name: str, token: str = "") -> TableFile:
+        """A file, which is not another than was listed."""
+        container = self.containers.open(name, Known.parse(token) if token else None)
+        container.check()
+        return self.table(container)
+
+    @abstractmethod
+    def table(self, container: Container) -> TableFile:
+        """The table in an open file, which it closes."""
+
+
+def arrow_file(container: Container) -> Any:
+    """A ``pyarrow.NativeFile``: of a file of this machine its own, which is read without the interpreter."""
+    arrow = library("pyarrow", "parquet")
+    if isinstance(container, LocalContainer):
+        # Read, never mapped: a mapped file that is cut short meanwhile would end this process.
+        return arrow.OSFile(container.name)
+    return arrow.PythonFile(container.file(0), mode="r")
 
 
 def slices(batch: Any, rows: int) -> Iterator[Any]:

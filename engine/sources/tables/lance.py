@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
-from ....errors import ReadError
-from .base import LocalFormat, TableFile, library
+from ....errors import ReadError, SourceError
+from ....object_stores.urls import is_store_url
+from ..containers import changed
+from .base import TableFile, TableFormat, library
 
 _MARK: Final = "#"
 """Between a folder and the number of a fragment."""
@@ -57,10 +59,16 @@ class LanceFragment(TableFile):
         self._fragment = None
 
 
-class LanceFormat(LocalFormat):
+class LanceFormat(TableFormat):
     """``lance:``."""
 
     needs = "lance", "lance"
+
+    def check(self, place: str) -> None:
+        """Of this machine alone: the library would look for credentials by itself, also where there must be none."""
+        if is_store_url(place):
+            raise SourceError(f"{place!r}: Lance tables are read from folders of this machine")
+        super().check(place)
 
     def names(self, place: str, mark: str) -> Sequence[str]:
         """The fragments of each table, as they are numbered."""
@@ -70,9 +78,12 @@ class LanceFormat(LocalFormat):
             for fragment in sorted(_dataset(folder).get_fragments(), key=lambda fragment: int(fragment.fragment_id))
         ]
 
-    def open(self, name: str) -> TableFile:
+    def open(self, name: str, token: str = "") -> TableFile:
         """A fragment."""
-        return LanceFragment(name)
+        found = LanceFragment(name)
+        if token not in ("", found.token):
+            raise changed(name)
+        return found
 
 
 def _dataset(folder: str) -> Any:

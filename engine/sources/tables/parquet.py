@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from .base import LocalFormat, TableFile, library
+from ..containers import BLOCK, Container, LocalContainer
+from .base import ContainerFormat, TableFile, arrow_file, library
 
 _BUFFER: Final = 1 << 20
 """Bytes that are read at once. With it a column is read page by page; without, all that a group has of it."""
@@ -16,15 +16,18 @@ class ParquetTable(TableFile):
     """A Parquet file; its groups are row groups.
 
     Args:
-        path: of the file.
+        container: the file.
     """
 
-    def __init__(self, path: str) -> None:
-        status = os.stat(path)  # noqa: PTH116  (as text)
-        self.token = f"{status.st_size}.{status.st_mtime_ns}"
+    def __init__(self, container: Container) -> None:
+        self.token = str(container.known)
+        self._container, self._opened = container, arrow_file(container)
         # pre_buffer would hold a whole file's pictures in memory
         self._file: Any = library("pyarrow.parquet", "parquet").ParquetFile(
-            path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True
+            self._opened,
+            pre_buffer=False,
+            buffer_size=_BUFFER if isinstance(container, LocalContainer) else BLOCK,
+            page_checksum_verification=True,
         )
         self.schema = self._file.schema_arrow
         metadata = self._file.metadata
@@ -38,13 +41,13 @@ class ParquetTable(TableFile):
     def close(self) -> None:
         """Idempotent."""
         self._file.close()
+        self._opened.close()
+        self._container.close()
 
 
-class ParquetFormat(LocalFormat):
+class ParquetFormat(ContainerFormat):
     """``parquet:``."""
 
-    needs = "pyarrow.parquet", "parquet"
-
-    def open(self, name: str) -> TableFile:
+    def table(self, container: Container) -> TableFile:
         """A file."""
-        return ParquetTable(name)
+        return ParquetTable(container)

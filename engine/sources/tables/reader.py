@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from bisect import bisect_right
@@ -10,8 +11,12 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple, Self
 
 from ....errors import ItemError, PenstockError, ReadError, TooLargeError
-from ....references import Version
-from ..paths import absolute, is_url, look, not_read, path_of_url
+from ....messages import redact
+from ....object_stores.options import StoreOptions
+from ....object_stores.urls import is_store_url
+from ....references import Locator, Version
+from ..paths import absolute, is_url, look, path_of_url, why_unread
+from ..url_options import UrlOptions
 from .base import BATCH_ROWS, TableFile, TableFormat
 from .columns import Columns, key_in, picture_in, plain
 from .formats import FORMATS
@@ -51,10 +56,11 @@ class RowPlace(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What a row has: the bytes of a picture, or its path; and metadata."""
+    """What a row has: the bytes of a picture, its path, or its URL; and metadata."""
 
     data: bytes | None
     path: str | None
+    url: str | None
     metadata: dict[str, Any]
 
 
@@ -63,11 +69,12 @@ class TableReader:
 
     Args:
         spec: its place does not matter.
+        options: how object stores are spoken to.
     """
 
-    def __init__(self, spec: TableSpec) -> None:
+    def __init__(self, spec: TableSpec, options: StoreOptions) -> None:
         self._spec = spec
-        self._format = FORMATS[spec.scheme]()
+        self._format = FORMATS[spec.scheme](options)
         self._open: _Open | None = None
 
     def row(self, ref: str, version: Version, max_bytes: int) -> Picture:
@@ -79,7 +86,11 @@ class TableReader:
         """
         place = RowPlace.of(ref, version)
         try:
-            return self._at(place.name).row(place, ref, max_bytes)
+            opened = self._at(place)
+        except Exception as error:
+            raise ReadError(f"{ref!r} cannot be read: {said_of(error)}") from error
+        try:
+            return opened.row(place, ref, max_bytes)
         except ItemError:
             raise
         except Exception as error:
@@ -91,19 +102,19 @@ class TableReader:
             self._open.close()
         self._open = None
 
-    def _at(self, name: str) -> _Open:
-        if self._open is None or self._open.name != name:
+    def _at(self, place: RowPlace) -> _Open:
+        if self._open is None or self._open.what != (place.name, place.token):
             self.close()
-            self._open = _Open(self._format, name, self._spec)
+            self._open = _Open(self._format, place, self._spec)
         return self._open
 
 
 class _Open:
     """The file at hand, and the batch of it."""
 
-    def __init__(self, format_: TableFormat, name: str, spec: TableSpec) -> None:
-        self.name = name
-        self._file = format_.open(name)
+    def __init__(self, format_: TableFormat, place: RowPlace, spec: TableSpec) -> None:
+        self.what = place.name, place.token
+        self._file = format_.open(place.name, place.token)
         self._columns = Columns.of(spec, self._file.schema)
         self._rows = _Rows(self._file, self._columns.all)
 
@@ -111,8 +122,6 @@ class _Open:
         self._file.close()
 
     def row(self, place: RowPlace, ref: str, max_bytes: int) -> Picture:
-        if self._file.token != place.token:
-            raise ReadError(f"{ref!r} has changed since it was listed: --update takes it as it is now")
         batch, index = self._rows.at(place.row)
         key = place.key
         if self._columns.key:
@@ -124,9 +133,14 @@ class _Open:
             raise TooLargeError(f"{ref!r} has {data.size} bytes; max_file_bytes allows {max_bytes}")
         values = {name: plain(batch.column(name)[index].as_py()) for name in self._columns.metadata}
         metadata = {name: value for name, value in values.items() if value is not None}
-        if data is None:
-            return Picture(None, _path(path or "", self.name), metadata)
-        return Picture(data.to_pybytes(), None, metadata)
+        if data is not None:
+            return Picture(data.to_pybytes(), None, None, metadata)
+        found = path_of_url(path or "")
+        if is_url(found):
+            if why := why_unread(found):
+                raise ReadError(f"{redact(found)!r:.200}: {why}")
+            return Picture(None, None, found, metadata)
+        return Picture(None, _beside(found, place.name), None, metadata)
 
 
 class _Rows:
@@ -176,31 +190,41 @@ class _Rows:
 class TableFetcher:
     """The fetcher behind a table's references: a reader for each thread. Jobs read rows in order instead: `loaded`."""
 
-    def __init__(self, spec: TableSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: TableSpec, urls: UrlOptions) -> None:
+        self._spec, self._urls = spec, urls
+        self._fetcher = urls.locator.open()
         self._own = threading.local()
 
     def read(self, ref: str, version: Version, max_bytes: int) -> bytes:
         """The picture of a row, if it still is the one that was listed."""
         if not hasattr(self._own, "reader"):
-            self._own.reader = TableReader(self._spec)
+            self._own.reader = TableReader(self._spec, self._urls.stores)
         found: Picture = self._own.reader.row(ref, version, max_bytes)
         if found.data is not None:
             return found.data
+        if found.url is not None:
+            return self._fetcher.read(found.url, Version(), max_bytes)
         return _file(found.path or "", max_bytes)
 
 
-def open_table(spec: str) -> TableFetcher:
-    """What a worker calls: the text is ``scheme:?options``."""
-    scheme, _, options = spec.partition(":")
-    return TableFetcher(TableSpec.parse(f"{scheme}:.{options}", scheme))
+def locator_of(spec: TableSpec, urls: UrlOptions) -> Locator:
+    """By which workers read."""
+    return Locator(f"{__name__}:open_table", json.dumps([spec.scheme, spec.options, urls.locator.options]))
 
 
-def _path(path: str, table: str) -> str:
-    """The path that a row names, seen from its table's folder."""
-    if is_url(found := path_of_url(path)):
-        raise ReadError(f"{found!r:.200}: {not_read(found)}")
-    return absolute(os.path.join(os.path.dirname(table), found))  # noqa: PTH120
+def open_table(options: str) -> TableFetcher:
+    """What a worker calls: the text is the locator's."""
+    scheme, columns, urls = json.loads(options)
+    return TableFetcher(TableSpec.parse(f"{scheme}:.?{columns}", scheme), UrlOptions.load(urls))
+
+
+def _beside(path: str, table: str) -> str:
+    """A path that a row names, seen from its table's folder."""
+    if is_store_url(table):
+        if path.startswith("/"):
+            raise ReadError(f"{path!r:.200}: a table in a store names no files of this machine")
+        raise ReadError(f"{path!r:.200}: a table in a store names its pictures by whole URLs")
+    return absolute(os.path.join(os.path.dirname(table), path))  # noqa: PTH120
 
 
 def _file(path: str, max_bytes: int) -> bytes:

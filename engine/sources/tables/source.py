@@ -9,14 +9,16 @@ from functools import partial
 from typing import Any, Final
 
 from ....errors import ConfigError, ItemError, ReadError, SourceError
-from ....references import Locator, Reference, Version
+from ....references import Reference, Version
 from ..base import Source
+from ..containers import may_pass
 from ..entries import Broken, Entry, Item, key_of
 from ..options import Factory, SourceOptions
+from ..url_options import UrlOptions
 from .base import TableFile
 from .columns import Columns, key_in
 from .formats import FORMATS
-from .reader import MARK, RowPlace, TableReader, said_of
+from .reader import MARK, RowPlace, TableReader, locator_of, said_of
 from .spec import TableSpec
 
 _KEYS_AT_ONCE: Final = 8192
@@ -33,6 +35,7 @@ class TableSource(Source):
 
     Args:
         specs: of one format, with the same columns.
+        urls: how stores are spoken to, and URLs are read that rows name.
         later: do not look at the tables now.
 
     Raises:
@@ -43,7 +46,7 @@ class TableSource(Source):
     order = "bytes"
     in_memory = True
 
-    def __init__(self, specs: Sequence[TableSpec], later: bool = False) -> None:
+    def __init__(self, specs: Sequence[TableSpec], urls: UrlOptions | None = None, later: bool = False) -> None:
         first = self._first = specs[0]
         for spec in specs:
             if spec.options != first.options:
@@ -52,8 +55,9 @@ class TableSource(Source):
                 )
         self._places = [spec.place for spec in specs]
         self.specs = tuple(map(str, specs))
-        self._format = FORMATS[first.scheme]()
-        self.locator = Locator(f"{TableReader.__module__}:open_table", f"{first.scheme}:?{first.options}")
+        self._urls = urls or UrlOptions()
+        self._format = FORMATS[first.scheme](self._urls.stores)
+        self.locator = self._locator = locator_of(first, self._urls)
         if not later:
             self._check()
 
@@ -69,8 +73,7 @@ class TableSource(Source):
 
     def item(self, ordinal: int, name: str, version: Version) -> Item:
         """The row that was listed so."""
-        assert self.locator is not None
-        return Item(name, ordinal=ordinal, version=version, reference=Reference(self.locator, name, version))
+        return Item(name, ordinal=ordinal, version=version, reference=Reference(self._locator, name, version))
 
     def look_again(self, name: str, why: str) -> Entry:
         """It is broken still: what is in a file that could not be read is found by another listing."""
@@ -78,7 +81,7 @@ class TableSource(Source):
 
     def loaded(self, entries: Iterable[Any], max_bytes: int) -> Iterator[Any]:
         """The same entries; rows with their pictures and metadata."""
-        with closing(TableReader(self._first)) as reader:
+        with closing(TableReader(self._first, self._urls.stores)) as reader:
             for entry in entries:
                 reference = entry.reference if isinstance(entry, Item) else None
                 if reference is None or reference.locator != self.locator:
@@ -90,7 +93,8 @@ class TableSource(Source):
                     yield replace(entry, data=error.with_traceback(None), reference=None)
                     continue
                 metadata = {**entry.metadata, **found.metadata}
-                yield replace(entry, data=found.data, path=found.path, metadata=metadata, reference=None)
+                elsewhere = None if found.url is None else Reference(self._urls.locator, found.url)
+                yield replace(entry, data=found.data, path=found.path, metadata=metadata, reference=elsewhere)
 
     def emptiness(self) -> str:
         """What to say if there are no entries."""
@@ -117,7 +121,9 @@ class TableSource(Source):
                     yield from self._keyed(places, _values(file, columns.key))
                 else:
                     yield from (self.item(-1, place.key, Version(tag=str(place))) for place in places)
-        except Exception as error:  # noqa: BLE001  (whatever a library says of a file)
+        except Exception as error:  # whatever a library says of a file
+            if may_pass(error):
+                raise SourceError(f"{name!r} cannot be listed: {error}") from error
             yield Broken(key_of(name), ReadError(f"the table {said_of(error)}"))
 
     def _keyed(self, places: Iterable[RowPlace], values: Iterable[Any]) -> Iterator[Entry]:
@@ -141,7 +147,7 @@ def _values(file: TableFile, column: str) -> Iterator[Any]:
 
 
 def _make(scheme: str, specs: Sequence[str], options: SourceOptions) -> Source:
-    return TableSource([TableSpec.parse(spec, scheme) for spec in specs], options.later)
+    return TableSource([TableSpec.parse(spec, scheme) for spec in specs], options.urls, options.later)
 
 
 make_arrow: Factory = partial(_make, "arrow")

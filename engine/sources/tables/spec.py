@@ -8,6 +8,7 @@ from typing import Self
 from urllib.parse import urlencode
 
 from ....errors import ConfigError
+from ....object_stores.urls import is_store_url
 from ....registry import scheme_of, split_options
 from ..paths import anchored, path_of_url
 
@@ -52,7 +53,8 @@ class TableSpec:
         if not place:
             raise ConfigError(f"source: {spec!r}: name a table, as in {scheme}:FILE?image=COLUMN&key=COLUMN")
         columns = tuple(filter(None, given.get("columns", "").split(",")))
-        return cls(scheme, anchored(place), given.get("image", ""), given.get("key", ""), columns)
+        place = place if is_store_url(place) else anchored(place)
+        return cls(scheme, place, given.get("image", ""), given.get("key", ""), columns)
 
     @property
     def options(self) -> str:

@@ -8,6 +8,7 @@ from zlib import crc32
 
 from ....errors import ReadError
 from ....references import Version
+from ..containers import Known
 from .members import Member
 
 
@@ -20,20 +21,20 @@ class Sidecar(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a member lies. As text: ``13:1536:10240:0a1b2c3d json@2560+33``.
+    """Where a member lies. As text: ``13:1536:0a1b2c3d:10240.1764288000000000000. json@2560+33``.
 
     Attributes:
-        path: characters of its name that are the path of the tar; the rest is a mark, and its name there.
+        name: characters of its name that are the name of the tar; the rest is a mark, and its name there.
         offset: of its data.
-        whole: bytes of the tar.
         check: of its header and its name: whether what is there is still what was listed.
+        tar: what was known of it.
         sidecars: of its sample.
     """
 
-    path: int
+    name: int
     offset: int
-    whole: int
     check: int
+    tar: Known
     sidecars: Sequence[Sidecar] = ()
 
     @classmethod
@@ -45,14 +46,14 @@ class Place(NamedTuple):
         """
         try:
             numbers, *beside = version.tag.split(" ")
-            path, offset, whole, check = numbers.split(":")
-            return cls(int(path), int(offset), int(whole), int(check, 16), [_sidecar(text) for text in beside])
+            name, offset, check, tar = numbers.split(":")
+            return cls(int(name), int(offset), int(check, 16), Known.parse(tar), [_sidecar(text) for text in beside])
         except ValueError:
             raise ReadError(f"{ref!r} cannot be read: {version.tag!r} is no place in a tar") from None
 
     def __str__(self) -> str:
         beside = "".join(f" {one.kind}@{one.offset}+{one.size}" for one in self.sidecars)
-        return f"{self.path}:{self.offset}:{self.whole}:{self.check:08x}{beside}"
+        return f"{self.name}:{self.offset}:{self.check:08x}:{self.tar}{beside}"
 
 
 def check_of(header: int, label: str) -> int:
@@ -60,21 +61,18 @@ def check_of(header: int, label: str) -> int:
     return crc32(label.encode("utf-8", "surrogatepass"), header)
 
 
-def version_of(
-    member: Member, label: str, path: str, tar: tuple[int, int], sidecars: Sequence[Sidecar] = ()
-) -> Version:
+def version_of(member: Member, label: str, tar: str, known: Known, sidecars: Sequence[Sidecar] = ()) -> Version:
     """What a listing keeps of a member.
 
     Args:
         member: of the tar.
-        label: what it is called behind the tar's path.
-        path: of the tar.
-        tar: its size in bytes, and the time of its last change in ns.
+        label: what it is called behind the tar's name.
+        tar: its name.
+        known: of the tar.
         sidecars: of its sample.
     """
-    size, mtime_ns = tar
-    place = Place(len(path), member.offset, size, check_of(member.header, label), sidecars)
-    return Version(member.size, mtime_ns, str(place))
+    place = Place(len(tar), member.offset, check_of(member.header, label), known, sidecars)
+    return Version(member.size, tag=str(place))
 
 
 def _sidecar(text: str) -> Sidecar:

@@ -34,14 +34,13 @@ def columns_of(reader: TarReader, reference: Reference) -> Mapping[str, Any]:
 
     Raises:
         ReadError: it cannot be read, or is not what its name says.
-        OSError: the tar cannot be read.
     """
     columns: dict[str, Any] = {}
     place = Place.of(reference.ref, reference.version)
     for one in place.sidecars:
         if one.size > _LARGEST:
             raise ReadError(f"its metadata, the .{one.kind}, has {one.size:,} bytes; {_LARGEST:,} are the most")
-        columns |= _columns(one.kind, reader.piece(reference, place, one.offset, one.size))
+        columns |= _columns(one.kind, reader.beside(reference, place, one.offset, one.size))
     return columns
 
 

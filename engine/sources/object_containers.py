@@ -1,0 +1,151 @@
+"""Containers in object stores: read by ranges, each of them of the object that was listed or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, cast
+
+from ...errors import ObjectChangedError, ObjectNotFoundError, ObjectStoreError, SourceError
+from ...object_stores import ObjectInfo, ObjectStore, StoreOptions, StoreURL, as_read_error
+from .containers import BLOCK, Container, Known, changed
+from .selection import Selection
+from .shards import expanded
+from .walk import is_pattern
+
+
+class ObjectContainer(Container):
+    """An object.
+
+    Args:
+        store: that it is in.
+        url: of it.
+        known: what it must be.
+    """
+
+    def __init__(self, store: ObjectStore, url: StoreURL, known: Known) -> None:
+        self.name, self.known = str(url), known
+        self._store, self._key = store, url.key
+
+    def read(self, offset: int, size: int) -> bytes:
+        """By one request."""
+        if not size:
+            return b""
+        try:
+            return self._store.get(
+                self._key,
+                max_bytes=size,
+                size=size,
+                etag=self.known.etag,
+                modified_ns=self.known.modified_ns,
+                span=(offset, offset + size),
+            )
+        except ObjectChangedError as error:
+            raise changed(self.name) from error
+        except ObjectStoreError as error:
+            raise as_read_error(error) from error
+
+    def check(self) -> None:
+        """Each read is of what is known, or fails."""
+
+    def file(self, block: int = BLOCK) -> BinaryIO:
+        """By requests of so many bytes."""
+        return cast("BinaryIO", io.BufferedReader(_Ranged(self), block) if block else _Ranged(self))
+
+    def close(self) -> None:
+        """There is nothing to give up."""
+
+
+class _Ranged(io.RawIOBase):
+    """An object as a file."""
+
+    def __init__(self, container: ObjectContainer) -> None:
+        self._container, self._at = container, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._container.known.size}
+        self._at = begin[whence] + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, into: memoryview) -> int:  # type: ignore[override]
+        size = max(0, min(len(into), self._container.known.size - self._at))
+        into[:size] = self._container.read(self._at, size)
+        self._at += size
+        return size
+
+
+class ObjectContainers:
+    """Finds and opens them, through one client for each store. Threads may share it."""
+
+    def __init__(self, options: StoreOptions) -> None:
+        self._options = options
+        self._stores: dict[str, ObjectStore] = {}
+        self._mutex = threading.Lock()
+
+    def check(self, pattern: str, what: str) -> None:
+        """Whether there is an object of each name."""
+        for name in expanded(pattern):
+            url = StoreURL.parse(name)
+            if is_pattern(url.key):
+                if next(self._matching(url), None) is None:
+                    raise SourceError(f"'{url}' matches nothing")
+                continue
+            try:
+                self._store(url).head(url.key)
+            except ObjectNotFoundError:
+                raise SourceError(f"'{url}': there is no such {what}") from None
+            except ObjectStoreError as error:
+                raise SourceError(f"'{url}' cannot be read: {error}") from error
+
+    def names(self, pattern: str, mark: str) -> Sequence[str]:
+        """Their URLs."""
+        found: set[str] = set()
+        for name in expanded(pattern):
+            url = StoreURL.parse(name)
+            if is_pattern(url.key):
+                found.update(str(url.at(each.key)) for each in self._matching(url))
+            else:
+                found.add(str(url))
+        return sorted(found, key=lambda name: (name + mark).encode())
+
+    def open(self, name: str, known: Known | None = None) -> Container:
+        """An object; what it is now is asked for where it is not known."""
+        url = StoreURL.parse(name)
+        store = self._store(url)
+        if known is None:
+            try:
+                found = store.head(url.key)
+            except ObjectStoreError as error:
+                raise as_read_error(error) from error
+            known = Known(found.size, found.modified_ns, found.etag)
+        return ObjectContainer(store, url, known)
+
+    def _matching(self, url: StoreURL) -> Iterator[ObjectInfo]:
+        """Objects whose keys match a glob."""
+        begin = min(at for sign in "*?[" if (at := url.key.find(sign)) >= 0)
+        folder, _, _ = url.key[:begin].rpartition("/")
+        wanted = Selection(include=(f"/{url.key[len(folder) :].lstrip('/')}",))
+        try:
+            for found in self._store(url).list(folder):
+                if not wanted.leaves_out(found.key[len(folder) :].lstrip("/")):
+                    yield found
+        except ObjectStoreError as error:
+            raise SourceError(f"'{url}' cannot be listed: {error}") from error
+
+    def _store(self, url: StoreURL) -> ObjectStore:
+        with self._mutex:
+            found = self._stores.get(url.root)
+            if found is None:
+                found = self._stores[url.root] = ObjectStore(url.at(""), self._options)
+            return found
