@@ -6,7 +6,8 @@ import html
 import http.client
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,7 @@ from ..errors import (
     ObjectStoreUnavailableError,
     TooLargeError,
 )
+from .failures import short
 from .libraries import botocore_session
 from .listed import ObjectInfo, bare, ns_of
 from .opening import s3_endpoint, s3_region
@@ -65,6 +67,27 @@ def boto3_client(url: StoreURL, options: StoreOptions) -> Any:
         session = None  # botocore's own way, which asks the metadata service
     made = boto3.Session(botocore_session=session)
     return made.client("s3", endpoint_url=s3_endpoint(), region_name=s3_region() or made.region_name, config=config)
+
+
+@contextmanager
+def told_boto3(where: str) -> Generator[None]:
+    """Turn errors of boto3 into ours.
+
+    Args:
+        where: the URL it is about, for the message.
+
+    Raises:
+        ObjectStoreError: one of its kinds.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        raise _kind(status)(f"{where!r}: {short(error)}") from None
+    except BotoCoreError as error:
+        raise ObjectStoreUnavailableError(f"{where!r}: {short(error)}") from None
 
 
 class PlainS3:
@@ -158,9 +181,12 @@ def _body(response: http.client.HTTPResponse, cap: int, end: float, where: str) 
 
 def _refusal(where: str, status: int, body: bytes) -> ObjectStoreError:
     code = _CODE.search(body.decode(errors="replace"))
+    return _kind(status)(f"{where!r}: HTTP {status}" + (f" {code[1]}" if code else ""))
+
+
+def _kind(status: int) -> type[ObjectStoreError]:
     is_busy = status >= 500 or status == 429
-    kind = ObjectStoreUnavailableError if is_busy else _ERRORS.get(status, ObjectStoreError)
-    return kind(f"{where!r}: HTTP {status}" + (f" {code[1]}" if code else ""))
+    return ObjectStoreUnavailableError if is_busy else _ERRORS.get(status, ObjectStoreError)
 
 
 def _object(contents: str) -> ObjectInfo:

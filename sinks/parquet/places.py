@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ...object_stores.urls import StoreURL
 from ..local import local_path
 from .folder import FolderPlace
+from .objects import ObjectPlace
 from .place import Place
+from .s3 import S3Place
 
 
 def parquet_place(uri: str) -> Place:
@@ -16,4 +19,10 @@ def parquet_place(uri: str) -> Place:
     Raises:
         ConfigError: it names none.
     """
-    return FolderPlace(local_path(uri, "rows"))
+    rest = uri.partition(":")[2]
+    if "://" not in rest:
+        return FolderPlace(local_path(uri, "rows"))
+    url = StoreURL.parse(rest)
+    if url.scheme == "file":
+        return FolderPlace(url.key)
+    return S3Place(url) if url.scheme == "s3" else ObjectPlace(url)
