@@ -12,10 +12,12 @@ from ..errors import ConfigError
 from ..messages import redact
 from ..registry import Registry, scheme_of
 from .base import Sink
+from .lance import make_lance
 from .local import local_path
 from .milvus.bulk_files import ParquetBulkSink
 from .milvus.index_options import Number
 from .milvus.sink import MilvusSink
+from .npy import make_npy
 from .null import URI, NullSink
 from .parquet.places import parquet_place
 from .parquet.sink import ParquetSink
@@ -179,6 +181,8 @@ SCHEMES: Final[dict[str, SinkFactory]] = {
     "https": _milvus,
     "bulk": _bulk,
     "parquet": _parquet,
+    "npy": make_npy,
+    "lance": make_lance,
     "null": _null,
 }
 """Scheme -> factory, of what is built in. What has no scheme is a path: a Milvus Lite store."""

@@ -30,7 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"object_stores", "shm"},
             {"engine.core", "engine.journal", "engine.machine", "engine.sources", "preprocess", "sinks"},
             {"engine.embedders", "engine.observe", "preprocess.kernel", "preprocess.pages", "sinks.parquet"},
-            {"engine.pipeline", "preprocess.decode", "preprocess.sandbox", "sinks.milvus"},
+            {"engine.pipeline", "preprocess.decode", "preprocess.sandbox", "sinks.lance", "sinks.milvus", "sinks.npy"},
             {"engine", "engine.config", "preprocess.worker", "sinks.registry"},
             {"engine.workers"},
             {"engine.jobs", "engine.jobs.common"},

@@ -92,7 +92,7 @@ class Reader:
                 vectors = matrix(batch.column(0))
                 if vectors.shape[1:] != query.shape:
                     raise ConfigError(f"vector: {list(query.shape)} given, [{vectors.shape[1]}] needed")
-                yield first, _nearness(vectors, query, self._metric)
+                yield first, nearness(vectors, query, self._metric)
                 first += len(vectors)
 
     def _rows(self, names: Sequence[str], places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], dict[str, Any]]:
@@ -131,7 +131,7 @@ def _others(file: Any) -> list[str]:
     return [name for name in file.schema_arrow.names if name != VECTOR]
 
 
-def _nearness(vectors: NDArray[np.float32], query: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+def nearness(vectors: NDArray[np.float32], query: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
     if metric == "L2":
         away: NDArray[np.float32] = -((vectors - query) ** 2).sum(1)
         return away

@@ -1,0 +1,265 @@
+"""``lance:DIR``: rows in a Lance dataset, upserted by key in large batches, put in order once at the end."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CollectionMismatchError, ConfigError, PenstockError, SinkError
+from .base import Found, Hit, Searchable, Sink
+from .fields import parse_fields
+from .local import local_path
+from .parquet.table import RECIPE, Layout, decoded, hit
+from .rows import KEY, VECTOR, RowBatch, WriteResult, is_fit_key, screen
+
+_WRITE_ROWS, _WRITE_BYTES = 16_384, 64 * 2**20
+"""A write makes a version of the dataset, and looks through the keys of all rows: few and large ones."""
+
+_METRICS: Final = {"COSINE": "cosine", "IP": "dot", "L2": "l2"}
+_NO_TIME: Final = timedelta(0)
+
+
+class LanceSink(Sink):
+    """A dataset that has each key once. Writes take turns; each is a version, there for good when it returns.
+
+    Args:
+        folder: of the dataset; made with the first rows.
+        dimension: length of the vectors; None: only to be read.
+        note: what the vectors are made by; kept with the dataset.
+        fields: typed columns, as for `MilvusSink`.
+        mode: ``overwrite`` replaces the dataset when the first rows come.
+        metric: COSINE, IP or L2.
+
+    Raises:
+        ConfigError: a setting that cannot be, or pylance is not installed.
+    """
+
+    has_collections: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        folder: Path,
+        dimension: int | None = None,
+        *,
+        note: str = "",
+        fields: Mapping[str, str] | None = None,
+        mode: str = "append",
+        metric: str = "COSINE",
+    ) -> None:
+        self._lance = _lance()
+        self._named, self._folder = folder, folder.absolute()
+        self._dimension, self._note, self._metric = dimension, note, metric
+        self._layout = Layout(dimension or 0, parse_fields(fields or {}))
+        self._to_replace = mode == "overwrite"
+        self._mutex = threading.Lock()
+        self._dataset: Any = None
+        self._is_open = False
+        self._arrived = 0
+
+    @property
+    def threads(self) -> int:
+        return 1
+
+    @property
+    def uri(self) -> str:
+        return f"lance:{self._folder}"
+
+    @property
+    def fingerprint(self) -> str:
+        return self.uri
+
+    @property
+    def local_path(self) -> Path:
+        return self._named
+
+    def rows_per_write(self, asked: int) -> int:
+        """Many: see `_WRITE_ROWS`."""
+        return max(asked, min(_WRITE_ROWS, _WRITE_BYTES // (4 * (self._dimension or 1))))
+
+    @property
+    def next_step(self) -> str:
+        return f"search it: {shlex.join(['penstock', 'search', f'lance:{self._named}', 'IMAGE'])}"
+
+    @property
+    def note(self) -> str:
+        return self._note
+
+    def look(self) -> Found | None:
+        """What is there; reads its latest version."""
+        with self._errors():
+            dataset = self._there()
+            return None if dataset is None else Found(int(dataset.count_rows()), _note_of(dataset))
+
+    def open(self) -> None:
+        """Take the dataset that is there, if one is.
+
+        Raises:
+            CollectionMismatchError: it has another dimension or other columns; to be read only: there is none.
+        """
+        with self._errors():
+            self._dataset = self._there()
+            if self._dataset is None and self._dimension is None:
+                raise CollectionMismatchError(f"{self.uri}: there is no dataset")
+            if self._dataset is not None and not self._to_replace:
+                if self._dimension is not None:
+                    self._check(self._dataset.schema)
+                self._note = _note_of(self._dataset)
+            self._is_open = True
+
+    def write(self, rows: RowBatch) -> WriteResult:
+        """One version with all rows that fit. Refused rows are in the answer.
+
+        Raises:
+            CollectionMismatchError: vectors of another dimension.
+            SinkError: the disk is full or gone.
+        """
+        if not self._is_open or self._dimension is None:
+            raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
+        if rows.vectors.shape[1] != self._dimension:
+            raise CollectionMismatchError(
+                f"{self.uri} holds vectors of {self._dimension} dimensions, these have {rows.vectors.shape[1]}"
+            )
+        screened = screen(rows)
+        with self._mutex, self._errors():
+            table, refused = self._layout.table(rows, screened.kept, self._ordinals(rows), {RECIPE: self._note})
+            if len(table):
+                self._upsert(table)
+        return screened.result(refused)
+
+    def count(self) -> int:
+        with self._mutex, self._errors():
+            return 0 if self._dataset is None else int(self._dataset.count_rows())
+
+    def finish(self) -> None:
+        """Join the pieces that the writes have made, and let go of old versions."""
+        with self._mutex, self._errors():
+            if self._dataset is not None:
+                self._dataset.optimize.compact_files()
+                self._dataset.cleanup_old_versions(older_than=_NO_TIME)
+
+    def reader(self) -> Searchable:
+        """Lance's own search: over every vector unless somebody has made an index."""
+        return self
+
+    def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
+        """The rows with these keys, as column dicts by key."""
+        named = ", ".join(f"'{key}'" for key in keys if is_fit_key(key))  # no fit key has a quote
+        if self._dataset is None or not named:
+            return {}
+        with self._errors():
+            columns = None if vectors else self._others()
+            found = self._dataset.to_table(filter=f"{KEY} IN ({named})", columns=columns)
+        return {row[KEY]: decoded(row, found.schema, vectors=vectors) for row in found.to_pylist()}
+
+    def search(self, vector: NDArray[np.float32], k: int = 10) -> list[Hit]:
+        """The nearest rows.
+
+        Raises:
+            ConfigError: a vector of another dimension.
+        """
+        if self._dataset is None:
+            return []
+        length = self._dataset.schema.field(VECTOR).type.list_size
+        query = np.asarray(vector, np.float32)
+        if query.shape != (length,):
+            raise ConfigError(f"vector: {list(query.shape)} given, [{length}] needed")
+        nearest = {"column": VECTOR, "q": query, "k": k, "metric": _METRICS[self._metric]}
+        with self._errors():
+            found = self._dataset.to_table(columns=[*self._others(), "_distance"], nearest=nearest)
+        schema = found.drop_columns("_distance").schema
+        hits: list[Hit] = []
+        for row in found.to_pylist():
+            away = float(row.pop("_distance"))
+            columns = {**decoded(row, schema, vectors=False), KEY: row[KEY]}
+            hits.append(hit(columns, away if self._metric == "L2" else 1.0 - away))
+        return hits
+
+    def close(self) -> None:
+        self._dataset, self._is_open = None, False
+
+    def _there(self) -> Any:
+        """The dataset; None where there is none."""
+        return self._lance.dataset(str(self._folder)) if (self._folder / "_versions").is_dir() else None
+
+    def _upsert(self, table: Any) -> None:
+        if self._dataset is None or self._to_replace:
+            mode = "create" if self._dataset is None else "overwrite"
+            self._dataset = self._lance.write_dataset(table, str(self._folder), mode=mode)
+            self._to_replace = False
+        else:
+            merge = self._dataset.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(table)
+            self._dataset = self._there()
+
+    def _check(self, there: Any) -> None:
+        """Compare the dataset with what this sink would write."""
+        here = self._layout.schema({})
+        length = there.field(VECTOR).type.list_size if VECTOR in there.names else 0
+        wrong = ""
+        if length != self._dimension:
+            wrong = f"vectors of {length} dimensions, this job makes {self._dimension}"
+        elif _told(there) != _told(here):
+            wrong = f"columns {_told(there)}, this job makes {_told(here)}"
+        if wrong:
+            raise CollectionMismatchError(
+                f"{self.uri} has rows with {wrong}. Choose another folder, or replace them (--overwrite)"
+            )
+
+    def _others(self) -> list[str]:
+        """Every column but the vector."""
+        return [name for name in self._dataset.schema.names if name != VECTOR]
+
+    def _ordinals(self, rows: RowBatch) -> list[int]:
+        """Their positions in the listing, where they have them; else the order in which they came."""
+        if rows.ordinals is not None and min(rows.ordinals, default=0) >= 0:
+            return rows.ordinals
+        first, self._arrived = self._arrived, self._arrived + len(rows)
+        return list(range(first, first + len(rows)))
+
+    @contextmanager
+    def _errors(self) -> Generator[None]:
+        """What Lance or the disk refuses becomes an error that says where, and why."""
+        try:
+            yield
+        except PenstockError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise SinkError(f"{self.uri}: {type(error).__name__}: {said:.400}") from error
+
+
+def make_lance(uri: str, options: Any) -> Sink:
+    """The factory of ``lance:``; options are `SinkOptions`."""
+    options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
+    return LanceSink(
+        local_path(uri, "rows.lance"),
+        options.dimension,
+        note=options.note,
+        fields=options.fields,
+        mode=options.mode,
+        metric=options.metric,
+    )
+
+
+def _lance() -> Any:
+    try:
+        return import_module("lance")
+    except ImportError as error:
+        raise ConfigError("Lance datasets need pylance: pip install 'penstock[lance]'") from error
+
+
+def _note_of(dataset: Any) -> str:
+    return str((dataset.schema.metadata or {}).get(RECIPE.encode(), b""), "utf-8")
+
+
+def _told(schema: Any) -> str:
+    return ", ".join(f"{name} {schema.field(name).type}" for name in schema.names if name != VECTOR)

@@ -1,0 +1,376 @@
+"""``npy:DIR``: vectors as NumPy files with a Parquet file of metadata each, as clip-retrieval and its tools read them.
+
+``img_emb/img_emb_00007.npy`` is float32 ``[n, D]``, ``metadata/metadata_00007.parquet`` has its rows in the same order.
+The matrix is written last: metadata without one is a leftover, and not there for anybody who goes by the matrices.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shlex
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..descriptors import CloseOnFork
+from ..durable import put
+from ..errors import CollectionMismatchError, ConfigError, SinkError
+from .arrow import arrow
+from .base import Found, Hit, Searchable, Sink
+from .fields import parse_fields
+from .local import local_path
+from .parquet.parts import digests_in, newest
+from .parquet.reader import nearness
+from .parquet.table import RECIPE, Layout, decoded, hit, write_options
+from .rows import KEY, VECTOR, RowBatch, WriteResult, screen
+
+_NAME: Final = re.compile(r"img_emb_(\d{5,})\.npy")
+_PATH: Final = "image_path"
+"""What clip-retrieval calls the column ``path``."""
+
+_WRITE_ROWS, _WRITE_BYTES = 16_384, 64 * 2**20
+_ROWS: Final = 8192
+"""Vectors that a search looks at together."""
+
+
+class NpySink(Sink):
+    """A pair of files for each write, on disk when it returns. Finishing rewrites those with rows that are out of date.
+
+    Args:
+        folder: made when it is opened.
+        dimension: length of the vectors; None: only to be read.
+        note: what the vectors are made by; kept in the metadata files.
+        fields: typed columns, as for `MilvusSink`.
+        mode: ``overwrite`` deletes the files that are there when the first rows come.
+        metric: COSINE, IP or L2.
+
+    Raises:
+        ConfigError: a setting that cannot be, or pyarrow is not installed.
+    """
+
+    has_collections: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        folder: Path,
+        dimension: int | None = None,
+        *,
+        note: str = "",
+        fields: Mapping[str, str] | None = None,
+        mode: str = "append",
+        metric: str = "COSINE",
+    ) -> None:
+        arrow()
+        self._named, self._folder = folder, folder.absolute()
+        self._dimension, self._note, self._metric = dimension, note, metric
+        self._layout = Layout(dimension or 0, parse_fields(fields or {}))
+        self._to_replace = mode == "overwrite"
+        self._mutex = threading.RLock()
+        self._lock: CloseOnFork | None = None
+        self._arrived = 0
+
+    @property
+    def threads(self) -> int:
+        return 1
+
+    @property
+    def uri(self) -> str:
+        return f"npy:{self._folder}"
+
+    @property
+    def fingerprint(self) -> str:
+        return self.uri
+
+    @property
+    def local_path(self) -> Path:
+        return self._named
+
+    def rows_per_write(self, asked: int) -> int:
+        """Many: each write is a pair of files."""
+        return max(asked, min(_WRITE_ROWS, _WRITE_BYTES // (4 * (self._dimension or 1))))
+
+    @property
+    def next_step(self) -> str:
+        return f"search it: {shlex.join(['penstock', 'search', f'npy:{self._named}', 'IMAGE'])}"
+
+    @property
+    def note(self) -> str:
+        return self._note
+
+    @property
+    def needs_finish(self) -> bool:
+        return any(not live.all() for live in self._live(self._numbers()))
+
+    def look(self) -> Found | None:
+        """What is there; reads every key."""
+        numbers = self._numbers()
+        return Found(self._rows_in(numbers), self._note_in(numbers[0])) if numbers else None
+
+    def open(self) -> None:
+        """Make the folder, or check what is in it.
+
+        Raises:
+            SinkError: it is open in another process, or cannot be made.
+            CollectionMismatchError: vectors of another dimension or other columns; to be read only: nothing is there.
+        """
+        numbers = self._numbers()
+        if self._dimension is None:
+            if not numbers:
+                raise CollectionMismatchError(f"{self.uri}: there are no vectors")
+            self._note = self._note_in(numbers[0])
+            return
+        with self._errors():
+            for folder in ("img_emb", "metadata"):
+                (self._folder / folder).mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+        try:
+            if numbers and not self._to_replace:
+                self._check(numbers[0])
+                self._note = self._note_in(numbers[0])
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, rows: RowBatch) -> WriteResult:
+        """One pair of files with all rows that fit. Refused rows are in the answer.
+
+        Raises:
+            CollectionMismatchError: vectors of another dimension.
+            SinkError: the disk is full or gone.
+        """
+        if rows.vectors.shape[1] != self._dimension:
+            raise CollectionMismatchError(
+                f"{self.uri} holds vectors of {self._dimension} dimensions, these have {rows.vectors.shape[1]}"
+            )
+        screened = screen(rows)
+        with self._mutex, self._errors():
+            if self._lock is None:
+                raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
+            table, refused = self._layout.table(rows, screened.kept, self._ordinals(rows), {RECIPE: self._note})
+            if len(table):
+                if self._to_replace:
+                    self._delete(self._numbers())
+                    self._to_replace = False
+                self._write_pair(table)
+        return screened.result(refused)
+
+    def count(self) -> int:
+        """Different keys. Reads all of them."""
+        return self._rows_in(self._numbers())
+
+    def finish(self) -> None:
+        """Write pairs anew that have rows which were written over: each key is there once then."""
+        with self._mutex, self._errors():
+            numbers = self._numbers()
+            for number, live in zip(numbers, self._live(numbers), strict=True):
+                if not live.all():
+                    if live.any():
+                        self._write_pair(self._table(number, live))
+                    self._delete([number])
+
+    def reader(self) -> Searchable:
+        """Looks at every vector: for up to some millions of them."""
+        return self
+
+    def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
+        """The rows with these keys, as column dicts by key."""
+        pa, pq = arrow()
+        found: dict[str, dict[str, Any]] = {}
+        for number in reversed(self._numbers()):
+            with self._errors():
+                table = pq.read_table(self._metadata(number), filters=pa.compute.field(KEY).isin(list(keys)))
+                if not len(table):
+                    continue
+                every = pq.read_table(self._metadata(number), columns=[KEY]).column(KEY)
+                matrix = self._matrix(number)
+                for row in table.to_pylist():
+                    if row[KEY] not in found:
+                        own = {VECTOR: matrix[pa.compute.index(every, row[KEY]).as_py()]} if vectors else {}
+                        found[row[KEY]] = _decoded({**row, **own}, table.schema, vectors=vectors)
+        return found
+
+    def search(self, vector: NDArray[np.float32], k: int = 10) -> list[Hit]:
+        """The nearest rows, by looking at all of them.
+
+        Raises:
+            ConfigError: a vector of another dimension.
+        """
+        query, numbers = np.asarray(vector, np.float32), self._numbers()
+        best: list[tuple[float, int, int]] = []
+        for number, live in zip(numbers, self._live(numbers), strict=True):
+            matrix = self._matrix(number)
+            if query.shape != matrix.shape[1:]:
+                raise ConfigError(f"vector: {list(query.shape)} given, [{matrix.shape[1]}] needed")
+            for first in range(0, len(matrix), _ROWS):
+                scores = nearness(matrix[first : first + _ROWS], query, self._metric)
+                scores[~live[first : first + _ROWS]] = -np.inf
+                near = np.argsort(-scores)[:k].tolist()
+                best += [(float(scores[at]), number, first + at) for at in near if scores[at] > -np.inf]
+            best = sorted(best, reverse=True)[:k]
+        sign = -1.0 if self._metric == "L2" else 1.0
+        return [hit(self._row(number, row), sign * score) for score, number, row in best]
+
+    def close(self) -> None:
+        """Let others at the folder. Idempotent. A write that is under way is waited for by who comes next."""
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        if self._mutex.acquire(blocking=False):
+            self._mutex.release()
+            lock.close()
+        else:
+            threading.Thread(target=self._close_later, args=(lock,), name="penstock-npy", daemon=True).start()
+
+    def _close_later(self, lock: CloseOnFork) -> None:
+        with self._mutex:
+            lock.close()
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def _numbers(self) -> list[int]:
+        """Of the pairs, in the order of writing."""
+        with self._errors():
+            names = os.listdir(self._folder / "img_emb") if (self._folder / "img_emb").is_dir() else []  # noqa: PTH208
+        return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+
+    def _vectors(self, number: int) -> Path:
+        return self._folder / "img_emb" / f"img_emb_{number:05}.npy"
+
+    def _metadata(self, number: int) -> Path:
+        return self._folder / "metadata" / f"metadata_{number:05}.parquet"
+
+    def _matrix(self, number: int) -> NDArray[np.float32]:
+        with self._errors():
+            matrix: NDArray[np.float32] = np.load(self._vectors(number), mmap_mode="r", allow_pickle=False)
+            return matrix
+
+    def _write_pair(self, table: Any) -> None:
+        pa, pq = arrow()
+        number = max(self._numbers(), default=-1) + 1
+        vectors = np.asarray(table.column(VECTOR).combine_chunks().flatten()).reshape(len(table), -1)
+        told = table.drop_columns(VECTOR)
+        at = told.schema.get_field_index("path")
+        schema = told.schema.set(at, told.schema.field(at).with_name(_PATH))  # renaming the column loses the note
+        told = pa.Table.from_arrays(told.columns, schema=schema)
+        options = {name: value for name, value in write_options(told.schema).items() if name != "use_byte_stream_split"}
+        with _named(self._metadata(number)) as unfinished:
+            pq.write_table(told, unfinished, **options)
+        with _named(self._vectors(number)) as unfinished, open(unfinished, "wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+
+    def _delete(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._vectors(number).unlink(missing_ok=True)
+            self._metadata(number).unlink(missing_ok=True)
+
+    def _table(self, number: int, live: NDArray[np.bool_]) -> Any:
+        """The live rows of a pair as a table of all columns."""
+        pa, pq = arrow()
+        told = pq.read_table(self._metadata(number))
+        told = told.rename_columns(["path" if name == _PATH else name for name in told.column_names])
+        schema = self._layout.schema({RECIPE: self._note})
+        flat = pa.array(np.ascontiguousarray(self._matrix(number)).reshape(-1))
+        columns = {name: told.column(name) for name in told.column_names}
+        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
+        return pa.table([columns[name] for name in schema.names], schema=schema).filter(pa.array(live))
+
+    def _live(self, numbers: Sequence[int]) -> list[NDArray[np.bool_]]:
+        with self._errors():
+            return newest([digests_in(self._metadata(number)) for number in numbers])
+
+    def _rows_in(self, numbers: Sequence[int]) -> int:
+        return sum(int(live.sum()) for live in self._live(numbers))
+
+    def _row(self, number: int, row: int) -> dict[str, Any]:
+        _, pq = arrow()
+        with self._errors():
+            table = pq.read_table(self._metadata(number)).slice(row, 1)
+        (found,) = table.to_pylist()
+        return {**_decoded(found, table.schema, vectors=False), KEY: found[KEY]}
+
+    def _note_in(self, number: int) -> str:
+        _, pq = arrow()
+        with self._errors():
+            return str((pq.read_schema(self._metadata(number)).metadata or {}).get(RECIPE.encode(), b""), "utf-8")
+
+    def _check(self, number: int) -> None:
+        """Compare a pair with what this sink would write."""
+        _, pq = arrow()
+        length, there = self._matrix(number).shape[1], pq.read_schema(self._metadata(number))
+        here = [_PATH if name == "path" else name for name in self._layout.schema({}).names if name != VECTOR]
+        wrong = ""
+        if length != self._dimension:
+            wrong = f"vectors of {length} dimensions, this job makes {self._dimension}"
+        elif there.names != here:
+            wrong = f"columns {', '.join(there.names)}, this job makes {', '.join(here)}"
+        if wrong:
+            raise CollectionMismatchError(
+                f"{self.uri} has rows with {wrong}. Choose another folder, or replace them (--overwrite)"
+            )
+
+    def _ordinals(self, rows: RowBatch) -> list[int]:
+        """Their positions in the listing, where they have them; else the order in which they came."""
+        if rows.ordinals is not None and min(rows.ordinals, default=0) >= 0:
+            return rows.ordinals
+        first, self._arrived = self._arrived, self._arrived + len(rows)
+        return list(range(first, first + len(rows)))
+
+    def _locked(self) -> CloseOnFork:
+        lock = CloseOnFork(os.open(self._folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise SinkError(f"{self.uri} is open in another process; wait for it, or choose another folder") from None
+        return lock
+
+    @contextmanager
+    def _errors(self) -> Generator[None]:
+        """What the disk refuses becomes an error that says where, why, and what to do."""
+        pa, _ = arrow()
+        try:
+            yield
+        except (OSError, pa.ArrowException, ValueError) as error:
+            if isinstance(error, (SinkError, ConfigError)):
+                raise
+            why = getattr(error, "strerror", None) or str(error)
+            raise SinkError(f"{self.uri}: {why}; what is there stays: free some space or mend the disk") from error
+
+
+def make_npy(uri: str, options: Any) -> Sink:
+    """The factory of ``npy:``; options are `SinkOptions`."""
+    options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
+    return NpySink(
+        local_path(uri, "embeddings"),
+        options.dimension,
+        note=options.note,
+        fields=options.fields,
+        mode=options.mode,
+        metric=options.metric,
+    )
+
+
+def _decoded(row: Mapping[str, Any], schema: Any, *, vectors: bool) -> dict[str, Any]:
+    found = decoded(row, schema, vectors=vectors)
+    if _PATH in found:
+        found["path"] = found.pop(_PATH)
+    return found
+
+
+@contextmanager
+def _named(path: Path) -> Generator[Path]:
+    """A file under another name, which it has until it is complete, and on disk."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        yield unfinished
+        put(unfinished, path)
+    finally:
+        with suppress(FileNotFoundError):
+            unfinished.unlink()
