@@ -18,7 +18,16 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         *("to", "collection", "mode", "server_path", "timeout", "token", "retry_for", "backlog", "metric"),
         *("index", "index_params", "wait_index", "partition", "partition_key"),
     ),
-    "A job that goes on where it was": ("job", "update", "redo", "accept_store", "accept_changes"),
+    "A job that goes on where it was": (
+        "job",
+        "jobs",
+        "everything",
+        "dry_run",
+        "update",
+        "redo",
+        "accept_store",
+        "accept_changes",
+    ),
     "Speed and memory": (
         *("workers", "memory", "batch_size", "batch_timeout", "insert_batch_size", "slots", "threads", "devices"),
         *("s3_max_inflight", "decode_threads", "compute_threads", "profile"),
