@@ -220,6 +220,12 @@ class _Handler(BaseHTTPRequestHandler):
         keys = [key for key in keys if key.startswith(query.get("prefix", ""))]
         if after := query.get("start-after"):
             keys = [key for key in keys if key.encode() > after.encode()]
+        folders: list[str] = []
+        if delimiter := query.get("delimiter"):
+            start = len(query.get("prefix", ""))
+            below = {key: key[start:].partition(delimiter) for key in keys}
+            folders = sorted({key[:start] + name + delimiter for key, (name, found, _) in below.items() if found})
+            keys = [key for key, (_, found, _) in below.items() if not found]
         first, size = int(query.get("continuation-token", 0)), int(query.get("max-keys", 1000))
         encoded = query.get("encoding-type") == "url"
         page, found = [], keys[first : first + size]
@@ -231,6 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             page.append(
                 f"<Contents><Key>{name}</Key><LastModified>{when}</LastModified>{etag}<Size>{len(one.data)}</Size></Contents>"
             )
+        page += [f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>" for folder in folders]
         more = first + size < len(keys)
         token = f"<NextContinuationToken>{first + size}</NextContinuationToken>" if more else ""
         truncated = f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}"

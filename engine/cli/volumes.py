@@ -36,7 +36,7 @@ Exit status: 0 all is accounted for within the failure budget, 1 the job failed 
 did, 2 wrong usage, 130 interrupted."""
 
 _FIELDS = (
-    *("to", "embedder", "preset", "image_size", "dtype", "background", "value_range"),
+    *("anonymous", "instance_role", "to", "embedder", "preset", "image_size", "dtype", "background", "value_range"),
     *("max_passes", "min_angle", "min_bend", "min_quality"),
     *("job", "accept_changes", "s3_max_inflight", "decode_threads", "compute_threads"),
     *("batch_size", "batch_timeout", "insert_batch_size", "max_failures", "on_failure", "stall_after"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....object_stores import StoreURL, is_store_url
+from ....object_stores import StoreOptions, StoreURL, is_store_url
+from ...config.volumes import PipelineConfig
 
 
 def local_folder(place: str) -> Path | None:
@@ -18,3 +19,8 @@ def below(place: str, name: str) -> str:
     """What is called so in a place: a URL, or an absolute path."""
     folder = local_folder(place)
     return f"{place.rstrip('/')}/{name}" if folder is None else str(folder / name)
+
+
+def store_options(cfg: PipelineConfig) -> StoreOptions:
+    """How object stores are spoken to."""
+    return StoreOptions(cfg.anonymous, cfg.instance_role)

@@ -27,6 +27,7 @@ from .embedding import PatchEmbedder
 from .job import Stages, VolumeJob
 from .letters import letters_path
 from .pages import ImageTask, PageFailure
+from .places import store_options
 from .prefetcher import Prefetcher
 from .s3_context import S3Context
 from .source import VolumeRoot, VolumeSource, failed_task, task_of
@@ -140,7 +141,7 @@ class _Books:
     def __init__(self, cfg: PipelineConfig, specs: Sequence[str], batcher: GpuBatcher) -> None:
         self._cfg, self._batcher = cfg, batcher
         self.volumes = Volumes(lambda name: writer_for(cfg, name, self._job_id, batcher.recipe))
-        self.source = VolumeSource(specs, self.volumes.look)
+        self.source = VolumeSource(specs, self.volumes.look, store_options(cfg))
         self.checkpoint: JobCheckpoint | None = None
         self._job_id = ""
         path = letters_path(cfg)

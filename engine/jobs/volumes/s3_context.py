@@ -16,6 +16,7 @@ from ....preprocess.fetch import read_file
 from ...config.volumes import PipelineConfig
 from ...sources.entries import path_of
 from .pages import ImageTask
+from .places import store_options
 
 Semaphore = asyncio.Semaphore | threading.Semaphore
 
@@ -39,6 +40,7 @@ class S3Context:
         self._base = _base(cfg.s3_bucket)
         self._max_bytes = cfg.max_file_bytes or MOST_BYTES
         self._semaphore = global_sem
+        self._options = store_options(cfg)
         self._stores: dict[StoreURL, ObjectStore] = {}
         self._mutex = threading.Lock()
         if global_sem is None or "s3_max_inflight_global" in cfg.model_fields_set:
@@ -133,7 +135,7 @@ class S3Context:
             root = url.at("")
             found = self._stores.get(root)
             if found is None:
-                found = self._stores[root] = ObjectStore(root)
+                found = self._stores[root] = ObjectStore(root, self._options)
             return found
 
 

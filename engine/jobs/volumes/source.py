@@ -10,18 +10,17 @@ from functools import cached_property
 from glob import has_magic
 from typing import Final, NamedTuple
 
-from ....errors import ConfigError, ObjectNameError, ObjectStoreError, SourceError
-from ....object_stores import ObjectInfo, ObjectStore, StoreURL, is_store_url
-from ...sources import Broken, Filtered, Item, Source, Version, key_of
+from ....errors import ConfigError, ObjectStoreError, SourceError
+from ....object_stores import ObjectStore, StoreOptions, StoreURL, is_store_url
+from ...sources import Broken, Filtered, Item, Source, UrlOptions, Version, key_of
 from ...sources.entries import Entry, path_of
 from ...sources.files import FileSource
-from ...sources.kinds import has_picture_name
+from ...sources.object_store import ObjectStoreSource
 from .pages import ImageTask
 from .places import local_folder
 from .s3_context import file_etag
 
 FINISHED: Final = "its volume is published already"
-_NO_PICTURE: Final = "not a picture"
 
 
 class VolumeRoot(NamedTuple):
@@ -43,6 +42,7 @@ class VolumeSource(Source):
         specs: folders, URLs of prefixes, or patterns of either (``s3://bucket/vol_*/``), of which each part between
             slashes matches by itself.
         is_finished: whether a volume is published: then nothing of it is listed.
+        stores: how object stores are spoken to.
 
     Raises:
         ConfigError: a spec is no place of volumes.
@@ -50,7 +50,12 @@ class VolumeSource(Source):
 
     order = "given"
 
-    def __init__(self, specs: Sequence[str], is_finished: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(
+        self,
+        specs: Sequence[str],
+        is_finished: Callable[[str], bool] = lambda _: False,
+        stores: StoreOptions | None = None,
+    ) -> None:
         if not specs:
             raise SourceError(
                 "no volumes: give a folder, a prefix (s3://bucket/vol_1/), or a pattern of them in quotes"
@@ -58,6 +63,7 @@ class VolumeSource(Source):
         self.specs = tuple(specs)
         self._patterns = [_Pattern.of(spec) for spec in specs]
         self._is_finished = is_finished
+        self._options = UrlOptions(stores or StoreOptions())
         self._stores: dict[str, ObjectStore] = {}
 
     @cached_property
@@ -145,19 +151,12 @@ class VolumeSource(Source):
         if not is_store_url(root.place):
             yield from FileSource([f"./{root.place}" if root.place.startswith("@") else root.place])
             return
-        url = StoreURL.parse(root.place)
-        with _errors():
-            for info in _listed(self._store(url.at("")), url.key):
-                key = f"{url.root}/{info.key}"
-                if has_picture_name(info.key):
-                    yield Item(key, version=Version(info.size, info.modified_ns, info.etag))
-                else:
-                    yield Filtered(key, _NO_PICTURE)
+        yield from ObjectStoreSource([f"{root.place}/"], self._options, later=True)
 
     def _store(self, url: StoreURL) -> ObjectStore:
         found = self._stores.get(url.root)
         if found is None:
-            found = self._stores[url.root] = ObjectStore(url)
+            found = self._stores[url.root] = ObjectStore(url, self._options.stores)
         return found
 
 
@@ -226,21 +225,6 @@ def _folders(folder: str, part: str) -> list[str]:
     hidden = part.startswith(".")
     found = [name for name in names if fnmatchcase(name, part) and (hidden or not name.startswith("."))]
     return [name for name in found if os.path.isdir(f"{folder}/{name}")]  # noqa: PTH112
-
-
-def _listed(store: ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
-    """The objects of a folder; with keys that the quick client cannot name, too, where the store is S3."""
-    last = ""
-    try:
-        for info in store.list(prefix):
-            last = info.key
-            yield info
-    except ObjectNameError:
-        if store.url.scheme != "s3":
-            raise
-        for info in store.list_plainly(f"{prefix}/" if prefix else ""):
-            if info.key.encode() > last.encode():
-                yield info
 
 
 @contextmanager
