@@ -101,7 +101,7 @@ SinkFactory = Callable[[str, SinkOptions], Sink]
 """Takes the whole URI, as the user wrote it, and what the job asks for. Connects to nothing."""
 
 
-_SETTINGS: Final = sorted(_DEFAULTS.keys() - {"dimension", "note", "job", "token", "wait_index"})
+_SETTINGS: Final = sorted(_DEFAULTS.keys() - {"dimension", "note", "job", "token"})
 """What can be said of a store behind its address; jobs take it from there before a factory sees the address."""
 
 _QUERY: Final = re.compile(r"\?(?=\w+=)")

@@ -11,7 +11,7 @@ from penstock import ConfigError, ServiceConfig, embed_images
 from penstock.engine.cli import main
 from penstock.engine.config.stores import split_settings, with_settings
 from penstock.engine.jobs.common.sink_factory import job_sink
-from penstock.sinks import SinkOptions, make_sink
+from penstock.sinks import MilvusSink, SinkOptions, make_sink
 
 OWN: dict[str, Any] = {
     "collection": "a b&c+d?",
@@ -101,6 +101,19 @@ def test_a_secret_is_no_setting_of_a_store(to: Any) -> None:
     with pytest.raises(ConfigError, match=r"^to: token: .* https://user:password@host$") as caught:
         ServiceConfig(to=["null:", to])
     assert "s3cret" not in str(caught.value)
+
+
+def test_the_secret_in_an_address_is_that_of_its_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is for the others; an option is for all."""
+    monkeypatch.setenv("MILVUS_TOKEN", "of:others")
+    to = ["https://own:secret@h1", "https://h2"]
+
+    def tokens(config: ServiceConfig) -> list[str]:
+        members = [member for member in job_sink(config).members if isinstance(member, MilvusSink)]
+        return [member._connection.target.token for member in members]  # pyright: ignore[reportPrivateUsage]
+
+    assert tokens(ServiceConfig(to=to)) == ["own:secret", "of:others"]
+    assert tokens(ServiceConfig(to=to, token="all:the same")) == ["all:the same"] * 2
 
 
 def test_a_refusal_is_spelled_as_the_store_was(

@@ -292,6 +292,18 @@ def test_a_job_that_goes_on_overwrites_in_none_of_its_stores(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_the_index_of_one_store_alone_is_waited_for(tmp_path: Path) -> None:
+    """The other has none, and would refuse the wait; a later run waits for the same one."""
+    pictures = draw_folder(tmp_path / "pictures", 3)
+    to = [f"bulk:{tmp_path / 'a'}", {"to": tmp_path / "rows.db", "wait_index": 30.0, "collection": "x"}]
+    for _ in range(2):
+        report = embed_images(pictures, config=ServiceConfig(to=to, job=tmp_path / "job", **SMALL))
+        assert (report.extra["index"]["rows"], report.extra["index"]["indexed"]) == (3, 3)
+    with pytest.raises(ConfigError, match=r"^wait_index: bulk:.* has none"):
+        embed_images(pictures, config=ServiceConfig(to=to, job=tmp_path / "job", wait_index=5, **SMALL))
+
+
+@pytest.mark.slow
 def test_columns_of_a_file_are_typed_as_any_store_has_them(tmp_path: Path) -> None:
     """A text of a CSV becomes a number for the one that has a column of numbers."""
     pictures = draw_folder(tmp_path / "pictures", 1)

@@ -16,7 +16,10 @@ from ...messages import redact
 from .messages import ABOVE
 
 STORE_FIELDS: Final = frozenset(
-    {"collection", "mode", "fields", "metric", "index", "index_params", "partition", "partition_key", "retry_for"}
+    {
+        *("collection", "mode", "fields", "metric", "index", "index_params", "wait_index", "partition"),
+        *("partition_key", "retry_for"),
+    }
 )
 """Fields that a store can have for itself. What it does not have for itself is as the job says."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
@@ -46,6 +46,21 @@ class SinkCache:
         if sink is None:
             sink = self._read[name] = _opened(sink_to_read(config, name), plan, name, partial(_warn, name))
         return sink
+
+    def to_wait(self, config: ServiceConfig, plan: Plan, name: str) -> Iterator[tuple[Sink, float]]:
+        """Each store whose index is to be waited for, open, and for how many seconds."""
+        written = self._written.get(name)
+        for number, store in enumerate(config.stores):
+            seconds = store.config.wait_index
+            if seconds is None:
+                continue
+            if written:
+                yield written.members[number], seconds
+                continue
+            own = store.config.collection if name == config.collection else name
+            check = partial(_warn, own)
+            sink = self._read[f"{name} {number}"] = _opened(sink_to_read(store.config, own), plan, own, check)
+            yield sink, seconds
 
     def reach(self, config: ServiceConfig, name: str) -> None:
         """Refuse to go on where the store is a server and nobody listens there, before anything is started."""

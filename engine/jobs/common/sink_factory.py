@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ....errors import ConfigError
+from ....messages import redact
 from ....sinks import Searchable, Sink, SinkOptions, TeeSink, make_sink
 from ...config.model import ServiceConfig, Store
 from ...journal import job_id
@@ -46,7 +47,7 @@ def _member(store: Store, collection: str | None, dimension: int, note: str) -> 
             index_params=config.index_params,
             wait_index=config.wait_index is not None,
             job=job_id(config.job) if config.job else "",
-            **_access(config, collection),
+            **_access(store, collection),
         )
         sink = make_sink(store.address, options)
         if "collection" in store.own and not sink.names_collection:
@@ -64,7 +65,7 @@ def sink_to_read(config: ServiceConfig, collection: str) -> Sink:
     sinks: list[Sink] = []
     for store in config.stores:
         with store.named():
-            sinks.append(make_sink(store.address, SinkOptions(**_access(store.config, other))))
+            sinks.append(make_sink(store.address, SinkOptions(**_access(store, other))))
     sink = next((sink for sink in sinks if sink.reader()), sinks[0])
     searchable(sink)
     return sink
@@ -82,9 +83,12 @@ def searchable(sink: Sink) -> Searchable:
     return reader
 
 
-def _access(config: ServiceConfig, collection: str | None) -> dict[str, Any]:
+def _access(store: Store, collection: str | None) -> dict[str, Any]:
     """How a collection is reached, to write or to search; default: the configured one."""
-    token = config.token.get_secret_value() if config.token else None
+    config, token = store.config, None
+    # The variable is for every store that has no secret in its address: that of one server is none of another's.
+    if config.token and ("token" in config.model_fields_set or redact(store.address) == store.address):
+        token = config.token.get_secret_value()
     return {
         "collection": collection or config.collection,
         "token": token,

@@ -187,8 +187,7 @@ class _Run:
         return report
 
     def _wait_index(self, report: Report) -> None:
-        if self.config.wait_index is not None:
-            wait_for_index(self.runner, self.config.wait_index, report, self.extra, self.watcher, self.interrupt)
+        wait_for_index(self.runner, report, self.extra, self.watcher, self.interrupt)
 
     def _said_of_nothing(self, report: Report, passed: Passing) -> Mapping[str, str]:
         """For the report, what there is to say if the whole job has written no row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -181,6 +181,10 @@ class JobRunner:
             CollectionMismatchError: it is not there, or does not fit.
         """
         return self._stores.to_read(self.config, self.plan, name or self.config.collection)
+
+    def indexes(self) -> Iterator[tuple[Sink, float]]:
+        """Each store whose index is to be waited for, and for how many seconds."""
+        return self._stores.to_wait(self.config, self.plan, self.config.collection)
 
     def search(self, vector: NDArray[np.float32], k: int, collection: str | None) -> list[Hit]:
         """The rows of a collection nearest to a vector ``[D]``; see ``ImageEmbeddingPipeline.search``."""

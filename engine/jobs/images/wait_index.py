@@ -14,31 +14,30 @@ from .runner import JobRunner
 
 def wait_for_index(
     runner: JobRunner,
-    seconds: float,
     report: Report,
     extra: dict[str, Any],
     watcher: Watcher | None,
     interrupt: Interrupt | None,
 ) -> None:
-    """Wait until the index covers every row, or the job is interrupted.
+    """Wait until the index of each store that asks for it covers every row, or the job is interrupted.
 
     Args:
         runner: whose job has ended.
-        seconds: to wait at most.
         report: of that job; the watcher is told it again, with ``extra["index"]``.
-        extra: gets ``index``: rows, indexed, seconds.
+        extra: gets ``index``: rows and indexed, of the store that was waited for last, and seconds, of all.
         watcher: see `drive.drive`; likewise interrupt.
 
     Raises:
         SinkError: it is not done in time; the rows are in the store.
     """
-    due = 0.0
+    due = before = 0.0
 
     def on_progress(state: IndexState) -> None:
         nonlocal due
-        extra["index"] = asdict(state)
+        extra["index"] = asdict(replace(state, seconds=before + state.seconds))
         if watcher and time.monotonic() >= due:
             watcher.update(replace(report, extra={**report.extra, **extra}))
             due = time.monotonic() + watcher.interval
 
-    runner.sink_to_read().wait_index(seconds, on_progress, interrupt.wish if interrupt else None)
+    for sink, seconds in runner.indexes():
+        before += sink.wait_index(seconds, on_progress, interrupt.wish if interrupt else None).seconds
