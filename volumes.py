@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .engine.config.volumes import PipelineConfig
     from .engine.jobs.volumes import (
+        ContactSheet,
         DecodedFrame,
         Decoder,
         GpuBatcher,
@@ -38,6 +39,7 @@ else:
 
 
 __all__ = [
+    "ContactSheet",
     "DecodedFrame",
     "Decoder",
     "GpuBatcher",

@@ -18,6 +18,7 @@ from penstock.engine.jobs.common.drive import Interrupt
 from penstock.engine.jobs.volumes.run_volumes import run_volumes
 from penstock.engine.journal import JobFolder
 from penstock.errors import PipelineFailure, PublishConflictError, SinkError, SourceError
+from penstock.tests.html_pages import Page, assert_self_contained
 from penstock.tests.scans import Around, WatchedBatcher, config, page, tasks_in, worker, write_pages
 from penstock.tests.waiting import DEADLINE, wait_until
 from penstock.volumes import ImageTask, S3Context, S3ParquetWriter, VolumeWorker
@@ -330,6 +331,30 @@ def test_the_command_says_what_there_is_now(
     assert "1 dead letter in " in told
     assert main(line) == 0
     assert "1 volume: 1 published in parquet:out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_contact_sheet_shows_the_first_pages_before_and_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each volume, in order: what was straightened with its result. A place that cannot be is said so before."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "a"):
+        write_pages(tmp_path / "scans" / name, {"0.png": page(1), "1.png": page(2, 3.0), "2.png": b"no picture"})
+    volume(tmp_path / "scans", "c", 15)
+    line = ["volumes", "scans/*", "--to", "parquet:out", "--embedder", "gist:32", "--progress", "plain", "--html"]
+    assert main([*line, "nowhere/sheet.html"]) == 2
+    assert not (tmp_path / "out").exists()
+    capsys.readouterr()
+    assert main([*line, "sheet.html"]) == 0
+    assert "contact sheet: sheet.html" in capsys.readouterr().out
+    sheet = Page((tmp_path / "sheet.html").read_text())
+    assert_self_contained(sheet)
+    shown = [attributes["alt"] or "" for tag, attributes in sheet.tags if tag == "img"]
+    few = ["0.png, scan", "1.png, scan", "1.png, result"]
+    assert [text.rpartition("/")[2] for text in shown] == [*few, *few, *(f"page-{n:03}.png, scan" for n in range(12))]
+    for words in ("scans/*", "+3.0", "degrees", "quality"):
+        assert words in sheet.words
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ Examples:
   penstock volumes scans/vol_1 scans/vol_2 --to parquet:out
   penstock volumes 's3://bucket/vol_*/' --to parquet:s3://bucket/out --job volumes-job
   penstock volumes 'scans/*' --to parquet:out --embedder onnx:clip.onnx --preset clip
+  penstock volumes 'scans/*' --to parquet:out --html pages.html
   penstock volumes 'scans/*' --to parquet:out --max-passes 0
 
 \b
@@ -52,8 +53,9 @@ _FIELDS = (
 )
 @click.argument("volumes", nargs=-1, metavar="VOLUME...")
 @click.option("--config", "config_file", metavar="FILE.yaml", help="Settings from a file; what is given here wins.")
+@click.option("--html", metavar="FILE", help="Write a contact sheet: the first pages of each volume, before and after.")
 @setting_options(*_FIELDS, model=PipelineConfig)
-def volumes(volumes: tuple[str, ...], config_file: str | None, **options: Any) -> int:
+def volumes(volumes: tuple[str, ...], html: str | None, config_file: str | None, **options: Any) -> int:
     """Measure, straighten and embed the pages of scanned volumes, and publish each volume as Parquet.
 
     VOLUME is a folder of page images, a prefix of an object store (s3://bucket/vol_1/, gs://, az://), or a pattern of
@@ -64,12 +66,12 @@ def volumes(volumes: tuple[str, ...], config_file: str | None, **options: Any) -
     if cfg.destination is None:
         raise click.UsageError("--to is missing: where are the volumes published? For example --to parquet:out")
     try:
-        return _run_and_tell(cfg, volumes)
+        return _run_and_tell(cfg, volumes, html)
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
 
 
-def _run_and_tell(cfg: PipelineConfig, specs: tuple[str, ...]) -> int:
+def _run_and_tell(cfg: PipelineConfig, specs: tuple[str, ...], html: str | None) -> int:
     from ..jobs.common.drive import Interrupt
     from ..jobs.volumes.run_volumes import run_volumes
     from ..observe.progress import make_progress
@@ -84,7 +86,7 @@ def _run_and_tell(cfg: PipelineConfig, specs: tuple[str, ...]) -> int:
     again = f"to go on with it: penstock volumes {shlex.join(specs)} --to {cfg.shown_to}"
     with draining(interrupt, progress.announce):
         try:
-            report = run_volumes(cfg, specs, watcher=progress, interrupt=interrupt, begins=begins)
+            report = run_volumes(cfg, specs, watcher=progress, interrupt=interrupt, begins=begins, html=html)
         except PipelineFailure as failure:
             if cfg.job is not None:
                 failure.add_note(printable(f"{again} --job {cfg.job}"))
@@ -92,6 +94,8 @@ def _run_and_tell(cfg: PipelineConfig, specs: tuple[str, ...]) -> int:
         finally:
             progress.close()
     _tell(cfg, report)
+    if html is not None and report.stages and cfg.progress != "json":
+        say(f"contact sheet: {printable(html)}")
     if interrupt.requested:
         complain(printable(f"interrupted; {again}{f' --job {cfg.job}' if cfg.job else ''}"))
         return INTERRUPTED

@@ -92,7 +92,7 @@ def check_sheet_path(path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     if str(target) == "-":
-        raise ConfigError("--html: the page is a file, as in matches.html; standard output has the hits")
+        raise ConfigError("--html: the page is a file, as in sheet.html, and never standard output")
     if not target.parent.is_dir() or target.is_dir() or not os.access(target.parent, os.W_OK):
         raise ConfigError(f"--html: {str(target)!r} cannot be written: its folder must exist and be writable")
 

@@ -8,6 +8,7 @@ from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .batcher import GpuBatcher, PatchFunction
+    from .contact_sheet import ContactSheet
     from .decoder import Decoder
     from .pages import DecodedFrame, ImageTask, PageLook, Record
     from .parquet_writer import S3ParquetWriter
@@ -21,6 +22,7 @@ else:
         __name__,
         {
             "batcher": ("GpuBatcher", "PatchFunction"),
+            "contact_sheet": ("ContactSheet",),
             "decoder": ("Decoder",),
             "pages": ("DecodedFrame", "ImageTask", "PageLook", "Record"),
             "parquet_writer": ("S3ParquetWriter",),
@@ -33,6 +35,7 @@ else:
     )
 
 __all__ = [
+    "ContactSheet",
     "DecodedFrame",
     "Decoder",
     "GpuBatcher",

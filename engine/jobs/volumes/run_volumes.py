@@ -6,15 +6,18 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
+from ....durable import write_text
 from ....errors import ConfigError, SourceError
+from ....messages import redact
 from ....sinks import DeadLetters
 from ... import NOTHING, Outcome, Report
 from ...config.volumes import PARQUET, PipelineConfig
 from ...journal import Kind
 from ...journal import Outcome as Fate
+from ...observe.contact_sheet import check_sheet_path
 from ...observe.report_files import check_report_path, write_report
 from ...sources import Broken, Filtered, Item
 from ...sources.entries import Entry
@@ -22,8 +25,10 @@ from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher, drive
 from ..common.output_paths import report_paths
 from .batcher import GpuBatcher
+from .contact_sheet import ContactSheet
 from .decoder import Decoder
 from .embedding import PatchEmbedder
+from .graph import Inspects
 from .job import Stages, VolumeJob
 from .letters import letters_path
 from .pages import ImageTask, PageFailure
@@ -45,6 +50,7 @@ def run_volumes(
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
     begins: Callable[[int | None], None] = lambda _: None,
+    html: str | None = None,
 ) -> Report:
     """Do volumes, each published as soon as it is whole. With `job` it can be killed at any moment and goes on.
 
@@ -54,6 +60,7 @@ def run_volumes(
         watcher: told how it goes.
         interrupt: lets another thread, or a signal handler, end it early; where it was requested nothing is begun.
         begins: told, before anything is read, how many pages remain, where that is known.
+        html: a file for a contact sheet of what this run has done: the first pages of each volume, before and after.
 
     Returns:
         The report; of a job that was finished already one without stages.
@@ -69,8 +76,12 @@ def run_volumes(
             raise ConfigError("to is missing: where are the volumes published? For example to=parquet:out")
         for path in cfg.report:
             check_report_path(path)
+        if html is not None:
+            check_sheet_path(html)
         cfg = cfg.model_copy(update={"to": f"{PARQUET}{cfg.destination}"})
-        stages = _stages(cfg)
+        transform = TransformController(cfg)
+        sheet = None if html is None else ContactSheet(transform)
+        stages = _stages(cfg, sheet or transform)
         books = _Books(cfg, specs, stages.batcher)
         stack.callback(books.close)
         books.open(interrupt)
@@ -84,13 +95,20 @@ def run_volumes(
                 VolumeJob(cfg, stages, books.volumes, books.tasks(), letters=books.letters, checkpoint=books.checkpoint)
             )
         )
-        return _driven(cfg, job, books, watcher, interrupt)
+        shown = redact(", ".join(specs))
+        pages = [] if sheet is None or html is None else [lambda: write_text(html, sheet.html(shown))]
+        return _driven(cfg, job, books, watcher, interrupt, pages)
 
 
 def _driven(
-    cfg: PipelineConfig, job: VolumeJob, books: _Books, watcher: Watcher | None, interrupt: Interrupt | None
+    cfg: PipelineConfig,
+    job: VolumeJob,
+    books: _Books,
+    watcher: Watcher | None,
+    interrupt: Interrupt | None,
+    pages: Iterable[Callable[[], None]],
 ) -> Report:
-    """Run it, and report on it however it ends."""
+    """Run it, and report on it however it ends; `pages` write what else is told of it."""
     cause: BaseException | None = None
     pipeline = job.open()
     shown = _WithVolumes(watcher, books.volumes) if watcher else None
@@ -104,24 +122,24 @@ def _driven(
         raise
     finally:
         report = job.report(pipeline.report())
-        _write_reports(report, report_paths(cfg), cause)
+        _write_all([*(partial(write_report, report, path) for path in report_paths(cfg)), *pages], cause)
     return report
 
 
-def _write_reports(report: Report, paths: Iterable[Path], cause: BaseException | None) -> None:
-    """A disk that takes none must not hide the cause for which the job is failing."""
-    for path in paths:
+def _write_all(files: Iterable[Callable[[], None]], cause: BaseException | None) -> None:
+    """A disk that takes no report must not hide the cause for which the job is failing."""
+    for write in files:
         try:
-            write_report(report, path)
+            write()
         except (OSError, ConfigError) as error:
             if cause is None:
                 raise
             cause.add_note(f"no report: {error}")
 
 
-def _stages(cfg: PipelineConfig) -> Stages:
+def _stages(cfg: PipelineConfig, transform: Inspects) -> Stages:
     batcher = GpuBatcher(cfg, embedder=PatchEmbedder(cfg))
-    return Stages(Prefetcher(S3Context(cfg)), Decoder(cfg), batcher, TransformController(cfg))
+    return Stages(Prefetcher(S3Context(cfg)), Decoder(cfg), batcher, transform)
 
 
 class _Books:

@@ -1,0 +1,59 @@
+"""The first pages of volumes, before and after, kept small for a contact sheet."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from ...observe.volume_sheet import PagePair, page_thumbnail, volume_sheet
+from .graph import Inspects
+from .pages import DecodedFrame, PageLook, Record
+
+_MOST: Final = 480
+"""Pages of a sheet, about 20 KB a picture: a file that browsers open at once."""
+
+
+class ContactSheet:
+    """Watches a controller, and keeps small pictures of what it gets and what it makes of that.
+
+    To be given to a `VolumeWorker` as its ``transform``. Pages that fail are not shown.
+
+    Args:
+        transform: a `TransformController`, or another one.
+        pages: how many of each volume are shown, those with the lowest numbers.
+    """
+
+    def __init__(self, transform: Inspects, pages: int = 12) -> None:
+        self._transform, self._pages = transform, pages
+        self._mutex = threading.Lock()
+        self._before: dict[tuple[str, int], bytes] = {}
+        self._pairs: dict[tuple[str, int], PagePair] = {}
+
+    def inspect(self, page: PageLook) -> DecodedFrame | Record:
+        """What the controller says. Called in threads."""
+        frame = page.frame
+        where = frame.task.volume_id, frame.task.page
+        if not self._shows(where):
+            return self._transform.inspect(page)
+        picture = page_thumbnail(frame.pixels)
+        with self._mutex:
+            before = self._before.setdefault(where, picture)
+        found = self._transform.inspect(page)
+        if isinstance(found, Record):
+            with self._mutex:
+                self._pairs[where] = PagePair(found, before, picture if frame.passes else None)
+        return found
+
+    def html(self, where: str) -> str:
+        """The sheet, as it is now.
+
+        Args:
+            where: what was read, as the user named it.
+        """
+        with self._mutex:
+            pairs = [self._pairs[place] for place in sorted(self._pairs)]
+        return volume_sheet(pairs, where)
+
+    def _shows(self, where: tuple[str, int]) -> bool:
+        with self._mutex:
+            return where[1] < self._pages and (where in self._before or len(self._before) < _MOST)
