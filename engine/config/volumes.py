@@ -42,7 +42,8 @@ class PipelineConfig(ServiceConfig):
     without its parquet: in front."""
 
     staging_prefix: str | None = Field(default=None, min_length=1)
-    """Where parts lie until they are published, in stores that keep no upload open. [default: below out_prefix]"""
+    """Taken, and not needed: until a volume is published its parts are open uploads (S3), or lie in a folder _staging
+    below out_prefix."""
 
     s3_max_inflight_global: int = Field(default=64, ge=1, le=1024)
     """Reads under way at once, of all volumes of this process together."""
