@@ -20,7 +20,8 @@ FAULTS = [
     *("P1", "P2", "P3", "P4", "P5", "P7", "P9"),
     *(f"O{number}" for number in range(1, 10)),
     *(f"V{number}" for number in range(1, 9)),
-    *("S4", "S5", "S6"),
+    *("S2", "S4", "S5", "S6"),
+    *(f"T{number}" for number in range(1, 9)),
     *(f"D{number}" for number in range(1, 17)),
 ]
 
@@ -30,7 +31,7 @@ def rows() -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if re.fullmatch(r"[RPOSDV]\d+", cells[0].removeprefix("| ").strip("| ")):
+        if re.fullmatch(r"[RPOSDVT]\d+", cells[0].removeprefix("| ").strip("| ")):
             assert len(cells) == 4, line
             found.append((cells[0].strip("| "), re.findall(r"`(\w+\.py::\w+)`", cells[-1])))
     return found

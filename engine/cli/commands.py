@@ -134,9 +134,10 @@ def cli(debug: bool) -> None:
 def embed(sources: tuple[str, ...], null: bool, config_file: str | None, **options: Any) -> int:
     """Embed pictures and keep their vectors.
 
-    SOURCE is a folder (searched to its end), a file, a glob in quotes, a text file of paths (@list.txt), - for a list
-    of paths on standard input, or scheme:... for what a plugin reads (penstock doctor lists them). Every file ends as
-    a row, as a dead letter with a reason, or is counted as no picture.
+    SOURCE is a folder (searched to its end), a file, a tar or a table of pictures (.tar, .parquet, .arrow, .lance), a
+    glob of any of these in quotes, a URL (s3://bucket/folder, https://host/a.jpg), a text file of paths (@list.txt), -
+    for a list of paths on standard input, or scheme:... for what a plugin reads (penstock doctor lists them). Every
+    picture ends as a row or as a dead letter with a reason; what is none is counted.
     """
     from ..jobs.common.source_factory import make_source
     from ..observe.report_files import check_report_path

@@ -39,6 +39,7 @@ class Source(ABC):
         selection: what is wanted of its folders; likewise null, whether paths in its lists end with NUL. A source
             that has no such things keeps the defaults, and the options are refused.
         in_memory: whether its items bring their data, so that pictures in memory have to be counted.
+        uncounted: what of it takes memory besides its pictures, in words, where nobody can say how much.
         locator: how the pictures of its references are read; None where items have paths or data.
     """
 
@@ -47,6 +48,7 @@ class Source(ABC):
     selection: Selection = ALL
     null: bool = False
     in_memory: bool = False
+    uncounted: Sequence[str] = ()
     locator: Locator | None = None
 
     @abstractmethod

@@ -127,7 +127,10 @@ class _Run:
             letters.replace(letters.with_suffix(".previous.jsonl"))
         if not (checkpoint and checkpoint.finished):
             entries, dead = (checkpoint.counts.total, checkpoint.counts.dead) if checkpoint else (None, 0)
-            self.runner.fit(entries, dead, shared_memory_room(), in_memory=in_memory(config, self.source))
+            uncounted = self.source.uncounted if isinstance(self.source, Source) else ()
+            self.runner.fit(
+                entries, dead, shared_memory_room(), in_memory=in_memory(config, self.source), uncounted=uncounted
+            )
         if checkpoint and checkpoint.begun:
             self.runner.keep_rows()
         if checkpoint and checkpoint.accepted_pixels:

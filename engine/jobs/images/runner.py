@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -108,7 +108,13 @@ class JobRunner:
         return self._batch_bytes
 
     def fit(
-        self, entries: int | None = None, letters: int = 0, room: int | None = None, *, in_memory: bool = False
+        self,
+        entries: int | None = None,
+        letters: int = 0,
+        room: int | None = None,
+        *,
+        in_memory: bool = False,
+        uncounted: Sequence[str] = (),
     ) -> None:
         """Make what the configuration leaves open fit into ``memory`` and ``/dev/shm``; see `autosize.fit_to_memory`.
 
@@ -117,11 +123,13 @@ class JobRunner:
             letters: of the job's books.
             room: bytes of ``/dev/shm``.
             in_memory: whether pictures come as bytes or arrays, which then count.
+            uncounted: what else takes memory, in words, that nobody knows.
 
         Raises:
             ConfigError: it cannot be; of ``/dev/shm`` a SharedMemoryFullError.
         """
-        self.config, self._ceiling = fit_to_memory(self.plan, self.given, entries, letters, room, in_memory=in_memory)
+        self.config, found = fit_to_memory(self.plan, self.given, entries, letters, room, in_memory=in_memory)
+        self._ceiling = replace(found, uncounted=(*found.uncounted, *uncounted))
         if in_memory:
             self._ceiling, self._batch_bytes = with_payloads(self._ceiling)
 

@@ -45,6 +45,7 @@ class TableSource(Source):
 
     order = "bytes"
     in_memory = True
+    uncounted = ("a page of the table",)
 
     def __init__(self, specs: Sequence[TableSpec], urls: UrlOptions | None = None, later: bool = False) -> None:
         first = self._first = specs[0]
