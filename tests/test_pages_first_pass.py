@@ -60,6 +60,20 @@ def test_a_patch_is_seen_alike_in_any_batch() -> None:
     np.testing.assert_array_equal(first_pass()(patches[:0]), together[:0])
 
 
+def test_one_shape_is_compiled_whatever_number_of_patches_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program sees full batches only."""
+    look_at, shapes = FirstPass(batch=4), list[tuple[int, ...]]()
+
+    def program(patches: UInt8) -> NDArray[np.float32]:
+        shapes.append(patches.shape)
+        return np.zeros((len(patches), FEATURES), np.float32)
+
+    monkeypatch.setattr(look_at, "_run", program)
+    for count in (1, 4, 6):
+        assert look_at(np.zeros((count, 512, 512), np.uint8)).shape == (count, FEATURES)
+    assert shapes == [(4, 512, 512)] * 4
+
+
 def test_a_batch_of_nothing_is_refused() -> None:
     """The message names the setting."""
     with pytest.raises(ConfigError, match="batch=0"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.interpolate import RBFInterpolator
 
 from penstock.bench.page_renderer import WARPS, Layout, bent, draw, scanned, turn
 from penstock.bench.page_truth import bent_lines, departure, result_of, turned_lines
@@ -140,6 +141,20 @@ def test_cells_that_show_an_added_border_are_left_out() -> None:
     x = np.array([128.0, 700, W - 200 - 130, W - 200 - 120, W - 100])
     assert transform.inside(x, np.full(5, 700.0)).tolist() == [True, True, True, False, False]
     assert shifted(0, 0).inside(np.array([128.0, W - 128]), np.array([128.0, H - 128])).all()
+
+
+def test_control_points_are_all_that_is_needed() -> None:
+    """A spline through those of a row, by SciPy's name, is the mapping that the pixels were made by."""
+    summary = PageSummary(1.5, 3, 9.0, (30.0, *[0.0] * 39), (200.0, 1200.0, 200.0, 1600.0))
+    transform = plan_transform(summary, W, H)
+    assert transform is not None
+    points = np.concatenate([transform.result, transform.scan], 1)
+    places = np.array([[100.0, 200], [1399, 1799], [0, 0]])
+    spline = RBFInterpolator(points[:, :2], points[:, 2:], kernel="thin_plate_spline")
+    np.testing.assert_allclose(transform.trace(places), spline(places), atol=1e-3)
+    scan = np.random.default_rng(2).integers(0, 256, (H, W), np.uint8)
+    again = PageTransform(points[:, :2], points[:, 2:], transform.width, transform.height, W, H)
+    np.testing.assert_array_equal(resample(scan, again), resample(scan, transform))
 
 
 def test_thresholds_decide_what_is_done() -> None:
