@@ -6,12 +6,13 @@ import math
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 HEADER_BYTES = 64
 
@@ -24,7 +25,7 @@ _PAGE = 4096
 _NUMBERS = "biuf"
 """Kinds of dtypes that mean the same in every process."""
 
-SlotView = Mapping[str, NDArray[Any]]
+SlotView: TypeAlias = "Mapping[str, NDArray[Any]]"
 """The arrays of one slot by name, ``[rows, *shape]`` each, without a copy. The memory lives as long as they are
 referenced; whose it is at the moment, the slot's state says."""
 
@@ -50,7 +51,7 @@ class ArraySpec:
         if min(self.shape, default=0) < 0:
             raise ConfigError(f"array {self.name!r} of a slot: sizes must not be negative, not {self.shape}")
         try:
-            numbers = np.dtype(self.dtype).kind in _NUMBERS
+            numbers = _dtype(self.dtype).kind in _NUMBERS
         except TypeError:
             numbers = False
         if not numbers:
@@ -59,7 +60,7 @@ class ArraySpec:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row. Nothing lies between rows: n rows are exactly ``n * row_bytes``."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * _dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,10 @@ class SlotLayout:
 
     def view(self, buffer: memoryview | mmap.mmap, offset: int = 0) -> SlotView:
         """The arrays of the slot that begins ``offset`` bytes into a buffer."""
+        if not self.arrays:
+            return {}
+        import numpy as np
+
         offsets = self.offsets
         return {
             array.name: np.ndarray((self.rows, *array.shape), array.dtype, buffer, offset + offsets[array.name])
@@ -164,6 +169,12 @@ class SlotLayout:
             ConfigError: the sizes make no sense.
         """
         return cls(value["rows"], tuple(ArraySpec(name, tuple(shape), dtype) for name, shape, dtype in value["arrays"]))
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    import numpy as np  # here: a worker whose slots have no arrays needs none of it
+
+    return np.dtype(name)
 
 
 def _up(value: int, multiple: int) -> int:

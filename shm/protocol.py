@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from .. import errors
 from .layout import SlotLayout
 from .payload import flat, nbytes_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LAYOUT, RING, TASK, DONE, HUNG, REFUSED = range(6)
 
@@ -41,11 +41,14 @@ _ITEM_ERRORS = {
     if isinstance(value, type) and issubclass(value, errors.ItemError)
 }
 
-Piece = bytes | memoryview | np.ndarray[Any, np.dtype[Any]]
+Piece: TypeAlias = "bytes | memoryview | np.ndarray[Any, np.dtype[Any]]"
 """Data of a task; an array where its samples are yet to be brought into order, by who copies them anyway."""
 
 _LARGE = 1 << 20
 """More bytes of data in a task go through shared memory: copied once, by a thread, and not by the hub."""
+
+_SENSELESS = (struct.error, ValueError, TypeError, LookupError, RecursionError)
+"""What reading a frame raises that makes no sense."""
 
 _A = TypeVar("_A")
 
@@ -67,7 +70,7 @@ class Message:
         """A frame with data at its end; beside it, if that is much."""
         if sum(map(nbytes_of, data)) > _LARGE:
             return cls(frame, data)
-        return cls([*frame, *map(flat, data)], [])
+        return cls([*frame, *[piece if isinstance(piece, bytes) else flat(piece) for piece in data]], [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +80,6 @@ class Hung:
     slot: int
     generation: int
     row: int
-
-
-@contextmanager
-def reading(frame: bytes) -> Generator[None]:
-    """What is wrong with a frame that makes no sense is a WorkerError."""
-    try:
-        yield
-    except (struct.error, ValueError, TypeError, LookupError, RecursionError) as error:
-        raise errors.WorkerError(f"{len(frame)} bytes that make no sense ({error})") from error
 
 
 def encode_json(kind: int, value: Any = None) -> bytes:
@@ -105,12 +99,14 @@ def decode_layout(frame: bytes) -> SlotLayout:
         ConfigError: it is REFUSED; with the worker's own words.
         WorkerError: it is no LAYOUT, or cannot be read.
     """
-    with reading(frame):
+    try:
         if frame[0] == LAYOUT:
             return SlotLayout.from_json(decode_json(frame))
         if frame[0] != REFUSED:
             raise ValueError(f"a frame of kind {frame[0]}")
         why = str(decode_json(frame))
+    except _SENSELESS as error:
+        raise _senseless(frame, error) from error
     raise errors.ConfigError(why)
 
 
@@ -124,12 +120,18 @@ def decode_answer(frame: bytes, decode_done: Callable[[bytes], _A]) -> _A | Hung
     Raises:
         WorkerError: it is no answer, or cannot be read.
     """
-    with reading(frame):
+    try:
         if frame[0] == DONE:
             return decode_done(frame)
         if frame[0] != HUNG:
             raise ValueError(f"a frame of kind {frame[0]}")
         return Hung(*HEAD.unpack_from(frame)[1:])
+    except _SENSELESS as error:
+        raise _senseless(frame, error) from error
+
+
+def _senseless(frame: bytes, error: Exception) -> errors.WorkerError:
+    return errors.WorkerError(f"{len(frame)} bytes that make no sense ({error})")
 
 
 def check_answered(positions: Sequence[int], size: int) -> None:
