@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class SlotState(Enum):
@@ -14,7 +15,8 @@ class SlotState(Enum):
     ::
 
         FREE -grant-> GRANTED -ready-> READY -embedding-> EMBEDDING
-          ^---reclaim----'               |------quarantine----'|
+          ^---take_back, |               |------quarantine----'|
+          |   reclaim----'               |                     |
           ^-------------release----------+---------------------'
           ^-lift- QUARANTINED
     """
@@ -26,8 +28,7 @@ class SlotState(Enum):
     QUARANTINED = "quarantined"  # a server was given up on and may still read or write it
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """The right to one slot, once. ``generation`` tells this grant from every other of the ring."""
 
     slot: int
@@ -100,6 +101,14 @@ class SlotTable:
         self._generation += 1
         entry.state, entry.generation, entry.rows = SlotState.GRANTED, self._generation, 0
         return Grant(slot, entry.generation)
+
+    def take_back(self, grant: Grant) -> None:
+        """Nothing lies in a slot that was granted: it is free again.
+
+        Raises:
+            RuntimeError: it is not granted, or not by this grant.
+        """
+        self._free_again(grant.slot, self._entry(grant, "taken back", SlotState.GRANTED))
 
     def ready(self, grant: Grant, rows: int) -> None:
         """The worker says that the slot holds so many rows.

@@ -62,6 +62,7 @@ def test_the_slot_that_rested_longest_is_granted_next() -> None:
 
 
 STEPS: dict[str, tuple[Callable[[SlotTable, Grant], object], set[SlotState]]] = {
+    "take back": (lambda table, grant: table.take_back(grant), {GRANTED}),
     "ready": (lambda table, grant: table.ready(grant, 1), {GRANTED}),
     "rows": (lambda table, grant: table.rows(grant), {READY, EMBEDDING}),
     "embedding": (lambda table, grant: table.embedding(grant), {READY}),

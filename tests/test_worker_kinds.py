@@ -150,6 +150,18 @@ def test_an_item_over_its_deadline_fails_alone(how: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_batch_without_rows_holds_no_slot() -> None:
+    """There is nothing in it to be used, so that there is nothing to give back."""
+    with SlotPool(squares(), workers=1, slots=1) as pool:
+        pool.start_in_hub()
+        result = pool.run(["fail", "fail"])
+        assert result.lease is None
+        assert [position for position, _ in result.failures] == [0, 1]
+        assert done(pool, [2])[0]["square"] == [(4).to_bytes(8, sys.byteorder)]
+        pool.stop_in_hub()
+
+
+@pytest.mark.slow
 def test_an_item_that_cannot_be_said_is_refused_and_leaves_its_slot() -> None:
     """Items of these kinds are JSON."""
     with SlotPool(squares(), workers=1, slots=1) as pool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Credit:
     """Follows how fast slots are drained, between two slots for each worker and all of them.
@@ -14,6 +16,9 @@ class Credit:
     Args:
         workers: worker processes.
         slots: slots of all of them together.
+
+    Attributes:
+        limit: slots that may be in use.
     """
 
     __slots__ = ("_floor", "_slots", "_workers", "limit")
@@ -24,12 +29,16 @@ class Credit:
         self._floor = min(slots, 2 * workers)
         self.limit = self._floor
 
-    def given_back(self, ready: int) -> None:
-        """A slot was given back while so many batches lie ready."""
-        if not ready:
-            self.limit = min(self._slots, self.limit + 1)
+    def allows(self, used: Callable[[], int]) -> bool:
+        """Whether one more slot may be used. `used` counts those that are; only asked if it matters, as below."""
+        return self.limit == self._slots or used() < self.limit
 
-    def became_ready(self, ready: int) -> None:
-        """A batch became ready; so many lie ready now, this one included."""
-        if ready > self._workers + 1:
-            self.limit = max(self._floor, self.limit - 1)
+    def given_back(self, ready: Callable[[], int]) -> None:
+        """A slot was given back. `ready` counts the batches that lie ready."""
+        if self.limit < self._slots and not ready():
+            self.limit += 1
+
+    def became_ready(self, ready: Callable[[], int]) -> None:
+        """A batch became ready, and is counted with the others."""
+        if self.limit > self._floor and ready() > self._workers + 1:
+            self.limit -= 1

@@ -52,10 +52,12 @@ class HubSteps:
 
     def run(self, step: Callable[[], None]) -> None:
         """Have a step done, which must not wait: at once in the hub's thread or where there is no hub, else soon."""
-        self._queue.append(step)
         if self._thread == threading.get_ident():
-            self._run_all()
+            if self._queue:
+                self._run_all()
+            step()
             return
+        self._queue.append(step)
         with self._lock:
             if self._waker is None:
                 self._run_all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -50,7 +49,7 @@ class PoisonFinder:
     item_timeout: float | None = None
     live: list[int] = field(init=False)
     failures: list[tuple[int, ItemError]] = field(default_factory=list[tuple[int, ItemError]])
-    _deaths: Counter[int] = field(default_factory=Counter[int])
+    _deaths: dict[int, int] = field(default_factory=dict[int, int])
     _bisecting: list[list[int]] = field(default_factory=list[list[int]])
     _bisected: bool = False
 
@@ -67,7 +66,7 @@ class PoisonFinder:
         if not self._bisecting:
             return False
         for position in self._bisecting.pop():
-            del self._deaths[position]
+            self._deaths.pop(position, None)
         return True
 
     def on_worker_lost(self, lost: WorkerLost) -> None:
@@ -80,7 +79,8 @@ class PoisonFinder:
             return
         part = list(self.part)
         blamed = part if lost.row is None else [part[lost.row]]
-        self._deaths.update(blamed)
+        for position in blamed:
+            self._deaths[position] = self._deaths.get(position, 0) + 1
         if lost.hung and lost.row is not None:
             self._give_up(blamed, self._late(lost))
         elif len(blamed) == 1:

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -28,7 +29,7 @@ from .poison import PoisonFinder, WorkerLost
 from .pool_worker import PoolWorker
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result(Generic[A]):
     """What became of a batch.
 
@@ -36,7 +37,7 @@ class Result(Generic[A]):
         answer: of the worker that did what could be done; None if every item failed.
         positions: which items of the batch that worker was given; the answer counts among these.
         failures: ``(position, error)`` of the others.
-        lease: the slot with the rows; None if every item failed.
+        lease: the slot with the rows; None if there are none.
     """
 
     answer: A | None
@@ -116,6 +117,11 @@ class SlotPool(Generic[I, A]):
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         return [worker.pid for worker in self._workers]
+
+    @property
+    def running(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return [worker.pid for worker in self._workers if worker.is_running]
 
     @property
     def family(self) -> frozenset[int]:
@@ -214,11 +220,11 @@ class SlotPool(Generic[I, A]):
         for worker in self._workers:
             worker.listen(self._serve, self._fail)
 
-    def stop_in_hub(self) -> None:
-        """Stop listening; batches that are still being made are waited for shortly, or their workers replaced."""
+    def stop_in_hub(self, patience: float = 2.0) -> None:
+        """Stop listening; batches that are still being made have `patience` seconds, or their workers are replaced."""
         self._refuse(WorkerError("the worker pool is being stopped"))
         try:
-            gevent.joinall([gevent.spawn(worker.stop_listening) for worker in self._workers])
+            gevent.joinall([gevent.spawn(worker.stop_listening, patience) for worker in self._workers])
         finally:
             self._steps.close()
 
@@ -229,7 +235,7 @@ class SlotPool(Generic[I, A]):
             items: as many as the layout has rows, at most.
 
         Returns:
-            The slot, with what became of each item. Release it when done with.
+            The slot, if there are rows, with what became of each item. Release it when done with.
 
         Raises:
             WorkerError: workers die faster than they work; nothing can be done with this pool any more.
@@ -248,12 +254,15 @@ class SlotPool(Generic[I, A]):
             except BaseException:
                 self._serve()  # its slot may be free again
                 raise
+            ready = lease if done.rows else None
             if finder.on_ok():
-                lease.release()
+                if ready:
+                    ready.release()
                 continue
-            self._credit.became_ready(self._ready())
-            failures = [*finder.failures, *((live[at], error) for at, error in done.failures)]
-            return Result(done, live, failures, lease)
+            if ready:
+                self._credit.became_ready(self._ready)
+            failures = [*finder.failures, *[(live[at], error) for at, error in done.failures]]
+            return Result(done, live, failures, ready)
         return Result(None, (), finder.failures, None)
 
     def _lease(self, again: bool) -> SlotLease:
@@ -291,11 +300,12 @@ class SlotPool(Generic[I, A]):
             self._serve()
 
     def _grant(self, *, urgent: bool) -> SlotLease | None:
+        workers = sorted(self._workers, key=lambda worker: len(worker.tasks))
         # Nobody works: the slots in use may wait for the turn of whoever asks for one.
-        idle = not any(worker.queued for worker in self._workers)
-        if not (urgent or idle) and sum([worker.slots.used for worker in self._workers]) >= self._credit.limit:
+        idle = not workers[-1].tasks
+        if not (urgent or idle or self._credit.allows(self._used)):
             return None
-        for worker in sorted(self._workers, key=lambda worker: worker.queued):
+        for worker in workers:
             grant = worker.grant()
             if grant is not None:
                 return SlotLease(worker, grant, self._in_books)
@@ -321,14 +331,17 @@ class SlotPool(Generic[I, A]):
                 waiter.set_exception(error)
             queue.clear()
 
+    def _used(self) -> int:
+        return sum([worker.slots.used for worker in self._workers])
+
     def _ready(self) -> int:
         return sum([worker.slots.ready for worker in self._workers])
 
     def _in_books(self, step: Callable[[], None]) -> None:
         """A step about a slot that may become free by it; from any thread."""
-        self._steps.run(lambda: self._given_back(step))
+        self._steps.run(partial(self._given_back, step))
 
     def _given_back(self, step: Callable[[], None]) -> None:
         step()
-        self._credit.given_back(self._ready())
+        self._credit.given_back(self._ready)
         self._serve()

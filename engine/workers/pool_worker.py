@@ -52,13 +52,17 @@ class _Task(Generic[I, A]):
 
 
 class PoolWorker(Generic[I, A]):
-    """A worker process and its ring. The ring and its books outlive the process; a replacement maps the same ring."""
+    """A worker process and its ring. The ring and its books outlive the process; a replacement maps the same ring.
+
+    Attributes:
+        tasks: what it has and has not answered, in the order in which it will.
+    """
 
     def __init__(self, index: int, kind: WorkerKind[I, A], slots: int, named: bool) -> None:
         self.index = index
         self._kind = kind
         self.slots = WorkerSlots(slots, named)
-        self._tasks: dict[Grant, _Task[I, A]] = {}
+        self.tasks: dict[Grant, _Task[I, A]] = {}
         self._supervisor = WorkerSupervisor(index, kind.entry, kind.settings(index))
         self._lock = threading.Lock()  # of the ring: `close` may come from any thread
         self._sending = Semaphore()
@@ -71,9 +75,9 @@ class PoolWorker(Generic[I, A]):
         self._alive = False
 
     @property
-    def queued(self) -> int:
-        """Tasks the worker has and has not answered."""
-        return len(self._tasks)
+    def is_running(self) -> bool:
+        """Whether there is a process, which takes tasks; from any thread."""
+        return self._alive
 
     @property
     def pid(self) -> int:
@@ -87,8 +91,8 @@ class PoolWorker(Generic[I, A]):
         """What the process does, in a line; from any thread."""
         if not self._alive:
             return f"{self}: not running"
-        doing = [self._doing(grant, task) for grant, task in list(self._tasks.items()) if task.items]
-        return f"{self}: {'; '.join(doing) or ('hears of a batch' if self.queued else 'idle')}"
+        doing = [self._doing(grant, task) for grant, task in list(self.tasks.items()) if task.items]
+        return f"{self}: {'; '.join(doing) or ('hears of a batch' if self.tasks else 'idle')}"
 
     def _doing(self, grant: Grant, task: _Task[I, A]) -> str:
         begun, row = self._progress(grant, task)
@@ -151,15 +155,15 @@ class PoolWorker(Generic[I, A]):
         self.leave()
         with self._lock:
             self.slots.close()
-        self._tasks.clear()
+        self.tasks.clear()
 
     def grant(self) -> Grant | None:
         """A free slot for a task, if the worker can take one more."""
-        if not self._alive or self.queued >= QUEUED:
+        if not self._alive or len(self.tasks) >= QUEUED:
             return None
         grant = self.slots.grant()
         if grant is not None:
-            self._tasks[grant] = _Task()
+            self.tasks[grant] = _Task()
         return grant
 
     # -- on the hub ---------------------------------------------------------------------------------------------------
@@ -171,7 +175,7 @@ class PoolWorker(Generic[I, A]):
             WorkerLost: the worker left before it was done; the slot has gone back.
             SharedMemoryFullError: there is no memory for the items that are to be sent.
         """
-        task = self._tasks.get(grant)
+        task = self.tasks.get(grant)
         if task is None or task.result is None:  # it died between the grant and now
             raise WorkerLost(str(self), "has left", begun=False, row=None, hung=False)
         result = task.result
@@ -188,7 +192,7 @@ class PoolWorker(Generic[I, A]):
         try:
             with self._sending:
                 if not result.ready():  # else it died while others were sending: its replacement must not get this
-                    self._tasks[grant] = self._tasks.pop(grant)  # in the order in which they will be done
+                    self.tasks[grant] = self.tasks.pop(grant)  # in the order in which they will be done
                     self._supervisor.process.send(pieces, [payload.fd] if payload else [])
         except OSError:
             pass  # it is leaving; the listener sees the end of the socket and tells us below
@@ -200,7 +204,8 @@ class PoolWorker(Generic[I, A]):
         except WorkerLost:
             raise
         except BaseException:  # the caller is being killed
-            if result.successful():  # and the answer came at the same time
+            answer = result.value if result.successful() else None
+            if answer is not None and answer.rows:  # it came at the same time
                 self.slots.release(grant)
             task.result = None  # else the worker still writes: the slot is free when it answers
             raise
@@ -209,7 +214,7 @@ class PoolWorker(Generic[I, A]):
 
     def take_back(self, grant: Grant) -> None:
         """A slot that was granted and will not be used."""
-        if self._tasks.pop(grant, None) is not None:
+        if self.tasks.pop(grant, None) is not None:
             self.slots.take_back(grant)
 
     def listen(self, changed: Callable[[], None], failed: Callable[[WorkerError], None]) -> None:
@@ -223,12 +228,12 @@ class PoolWorker(Generic[I, A]):
             detector = HangDetector(timeout, watches_itself=self._kind.watches_itself)
             self._watcher = gevent.spawn(self._watch, detector)
 
-    def stop_listening(self) -> None:
-        """Let the worker finish what it does, or replace it at the next start; then fall silent.
+    def stop_listening(self, patience: float) -> None:
+        """Give the worker so many seconds for what it does, or replace it at the next start; then fall silent.
 
         A replacement that is being started is not wanted any more: the next start makes one.
         """
-        if not self._idle.wait(_STOP_TIMEOUT):
+        if not self._idle.wait(patience):
             self._supervisor.process.kill()
             self._idle.wait(_STOP_TIMEOUT)
         for greenlet in (self._listener, self._watcher):
@@ -242,7 +247,7 @@ class PoolWorker(Generic[I, A]):
             gevent.sleep(detector.interval)
             if not self._alive:
                 continue
-            grant, task = next(iter(self._tasks.items()), (None, None))  # the oldest: tasks are done in order
+            grant, task = next(iter(self.tasks.items()), (None, None))  # the oldest: tasks are done in order
             begun, row = self._progress(grant, task) if grant and task else (False, None)
             diagnosis = detector.poll(self.pid, (grant, begun, row) if grant else None, at_item=row is not None)
             if diagnosis:
@@ -260,7 +265,7 @@ class PoolWorker(Generic[I, A]):
             failed(error)
         except Exception as error:
             failed(WorkerError(f"{self} cannot be listened to any more: {error!r}"))
-            for task in self._tasks.values():
+            for task in self.tasks.values():
                 if task.result is not None:
                     task.result.set_exception(WorkerLost(str(self), "is not heard", begun=False, row=None, hung=False))
             raise
@@ -282,19 +287,22 @@ class PoolWorker(Generic[I, A]):
             self._hung = True
             return
         grant = Grant(answer.slot, answer.generation)
-        task = self._tasks.get(grant)
+        task = self.tasks.get(grant)
         if task is None:
             raise WorkerError(f"an answer for slot {grant.slot} under generation {grant.generation}, which it has not")
         answer.check(len(task.items))
-        self.slots.check(grant, len(answer.rows))
+        rows = len(answer.rows)
+        if rows:
+            self.slots.check(grant, rows)
         self._deaths = 0
-        self.slots.mark_ready(grant, len(answer.rows))
-        del self._tasks[grant]
-        if task.result is None:
-            self.slots.release(grant)
+        del self.tasks[grant]
+        if rows and task.result is not None:
+            self.slots.mark_ready(grant, rows)
         else:
+            self.slots.take_back(grant)
+        if task.result is not None:
             task.result.set(answer)
-        if not self._tasks:
+        if not self.tasks:
             self._idle.set()
 
     def _on_exit(self, why: str | None) -> None:
@@ -303,10 +311,10 @@ class PoolWorker(Generic[I, A]):
         # Its socket has ended; until the process has, it might write to its slots.
         ended = self._supervisor.process.reap()
         who, how = str(self), why or (self._diagnosis.value if self._diagnosis else ended)
-        logger.warning("%s %s; its %d unfinished batches are done again", who, how, len(self._tasks))
+        logger.warning("%s %s; its %d unfinished batches are done again", who, how, len(self.tasks))
         named = False
         for grant in self.slots.reclaim():
-            task = self._tasks.pop(grant)
+            task = self.tasks.pop(grant)
             begun, row = self._progress(grant, task)
             named = named or (begun and row is not None)
             hung = begun and (self._hung or self._diagnosis is Diagnosis.HUNG)

@@ -78,9 +78,8 @@ class WorkerSlots:
         return self._table.grant()
 
     def take_back(self, grant: Grant) -> None:
-        """A slot that was granted and will not be used."""
-        self._table.ready(grant, 0)
-        self._table.release(grant)
+        """A slot that was granted and in which nothing lies."""
+        self._table.take_back(grant)
 
     def mark_ready(self, grant: Grant, rows: int) -> None:
         """The worker has filled so many rows."""
