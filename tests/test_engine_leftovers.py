@@ -132,6 +132,15 @@ pipeline.start()
 inside.wait()
 """
 
+CALLING = """
+import time
+from penstock import WorkerPool
+pool = WorkerPool(1)
+calls = [pool.submit(time.sleep, 3600) for _ in range(3)]
+while not calls[0].running():
+    time.sleep(0.001)
+"""
+
 READING = """
 import itertools, threading, time
 from penstock.engine import PipelineBuilder
@@ -164,9 +173,9 @@ finally:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [FORGOTTEN, BLOCKED], ids=["running", "blocked"])
-def test_a_forgotten_pipeline_does_not_keep_the_interpreter(text: str) -> None:
-    """The program ends in time, with status 0 and nothing to say, whatever the pipeline is doing."""
+@pytest.mark.parametrize("text", [FORGOTTEN, BLOCKED, CALLING], ids=["running", "blocked", "calling"])
+def test_what_is_forgotten_does_not_keep_the_interpreter(text: str) -> None:
+    """The program ends in time, with status 0 and nothing to say, whatever the pipeline or the pool is doing."""
     process = program(text)
     _, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, errors

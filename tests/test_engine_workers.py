@@ -23,8 +23,9 @@ import psutil
 import pytest
 
 from penstock.engine import PipelineBuilder
+from penstock.engine.workers import pool_worker
 from penstock.engine.workers.callables import WorkerPool
-from penstock.errors import ConfigError, ItemError, PoisonItemError, WorkerStartError
+from penstock.errors import ConfigError, ItemError, PoisonItemError, WorkerError, WorkerStartError
 from penstock.tests.waiting import DEADLINE, wait_until
 
 
@@ -164,6 +165,31 @@ def test_a_worker_that_died_while_it_was_idle_counts_for_no_item(tmp_path: Path)
 
 @pytest.mark.kills
 @pytest.mark.slow
+def test_a_worker_that_was_stopped_while_it_was_idle_counts_for_no_call() -> None:
+    """The next call is not late by it: another worker makes it."""
+    with WorkerPool(1, item_timeout=1.0) as pool:
+        first = pool.submit(where).result(DEADLINE)
+        os.kill(first, signal.SIGSTOP)
+        assert pool.submit(square, 3).result(DEADLINE) == 9
+        assert pool.pids != [first]
+
+
+@pytest.mark.kills
+@pytest.mark.slow
+def test_workers_that_cannot_be_kept_alive_fail_what_they_have_and_no_later_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next call has workers started anew."""
+    monkeypatch.setattr(pool_worker, "_DEATHS", -1)
+    with WorkerPool(1) as pool:
+        with pytest.raises(WorkerError, match="times in a row"):
+            pool.submit(die, "SIGKILL").result(DEADLINE)
+        monkeypatch.undo()
+        assert pool.submit(square, 3).result(DEADLINE) == 9
+
+
+@pytest.mark.kills
+@pytest.mark.slow
 def test_workers_that_are_killed_from_outside_cost_nothing(pool: WorkerPool) -> None:
     """kill -9 of every worker, idle or busy, again and again."""
     builder = PipelineBuilder().add_source(range(300)).pipe(square, executor=pool, concurrency=4, output_order="input")
@@ -239,6 +265,18 @@ def test_an_argument_that_does_not_pickle_is_that_items_failure(pool: WorkerPool
 def test_results_of_any_size_come_back(pool: WorkerPool) -> None:
     """Also what is larger than a socket's buffer."""
     assert pool.submit(bytes, 20_000_000).result(DEADLINE) == bytes(20_000_000)
+
+
+def test_arguments_of_any_size_travel(pool: WorkerPool) -> None:
+    """What is much goes beside the message."""
+    assert pool.submit(len, bytes(20_000_000)).result(DEADLINE) == 20_000_000
+
+
+@pytest.mark.slow
+def test_workers_import_nothing_that_no_function_needs() -> None:
+    """NumPy starts threads, which a fork server must not have."""
+    with WorkerPool(1) as fresh:
+        assert not fresh.submit(eval, "'numpy' in __import__('sys').modules").result(DEADLINE)
 
 
 def test_workers_are_processes_of_their_own_that_stay(pool: WorkerPool) -> None:

@@ -1,4 +1,4 @@
-"""What travels between a `WorkerPool` and its workers, and the worker's own loop.
+"""Calls of functions as they travel between a `WorkerPool` and its workers, and the worker's own side.
 
 Pickle is allowed here, and here only: both ends are one program, and nobody else can reach the socket.
 """
@@ -12,19 +12,29 @@ import inspect
 import os
 import pickle
 import socket
+import struct
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from ...errors import ConfigError, ItemError, WorkerStartError
-from ...shm import recv_frame, send_frame
+from ...shm import SlotLayout
+from ...shm.protocol import HEAD, TASK, Message
 from ..core.operations import ListOf
+from .serving import Task, serve
 
-ENTRY = f"{__name__}:serve"
+ENTRY = f"{__name__}:main"
 """Where a worker begins."""
+
+LAYOUT = SlotLayout(1)
+"""A slot has room for nothing: what is called with, and what comes of it, is in the messages."""
+
+_FUNCTION = struct.Struct("<I")
+"""Bytes of the pickled function, which follows; then come the arguments."""
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 _loading: list[str] = []  # the main script, while a worker loads it
@@ -43,13 +53,65 @@ def refuse_while_loading() -> None:
         )
 
 
-def dump_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+@dataclass(slots=True)
+class PickledCall:
+    """A call, ready to travel.
+
+    Attributes:
+        fn: the function, for people.
+        data: all of it.
+    """
+
+    fn: Callable[..., Any]
+    data: bytes
+
+
+@dataclass(slots=True)
+class Returned:
+    """What a worker says of its call: it was made. What came of it is for `load_answer`."""
+
+    slot: int
+    generation: int
+    answer: memoryview
+    rows: Sequence[object] = ()
+    failures: Sequence[tuple[int, ItemError]] = ()
+
+    def check(self, size: int) -> None:
+        """Nothing in it can be wrong."""
+
+
+class CallCodec:
+    """A task is one call, and so is its answer."""
+
+    def encode(self, slot: int, generation: int, items: Sequence[PickledCall]) -> Message:
+        """A TASK."""
+        (call,) = items
+        return Message.of([HEAD.pack(TASK, slot, generation, 1)], [call.data])
+
+    def decode(self, frame: bytes) -> Returned:
+        """A DONE."""
+        _, slot, generation, rows = HEAD.unpack_from(frame)
+        if rows:
+            raise ValueError(f"{rows} rows in a slot that has none")
+        return Returned(slot, generation, memoryview(frame)[HEAD.size :])
+
+    def describe(self, item: PickledCall) -> str:
+        """The function."""
+        return repr(item.fn)
+
+
+def dump_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> PickledCall:
     """A call, ready to travel, with the module it needs: one that is not importable by name is loaded from its file.
 
     Raises:
         ConfigError: `fn` is not importable.
         Exception: whatever pickling an argument raises.
     """
+    function = _dump_once(fn) if isinstance(fn, FunctionType) else _dump_function(fn)
+    return PickledCall(fn, function + pickle.dumps((args, kwargs), _PROTOCOL))
+
+
+def _dump_function(fn: Callable[..., Any]) -> bytes:
     try:
         sent = pickle.dumps(fn, _PROTOCOL)
     except Exception as error:
@@ -58,10 +120,15 @@ def dump_call(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, 
             "or leave executor= out to run it in this process"
         ) from error
     module = _home(fn)
-    return pickle.dumps((module, _file_of(module), sent, pickle.dumps((args, kwargs), _PROTOCOL)), _PROTOCOL)
+    function = pickle.dumps((module, _file_of(module), sent), _PROTOCOL)
+    return _FUNCTION.pack(len(function)) + function
 
 
-def load_answer(answer: bytes) -> tuple[Any, BaseException | None, float]:
+_dump_once = functools.lru_cache(_dump_function)
+"""For plain functions: they travel as their names, so nothing about them changes."""
+
+
+def load_answer(answer: memoryview) -> tuple[Any, BaseException | None, float]:
     """A worker's answer: result, error, seconds.
 
     Raises:
@@ -71,19 +138,22 @@ def load_answer(answer: bytes) -> tuple[Any, BaseException | None, float]:
     return result
 
 
-def serve(sock: socket.socket, argument: bytes, fds: Sequence[int]) -> None:
-    """A worker's life: do one call after the other until the socket closes."""
-    del argument, fds
-    while (request := recv_frame(sock)) is not None:
-        send_frame(sock, _answer(request))
+def main(sock: socket.socket, _argument: bytes, _fds: Sequence[int]) -> None:
+    """A worker's life: make one call after the other until the socket closes."""
+    serve(sock, LAYOUT, _work)
 
 
-def _answer(request: bytes) -> bytes:
+def _work(task: Task) -> tuple[int, bytes]:
+    task.mark(0)
+    return 0, _answer(task.body)
+
+
+def _answer(request: memoryview) -> bytes:
     began = perf_counter()
     try:
-        module, file, sent, arguments = pickle.loads(request)  # noqa: S301  (our own parent)
-        fn = _find(module, file, sent)
-        args, kwargs = pickle.loads(arguments)  # noqa: S301
+        arguments = _FUNCTION.size + _FUNCTION.unpack_from(request)[0]
+        fn = _find(*pickle.loads(request[_FUNCTION.size : arguments]))  # noqa: S301  (our own parent)
+        args, kwargs = pickle.loads(request[arguments:])  # noqa: S301
         began = perf_counter()
         result = fn(*args, **kwargs)
         return pickle.dumps((result, None, perf_counter() - began), _PROTOCOL)
