@@ -21,6 +21,7 @@ BENCHMARKS = {
     "stream": "two workers: files on disk to batches in the consumer; penstock against a tuned PyTorch DataLoader",
     "engine": "what the engine costs: bare workers against workers under the engine; CPU of the parent per batch",
     "scaling": "two workers against one",
+    "calls": "a call of a function in a worker process: CPU of the parent, and rate, against the standard library's",
     "faces": "insert_images, _async and _streaming into Milvus Lite, same embedder (GIST)",
     "tee": "one job into two stores at once, against the same job into each of them alone",
     "packed": "pictures in tars and tables, against the same pictures as loose files",

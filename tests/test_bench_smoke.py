@@ -19,6 +19,7 @@ VARIANTS = {
     "stream": {"penstock"},
     "engine": {"bare workers", "engine"},
     "scaling": {"1 worker", "2 workers"},
+    "calls": {"WorkerPool", "ProcessPoolExecutor"},
     "faces": {"insert_images", "insert_images_async", "insert_images_streaming"},
     "sandbox": {"free", "sandbox"},
     "startup": {"new process, empty cache", "new process, warm cache", "warm pool", "first batch", "penstock search"},
