@@ -26,7 +26,7 @@ from penstock.engine import PipelineBuilder
 from penstock.engine.workers import pool_worker
 from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError, ItemError, PoisonItemError, WorkerError, WorkerStartError
-from penstock.tests.waiting import DEADLINE, wait_until
+from penstock.tests.waiting import DEADLINE
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_worker_that_died_while_it_was_idle_counts_for_no_item(tmp_path: Path)
         assert pool.submit(square, 3).result(DEADLINE) == 9
         idle = psutil.Process(pool.pids[0])
         idle.kill()
-        wait_until(lambda: not idle.is_running() or idle.status() == psutil.STATUS_ZOMBIE)
+        idle.wait(DEADLINE)
         assert pool.submit(die_twice, str(tmp_path / "killed")).result(DEADLINE) == 2
 
 
