@@ -15,6 +15,7 @@ from penstock.engine.cli import main
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.journal import read_status
 from penstock.preprocess.sandbox import sandbox
+from penstock.sinks import MilvusSink, row_key
 from penstock.tests.packed import FLAGS, digests, picture, run, write_tar
 from penstock.tests.whole_jobs import penstock as command
 from penstock.tests.whole_jobs import started, stored, wait_for, written
@@ -182,6 +183,24 @@ def test_a_retry_does_dead_letters_again(
     assert main(["retry", str(tmp_path / "a/job"), "--error", "ReadError"]) == 0
     counts = read_status(tmp_path / "a/job").counts
     assert (counts.written, counts.dead, counts.remaining) == (COUNT - 1, 1, 0)
+
+
+def test_metadata_are_stored_with_the_rows(tmp_path: Path) -> None:
+    """From sidecars in a tar, from columns of a table; also by a run that goes on."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    sidecars = [
+        (f"{n}.{kind}", data) for n in range(4) for kind, data in (("json", b'{"n": %d}' % n), ("png", picture(n)))
+    ]
+    write_tar(tmp_path / "a.tar", sidecars)
+    pq.write_table(pa.table({"n": range(4), "image": [picture(n) for n in range(4)]}), tmp_path / "a.parquet")
+    for source, key in (("a.tar", "a.tar!{}.png"), ("a.parquet?columns=n", "a.parquet#{:09}")):
+        place = tmp_path / key[:4]
+        keys = [row_key(f"{tmp_path}/{key.format(n)}") for n in range(4)]
+        for settings in ({}, {"redo": True}):
+            run(f"{tmp_path}/{source}", place, **settings)
+            with MilvusSink(str(place / "rows.db"), "images") as sink:
+                rows = sink.get(keys)
+            assert [rows[each]["n"] for each in keys] == [0, 1, 2, 3]
 
 
 @pytest.mark.skipif(not sandbox.means(), reason="this kernel has no means of a sandbox")

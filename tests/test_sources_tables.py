@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.images.entries import readable
 from penstock.engine.sources import Broken, Entry, Item, Source, open_source
+from penstock.engine.sources.tables.seen import Seen
 from penstock.errors import ConfigError, ItemError, SourceError, TooLargeError
 from penstock.testing.sources import SourceContract
 from penstock.tests.packed import picture
@@ -183,6 +185,30 @@ def test_what_a_row_lacks_is_a_dead_letter_of_its_own(tmp_path: Path) -> None:
     assert isinstance(large.data, TooLargeError)
     assert str(none.data) == "there is no picture in its row"
     assert fine.data == b"3"
+
+
+def test_a_key_that_repeats_anywhere_is_a_dead_letter(tmp_path: Path) -> None:
+    """In the same file or another: the first row keeps it."""
+    write(tmp_path / "0.parquet", {"id": [3, 1, 2, 1], "image": [b"x"] * 4}, row_group_size=2)
+    write(tmp_path / "1.parquet", {"id": ["4", "3"], "image": [b"x"] * 2})
+    found = entries(f"{tmp_path}/*.parquet?key=id")
+    assert [entry.key.rpartition("/")[2] for entry in found] == [
+        "3", "1", "2", "0.parquet#000000003", "4", "1.parquet#000000001",
+    ]  # fmt: skip
+    assert [str(entry.error) for entry in found if isinstance(entry, Broken)] == [
+        "its key '1' is that of a row before",
+        "its key '3' is that of a row before",
+    ]
+
+
+def test_keys_that_have_been_met_are_known() -> None:
+    """Whatever comes together, and with whatever sizes the runs have."""
+    chance, seen, met = random.Random(0), Seen(), set[str]()
+    for _ in range(200):
+        keys = [str(chance.randrange(3000)) for _ in range(chance.randrange(40))]
+        expected = [key in met or key in keys[:place] for place, key in enumerate(keys)]
+        met.update(keys)
+        assert seen.take(keys).tolist() == expected
 
 
 def test_a_later_file_with_other_columns_is_a_broken_entry(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from ....errors import ConfigError, ItemError, ReadError, SourceError
@@ -19,6 +20,7 @@ from .base import TableFile
 from .columns import Columns, key_in
 from .formats import FORMATS
 from .reader import MARK, RowPlace, TableReader, locator_of, said_of
+from .seen import Seen
 from .spec import TableSpec
 
 _KEYS_AT_ONCE: Final = 8192
@@ -30,6 +32,8 @@ class TableSource(Source):
     A row is known by its key, or as ``/path/of.parquet#000000012``. Listing reads the keys alone, or where there
     are none nothing but the files' footers. Pictures and metadata are read by `loaded`, in order and in this process: a
     worker that opened the tables itself would read a whole group of rows for the few it has been given of it.
+
+    A row with the key of another before it is a broken entry; eight bytes of memory for each row tell.
 
     A file that cannot be read, or whose columns are not those asked for, is one broken entry for all of it.
 
@@ -67,9 +71,10 @@ class TableSource(Source):
 
     def parts(self) -> Iterator[tuple[int, Entry]]:
         """The entries, each with the index of the spec it comes from."""
+        seen = Seen()
         for part, place in enumerate(self._places):
             for name in self._format.names(place, MARK):
-                for entry in self._entries(name):
+                for entry in self._entries(name, seen):
                     yield part, entry
 
     def item(self, ordinal: int, name: str, version: Version) -> Item:
@@ -112,14 +117,14 @@ class TableSource(Source):
                 raise SourceError(f"{name!r}: {said_of(error)}") from error
             return
 
-    def _entries(self, name: str) -> Iterator[Entry]:
+    def _entries(self, name: str, seen: Seen) -> Iterator[Entry]:
         """Of one file."""
         try:
             with closing(self._format.open(name)) as file:
                 columns = Columns.of(self._first, file.schema)
                 places = (RowPlace(row, file.token, name) for row in range(sum(file.groups)))
                 if columns.key:
-                    yield from self._keyed(places, _values(file, columns.key))
+                    yield from self._keyed(places, _values(file, columns.key), seen)
                 else:
                     yield from (self.item(-1, place.key, Version(tag=str(place))) for place in places)
         except Exception as error:  # whatever a library says of a file
@@ -127,24 +132,31 @@ class TableSource(Source):
                 raise SourceError(f"{name!r} cannot be listed: {error}") from error
             yield Broken(key_of(name), ReadError(f"the table {said_of(error)}"))
 
-    def _keyed(self, places: Iterable[RowPlace], values: Iterable[Any]) -> Iterator[Entry]:
-        before = ""
-        for place, value in zip(places, values, strict=True):
-            try:
-                key = key_in(value)
-                if key == before:
-                    raise ReadError(f"its key {key!r:.100} is that of the row before")
-            except ReadError as error:
-                yield Broken(place.key, error)
-            else:
-                before = key
-                yield self.item(-1, key, Version(tag=str(place)))
+    def _keyed(self, places: Iterator[RowPlace], batches: Iterable[Sequence[Any]], seen: Seen) -> Iterator[Entry]:
+        """Rows with keys. One whose key was met before is broken: its picture would be written over the other's row."""
+        for values in batches:
+            keys = [*map(_key, values)]
+            repeated = seen.take([key if isinstance(key, str) else "" for key in keys])
+            for place, key, is_again in zip(islice(places, len(keys)), keys, repeated, strict=True):
+                if isinstance(key, ReadError):
+                    yield Broken(place.key, key)
+                elif is_again:
+                    yield Broken(place.key, ReadError(f"its key {key!r:.100} is that of a row before"))
+                else:
+                    yield self.item(-1, key, Version(tag=str(place)))
 
 
-def _values(file: TableFile, column: str) -> Iterator[Any]:
+def _key(value: Any) -> str | ReadError:
+    try:
+        return key_in(value)
+    except ReadError as error:
+        return error
+
+
+def _values(file: TableFile, column: str) -> Iterator[Sequence[Any]]:
     for group in range(len(file.groups)):
         for batch in file.batches(group, [column], _KEYS_AT_ONCE):
-            yield from batch.column(column).to_pylist()
+            yield batch.column(column).to_pylist()
 
 
 def _make(scheme: str, specs: Sequence[str], options: SourceOptions) -> Source:
