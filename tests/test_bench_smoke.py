@@ -30,6 +30,7 @@ VARIANTS = {
     "journal": {"as appended", "compacted", "journal", "snapshot"},
     "paths": {"folder", "list", "list of other names", "@list", "generator"},
     "pages": {"first pass", "resample, pillow", "straight pages left alone"},
+    "volumes": {"share", "turns", "filled", "first, p99", "reprocess, p99", "killed", "undisturbed", "memory"},
     "tee": {"Milvus Lite", "bulk", "both"},
     "packed": {"loose files", "tar"},
     "triton": {"HTTP bodies", "shared memory", "in turn", "penstock", "penstock, hub watched"},
@@ -55,6 +56,7 @@ LONG = {
     "stream",
     "tee",
     "triton",
+    "volumes",
 }
 """Those that take over ten seconds in their tiniest form, on two cores: run at night."""
 
