@@ -37,9 +37,9 @@ def said(source: FileSource) -> str:
     [
         ("imgs.txt", b"a.jpg\nb.jpg\n", "give it as @imgs.txt (/"),
         ("files", b"/x/\xc3\xa9.jpg\r\n", "give it as @files (/"),
-        ("x.tar", b"a.jpg".ljust(512, b"\0"), "an archive: give it without files beside it, to a job of its own"),
+        ("x.tar", b"a.jpg".ljust(512, b"\0"), "an archive that may hold some: a job of its own reads *.tar"),
         ("x.zip", b"PK\x03\x04", "an archive: unpack it, and give the folder"),
-        ("list.parquet", b"PAR1", "a table: give it without files beside it, to a job of its own"),
+        ("list.parquet", b"PAR1", "a table that may hold some: a job of its own reads *.parquet"),
         ("list.csv", b"path,album\na.jpg,1\n", "a table: write its paths to a text file"),
         ("notes.bin", b"\x00\x01", "not a picture (/"),
     ],
@@ -49,6 +49,14 @@ def test_a_file_that_is_no_picture_says_what_it_may_be(name: str, content: bytes
     Path(name).write_bytes(content)
     assert said(FileSource(name)).startswith("nothing was written, for there was no picture: not a picture")
     assert words in said(FileSource(name))
+
+
+def test_a_folder_of_shards_says_how_they_are_read() -> None:
+    """Where other files are just no pictures."""
+    Path("shards").mkdir()
+    for name in ("0.tar", "1.tar", "notes.txt"):
+        (Path("shards") / name).write_bytes(b"a.jpg")
+    assert "a job of its own reads *.tar (2, such as" in said(FileSource("shards"))
 
 
 def test_what_there_was_nothing_in_is_called_by_its_name() -> None:

@@ -230,4 +230,4 @@ def _entry(found: Found) -> Entry:
         return Broken(key, ReadError(f"cannot be read: {reason(error)}"))
     if looks_like_picture(head):
         return Item(key, path, version=found.version)
-    return Filtered(key, what_else(path, head) if found.named else "not a picture")
+    return Filtered(key, what_else(path, head, found.named))

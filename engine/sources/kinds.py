@@ -42,17 +42,20 @@ def looks_like_picture(head: bytes) -> bool:
     return name in FORMATS or name == CR2
 
 
-def what_else(path: str, head: bytes) -> str:
-    """What a file that somebody named as a source may be, as it is no picture; and what was probably meant.
+def what_else(path: str, head: bytes, named: bool) -> str:
+    """What a file may be, as it is no picture; and what was probably meant.
 
     Args:
         path: its name says most.
         head: its first bytes.
+        named: somebody gave it as a source; else it was found in a folder.
     """
     name = os.path.basename(path)
     extension = name.rpartition(".")[2].lower()
     if extension in _READ_ALONE:
-        return f"not a picture but {_READ_ALONE[extension]}: give it without files beside it, to a job of its own"
+        return f"not a picture but {_READ_ALONE[extension]} that may hold some: a job of its own reads *.{extension}"
+    if not named:
+        return "not a picture"
     if extension in _ARCHIVES:
         return "not a picture but an archive: unpack it, and give the folder"
     if extension in _TABLES:
