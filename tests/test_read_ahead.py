@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from penstock.errors import ReadError
 from penstock.preprocess.fetch import read_file
-from penstock.preprocess.worker.reader import Reader
+from penstock.preprocess.worker.reader import REMOTE_THREADS, Reader
 from penstock.references import Locator, Reference, Version
-from penstock.tests.waiting import wait_until
+from penstock.tests.waiting import DEADLINE, wait_until
 
 SLOW = 0.001
 """Seconds a read takes; far above what is worth a thread."""
@@ -116,3 +116,32 @@ def test_a_failed_read_is_raised_where_its_item_is_taken(tmp_path: Path) -> None
         reader.take(task, 1)
     wait_until(lambda: storage.read_ahead == 60)
     assert reader.take(task, 2) == bytes([60]) * 60
+
+
+def test_what_lies_elsewhere_is_read_ahead_from_the_first_task_on() -> None:
+    """Thirty-two at once: each read waits for all the others, and none would come if they were done one by one."""
+    meeting = threading.Barrier(REMOTE_THREADS, timeout=DEADLINE)
+
+    def read(source: str | Reference) -> bytes:
+        meeting.wait()
+        return str(source).encode()
+
+    reader = Reader(read, None)
+    names = [str(number) for number in range(REMOTE_THREADS)]
+    task = reader.start([Reference(Locator("no:where"), name) for name in names])
+    assert [reader.take(task, position) for position in range(len(names))] == [name.encode() for name in names]
+
+
+def test_a_number_that_somebody_says_holds_for_what_lies_elsewhere() -> None:
+    """None at all is one by one, in the thread that decodes."""
+    threads: set[str] = set()
+
+    def read(source: str | Reference) -> bytes:
+        threads.add(threading.current_thread().name)
+        return b""
+
+    reader = Reader(read, 0)
+    task = reader.start([Reference(Locator("no:where"), "a")] * 3)
+    for position in range(3):
+        reader.take(task, position)
+    assert threads == {threading.current_thread().name}

@@ -145,8 +145,8 @@ class ServiceConfig(Settings):
     devices: Devices | None = Field(default=None, json_schema_extra={"metavar": "N,N"})
     """Accelerators by number: worker i gets the i-th of them, in turn. [default: the CPU]"""
 
-    threads: int = Field(default=2, ge=0, le=64, json_schema_extra={"metavar": "N"})
-    """Reads a worker has in flight ahead of its decoder when storage is slow."""
+    threads: int | None = Field(default=None, ge=0, le=64, json_schema_extra={"metavar": "N"})
+    """Reads a worker has in flight ahead of its decoder when storage is slow. [default: 2 of files, 32 of URLs]"""
 
     item_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
     """A picture that takes longer to read or decode is a dead letter, and its process is replaced."""

@@ -54,7 +54,7 @@ class PreprocessPool(SlotPool[Source, Done]):
         batch_size: the most pictures in a batch (rows of a slot).
         slots: slots per worker. Two keep a worker busy (one written, one read); each more hides jitter of the embedder.
             Shared memory in all: ``workers * slots * (batch_size * bytes per picture + header)``.
-        threads: reads a worker has in flight when storage is slow.
+        threads: reads a worker has in flight when storage is slow; None for as many as suit it.
         embedder: ``(factory reference, specification)`` of an embedder that runs in the workers.
         dimension: floats per row that an embedder elsewhere (a thread, Triton) writes into the slot. Of one that runs
             in the workers it may be left out; known, it lets the rings be made before there are workers.
@@ -75,7 +75,7 @@ class PreprocessPool(SlotPool[Source, Done]):
         workers: int,
         batch_size: int = 32,
         slots: int = 3,
-        threads: int = 2,
+        threads: int | None = None,
         embedder: tuple[str, str] | None = None,
         dimension: int = 0,
         devices: Sequence[int] | None = None,

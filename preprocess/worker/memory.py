@@ -28,15 +28,15 @@ _BAND_PIXEL_BYTES: Final = 36
 """What some modes take on the way."""
 
 
-def worker_bytes(spec: PreprocessSpec, rows: int, threads: int) -> int:
+def worker_bytes(spec: PreprocessSpec, rows: int, threads: int | None) -> int:
     """Bytes one worker takes at most, when the largest picture that is allowed comes.
 
     Args:
         spec: its limits (``max_pixels``, ``max_file_bytes``) are most of the figure.
         rows: pictures in a batch.
-        threads: reads ahead; none if 0.
+        threads: reads ahead; none if 0, None if that is not said.
     """
-    ahead = AHEAD_BYTES if threads else 0
+    ahead = 0 if threads == 0 else AHEAD_BYTES
     return _WORKER_BYTES + _kernel_bytes(spec, rows) + decode_bytes(spec) + spec.max_file_bytes + ahead
 
 

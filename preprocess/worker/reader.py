@@ -19,11 +19,18 @@ from typing import Final
 from ...references import Reference
 from .protocol import Loaded, Source
 
+FILE_THREADS: Final = 2
+REMOTE_THREADS: Final = 32
+"""Reads in flight where nobody says how many: of files, and of what lies elsewhere, where each takes a while."""
+
 AHEAD_BYTES: Final = 64 * 2**20
 """What files that are read ahead may take in memory, all together. A larger file is read when it is needed."""
 
 _SLOW_READ = 200e-6
 """Seconds a file. Above this a read is worth a thread switch (about 50 us) many times over."""
+
+_REMOTE_READ = 10 * _SLOW_READ
+"""What is taken for the time of a read of what lies elsewhere, until some have been timed."""
 
 _SMOOTHING = 0.1
 
@@ -50,15 +57,18 @@ class Reader:
 
     Args:
         read: reads a whole file, at a path or by reference; raises ``ItemError``.
-        threads: how many reads may be in flight ahead of the decoder.
+        threads: how many reads may be in flight ahead of the decoder; None: `FILE_THREADS`, or from the first reference
+            on `REMOTE_THREADS`.
         room: bytes that may lie read and not taken.
     """
 
-    def __init__(self, read: Callable[[str | Reference], bytes], threads: int, room: int = AHEAD_BYTES) -> None:
+    def __init__(self, read: Callable[[str | Reference], bytes], threads: int | None, room: int = AHEAD_BYTES) -> None:
         self._read = read
-        self._threads = threads
+        self._threads = FILE_THREADS if threads is None else threads
+        self._remote_threads = REMOTE_THREADS if threads is None else threads
         self._room = room
         self._pool: ThreadPoolExecutor | None = None
+        self._remote = False
         self._mean = 0.0
         self._lock = threading.Lock()
         self._queue: deque[_Read] = deque()
@@ -74,6 +84,9 @@ class Reader:
     def start(self, sources: Sequence[Source]) -> ReadAhead:
         """Begin reading a task's files if reading is what the worker waits for."""
         task = ReadAhead(sources)
+        if not self._remote and any(isinstance(source, Reference) for source in sources):
+            self._remote, self._threads = True, self._remote_threads
+            self._mean = max(self._mean, _REMOTE_READ)  # or a whole batch would be read one by one to find that out
         if self.ahead:
             reads = [_Read(source) for source in sources if isinstance(source, (str, Reference))]
             task.pending = reads[::-1]
@@ -109,7 +122,7 @@ class Reader:
     def _fill(self) -> None:
         """Give the threads what they can do. Lock held."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, "penstock-read")
+            self._pool = ThreadPoolExecutor(max(self._threads, self._remote_threads), "penstock-read")
         while self._queue and self._reading < self._threads and not self._full:
             self._reading += 1
             self._pool.submit(self._ahead, self._queue.popleft())

@@ -17,7 +17,7 @@ class WorkerSettings:
         rows: the most pictures in a batch.
         embedder: ``[factory, spec]``, e.g. ``["penstock.engine.embedders:parse_embedder", "gist"]``, for an embedder
             that runs in the worker; None where it runs elsewhere.
-        threads: reads in flight ahead of the decoder when storage is slow.
+        threads: reads in flight ahead of the decoder when storage is slow; None for as many as suit it.
         item_timeout: seconds one picture may take before it is given up and the worker recycled.
         dimension: room for embeddings that are made elsewhere, in floats per row.
         path: the parent's ``sys.path`` now, where the user's own functions are found.
@@ -28,7 +28,7 @@ class WorkerSettings:
     spec: dict[str, Any]
     rows: int
     embedder: tuple[str, str] | None = None
-    threads: int = 2
+    threads: int | None = None
     item_timeout: float = 30.0
     device: int | None = None
     dimension: int = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ....errors import ConfigError
+from ....preprocess.worker.reader import REMOTE_THREADS
 from ....sinks import row_key
 from ... import NOTHING, ItemFailure, Outcome
 from ...config.model import ServiceConfig
@@ -93,7 +94,8 @@ def readable(
         entries = source.loaded(entries, most)
     if not _fetches(config, source):
         return entries
-    threads = min(_MOST_FETCHES, max(1, config.threads) * (config.workers or usable_cores()))
+    each = REMOTE_THREADS if config.threads is None else max(1, config.threads)
+    threads = min(_MOST_FETCHES, each * (config.workers or usable_cores()))
     return fetched(entries, most, threads, room, config.policies["preprocess"])
 
 

@@ -66,7 +66,7 @@ class StreamingMultiprocessPreprocessor:
         layout: str | None = None,
         transform: str | Callable[..., Any] | None = None,
         spec: PreprocessSpec | None = None,
-        threads: int = 2,
+        threads: int | None = None,
         devices: Sequence[int] | None = None,
         item_timeout: float = 30.0,
     ) -> None:
