@@ -25,6 +25,7 @@ BENCHMARKS = {
     "faces": "insert_images, _async and _streaming into Milvus Lite, same embedder (GIST)",
     "tee": "one job into two stores at once, against the same job into each of them alone",
     "packed": "pictures in tars and tables, against the same pictures as loose files",
+    "object_store": "pictures in an object store: GETs against the bare client, jobs against local files, listing",
     "triton": "a real Triton server: shared memory against HTTP bodies; how busy a model is kept",
     "milvus": "rows into real Milvus servers: a bare pymilvus loop at its best setting against the insert stage",
     "resume": "a job that is killed at random moments and resumed, against one that nobody disturbs",

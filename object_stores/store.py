@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from ..errors import ObjectChangedError, ObjectNameError, ObjectStoreError, TooLargeError
@@ -126,8 +127,11 @@ class ObjectStore:
             ObjectStoreError: the store refuses.
         """
         requested()
-        with told(self.where(prefix)):
-            for page in self._client.list(prefix or None, offset=after or None, chunk_size=_PAGE):
+        with told(self.where(prefix)), ThreadPoolExecutor(1, "penstock-list") as thread:
+            pages = iter(self._client.list(prefix or None, offset=after or None, chunk_size=_PAGE))
+            coming = thread.submit(next, pages, None)
+            while (page := coming.result()) is not None:
+                coming = thread.submit(next, pages, None)  # while this one is looked at
                 yield from infos(page)
 
     def list_plainly(self, prefix: str = "") -> Iterator[ObjectInfo]:

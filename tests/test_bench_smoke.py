@@ -33,6 +33,7 @@ VARIANTS = {
     "volumes": {"share", "turns", "filled", "first, p99", "reprocess, p99", "killed", "undisturbed", "memory"},
     "tee": {"Milvus Lite", "bulk", "both"},
     "packed": {"loose files", "tar"},
+    "object_store": {"local files"},
     "triton": {"HTTP bodies", "shared memory", "in turn", "penstock", "penstock, hub watched"},
     "milvus": {"insert stage"},
 }
@@ -44,6 +45,7 @@ LONG = {
     "gist",
     "memory",
     "milvus",
+    "object_store",
     "packed",
     "pages",
     "paths",

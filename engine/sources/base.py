@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from ...errors import ReadError
 from ...references import Locator, Version
-from .entries import Broken, Entry, Item
+from .entries import Broken, Entry, Filtered, Item
 from .selection import ALL, Selection
 
 Order = Literal["path", "bytes", "given"]
@@ -81,6 +81,14 @@ class Source(ABC):
     def parts(self) -> Iterator[tuple[int, Entry]]:
         """The entries, each with the index of the root it comes from; it never decreases. One root by default."""
         return ((0, entry) for entry in self)
+
+    def listed(self) -> Iterator[tuple[int, str, Version | Filtered | Broken]]:
+        """What a job's listing keeps of each entry: the index of its root, its name, and of a candidate its version.
+
+        A source of millions may know that without making an `Item` of each.
+        """
+        for part, entry in self.parts():
+            yield part, self.name_of(entry), self.version_of(entry) if isinstance(entry, Item) else entry
 
     def name_of(self, entry: Entry) -> str:
         """What a listing knows an entry by: any text, in the order that the source promises. The key by default."""

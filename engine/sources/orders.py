@@ -13,19 +13,18 @@ class OrderSeen:
 
     def __init__(self) -> None:
         self._part = -1
-        self._bytes = self._path = b""
+        self._name = self._path = ""
         self._is_bytes = self._is_path = True
 
     def take(self, part: int, name: str) -> None:
         """The next name, and the root that it comes from."""
-        if not (self._is_bytes or self._is_path):
-            return
-        as_bytes = name.encode()
-        as_path = as_bytes.replace(b"/", b"\0")
-        if part == self._part:
-            self._is_bytes = self._is_bytes and as_bytes > self._bytes
-            self._is_path = self._is_path and as_path > self._path
-        self._part, self._bytes, self._path = part, as_bytes, as_path
+        path = name.replace("/", "\0")
+        if part == self._part:  # text is in the order of its UTF-8
+            if name <= self._name:
+                self._is_bytes = False
+            if path <= self._path:
+                self._is_path = False
+        self._part, self._name, self._path = part, name, path
 
     @property
     def order(self) -> Order:

@@ -24,17 +24,16 @@ def entries_of(source: Source, stopped: Callable[[], bool]) -> Iterator[Entry]:
         ListingInterruptedError: it is to stop.
         SourceError: the source is not there.
     """
-    for part, entry in source.parts():
+    for part, name, found in source.listed():
         if stopped():
             raise ListingInterruptedError
-        name = source.name_of(entry)
-        match entry:
-            case Item():
-                yield Entry(name, Kind.ITEM, *source.version_of(entry), part)
+        match found:
+            case Version():
+                yield Entry(name, Kind.ITEM, *found, part)
             case Filtered():
-                yield Entry(name, Kind.FILTERED, tag=entry.why, part=part)
+                yield Entry(name, Kind.FILTERED, tag=found.why, part=part)
             case Broken():
-                yield Entry(name, Kind.BROKEN, tag=str(entry.error), part=part)
+                yield Entry(name, Kind.BROKEN, tag=str(found.error), part=part)
 
 
 def entry_at(source: Source, ordinal: int, entry: Entry) -> Item | Filtered | Broken:
