@@ -55,6 +55,21 @@ def test_sources_and_pixels_are_shown_as_people_know_them(
     assert not set('{}"[]') & set(pixels)
 
 
+def test_of_several_stores_those_that_are_ahead_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A later run gives these rows to the others alone."""
+    config = ServiceConfig(to=["null:", f"bulk:{tmp_path / 'a'}?collection=x", "parts.db"], job=Path("job"))
+    with JobCheckpoint(config, make_plan(config), FileSource("../my pictures")) as books:
+        assert "already" not in shown_status(capsys)
+        books.acknowledged(1, [0, 1, 5])
+        books.acknowledged(2, [5])
+        books.acknowledged(0, [7])
+        books.written([7])
+    text = shown_status(capsys)
+    assert f"  3 of the remaining are in bulk:{tmp_path / 'a'}?collection=x already\n" in text
+    assert f"  1 of the remaining are in {tmp_path / 'run' / 'parts.db'} already\n" in text
+    assert [*json.loads(shown_status(capsys, "--json"))["acknowledged"].values()] == [3, 1]
+
+
 def test_a_path_whose_dots_lead_over_a_link_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Behind a link, the folder above is another one."""
     (tmp_path / "elsewhere" / "deep").mkdir(parents=True)

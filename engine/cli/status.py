@@ -94,6 +94,7 @@ def _as_json(found: Status, errors: Counter[str], pace: dict[str, float | None])
         "running": found.owner is not None,
         "counts": {name: getattr(found.counts, name) for name in _COUNTS},
         **pace,
+        "acknowledged": _ahead(found),
         "errors": dict(errors),
         "fingerprints": dict(found.fingerprints),
     }
@@ -112,6 +113,7 @@ def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None])
         state = "finished" if found.finished else f"to go on: {way_on(found)}"
     lines = [f"job {found.job} of {found.created}: {state}"]
     lines += [f"  {name:<10} {count(getattr(found.counts, name)):>12}" for name in _COUNTS]
+    lines += [f"  {count(rows)} of the remaining are in {store} already" for store, rows in _ahead(found).items()]
     if pace:
         lines.append(f"  {_paced(pace)}")
     if found.counts.dead:
@@ -119,6 +121,13 @@ def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None])
         lines.append(f"try them again: {_command('retry', found)}")
     lines += [f"{CALLED.get(name, name)}: {said}" for name, said in _said(found)]
     return "\n".join(printable(line) for line in lines)
+
+
+def _ahead(found: Status) -> dict[str, int]:
+    """Of several stores those that have rows that others lack, and how many."""
+    stores = found.settings.get("config", {}).get("to")
+    ahead = zip(stores, found.acknowledged, strict=False) if isinstance(stores, list) else ()
+    return {store: rows for store, rows in ahead if rows}
 
 
 def _paced(pace: dict[str, float | None]) -> str:

@@ -17,7 +17,7 @@ from .loading import load
 from .lock import Owner, owner_of
 from .manifest import read_manifest
 from .reading import Event
-from .states import Counts, Outcome
+from .states import MOST_SINKS, Counts, Outcome
 
 _TRIES: Final = 10
 
@@ -36,6 +36,7 @@ class Status:
         counts: how many entries came to what; all 0 before the source is listed.
         events: what was recorded beside outcomes, oldest first.
         owner: who runs it now; None: nobody.
+        acknowledged: of a job into several stores, of what remains the rows that each of them has already.
         orphan: pid of a process that a dead owner left behind and that still holds the job; 0: there is none.
         dead: names of the entries that are dead, if they were asked for.
         recorded: when the newest record was written, in seconds since 1970; None: nothing is recorded yet.
@@ -53,6 +54,7 @@ class Status:
     dead: Sequence[str] = ()
     recorded: float | None = None
     orphan: int = 0
+    acknowledged: Sequence[int] = ()
 
     @property
     def finished(self) -> bool:
@@ -109,7 +111,7 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
             # a name that is added and one that is removed while names are read may both be missed
             raise FileNotFoundError(errno.ENOENT, "there is no journal", layout.folder)
     counts, events, listed, names_of_dead = Counts(0, 0, 0, 0, 0), tuple[Event, ...](), False, list[str]()
-    recorded = None
+    recorded, acknowledged = None, list[int]()
     if found:
         with suppress(OSError):  # its owner may have replaced it by now
             recorded = Path(layout.journal(found[-1])).stat().st_mtime
@@ -118,6 +120,8 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
             if dead and loaded.snapshot is not None:
                 spans = loaded.states.ranges(Outcome.DEAD)
                 names_of_dead = [entry.name for _, entry in loaded.snapshot.numbered(spans)]
+            if next(loaded.states.acknowledged(), None) is not None:
+                acknowledged = [sum(map(len, loaded.states.acknowledged(sink))) for sink in range(MOST_SINKS)]
         finally:
             loaded.close(disk)
         counts, events, listed = loaded.states.counts, loaded.events, loaded.snapshot is not None
@@ -135,4 +139,5 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
         names_of_dead,
         recorded,
         orphan,
+        acknowledged,
     )
