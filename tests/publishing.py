@@ -1,6 +1,6 @@
 """Jobs that publish a Parquet data set, and what readers see of it: for tests that stop them anywhere.
 
-Run as a program it is such a job, which kills itself at one moment: ``publishing.py FOLDER STEP before|after``.
+Run as a program it is such a job, which kills itself at one moment: ``publishing.py FOLDER|URL STEP before|after``.
 """
 
 from __future__ import annotations
@@ -8,18 +8,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock.errors import CollectionMismatchError
 from penstock.sinks import RowBatch, SinkOptions, make_sink
-from penstock.sinks.parquet.folder import FolderPlace
-from penstock.sinks.parquet.place import PartFile, Sealed
+from penstock.sinks.parquet.place import PartFile, Place, Sealed
+from penstock.sinks.parquet.places import parquet_place
 from penstock.sinks.parquet.sink import ParquetSink
 from penstock.testing.sinks import DIMENSION, make_rows
+
+AnyPlace = TypeVar("AnyPlace", bound=Place)
 
 JOB, OTHER = "a" * 32, "b" * 32
 PART = 14_000
@@ -36,50 +38,45 @@ def batch(number: int) -> RowBatch:
     return RowBatch([rows.keys[row] for row in order], rows.vectors[order], columns, [first + row for row in order])
 
 
-class Watched(FolderPlace):
-    """A folder that tells of each step, before it is done and after."""
+def watched(place: AnyPlace, told: Callable[[str, str], object]) -> AnyPlace:
+    """The same place, which tells of each step, before it is done and after."""
 
-    def __init__(self, folder: Path, told: Callable[[str, str], object]) -> None:
-        super().__init__(folder)
-        self.told = told
-
-    def step(self, name: str, do: Callable[[], Any]) -> Any:
-        self.told(name, "before")
-        done = do()
-        self.told(name, "after")
+    def step(name: str, do: Callable[..., Any], *arguments: Any) -> Any:
+        told(name, "before")
+        done = do(*arguments)
+        told(name, "after")
         return done
 
-    def put(self, name: str, data: Any) -> None:
-        self.step(f"put {Path(name).name}", lambda: super(Watched, self).put(name, data))
-
-    def create(self, name: str, data: bytes) -> bool:
-        return bool(self.step(f"create {name}", lambda: super(Watched, self).create(name, data)))
-
-    def replace(self, name: str, data: bytes, was: bytes | None) -> bool:
-        return bool(self.step(f"replace {name}", lambda: super(Watched, self).replace(name, data, was)))
-
-    def delete(self, names: Any) -> None:
+    def delete(names: Iterable[str], do: Callable[..., Any] = place.delete) -> None:
         for name in list(names):
-            self.step(f"delete {Path(name).name}", partial(super().delete, [name]))
+            step(f"delete {Path(name).name}", do, [name])
 
-    def complete(self, job: str, part: Sealed) -> None:
-        number = part.name.rpartition("-")[2]
-        self.step(f"complete {number}", lambda: super(Watched, self).complete(job, part))
-
-    def begin(self, job: str, name: str) -> PartFile:
-        self.told("begin", "before")
-        part = super().begin(job, name)
-        seal = part.seal
-        part.seal = lambda rows: self.step("seal", lambda: seal(rows))  # type: ignore[method-assign]
+    def begin(job: str, name: str, do: Callable[..., PartFile] = place.begin) -> PartFile:
+        told("begin", "before")
+        part = do(job, name)
+        setattr(part, "seal", partial(step, "seal", part.seal))  # noqa: B010  (no subclass: of each place its own)
         return part
 
+    def complete(job: str, part: Sealed, do: Callable[..., Any] = place.complete) -> None:
+        step(f"complete {part.name.rpartition('-')[2]}", do, job, part)
 
-def sink_on(place: FolderPlace, job: str = JOB, **more: Any) -> ParquetSink:
+    def named(what: str) -> Callable[..., Any]:
+        do = getattr(place, what)
+        return lambda name, *rest: step(f"{what} {Path(name).name}", do, name, *rest)
+
+    instead = {"delete": delete, "begin": begin, "complete": complete}
+    instead |= {what: named(what) for what in ("put", "create", "replace")}
+    for name, method in instead.items():
+        setattr(place, name, method)
+    return place
+
+
+def sink_on(place: Place, job: str = JOB, **more: Any) -> ParquetSink:
     """One for a job."""
     return ParquetSink(place, DIMENSION, job=job, note="recipe", part_bytes=PART, **more)
 
 
-def run(place: FolderPlace, job: str = JOB, batches: Sequence[int] = range(ROWS // BATCH)) -> None:
+def run(place: Place, job: str = JOB, batches: Sequence[int] = range(ROWS // BATCH)) -> None:
     """A whole job; or what remains of one."""
     with sink_on(place, job) as sink:
         for number in batches:
@@ -87,9 +84,9 @@ def run(place: FolderPlace, job: str = JOB, batches: Sequence[int] = range(ROWS 
         sink.finish()
 
 
-def seen(folder: Path) -> int | None:
+def seen(where: Path | str) -> int | None:
     """Rows that a reader finds, all of which it has read; None where there is no data set for it."""
-    sink = make_sink(f"parquet:{folder}", SinkOptions())
+    sink = make_sink(f"parquet:{where}", SinkOptions())
     with suppress(CollectionMismatchError), sink:
         reader = sink.reader()
         assert reader is not None
@@ -111,7 +108,7 @@ def main(folder: str, step: str, when: str) -> None:
         if (name, at) == (step, when):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run(Watched(Path(folder), told))
+    run(watched(parquet_place(f"parquet:{folder}"), told))
 
 
 if __name__ == "__main__":

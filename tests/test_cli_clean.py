@@ -11,7 +11,7 @@ from penstock.engine.journal import JobFolder
 from penstock.errors import SinkError
 from penstock.sinks.parquet.folder import FolderPlace
 from penstock.sinks.parquet.leftovers import leftovers
-from penstock.tests.publishing import BATCH, JOB, OTHER, Watched, batch, run, seen, sink_on
+from penstock.tests.publishing import BATCH, JOB, OTHER, batch, run, seen, sink_on, watched
 
 pytest.importorskip("pyarrow")
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
             raise SinkError("a fault")
 
     with pytest.raises(SinkError, match="a fault"):
-        run(Watched(folder, stop))
+        run(watched(FolderPlace(folder), stop))
     (folder / "_staging" / OTHER).mkdir()
     (folder / "_staging" / OTHER / "rows-00000001-00000000.parquet").write_bytes(b"12")
     return folder

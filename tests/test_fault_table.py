@@ -17,7 +17,7 @@ PAGE = TESTS.parent / "docs" / "faults.md"
 
 FAULTS = [
     *(f"R{number}" for number in (*range(1, 9), *range(13, 18), 20)),
-    *("P1", "P2", "P3", "P4", "P5", "P7", "P9"),
+    *(f"P{number}" for number in range(1, 10)),
     *(f"O{number}" for number in range(1, 10)),
     *(f"V{number}" for number in range(1, 9)),
     *("S2", "S4", "S5", "S6"),

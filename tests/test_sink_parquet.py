@@ -22,7 +22,7 @@ from penstock.sinks.parquet.leftovers import leftovers, sweep
 from penstock.sinks.parquet.sink import ParquetSink
 from penstock.testing.sinks import DIMENSION, StoreContract, make_rows
 from penstock.tests import publishing
-from penstock.tests.publishing import BATCH, JOB, OTHER, ROWS, Watched, batch, digests, run, seen, sink_on
+from penstock.tests.publishing import BATCH, JOB, OTHER, ROWS, batch, digests, run, seen, sink_on, watched
 
 pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
@@ -296,7 +296,7 @@ def test_one_job_is_open_in_one_process(place: FolderPlace) -> None:
 def test_a_step_that_fails_leaves_all_or_nothing_and_is_done_again(tmp_path: Path) -> None:
     """Every step of publishing, before it was done and when only its answer was lost, once."""
     steps: list[tuple[str, str]] = []
-    run(Watched(tmp_path / "undisturbed", lambda name, at: steps.append((name, at))))
+    run(watched(FolderPlace(tmp_path / "undisturbed"), lambda name, at: steps.append((name, at))))
     undisturbed = digests(tmp_path / "undisturbed")
     assert len(steps) > 40
     for number in range(len(steps)):
@@ -308,7 +308,7 @@ def test_a_step_that_fails_leaves_all_or_nothing_and_is_done_again(tmp_path: Pat
                 raise SinkError("a fault")
 
         with pytest.raises(SinkError, match="a fault"):
-            run(Watched(folder, fail))
+            run(watched(FolderPlace(folder), fail))
         assert seen(folder) in (None, ROWS), steps[number]
         all_written = seen(folder) or (folder / "_publishing.json").exists()
         run(FolderPlace(folder), batches=[] if all_written else range(ROWS // BATCH))
@@ -387,7 +387,7 @@ def test_a_claim_of_a_dead_job_stops_others_and_says_so(place: FolderPlace, fold
             raise SinkError("a fault")
 
     with pytest.raises(SinkError, match="a fault"):
-        run(Watched(folder, stop))
+        run(watched(FolderPlace(folder), stop))
     with pytest.raises(PublishConflictError, match=f"job {JOB} .*has been publishing there .*penstock clean"):
         run(place, OTHER)
     with pytest.raises(CollectionMismatchError, match=f"job {JOB} has begun to publish"):

@@ -85,6 +85,7 @@ class Lease:
             raise SinkError(f"{self._store.where(self._key)}: another process has just taken this job") from error
         except ObjectChangedError as error:
             raise SinkError(f"{self._store.where(self._key)}: another process has just taken this job") from error
+        self._store.delete(self._key)
         raise SinkError(
             f"{self._store.url}: takes no heed of If-None-Match, so two jobs could publish in one place: use another"
             " store, or a folder"

@@ -196,6 +196,7 @@ class ParquetSink(Sink):
         hold = self._hold
         if hold is None:
             raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
+        hold.check()
         if (claim := claim_in(self._place)) and claim.job == self._job:
             finish(self._place, claim, hold)  # what an earlier run has begun
             self._base = manifest_in(self._place)
