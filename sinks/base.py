@@ -91,8 +91,8 @@ class Sink(ABC):
     has_collections: ClassVar[bool] = True
     """Whether its place has room for several collections."""
 
-    names_collection: ClassVar[bool] = True
-    """Whether the name of the collection means anything to it."""
+    keeps_collection_name: ClassVar[bool] = False
+    """Whether a place that has room for one alone keeps the name of it all the same."""
 
     @property
     def members(self) -> Sequence[Sink]:

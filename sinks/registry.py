@@ -122,7 +122,6 @@ def refuse_settings(uri: str) -> None:
 
 
 def _milvus(uri: str, options: SinkOptions) -> Sink:
-    refuse_settings(uri)
     return MilvusSink(
         uri,
         options.collection,
@@ -141,7 +140,6 @@ def _milvus(uri: str, options: SinkOptions) -> Sink:
 
 
 def _bulk(uri: str, options: SinkOptions) -> Sink:
-    refuse_settings(uri)
     hint = "partition, index and the wait for it are for the import: penstock import DIR --to URI"
     options.refuse_others(uri, "mode", "fields", "partition_key", "metric", "index", "index_params", hint=hint)
     return ParquetBulkSink(
@@ -156,7 +154,6 @@ def _bulk(uri: str, options: SinkOptions) -> Sink:
 
 
 def _parquet(uri: str, options: SinkOptions) -> Sink:
-    refuse_settings(uri)
     options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
     return ParquetSink(
         parquet_place(uri),
@@ -170,7 +167,6 @@ def _parquet(uri: str, options: SinkOptions) -> Sink:
 
 
 def _null(uri: str, options: SinkOptions) -> Sink:
-    refuse_settings(uri)
     if uri != URI:
         raise ConfigError(f"uri: {uri!r}: nothing follows {URI}")
     return NullSink(options.collection, options.dimension)
@@ -206,6 +202,8 @@ def make_sink(uri: str | Sequence[str], options: SinkOptions) -> Sink:
         return members[0] if len(members) == 1 else TeeSink(members)
     scheme = scheme_of(uri)
     factory = _milvus if scheme is None else SINKS.factory(scheme, redact(uri))
+    if scheme is None or scheme in SCHEMES:  # none of these has options of its own behind its address
+        refuse_settings(uri)
     sink = cast("object", factory(uri, options))  # a package may be untyped
     if not isinstance(sink, Sink):
         raise ConfigError(

@@ -54,6 +54,7 @@ class ParquetBulkSink(Sink):
     """
 
     has_collections: ClassVar[bool] = False
+    keeps_collection_name: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -56,7 +56,6 @@ class ParquetSink(Sink):
     """
 
     has_collections: ClassVar[bool] = False
-    names_collection: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ def _member(store: Store, collection: str | None, dimension: int, note: str) -> 
             **_access(store, collection),
         )
         sink = make_sink(store.address, options)
-        if "collection" in store.own and not sink.names_collection:
+        if "collection" in store.own and not (sink.has_collections or sink.keeps_collection_name):
             raise ConfigError(f"collection: {sink.uri} has none")
         return sink
 
