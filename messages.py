@@ -8,6 +8,12 @@ from typing import Final
 
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
 
+_SIGNATURES: Final = re.compile(
+    r"(?<=[?&])((?:x-(?:amz|goog)-(?:signature|credential|security-token)|sig|signature|access_token)=)[^&\s'\"]+",
+    re.IGNORECASE,
+)
+"""What makes a URL as good as a key: of presigned ones of S3 and GCS, and Azure's shared access."""
+
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]{6,}\b")
 """Where an object lies in memory: says nothing, and would make each of many equal messages another one."""
 
@@ -20,8 +26,8 @@ _KINDS: Final = {
 
 
 def redact(text: str) -> str:
-    """`text` with the credentials of every URI in it replaced by ``***``."""
-    return _CREDENTIALS.sub("***@", text)
+    """`text` with the credentials of every URI in it, and the signatures of presigned ones, replaced by ``***``."""
+    return _SIGNATURES.sub(r"\1***", _CREDENTIALS.sub("***@", text))
 
 
 def without_addresses(text: str) -> str:

@@ -19,10 +19,16 @@ from penstock.messages import kind_of_path, redact, without_addresses
         ("s3://key:secret@bucket/a.jpg and http://b", "s3://***@bucket/a.jpg and http://b"),
         ("mail me@home", "mail me@home"),
         ("http://host/a@b", "http://host/a@b"),
+        (
+            "https://b/k?X-Amz-Date=1&X-Amz-Signature=ab12&X-Amz-Security-Token=x%2F 403",
+            "https://b/k?X-Amz-Date=1&X-Amz-Signature=***&X-Amz-Security-Token=*** 403",
+        ),
+        ("'https://a.net/c?sv=2&sig=abc%3D'", "'https://a.net/c?sv=2&sig=***'"),
+        ("photos.db?signal=1", "photos.db?signal=1"),
     ],
 )
 def test_credentials_in_addresses_are_left_out(text: str, shown: str) -> None:
-    """Only what stands before the @ of an address is a credential."""
+    """What stands before the @ of an address is a credential, and what signs a presigned one."""
     assert redact(text) == shown
 
 
