@@ -259,3 +259,15 @@ def test_a_system_where_processes_cannot_be_watched_is_a_failure(monkeypatch: py
     finding = doctor_checks.processes()
     assert finding.status == "fail"
     assert "gVisor" in finding.advice
+
+
+def test_proxies_of_the_environment_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their variables, not by their addresses, which may have passwords; and what goes through them."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    assert doctor_checks.proxies().detail == "none"
+    monkeypatch.setenv("https_proxy", "http://user:MARKER@proxy:3128")
+    found = doctor_checks.proxies()
+    assert found.detail.startswith("HTTPS_PROXY: object stores")
+    assert "MARKER" not in found.detail

@@ -34,8 +34,12 @@ EXTRAS: Final = {
     "onnx": ("onnxruntime", "--embedder onnx:FILE.onnx"),
     "triton": ("tritonclient", "--embedder triton+grpc://..."),
     "report": ("matplotlib", "--report FILE.html"),
+    "objects": ("obstore", "sources and data sets in s3://, gs://, az://"),
+    "s3": ("boto3", "profiles and single sign-on of AWS, keys such as a//b, publishing Parquet to s3://"),
 }
 """Extra -> module it brings, and what it is for."""
+
+_PROXIES: Final = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"})
 
 _JAX_PROBE: Final = "import jax, json; print(json.dumps([jax.__version__, [str(d) for d in jax.devices()]]))"
 
@@ -188,6 +192,13 @@ def sandbox() -> Finding:
         return Finding("sandbox", "warn", "--sandbox cannot be had here", advice)
     # A part is enough for the job to run with --sandbox, and it is worth knowing which.
     return Finding("sandbox", "warn" if less else "ok", f"--sandbox confines workers by {', '.join(found)}", advice)
+
+
+def proxies() -> Finding:
+    """Proxies of the environment, by which stores and servers are reached, and pictures of the web are not."""
+    found = sorted({name.upper() for name in os.environ if name.upper() in _PROXIES and os.environ[name]})
+    what = f"{', '.join(found)}: object stores are reached through it; http(s) URLs of pictures are not"
+    return Finding("proxy", "ok", what if found else "none")
 
 
 def optional(extra: str) -> Finding:

@@ -28,6 +28,7 @@ def examine(triton: str | None = None) -> list[Finding]:
         ("Milvus Lite", checks.milvus_lite),
         ("cache", checks.cache),
         ("sandbox", checks.sandbox),
+        ("proxy", checks.proxies),
         *((f"extra [{extra}]", lambda extra=extra: checks.optional(extra)) for extra in checks.EXTRAS),
         *((registry.group, lambda registry=registry: checks.plugins(registry)) for registry in registries()),
         ("Triton", lambda: checks.triton(triton)),

@@ -29,11 +29,12 @@ def worker_environment() -> dict[str, str]:
     """Variables a worker needs before it imports numpy or JAX.
 
     `NPROC` is what makes XLA's CPU client one-threaded (jax 0.10; `--xla_cpu_multi_thread_eigen=false` does nothing):
-    with as many workers as cores its thread pools cost 12-14 %. The others do the same for numpy's BLAS. The store's
-    secret is none of a worker's business: strangers' bytes are decoded there.
+    with as many workers as cores its thread pools cost 12-14 %. The others do the same for numpy's BLAS; the client of
+    object stores would have a thread for each core in each worker. The secret of the store that vectors go to is none
+    of a worker's business: strangers' bytes are decoded there.
     """
     one_thread = {"NPROC": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return {**one_thread, "MILVUS_TOKEN": ""}
+    return {**one_thread, "TOKIO_WORKER_THREADS": "2", "MILVUS_TOKEN": ""}
 
 
 def prepare_jax(device: int | None = None) -> None:
