@@ -18,7 +18,7 @@ from penstock.errors import ConfigError, PipelineFailure, SourceError
 from penstock.tests.whole_jobs import draw_folder
 
 LATER: list[tuple[str, Any, str]] = [
-    ("to", "ftp://x", "there is no 'ftp', there are bulk, http, https, null"),
+    ("to", "ftp://x", "there is no 'ftp', there are bulk, http, https, "),
     ("to", "nowhere/a.db", "does not exist"),
     ("index", "HNSWW", "there is no type"),
     ("index_params", "M=1", "M"),
