@@ -303,6 +303,27 @@ def test_what_was_done_but_not_published_is_published_by_the_next_run(
     assert len(rows(tmp_path / "out" / "vol")) == 3
 
 
+def test_resume_status_and_retry_know_jobs_about_volumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that was mended joins its volume, which is published anew."""
+    monkeypatch.chdir(tmp_path)
+    volume(tmp_path / "scans", "vol", 3)
+    (tmp_path / "scans" / "vol" / "page-001.png").write_bytes(b"no picture")
+    begin = ["volumes", "scans/*", "--to", "parquet:out", "--embedder", "gist:32", "--job", "job", "--progress", "none"]
+    assert main(begin) == 0
+    assert main(["status", "job"]) == 0
+    assert "1 dead" in capsys.readouterr().out.replace(",", "")
+    assert main(["resume", "job"]) == 0
+    assert "finished already: 1 volume: 1 published" in capsys.readouterr().out
+    volume(tmp_path / "scans", "vol", 3)
+    monkeypatch.chdir("/")  # the job knows its places
+    assert main(["retry", str(tmp_path / "job"), "--progress", "none"]) == 0
+    assert sorted(row["page"] for row in rows(tmp_path / "out" / "vol")) == [0, 1, 2]
+    assert main(["resume", str(tmp_path / "job"), "--workers", "3"]) == 2
+    assert "--workers: jobs on volumes have no such setting" in capsys.readouterr().err
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 

@@ -49,7 +49,7 @@ def resume(folder: Path, **options: Any) -> int:
 
     The command the job was begun with, given again, goes on, too.
     """
-    return run_and_tell(*_begun(folder, options))
+    return _go_on(folder, options)
 
 
 @click.command(cls=JobCommand, epilog=_RETRY_EXAMPLES, short_help="Try again what a job could not do.")
@@ -62,12 +62,13 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     an option says otherwise.
     """
     from ..jobs.common.dead_letters import latest_letters, undo_dead
-    from ..jobs.common.fingerprints import is_from_python
+    from ..jobs.common.fingerprints import is_from_python, kind_of
     from ..journal import JobFolder, read_status
 
     need_job(folder)
     found = read_status(folder)
-    begun = None if is_from_python(found.settings) else _begun(folder, options)
+    is_theirs = is_from_python(found.settings)
+    begun = None if is_theirs or kind_of(found.settings) != ServiceConfig.kind else _begun(folder, options)
     chosen = None
     if stage is not None or error is not None:
         chosen = {
@@ -85,13 +86,27 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
         if others:
             say(printable(f"to go on with what is not done yet ({plural(others, 'item')}): {way_on(found)}"))
         return OK
-    if begun is None:
+    if is_theirs:
         say(f"{plural(again, 'item')} to be tried again by the program that has the pictures: let it call embed_images")
         return OK
     if again:
         more = f"; {count(others)} that remain go on, too" if others else ""
         complain(f"trying {plural(again, 'item')} again{more}")
-    return run_and_tell(*begun)
+    return run_and_tell(*begun) if begun else _go_on(folder, options)
+
+
+def _go_on(folder: Path, options: Mapping[str, Any]) -> int:
+    """Run a job of whatever kind again, under the options."""
+    from ..jobs.common.fingerprints import kind_of
+    from ..journal import read_status
+
+    need_job(folder)
+    found = read_status(folder)
+    if kind_of(found.settings) == ServiceConfig.kind:
+        return run_and_tell(*_begun(folder, options))
+    from .volumes import go_on_with_volumes
+
+    return go_on_with_volumes(found, given_of(options))
 
 
 def _nothing_to_retry(folder: Path, stage: str | None, error: str | None) -> str:

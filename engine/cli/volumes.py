@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +15,11 @@ from ...formatting import count, plural, printable
 from ..config.volumes import PipelineConfig
 from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
 from .help import GroupedCommand
-from .options import configured_as, setting_options
+from .options import configured_as, setting_options, spelled_as_options
 
 if TYPE_CHECKING:
     from .. import Report
+    from ..journal import Status
 
 _EXAMPLES = """\b
 Examples:
@@ -71,7 +74,24 @@ def volumes(volumes: tuple[str, ...], html: str | None, config_file: str | None,
         raise click.UsageError(printable(str(error))) from error
 
 
-def _run_and_tell(cfg: PipelineConfig, specs: tuple[str, ...], html: str | None) -> int:
+def go_on_with_volumes(found: Status, given: Mapping[str, Any]) -> int:
+    """Go on with a job that keeps books.
+
+    Args:
+        found: the job.
+        given: settings for this run, which win over those of the run before.
+
+    Raises:
+        ConfigError: a setting is not allowed.
+    """
+    from ..jobs.common.fingerprints import specs_of
+
+    with spelled_as_options():
+        cfg = PipelineConfig(**{**found.settings["config"], **given}, job=Path(found.path))
+    return _run_and_tell(cfg, specs_of(found), None)
+
+
+def _run_and_tell(cfg: PipelineConfig, specs: Sequence[str], html: str | None) -> int:
     from ..jobs.common.drive import Interrupt
     from ..jobs.volumes.run_volumes import run_volumes
     from ..observe.progress import make_progress
@@ -83,13 +103,13 @@ def _run_and_tell(cfg: PipelineConfig, specs: tuple[str, ...], html: str | None)
         remaining = pages
 
     progress = make_progress(cfg.progress, lambda: remaining)
-    again = f"to go on with it: penstock volumes {shlex.join(specs)} --to {cfg.shown_to}"
+    again = f"to go on: {_way_on(cfg, specs)}"
     with draining(interrupt, progress.announce):
         try:
             report = run_volumes(cfg, specs, watcher=progress, interrupt=interrupt, begins=begins, html=html)
         except PipelineFailure as failure:
             if cfg.job is not None:
-                failure.add_note(printable(f"{again} --job {cfg.job}"))
+                failure.add_note(printable(again))
             raise
         finally:
             progress.close()
@@ -97,11 +117,17 @@ def _run_and_tell(cfg: PipelineConfig, specs: tuple[str, ...], html: str | None)
     if html is not None and report.stages and cfg.progress != "json":
         say(f"contact sheet: {printable(html)}")
     if interrupt.requested:
-        complain(printable(f"interrupted; {again}{f' --job {cfg.job}' if cfg.job else ''}"))
+        complain(printable(f"interrupted; {again}"))
         return INTERRUPTED
     books = report.extra.get("job")
     written, dead = (books["written"], books["dead"]) if books else (report.accounting.written, report.accounting.dead)
     return FAILED if dead and not written else OK
+
+
+def _way_on(cfg: PipelineConfig, specs: Sequence[str]) -> str:
+    if cfg.job is not None:
+        return shlex.join(["penstock", "resume", str(cfg.job)])
+    return shlex.join(["penstock", "volumes", *specs, "--to", cfg.shown_to])
 
 
 def _tell(cfg: PipelineConfig, report: Report) -> None:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -107,6 +107,9 @@ class ServiceConfig(Settings):
     Raises:
         ConfigError: a value is not allowed, or a name is no field; the message names it.
     """
+
+    kind: ClassVar[str] = "pictures"
+    """What a job with these settings is about; its books say so where it is not pictures."""
 
     to: Destinations = Field(default=None, json_schema_extra={"metavar": "URI", "option": "--to"})
     """Where the vectors go: photos.db (a Milvus Lite store: a folder, made on first use), http://host:19530 (a Milvus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
@@ -32,6 +32,8 @@ class PipelineConfig(ServiceConfig):
         ConfigError: a value is not allowed, a name is no field, or a field that volumes do not have; the message names
             it.
     """
+
+    kind: ClassVar[str] = "volumes"
 
     s3_bucket: str | None = Field(default=None, min_length=1)
     """Where the keys of tasks are: a bucket of S3 by its name, another store by its URL (gs://bucket, az://container),

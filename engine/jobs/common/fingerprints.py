@@ -54,6 +54,7 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     sink = job_sink(config)
     stores = [with_settings(each.uri, store.own) for each, store in zip(sink.members, config.stores, strict=True)]
     return {
+        **({"kind": config.kind} if config.kind != ServiceConfig.kind else {}),
         "sources": _kept_specs(source),
         "null": source.null,
         "token": sink.has_secret,
@@ -64,6 +65,16 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
 def is_from_python(settings: Mapping[str, Any]) -> bool:
     """Whether a job's pictures were handed over by a Python program, which alone can go on with it."""
     return settings.get("sources", []) is None
+
+
+def kind_of(settings: Mapping[str, Any]) -> str:
+    """What a job is about; see `ServiceConfig.kind`."""
+    return str(settings.get("kind", ServiceConfig.kind))
+
+
+def specs_of(found: Status) -> list[str]:
+    """What the user named as the job's sources."""
+    return [*(found.settings["sources"] or kept_sources(found.path))]
 
 
 def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
@@ -87,7 +98,7 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
         raise ConfigError(
             f"the job in {found.path} is about pictures that a Python program has: let it call embed_images as before"
         )
-    sources, reads = settings["sources"] or kept_sources(found.path), bool(given.get("update")) or not found.listed
+    sources, reads = specs_of(found), bool(given.get("update")) or not found.listed
     if reads and STDIN in sources:
         raise ConfigError(
             f"the job in {found.path} has its list from standard input (-), which cannot be read again: pipe the list"

@@ -145,12 +145,7 @@ def etag_of(path: str) -> str:
         found = os.stat(path)  # noqa: PTH116  (once for each page)
     except OSError:
         return ""
-    return file_etag(found.st_size, found.st_mtime_ns)
-
-
-def file_etag(size: int, mtime_ns: int) -> str:
-    """The same of what is known of a file."""
-    return f"{size}-{mtime_ns}"
+    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def _base(bucket: str | None) -> str | None:

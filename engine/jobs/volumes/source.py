@@ -18,7 +18,6 @@ from ...sources.files import FileSource
 from ...sources.object_store import ObjectStoreSource
 from .pages import ImageTask
 from .places import local_folder
-from .s3_context import file_etag
 
 FINISHED: Final = "its volume is published already"
 
@@ -161,13 +160,12 @@ class VolumeSource(Source):
 
 
 def task_of(item: Item, root: VolumeRoot, page: int) -> ImageTask:
-    """What is to be done about a page that was listed."""
+    """What is to be done about a page that was listed: an object as it was then, a file as it is now."""
     version = item.version or Version()
+    if item.path is not None:
+        return ImageTask(item.key, None, None, root.name, page, item.ordinal)
     size = version.size if version.size >= 0 else None
-    if item.path is None:
-        return ImageTask(item.key, version.tag or None, size, root.name, page, item.ordinal)
-    etag = file_etag(version.size, version.mtime_ns) if size is not None else None
-    return ImageTask(item.key, etag, size, root.name, page, item.ordinal)
+    return ImageTask(item.key, version.tag or None, size, root.name, page, item.ordinal)
 
 
 def failed_task(entry: Broken, root: VolumeRoot, page: int) -> ImageTask:
