@@ -44,6 +44,7 @@ OTHERWISE: dict[str, Any] = {
     "token": "a:b",
     "retry_for": 5,
     "backlog": 9,
+    "allow_hosts": ("pictures.example",),
     **{field: True for field in PER_RUN if ServiceConfig.model_fields[field].annotation is bool},
 }
 """For each field that may differ from run to run, a value that is not the default."""
