@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -449,3 +451,14 @@ def test_a_key_without_a_bucket_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(PipelineFailure) as caught:
         done.run_sync()
     assert "s3_bucket is missing" in str(caught.value.exceptions[0])
+
+
+@pytest.mark.slow
+def test_what_is_compiled_for_patches_is_kept_where_nobody_else_uses_jax() -> None:
+    """A second process need not compile it."""
+    code = (
+        "from penstock.volumes import GpuBatcher, PipelineConfig; "
+        "batcher = GpuBatcher(PipelineConfig(embedder='gist:32')); batcher.open(); batcher.close(); "
+        "import jax; assert jax.config.jax_compilation_cache_dir and jax.config.jax_platforms == 'cpu'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")

@@ -12,6 +12,7 @@ from PIL import Image
 from ....errors import ChildrenFailedError, ItemError, PenstockError
 from ....preprocess.pages.first_pass import FirstPass
 from ....preprocess.pages.patches import PATCH
+from ....preprocess.worker.jax_runtime import on_cpu
 from ... import Gathered, Lane
 from ...config.volumes import PipelineConfig
 from ...core.policies import Retry
@@ -75,7 +76,8 @@ class GpuBatcher:
             EmbedderError: the embedder does not work at all.
         """
         if self._function is None:
-            self._function = cast("PatchFunction", FirstPass(self._batch))
+            with on_cpu():  # where nobody else uses JAX it is set up for us, with its compilation cache
+                self._function = cast("PatchFunction", FirstPass(self._batch))
         self._embedder.open()
 
     def close(self) -> None:
