@@ -111,11 +111,19 @@ def _of_gs(url: StoreURL) -> dict[str, Any]:
     raise ConfigError(f"'{url.root}': there are no credentials: {ways}{_FLAGS}")
 
 
+def azure_account(url: StoreURL) -> str:
+    """Whose container it is.
+
+    Raises:
+        ConfigError: the environment does not say.
+    """
+    if name := os.environ.get("AZURE_STORAGE_ACCOUNT_NAME"):
+        return name
+    raise ConfigError(f"'{url.root}': set AZURE_STORAGE_ACCOUNT_NAME: a container's name does not say whose it is")
+
+
 def _of_az(url: StoreURL) -> dict[str, Any]:
-    if "AZURE_STORAGE_ACCOUNT_NAME" not in os.environ:
-        raise ConfigError(
-            f"'{url.root}': set AZURE_STORAGE_ACCOUNT_NAME: the container's name does not say whose it is"
-        )
+    azure_account(url)
     if any(name in os.environ for name in _AZURE):
         return {}
     ways = "set AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, or AZURE_CLIENT_ID, _SECRET and AZURE_TENANT_ID"

@@ -40,6 +40,10 @@ _KINDS: Final[dict[str, type[ObjectStoreError]]] = {
 }
 """Class of obstore -> ours. By name: it is not imported for this."""
 
+_ELSEWHERE: Final = "redirect without LOCATION"
+_LASTING: Final = ("builder error", _ELSEWHERE)
+"""What else will be the same the next time."""
+
 _STATUSES: Final[dict[int, type[ObjectStoreError]]] = {
     401: ObjectDeniedError,
     403: ObjectDeniedError,
@@ -99,13 +103,15 @@ def _of_generic(said: str) -> type[ObjectStoreError]:
     status = int(found[1]) if found else 0
     if 400 <= status < 500 and status not in _PASSING_STATUS:
         return _STATUSES.get(status, ObjectStoreError)
-    return ObjectStoreError if "builder error" in said else ObjectStoreUnavailableError
+    return ObjectStoreError if any(sign in said for sign in _LASTING) else ObjectStoreUnavailableError
 
 
 def short(error: BaseException) -> str:
     """The library's message in one line, without secrets, and not endless: it quotes pages of XML, and itself."""
     said = _BODY.sub(_code_of, " ".join(str(error).split()).partition(" Debug source:")[0])
     said = redact(said) or type(error).__name__
+    if _ELSEWHERE in said:
+        said = "the bucket is in another region: set AWS_REGION to it"
     return said if len(said) <= _LONGEST else said[:_LONGEST] + "..."
 
 

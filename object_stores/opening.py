@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 from ..messages import redact
-from .credentials import credentials_for
+from .credentials import azure_account, credentials_for
 from .failures import kind_of, short
 from .libraries import obstore_stores
 from .options import StoreOptions
@@ -50,6 +50,8 @@ def open_client(url: StoreURL, options: StoreOptions) -> Any:
     }
     kind = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[url.scheme]
     given = credentials_for(url, options)
+    if url.scheme == "az":  # by its own reading of the environment the client works, but its repr ends in a panic
+        given["account_name"] = azure_account(url)
     try:
         return kind(url.bucket, client_options=client, retry_config=retry, **given)
     except Exception as error:

@@ -113,6 +113,17 @@ class TestCredentials:
         with pytest.raises(ConfigError, match="AWS_ACCESS_KEY_ID is set, and AWS_SECRET_ACCESS_KEY is not"):
             ObjectStore("s3://b")
 
+    def test_other_clouds_have_theirs_in_their_variables(self, aws: pytest.MonkeyPatch) -> None:
+        """An account of Azure by its key; what is no key is said without it. Public buckets need none."""
+        assert repr(ObjectStore("gs://b/x", StoreOptions(anonymous=True))) == "<ObjectStore gs://b>"
+        aws.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+        aws.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+        assert repr(ObjectStore("az://c/x")) == "<ObjectStore az://c>"
+        aws.setenv("AZURE_STORAGE_ACCOUNT_KEY", "MARKER!")
+        with pytest.raises(ConfigError, match=r"'az://c' cannot be opened: .*Invalid") as raised:
+            ObjectStore("az://c")
+        assert "MARKER" not in str(raised.value)
+
     def test_public_buckets_are_read_unsigned(self, small_s3: SmallS3, aws: pytest.MonkeyPatch) -> None:
         """Also with keys in the environment."""
         small_s3.put("a", b"x")
@@ -194,6 +205,9 @@ class TestReading:
             with pytest.raises(kind, match=f"s3://bucket/{key}") as raised:
                 store.get(key, max_bytes=9)
             assert as_read_error(raised.value).errno == number  # type: ignore[arg-type]
+        small_s3.faults["elsewhere"] = refused(301, "PermanentRedirect")
+        with pytest.raises(ObjectStoreError, match="the bucket is in another region: set AWS_REGION"):
+            store.get("elsewhere", max_bytes=9)
         with pytest.raises(ObjectNotFoundError, match="NoSuchBucket"):
             list(ObjectStore("s3://other").list())
         assert store.where("x") == "s3://bucket/x"

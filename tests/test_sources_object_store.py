@@ -17,14 +17,24 @@ from penstock import ConfigError, Report
 from penstock.engine.cli import main
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.journal import JobFolder, read_status
-from penstock.engine.sources import Entry, Filtered, Item, Selection, Source, SourceOptions, UrlOptions, open_source
+from penstock.engine.sources import (
+    Entry,
+    Filtered,
+    Item,
+    Selection,
+    Source,
+    SourceOptions,
+    UrlOptions,
+    Version,
+    open_source,
+)
 from penstock.errors import SourceError
 from penstock.object_stores import StoreOptions
 from penstock.preprocess.sandbox import sandbox
 from penstock.sinks import row_key
 from penstock.testing.sources import SourceContract
 from penstock.tests.drawn import encoded
-from penstock.tests.small_s3 import Request, SmallS3, busy, refused
+from penstock.tests.small_s3 import Request, SmallS3, busy, drip, refused
 from penstock.tests.whole_jobs import digest_of, started, stored, wait_for, written
 from penstock.tests.whole_jobs import penstock as command
 
@@ -177,6 +187,16 @@ def test_keys_that_obstore_cannot_name_are_listed_and_read(small_s3: SmallS3) ->
     for item in found[:5]:
         assert item.reference is not None
         assert fetcher.read(item.reference.ref, item.reference.version, 99).decode() == item.key[len("s3://bucket/") :]
+
+
+def test_a_job_that_goes_on_without_credentials_is_told_so(small_s3: SmallS3, aws: pytest.MonkeyPatch) -> None:
+    """Once, and not by a dead letter for each picture; who only asks for what was done needs none."""
+    small_s3.put("a.jpg", b"x")
+    aws.delenv("AWS_ACCESS_KEY_ID")
+    aws.delenv("AWS_SECRET_ACCESS_KEY")
+    source = open_source(["s3://bucket"], SourceOptions(later=True))
+    with pytest.raises(ConfigError, match="'s3://bucket': there are no credentials: set AWS_ACCESS_KEY_ID"):
+        source.item(0, "s3://bucket/a.jpg", Version(1))
 
 
 def test_an_order_is_found_not_believed(small_s3: SmallS3) -> None:
@@ -336,6 +356,20 @@ def test_a_store_that_is_busy_for_a_while_costs_nothing_but_time(small_s3: Small
         small_s3.faults[name] = busy(5)
     report = run(tmp_path / "a")
     assert (report.accounting.written, report.accounting.dead) == (20, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_fork_server")
+def test_an_object_that_comes_byte_by_byte_costs_itself_only(small_s3: SmallS3, tmp_path: Path) -> None:
+    """All attempts end within the time of one picture, so no worker is replaced for it."""
+    fill(small_s3, 20)
+    small_s3.put("slow.png", bytes(100_000))
+    small_s3.faults["slow.png"] = drip(0.02)
+    report = run(tmp_path / "a", item_timeout=6.0, on_failure={"preprocess": "skip"})
+    assert (report.accounting.written, report.accounting.dead) == (20, 1)
+    (letter,) = letters_of(tmp_path / "a").values()
+    assert (letter["key"], letter["error"]) == ("s3://bucket/slow.png", "ReadError")
+    assert "no answer that is of use" in letter["message"]
 
 
 @pytest.mark.slow

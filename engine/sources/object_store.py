@@ -100,7 +100,10 @@ class ObjectStoreSource(Source):
         self._seen = seen
 
     def item(self, ordinal: int, name: str, version: Version) -> Item:
-        """The object at a URL."""
+        """The object at a URL. Who may not know us is found out here, before workers find it out for each picture."""
+        if not self._stores:
+            for place in self._places:
+                self._store(place.url)
         return Item(name, ordinal=ordinal, version=version, reference=Reference(self._locator, name, version))
 
     def emptiness(self) -> str:
