@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shlex
 import threading
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -20,20 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..descriptors import CloseOnFork
-from ..durable import put
 from ..errors import CollectionMismatchError, ConfigError, SinkError
 from .arrow import arrow
 from .base import Found, Hit, Searchable, Sink
 from .fields import parse_fields
 from .local import local_path
-from .parquet.parts import digests_in, newest
+from .npy_pairs import PATH, Pairs, disk_errors
 from .parquet.reader import nearness
-from .parquet.table import RECIPE, Layout, decoded, hit, write_options
-from .rows import KEY, VECTOR, RowBatch, WriteResult, screen
-
-_NAME: Final = re.compile(r"img_emb_(\d{5,})\.npy")
-_PATH: Final = "image_path"
-"""What clip-retrieval calls the column ``path``."""
+from .parquet.table import RECIPE, Layout, hit
+from .rows import VECTOR, RowBatch, WriteResult, screen
 
 _WRITE_ROWS, _WRITE_BYTES = 16_384, 64 * 2**20
 _ROWS: Final = 8192
@@ -69,6 +62,7 @@ class NpySink(Sink):
     ) -> None:
         arrow()
         self._named, self._folder = folder, folder.absolute()
+        self._pairs = Pairs(self._folder, self.uri)
         self._dimension, self._note, self._metric = dimension, note, metric
         self._layout = Layout(dimension or 0, parse_fields(fields or {}))
         self._to_replace = mode == "overwrite"
@@ -106,12 +100,12 @@ class NpySink(Sink):
 
     @property
     def needs_finish(self) -> bool:
-        return any(not live.all() for live in self._live(self._numbers()))
+        return any(not live.all() for live in self._pairs.live(self._pairs.numbers()))
 
     def look(self) -> Found | None:
         """What is there; reads every key."""
-        numbers = self._numbers()
-        return Found(self._rows_in(numbers), self._note_in(numbers[0])) if numbers else None
+        numbers = self._pairs.numbers()
+        return Found(self._pairs.rows_in(numbers), self._pairs.note_in(numbers[0])) if numbers else None
 
     def open(self) -> None:
         """Make the folder, or check what is in it.
@@ -120,20 +114,19 @@ class NpySink(Sink):
             SinkError: it is open in another process, or cannot be made.
             CollectionMismatchError: vectors of another dimension or other columns; to be read only: nothing is there.
         """
-        numbers = self._numbers()
+        numbers = self._pairs.numbers()
         if self._dimension is None:
             if not numbers:
                 raise CollectionMismatchError(f"{self.uri}: there are no vectors")
-            self._note = self._note_in(numbers[0])
+            self._note = self._pairs.note_in(numbers[0])
             return
-        with self._errors():
-            for folder in ("img_emb", "metadata"):
-                (self._folder / folder).mkdir(parents=True, exist_ok=True)
+        self._pairs.make_folders()
+        with disk_errors(self.uri):
             self._lock = self._locked()
         try:
             if numbers and not self._to_replace:
                 self._check(numbers[0])
-                self._note = self._note_in(numbers[0])
+                self._note = self._pairs.note_in(numbers[0])
         except BaseException:
             self.close()
             raise
@@ -150,30 +143,30 @@ class NpySink(Sink):
                 f"{self.uri} holds vectors of {self._dimension} dimensions, these have {rows.vectors.shape[1]}"
             )
         screened = screen(rows)
-        with self._mutex, self._errors():
+        with self._mutex, disk_errors(self.uri):
             if self._lock is None:
                 raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
             table, refused = self._layout.table(rows, screened.kept, self._ordinals(rows), {RECIPE: self._note})
             if len(table):
                 if self._to_replace:
-                    self._delete(self._numbers())
+                    self._pairs.delete(self._pairs.numbers())
                     self._to_replace = False
-                self._write_pair(table)
+                self._pairs.write(table)
         return screened.result(refused)
 
     def count(self) -> int:
         """Different keys. Reads all of them."""
-        return self._rows_in(self._numbers())
+        return self._pairs.rows_in(self._pairs.numbers())
 
     def finish(self) -> None:
         """Write pairs anew that have rows which were written over: each key is there once then."""
-        with self._mutex, self._errors():
-            numbers = self._numbers()
-            for number, live in zip(numbers, self._live(numbers), strict=True):
+        with self._mutex, disk_errors(self.uri):
+            numbers = self._pairs.numbers()
+            for number, live in zip(numbers, self._pairs.live(numbers), strict=True):
                 if not live.all():
                     if live.any():
-                        self._write_pair(self._table(number, live))
-                    self._delete([number])
+                        self._pairs.write(self._pairs.table(number, live, self._layout.schema({RECIPE: self._note})))
+                    self._pairs.delete([number])
 
     def reader(self) -> Searchable:
         """Looks at every vector: for up to some millions of them."""
@@ -181,20 +174,7 @@ class NpySink(Sink):
 
     def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """The rows with these keys, as column dicts by key."""
-        pa, pq = arrow()
-        found: dict[str, dict[str, Any]] = {}
-        for number in reversed(self._numbers()):
-            with self._errors():
-                table = pq.read_table(self._metadata(number), filters=pa.compute.field(KEY).isin(list(keys)))
-                if not len(table):
-                    continue
-                every = pq.read_table(self._metadata(number), columns=[KEY]).column(KEY)
-                matrix = self._matrix(number)
-                for row in table.to_pylist():
-                    if row[KEY] not in found:
-                        own = {VECTOR: matrix[pa.compute.index(every, row[KEY]).as_py()]} if vectors else {}
-                        found[row[KEY]] = _decoded({**row, **own}, table.schema, vectors=vectors)
-        return found
+        return self._pairs.get(keys, vectors=vectors)
 
     def search(self, vector: NDArray[np.float32], k: int = 10) -> list[Hit]:
         """The nearest rows, by looking at all of them.
@@ -202,10 +182,10 @@ class NpySink(Sink):
         Raises:
             ConfigError: a vector of another dimension.
         """
-        query, numbers = np.asarray(vector, np.float32), self._numbers()
+        query, numbers = np.asarray(vector, np.float32), self._pairs.numbers()
         best: list[tuple[float, int, int]] = []
-        for number, live in zip(numbers, self._live(numbers), strict=True):
-            matrix = self._matrix(number)
+        for number, live in zip(numbers, self._pairs.live(numbers), strict=True):
+            matrix = self._pairs.matrix(number)
             if query.shape != matrix.shape[1:]:
                 raise ConfigError(f"vector: {list(query.shape)} given, [{matrix.shape[1]}] needed")
             for first in range(0, len(matrix), _ROWS):
@@ -215,7 +195,7 @@ class NpySink(Sink):
                 best += [(float(scores[at]), number, first + at) for at in near if scores[at] > -np.inf]
             best = sorted(best, reverse=True)[:k]
         sign = -1.0 if self._metric == "L2" else 1.0
-        return [hit(self._row(number, row), sign * score) for score, number, row in best]
+        return [hit(self._pairs.row(number, row), sign * score) for score, number, row in best]
 
     def close(self) -> None:
         """Let others at the folder. Idempotent. A write that is under way is waited for by who comes next."""
@@ -232,79 +212,11 @@ class NpySink(Sink):
         with self._mutex:
             lock.close()
 
-    # -- files --------------------------------------------------------------------------------------------------------
-
-    def _numbers(self) -> list[int]:
-        """Of the pairs, in the order of writing."""
-        with self._errors():
-            names = os.listdir(self._folder / "img_emb") if (self._folder / "img_emb").is_dir() else []  # noqa: PTH208
-        return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
-
-    def _vectors(self, number: int) -> Path:
-        return self._folder / "img_emb" / f"img_emb_{number:05}.npy"
-
-    def _metadata(self, number: int) -> Path:
-        return self._folder / "metadata" / f"metadata_{number:05}.parquet"
-
-    def _matrix(self, number: int) -> NDArray[np.float32]:
-        with self._errors():
-            matrix: NDArray[np.float32] = np.load(self._vectors(number), mmap_mode="r", allow_pickle=False)
-            return matrix
-
-    def _write_pair(self, table: Any) -> None:
-        pa, pq = arrow()
-        number = max(self._numbers(), default=-1) + 1
-        vectors = np.asarray(table.column(VECTOR).combine_chunks().flatten()).reshape(len(table), -1)
-        told = table.drop_columns(VECTOR)
-        at = told.schema.get_field_index("path")
-        schema = told.schema.set(at, told.schema.field(at).with_name(_PATH))  # renaming the column loses the note
-        told = pa.Table.from_arrays(told.columns, schema=schema)
-        options = {name: value for name, value in write_options(told.schema).items() if name != "use_byte_stream_split"}
-        with _named(self._metadata(number)) as unfinished:
-            pq.write_table(told, unfinished, **options)
-        with _named(self._vectors(number)) as unfinished, open(unfinished, "wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-
-    def _delete(self, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            self._vectors(number).unlink(missing_ok=True)
-            self._metadata(number).unlink(missing_ok=True)
-
-    def _table(self, number: int, live: NDArray[np.bool_]) -> Any:
-        """The live rows of a pair as a table of all columns."""
-        pa, pq = arrow()
-        told = pq.read_table(self._metadata(number))
-        told = told.rename_columns(["path" if name == _PATH else name for name in told.column_names])
-        schema = self._layout.schema({RECIPE: self._note})
-        flat = pa.array(np.ascontiguousarray(self._matrix(number)).reshape(-1))
-        columns = {name: told.column(name) for name in told.column_names}
-        columns[VECTOR] = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
-        return pa.table([columns[name] for name in schema.names], schema=schema).filter(pa.array(live))
-
-    def _live(self, numbers: Sequence[int]) -> list[NDArray[np.bool_]]:
-        with self._errors():
-            return newest([digests_in(self._metadata(number)) for number in numbers])
-
-    def _rows_in(self, numbers: Sequence[int]) -> int:
-        return sum(int(live.sum()) for live in self._live(numbers))
-
-    def _row(self, number: int, row: int) -> dict[str, Any]:
-        _, pq = arrow()
-        with self._errors():
-            table = pq.read_table(self._metadata(number)).slice(row, 1)
-        (found,) = table.to_pylist()
-        return {**_decoded(found, table.schema, vectors=False), KEY: found[KEY]}
-
-    def _note_in(self, number: int) -> str:
-        _, pq = arrow()
-        with self._errors():
-            return str((pq.read_schema(self._metadata(number)).metadata or {}).get(RECIPE.encode(), b""), "utf-8")
-
     def _check(self, number: int) -> None:
         """Compare a pair with what this sink would write."""
         _, pq = arrow()
-        length, there = self._matrix(number).shape[1], pq.read_schema(self._metadata(number))
-        here = [_PATH if name == "path" else name for name in self._layout.schema({}).names if name != VECTOR]
+        length, there = self._pairs.matrix(number).shape[1], pq.read_schema(self._pairs.metadata(number))
+        here = [PATH if name == "path" else name for name in self._layout.schema({}).names if name != VECTOR]
         wrong = ""
         if length != self._dimension:
             wrong = f"vectors of {length} dimensions, this job makes {self._dimension}"
@@ -331,18 +243,6 @@ class NpySink(Sink):
             raise SinkError(f"{self.uri} is open in another process; wait for it, or choose another folder") from None
         return lock
 
-    @contextmanager
-    def _errors(self) -> Generator[None]:
-        """What the disk refuses becomes an error that says where, why, and what to do."""
-        pa, _ = arrow()
-        try:
-            yield
-        except (OSError, pa.ArrowException, ValueError) as error:
-            if isinstance(error, (SinkError, ConfigError)):
-                raise
-            why = getattr(error, "strerror", None) or str(error)
-            raise SinkError(f"{self.uri}: {why}; what is there stays: free some space or mend the disk") from error
-
 
 def make_npy(uri: str, options: Any) -> Sink:
     """The factory of ``npy:``; options are `SinkOptions`."""
@@ -355,22 +255,3 @@ def make_npy(uri: str, options: Any) -> Sink:
         mode=options.mode,
         metric=options.metric,
     )
-
-
-def _decoded(row: Mapping[str, Any], schema: Any, *, vectors: bool) -> dict[str, Any]:
-    found = decoded(row, schema, vectors=vectors)
-    if _PATH in found:
-        found["path"] = found.pop(_PATH)
-    return found
-
-
-@contextmanager
-def _named(path: Path) -> Generator[Path]:
-    """A file under another name, which it has until it is complete, and on disk."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        yield unfinished
-        put(unfinished, path)
-    finally:
-        with suppress(FileNotFoundError):
-            unfinished.unlink()

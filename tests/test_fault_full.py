@@ -7,6 +7,7 @@ recorded can be read, and once there is room the job goes on to the end of an un
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sys
@@ -305,6 +306,29 @@ def test_a_bulk_folder_without_room_to_merge_its_parts_is_finished_later(space: 
     with ParquetBulkSink(seen, 256) as sink:
         assert sink.count() == 300
     assert read_manifest(seen).rows == 300
+
+
+def test_a_full_disk_under_a_parquet_data_set_is_an_error_and_the_job_goes_on_later(
+    space: Mounts, pictures: Path, tmp_path: Path
+) -> None:
+    """While rows are written, and while they are published: readers see nothing before there was room for all."""
+    job, rows = tmp_path / "job", tmp_path / "rows"
+    rows.mkdir()
+    space.tmpfs(rows, "256k")
+    failed = space.run(
+        *jobs.penstock("embed", str(pictures), "--to", f"parquet:{rows}", "--job", str(job), "--progress", "none")
+    )
+    assert failed.returncode == 1
+    assert f"{rows} cannot be written: No space left on device" in failed.stderr
+    assert read_status(job).counts.remaining == PICTURES
+    staged = PICTURES * 512 * 4
+    for size, returned in ((staged * 3 // 2, 1), (16 << 20, 0)):
+        assert not (space.see(rows) / "_SUCCESS.json").exists()
+        space.remount(rows, f"size={size}")
+        resumed = space.run(*jobs.penstock("resume", str(job)))
+        assert resumed.returncode == returned, resumed.stderr
+    assert json.loads((space.see(rows) / "_SUCCESS.json").read_text())["rows"] == PICTURES
+    assert not (space.see(rows) / "_staging").exists()
 
 
 def test_a_finished_job_finishes_its_bulk_folder(pictures: Path, tmp_path: Path) -> None:

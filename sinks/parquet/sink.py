@@ -16,12 +16,13 @@ from ..base import Found, Searchable, Sink, SinkMemory
 from ..fields import parse_fields
 from ..rows import RowBatch, WriteResult, screen
 from .leftovers import undo
-from .manifest import ABOUT, About, Claim, Manifest, claim_in, manifest_in
+from .manifest import About, Claim, Manifest, claim_in, manifest_in
 from .place import Hold, Place, staging
+from .prepare import prepared
 from .publish import conflict, finish, publish
 from .reader import Files, Reader
-from .staged import SEALED, PartMaker, forget_made, live_in, name_of, next_number, next_turn, staged_in
-from .table import DIMENSION, FORMAT, JOB, RECIPE, Layout, fields_of, write_options
+from .staged import forget_made, live_in, name_of, next_turn, staged_in
+from .table import DIMENSION, FORMAT, JOB, RECIPE, Layout, write_options
 
 SCHEME: Final = "parquet:"
 
@@ -254,33 +255,8 @@ class ParquetSink(Sink):
         self._note = str(there.metadata.get(RECIPE.encode(), b""), "utf-8")
 
     def _claim(self, names: list[str]) -> Claim:
-        """What is to be published: the rows of these files, after the job's own parts that stay as they are."""
-        base = self._base.parts if self._base else []
-        inputs = [*(part.name for part in base), *names]
-        live = live_in(self._place, inputs) if base else []
-        stale = {part.name for part, mask in zip(base, live, strict=False) if not mask.all()}
-        made = PartMaker(
-            self._place,
-            self._job,
-            [name for name in inputs if name in stale or name in names],
-            self._layout.schema(self._about),
-            self._part_bytes,
-            next_number(self._job, base),
-        ).make()
-        schema = self._layout.schema({})
-        was = self._base or manifest_in(self._place)
-        manifest = Manifest(
-            job=self._job,
-            dimension=self._layout.dimension,
-            recipe=self._note,
-            schema={name: str(schema.field(name).type) for name in schema.names},
-            fields=fields_of(schema),
-            parts=[*(part for part in base if part.name not in stale), *(part.shown for part in made)],
-        )
-        replaced = [part.name for part in was.parts if part not in manifest.parts] if was else []
-        leftover = [*names, staging(self._job, SEALED), staging(self._job, ABOUT)]
-        taken = self._base.publication if self._base else self._replaces
-        return Claim(manifest, [part.sealed for part in made], taken, [*replaced, *leftover])
+        schema = self._layout.schema(self._about)
+        return prepared(self._place, self._job, names, self._base, self._replaces, schema, self._part_bytes)
 
     @property
     def _about(self) -> dict[str, str]:

@@ -114,6 +114,11 @@ class Layout:
         return pa.table([arrays[name] for name in schema.names], schema=schema), refused
 
 
+def dimension_of(schema: Any) -> int:
+    """The length of the vectors."""
+    return int(schema.field(VECTOR).type.list_size)
+
+
 def fields_of(schema: Any) -> dict[str, str]:
     """The typed columns that a user declared, as one writes them, of a schema that `Layout.schema` made."""
     return {name: _declared(schema, name) for name in schema.names if name not in _TAKEN}
