@@ -17,7 +17,7 @@ from .local import local_path
 from .milvus.bulk_files import ParquetBulkSink
 from .milvus.index_options import Number
 from .milvus.sink import MilvusSink
-from .npy import make_npy
+from .npy.sink import make_npy
 from .null import URI, NullSink
 from .parquet.places import parquet_place
 from .parquet.sink import ParquetSink

@@ -37,7 +37,6 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
                 "sinks.lance",
                 "sinks.milvus",
                 "sinks.npy",
-                "sinks.npy_pairs",
             },
             {"engine", "engine.config", "preprocess.worker", "sinks.registry"},
             {"engine.workers"},

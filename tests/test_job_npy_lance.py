@@ -38,7 +38,7 @@ def test_a_job_that_is_killed_goes_on_and_its_rows_are_searched(
     own = ["--workers", "1", "--batch-size", "4", "--embedder", "gist:32", "--insert-batch-size", "4"]
     words = ["embed", str(pictures), "--to", f"{kind}:{rows}", "--job", str(job), *own, "--progress", "none"]
     for least in (1, 20):
-        with started([sys.executable, "-c", SMALL.format(kind), *words]) as process:
+        with started([sys.executable, "-c", SMALL.format({"npy": "npy.sink"}.get(kind, kind)), *words]) as process:
             wait_for(process, has_written(job, least))
             process.send_signal(signal.SIGKILL)
             process.wait()

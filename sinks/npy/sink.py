@@ -17,16 +17,16 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..descriptors import CloseOnFork
-from ..errors import CollectionMismatchError, ConfigError, SinkError
-from .arrow import arrow
-from .base import Found, Hit, Searchable, Sink
-from .fields import parse_fields
-from .local import local_path
-from .npy_pairs import PATH, Pairs, disk_errors
-from .parquet.reader import nearness
-from .parquet.table import RECIPE, Layout, hit
-from .rows import VECTOR, RowBatch, WriteResult, screen
+from ...descriptors import CloseOnFork
+from ...errors import CollectionMismatchError, ConfigError, SinkError
+from ..arrow import arrow
+from ..base import Found, Hit, Searchable, Sink
+from ..fields import parse_fields
+from ..local import local_path
+from ..parquet.reader import nearness
+from ..parquet.table import RECIPE, Layout, hit
+from ..rows import VECTOR, RowBatch, WriteResult, screen
+from .pairs import PATH, Pairs, disk_errors
 
 _WRITE_ROWS, _WRITE_BYTES = 16_384, 64 * 2**20
 _ROWS: Final = 8192

@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..durable import put
-from ..errors import ConfigError, SinkError
-from .arrow import arrow
-from .parquet.parts import digests_in, newest
-from .parquet.table import RECIPE, decoded, write_options
-from .rows import KEY, VECTOR
+from ...durable import put
+from ...errors import ConfigError, SinkError
+from ..arrow import arrow
+from ..parquet.parts import digests_in, newest
+from ..parquet.table import RECIPE, decoded, write_options
+from ..rows import KEY, VECTOR
 
 PATH: Final = "image_path"
 """What clip-retrieval calls the column ``path``."""
