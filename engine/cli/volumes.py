@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import PipelineFailure, SourceError
-from ...formatting import count, plural, printable
+from ...formatting import count, plural, printable, size
 from ..config.volumes import PipelineConfig
 from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
 from .help import GroupedCommand
@@ -19,6 +20,7 @@ from .options import configured_as, setting_options, spelled_as_options
 
 if TYPE_CHECKING:
     from .. import Report
+    from ..jobs.common.memory_estimate import MemoryEstimate
     from ..journal import Status
 
 _EXAMPLES = """\b
@@ -42,7 +44,7 @@ did, 2 wrong usage, 130 interrupted."""
 _FIELDS = (
     *("anonymous", "instance_role", "to", "embedder", "preset", "image_size", "dtype", "background", "value_range"),
     *("max_passes", "min_angle", "min_bend", "min_quality"),
-    *("job", "accept_changes", "s3_max_inflight", "decode_threads", "compute_threads"),
+    *("job", "accept_changes", "memory", "s3_max_inflight", "decode_threads", "compute_threads"),
     *("batch_size", "batch_timeout", "insert_batch_size", "max_failures", "on_failure", "stall_after"),
     *("max_pixels", "max_side", "max_file_bytes", "report", "progress"),
 )
@@ -98,9 +100,13 @@ def _run_and_tell(cfg: PipelineConfig, specs: Sequence[str], html: str | None) -
 
     interrupt, remaining = Interrupt(), None
 
-    def begins(pages: int | None) -> None:
+    def begins(ceiling: MemoryEstimate, pages: int | None) -> None:
         nonlocal remaining
         remaining = pages
+        if cfg.progress == "json":
+            print(json.dumps({"event": "memory_ceiling", **ceiling.to_dict()}), file=sys.stderr, flush=True)
+        elif cfg.progress != "none":
+            complain(f"memory: {ceiling if cfg.memory is not None else f'at most {size(ceiling.total)}'}")
 
     progress = make_progress(cfg.progress, lambda: remaining)
     again = f"to go on: {_way_on(cfg, specs)}"

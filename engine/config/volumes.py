@@ -11,13 +11,14 @@ from pydantic import Field
 from ...errors import ConfigError
 from .model import ServiceConfig
 from .sections import SECTIONS
+from .types import Size
 
 PARQUET: Final = "parquet:"
 
 _OTHERS: Final = {
     *SECTIONS["sink"].values(),
     *("workers", "slots", "threads", "devices", "sandbox", "decoder", "metadata", "list_filtered", "async_pipeline"),
-    *("update", "redo", "accept_store", "item_timeout", "memory"),
+    *("update", "redo", "accept_store", "item_timeout"),
 } - {"to", "insert_batch_size", "retry_for"}
 """Settings that a job on volumes does not have."""
 
@@ -57,7 +58,11 @@ class PipelineConfig(ServiceConfig):
     """Pages that have been read and wait to be decoded."""
 
     fetch_queue_bytes: int = Field(default=256 * 2**20, ge=1)
-    """Bytes of them; a larger page waits alone."""
+    """Bytes of them, and of those that are being read; a larger page is read alone."""
+
+    memory: Size | None = Field(default=None, json_schema_extra={"metavar": "SIZE"})
+    """The most memory the job may take: 4GiB, 512M, or 50% of the machine's. So many pages are decoded ahead as there
+    is room for. [default: room for 1 GiB of decoded pages]"""
 
     frame_queue_size: int = Field(default=2, ge=1, le=256)
     """Decoded pages that wait to be cut into patches, in each lane."""

@@ -20,12 +20,16 @@ class VolumeValues:
 
     Args:
         failed: told of each page that fails, in the thread that reads the pipeline.
+        gone: told of each page that the engine lets go of; must return at once.
         keeps_books: whether a later run does again what the end of this one has left: what ends the job is no dead
             letter of the pages that it met.
     """
 
-    def __init__(self, failed: Failed, *, keeps_books: bool = False) -> None:
+    def __init__(
+        self, failed: Failed, *, gone: Callable[[ImageTask], None] = lambda _: None, keeps_books: bool = False
+    ) -> None:
         self._failed = failed
+        self._gone = gone
         self._keeps_books = keeps_books
 
     def units(self, value: Any) -> int:
@@ -55,8 +59,9 @@ class VolumeValues:
             self._failed(stage, task, failure)
 
     def discard(self, value: Any) -> None:
-        """Nothing to give back."""
-        del value
+        """What it took of the memory is free."""
+        for task in tasks_of(value):
+            self._gone(task)
 
     def part(self, value: Any, failures: Sequence[ItemFailure]) -> Any:
         """A batch is tried again as a whole."""

@@ -23,6 +23,7 @@ from ...config.volumes import PipelineConfig
 from ...core.policies import Policy
 from .accounting import VolumeValues
 from .batcher import REPROCESS, GpuBatcher
+from .memory import Room, nbytes_of
 from .pages import DecodedFrame, FetchedPage, ImageTask, PageLook, Record, Row, Written
 from .prefetcher import Prefetcher
 
@@ -50,6 +51,8 @@ class VolumeParts:
         prefetcher: reads; likewise decoder, batcher and transform do what they are called.
         write: takes rows for good.
         readers: threads that read, as many as reads may be under way.
+        files: room for the bytes of files, from the reading until they are decoded.
+        frames: room for decoded pages, until they are records.
     """
 
     prefetcher: Prefetcher
@@ -58,6 +61,36 @@ class VolumeParts:
     transform: Inspects
     write: Callable[[list[Row]], Written]
     readers: Executor
+    files: Room
+    frames: Room
+
+    def fetch(self, task: ImageTask) -> FetchedPage:
+        """Read a page, when there is room for it."""
+        self.files.take(task, task.size or 0)
+        try:
+            page = self.prefetcher.fetch(task)
+        except BaseException:
+            self.files.give(task)
+            raise
+        self.files.resize(task, len(page.data))
+        return page
+
+    def decode(self, page: FetchedPage) -> DecodedFrame:
+        """Decode it; it goes on when there is room for its pixels."""
+        try:
+            frame = self.decoder.decode(page.task, page.data)
+        finally:
+            self.files.give(page.task)
+        self.frames.take(page.task, nbytes_of(frame.pixels.nbytes))
+        return frame
+
+    def inspect(self, page: PageLook) -> Feedback | Row:
+        """What becomes of it; with its record its pixels go."""
+        found = self.transform.inspect(page)
+        if isinstance(found, DecodedFrame):
+            return Feedback(found, REPROCESS)
+        self.frames.give(page.frame.task)
+        return Row(page.frame.task, found)
 
 
 def volume_graph(
@@ -73,29 +106,21 @@ def volume_graph(
     """
     policies: Mapping[Stage, Policy] = cfg.policies
 
-    def decode(page: FetchedPage) -> DecodedFrame:
-        return parts.decoder.decode(page.task, page.data)
-
-    def transform(page: PageLook) -> Feedback | Row:
-        found = parts.transform.inspect(page)
-        return Feedback(found, REPROCESS) if isinstance(found, DecodedFrame) else Row(page.frame.task, found)
-
     return (
         PipelineBuilder(values=values)
         .add_source(source)
         .pipe(
-            parts.prefetcher.fetch,
+            parts.fetch,
             name="prefetch",
             concurrency=cfg.s3_max_inflight,
             executor=parts.readers,
             on_failure=policies["preprocess"],
         )
         .pipe(
-            decode,
+            parts.decode,
             name="decode",
             concurrency=cfg.decode_threads,
             buffer_size=cfg.fetch_queue_size,
-            buffer_bytes=cfg.fetch_queue_bytes,
         )
         .fanout(
             parts.batcher.cut,
@@ -115,7 +140,7 @@ def volume_graph(
         .disaggregate()
         .gather(name="pages")
         .pipe(parts.batcher.gathered, name="look", concurrency=cfg.decode_threads)
-        .pipe(transform, name="transform", concurrency=cfg.decode_threads, feedback="patches")
+        .pipe(parts.inspect, name="transform", concurrency=cfg.decode_threads, feedback="patches")
         .aggregate(cfg.insert_batch_size, max_wait=_ROWS_WAIT, name="rows")
         .pipe(parts.write, name="write", on_failure=policies["insert"])
         .add_sink(4)

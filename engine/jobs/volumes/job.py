@@ -20,6 +20,7 @@ from ..common.checkpoint import JobCheckpoint
 from .accounting import VolumeValues
 from .batcher import GpuBatcher
 from .graph import Decodes, Inspects, VolumeParts, threads_of, volume_graph
+from .memory import Room, estimate_volumes, room_for_pages
 from .pages import ImageTask, Written
 from .prefetcher import Prefetcher
 from .volumes import Volumes
@@ -51,6 +52,12 @@ class VolumeJob:
         letters: where dead letters go; None: nowhere.
         checkpoint: the books of a job; None for one that keeps none.
         told: hears of each page that fails, too.
+
+    Attributes:
+        ceiling: the most memory that it takes.
+
+    Raises:
+        ConfigError: that is more than `memory` allows.
     """
 
     def __init__(
@@ -70,6 +77,8 @@ class VolumeJob:
         self._begin = time.monotonic()
         # Nobody waits for them for ever: a store that does not answer must not keep the interpreter's exit.
         self._readers = DaemonThreads(cfg.s3_max_inflight, "penstock-read")
+        self.ceiling = estimate_volumes(cfg, stages.batcher.plan)
+        self._files, self._frames = Room(cfg.fetch_queue_bytes), Room(room_for_pages(cfg, stages.batcher.plan))
         self._opened = False
 
     def open(self, loop: asyncio.AbstractEventLoop | None = None) -> Pipeline:
@@ -87,9 +96,11 @@ class VolumeJob:
         stages.prefetcher.open(loop)
         stages.batcher.open()
         parts = VolumeParts(
-            stages.prefetcher, stages.decoder, stages.batcher, stages.transform, self._volumes.write, self._readers
+            *(stages.prefetcher, stages.decoder, stages.batcher, stages.transform, self._volumes.write, self._readers),
+            files=self._files,
+            frames=self._frames,
         )
-        values = VolumeValues(self._failed, keeps_books=self._checkpoint is not None)
+        values = VolumeValues(self._failed, gone=self._gone, keeps_books=self._checkpoint is not None)
         return volume_graph(self._source, parts, cfg, values).build(
             num_threads=threads_of(cfg),
             max_failures=cfg.max_failures,
@@ -124,10 +135,12 @@ class VolumeJob:
     def abandon_reads(self) -> None:
         """Nobody waits for pages any more: in any thread, before the pipeline is stopped early."""
         self._stages.prefetcher.close()
+        for room in (self._files, self._frames):
+            room.close()
 
     def report(self, report: Report) -> Report:
         """A run's report, with what is known of its volumes."""
-        told: dict[str, Any] = {"volumes": self._volumes.figures}
+        told: dict[str, Any] = {"volumes": self._volumes.figures, "memory_ceiling": self.ceiling.to_dict()}
         if self._checkpoint:
             told["job"] = self._checkpoint.summary()
         return replace(report, seconds=time.monotonic() - self._begin, extra={**report.extra, **told})
@@ -141,12 +154,16 @@ class VolumeJob:
             if self._opened:
                 stack.callback(self._stages.batcher.close)
             stack.callback(self._join)
-            stack.callback(self._stages.prefetcher.close)
+            stack.callback(self.abandon_reads)
 
     def _join(self) -> None:
         self._readers.shutdown(wait=False)
         if late := self._readers.join(_READ_SECONDS):
             _logger.warning("prefetch: abandoned reads that did not end in time: %s", ", ".join(late))
+
+    def _gone(self, task: ImageTask) -> None:
+        self._files.give(task)
+        self._frames.give(task)
 
     def _failed(self, stage: str, task: ImageTask, failure: ItemFailure) -> None:
         error, earlier = failure.error, 0

@@ -23,6 +23,8 @@ from ...sources import Broken, Filtered, Item
 from ...sources.entries import Entry
 from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher, drive
+from ..common.memory_estimate import MemoryEstimate
+from ..common.memory_monitor import MemoryMonitor, warn_if_scarce
 from ..common.output_paths import report_paths
 from .batcher import GpuBatcher
 from .contact_sheet import ContactSheet
@@ -31,6 +33,7 @@ from .embedding import PatchEmbedder
 from .graph import Inspects
 from .job import Stages, VolumeJob
 from .letters import letters_path
+from .memory import estimate_volumes
 from .pages import ImageTask, PageFailure
 from .places import store_options
 from .prefetcher import Prefetcher
@@ -49,7 +52,7 @@ def run_volumes(
     *,
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
-    begins: Callable[[int | None], None] = lambda _: None,
+    begins: Callable[[MemoryEstimate, int | None], None] = lambda *_: None,
     html: str | None = None,
 ) -> Report:
     """Do volumes, each published as soon as it is whole. With `job` it can be killed at any moment and goes on.
@@ -59,7 +62,8 @@ def run_volumes(
         specs: folders or prefixes, or patterns of them; see `VolumeSource`.
         watcher: told how it goes.
         interrupt: lets another thread, or a signal handler, end it early; where it was requested nothing is begun.
-        begins: told, before anything is read, how many pages remain, where that is known.
+        begins: told, before anything is read, the most memory that will be taken, and how many pages remain, where that
+            is known.
         html: a file for a contact sheet of what this run has done: the first pages of each volume, before and after.
 
     Returns:
@@ -89,7 +93,9 @@ def run_volumes(
             return Report(extra=books.said)
         if books.checkpoint and books.is_finished:
             return Report(extra=books.said)
-        begins(books.checkpoint.remaining if books.checkpoint else None)
+        ceiling = estimate_volumes(cfg, stages.batcher.plan)
+        begins(ceiling, books.checkpoint.remaining if books.checkpoint else None)
+        warn_if_scarce(ceiling)
         job = stack.enter_context(
             closing(
                 VolumeJob(cfg, stages, books.volumes, books.tasks(), letters=books.letters, checkpoint=books.checkpoint)
@@ -113,7 +119,9 @@ def _driven(
     pipeline = job.open()
     shown = _WithVolumes(watcher, books.volumes) if watcher else None
     try:
-        report = drive(pipeline, job.collect, shown, interrupt, job.beat)
+        report = drive(
+            pipeline, job.collect, shown, interrupt, job.beat, MemoryMonitor(job.ceiling, frozenset[int]).look
+        )
         job.publish()
         if books.checkpoint:
             books.checkpoint.check(report, interrupted=interrupt is not None and interrupt.requested)
