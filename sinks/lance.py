@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CollectionMismatchError, ConfigError, PenstockError, SinkError
+from .arrow import arrow
 from .base import Found, Hit, Searchable, Sink
 from .fields import parse_fields
 from .local import local_path
@@ -152,12 +153,13 @@ class LanceSink(Sink):
 
     def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """The rows with these keys, as column dicts by key."""
-        named = ", ".join(f"'{key}'" for key in keys if is_fit_key(key))  # no fit key has a quote
+        pa, _ = arrow()
+        named = [key for key in keys if is_fit_key(key)]
         if self._dataset is None or not named:
             return {}
         with self._errors():
             columns = None if vectors else self._others()
-            found = self._dataset.to_table(filter=f"{KEY} IN ({named})", columns=columns)
+            found = self._dataset.to_table(filter=pa.compute.field(KEY).isin(named), columns=columns)
         return {row[KEY]: decoded(row, found.schema, vectors=vectors) for row in found.to_pylist()}
 
     def search(self, vector: NDArray[np.float32], k: int = 10) -> list[Hit]:

@@ -64,6 +64,16 @@ def test_scores_are_those_of_other_stores(tmp_path: Path, metric: Any) -> None:
     np.testing.assert_allclose([hit.score for hit in hits], wanted[nearest], rtol=1e-4)
 
 
+def test_a_key_cannot_be_an_expression(tmp_path: Path) -> None:
+    """Asking for a hostile id gives nothing, not everything."""
+    with sink_on(tmp_path / "rows.lance") as sink:
+        sink.write(make_rows(3))
+        reader = sink.reader()
+        assert reader is not None
+        for hostile in ("' OR 1=1 OR '", "') OR (1=1", "\\"):
+            assert reader.get([hostile]) == {}
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     """Other vectors, other columns, nothing to read; overwriting is the way on."""
     folder = tmp_path / "rows.lance"
