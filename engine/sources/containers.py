@@ -61,6 +61,11 @@ class Container(ABC):
             ReadError: it has changed, ends before, or cannot be read.
         """
 
+    def read_two(self, offset: int, first: int, second: int) -> tuple[bytes, bytes]:
+        """So many bytes, and so many behind them; by one request, where a request takes long."""
+        data = self.read(offset, first + second)
+        return data[:first], data[first:]
+
     @abstractmethod
     def check(self) -> None:
         """Look whether it still is what was known of it, where nothing else says so with each read.
@@ -125,6 +130,10 @@ class LocalContainer(Container):
         if len(data) < size:
             raise ReadError(f"{self.name!r} ends before byte {offset + size:,}")
         return data
+
+    def read_two(self, offset: int, first: int, second: int) -> tuple[bytes, bytes]:
+        """By two reads, which is no copy."""
+        return self.read(offset, first), self.read(offset + first, second)
 
     def check(self) -> None:
         """By its size, and the time of its last change."""

@@ -26,6 +26,11 @@ MARK: Final = "#"
 """Between the name of a table's file and the number of a row in it."""
 
 
+_MOST_VIEWED: Final = 16 << 20
+"""Bytes of a batch of rows whose pictures are handed on where they lie. Of a larger one each is copied: it may be a
+slice of much more, or hold one that is far larger than the others, and all of that would stay with the last of them."""
+
+
 class RowPlace(NamedTuple):
     """Where a row lies. As text: ``12:1024.1764288000000000000:/data/part-0.parquet``."""
 
@@ -56,9 +61,9 @@ class RowPlace(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What a row has: the bytes of a picture, its path, or its URL; and metadata."""
+    """What a row has: the bytes of a picture (a view keeps its batch of rows), its path, or its URL; and metadata."""
 
-    data: bytes | None
+    data: memoryview | bytes | None
     path: str | None
     url: str | None
     metadata: dict[str, Any]
@@ -134,7 +139,8 @@ class _Open:
         values = {name: plain(batch.column(name)[index].as_py()) for name in self._columns.metadata}
         metadata = {name: value for name, value in values.items() if value is not None}
         if data is not None:
-            return Picture(data.to_pybytes(), None, None, metadata)
+            is_small = batch.get_total_buffer_size() <= _MOST_VIEWED
+            return Picture(memoryview(data).cast("B") if is_small else data.to_pybytes(), None, None, metadata)
         found = path_of_url(path or "")
         if is_url(found):
             if why := why_unread(found):
@@ -201,7 +207,7 @@ class TableFetcher:
             self._own.reader = TableReader(self._spec, self._urls.stores)
         found: Picture = self._own.reader.row(ref, version, max_bytes)
         if found.data is not None:
-            return found.data
+            return bytes(found.data)
         if found.url is not None:
             return self._fetcher.read(found.url, Version(), max_bytes)
         return _file(found.path or "", max_bytes)

@@ -43,10 +43,10 @@ class TarReader:
         place = Place.of(ref, version)
         if version.size > max_bytes:
             raise TooLargeError(f"{ref!r} has {version.size} bytes; max_file_bytes allows {max_bytes}")
-        data = memoryview(self._tar(ref, place).read(place.offset - BLOCK, BLOCK + version.size))
-        if check_of(crc32(data[:BLOCK]), ref[place.name :]) != place.check:
+        header, data = self._tar(ref, place).read_two(place.offset - BLOCK, BLOCK, version.size)
+        if check_of(crc32(header), ref[place.name :]) != place.check:
             raise changed(ref)
-        return bytes(data[BLOCK:])
+        return data
 
     def beside(self, reference: Reference, place: Place, offset: int, size: int) -> bytes:
         """Some of the tar that a picture lies in.
