@@ -68,6 +68,11 @@ def mean_of_pixels(pixels: UInt8) -> NDArray[np.float32]:
     return np.asarray(pixels.astype(np.float32).mean((2, 3)))
 
 
+def jax_means(pixels: Any) -> Any:
+    """The same, also of a JAX array."""
+    return pixels.astype("float32").mean((2, 3))
+
+
 def darkness(patches: UInt8) -> NDArray[np.float32]:
     """A patch function: the mean of each patch, ``[n]``."""
     return np.asarray(patches.astype(np.float32).mean((1, 2)))

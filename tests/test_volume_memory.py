@@ -13,7 +13,7 @@ from penstock import ConfigError
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.volumes.memory import Room, estimate_volumes, room_for_pages
 from penstock.tests.scans import Around, WatchedBatcher, config, worker
-from penstock.tests.waiting import DEADLINE
+from penstock.tests.waiting import DEADLINE, wait_until
 from penstock.volumes import DecodedFrame, ImageTask, PageLook, PipelineConfig, Record
 
 MIB = 2**20
@@ -21,14 +21,15 @@ A, B, C = (ImageTask(name) for name in "abc")
 
 
 def waiting(room: Room, task: ImageTask, nbytes: int) -> threading.Event:
-    """Set when the page has its room."""
-    has = threading.Event()
+    """Set when the page has its room; it does not have it yet."""
+    has, before = threading.Event(), room.waiting
 
     def take() -> None:
         room.take(task, nbytes)
         has.set()
 
     threading.Thread(target=take, daemon=True).start()
+    wait_until(lambda: room.waiting > before, "a page that waits")
     return has
 
 
@@ -38,12 +39,11 @@ def test_who_does_not_fit_waits_until_somebody_gives() -> None:
     room.take(A, 60)
     room.take(B, 40)
     third = waiting(room, C, 50)
-    assert not third.wait(0.05)
     room.give(B)
-    assert not third.wait(0.05)
+    assert room.waiting == 1
     room.give(A)
     assert third.wait(DEADLINE)
-    assert room.taken == 50
+    assert (room.taken, room.waiting) == (50, 0)
 
 
 def test_what_is_larger_than_all_of_it_goes_alone() -> None:
@@ -51,11 +51,9 @@ def test_what_is_larger_than_all_of_it_goes_alone() -> None:
     room = Room(100)
     room.take(A, 10)
     large = waiting(room, B, 1000)
-    assert not large.wait(0.05)
     room.give(A)
     assert large.wait(DEADLINE)
     small = waiting(room, C, 1)
-    assert not small.wait(0.05)
     room.give(B)
     assert small.wait(DEADLINE)
 

@@ -202,6 +202,15 @@ def test_volumes_that_are_not_there_are_said_so(tmp_path: Path, specs: list[str]
     assert told in str(error.exceptions[0] if isinstance(error, PipelineFailure) else error)
 
 
+def test_a_job_whose_volumes_have_no_pages_says_so(tmp_path: Path) -> None:
+    """At its first run, and at any other."""
+    (tmp_path / "empty").mkdir()
+    cfg = config(to=f"parquet:{tmp_path / 'out'}", job=tmp_path / "job")
+    for _ in range(2):
+        with pytest.raises(SourceError, match="empty has no pages"):
+            run_volumes(cfg, [str(tmp_path / "empty")])
+
+
 # -- with books -------------------------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,18 @@ def test_vectors_are_means_over_the_area_of_the_page(tmp_path: Path) -> None:
     assert record.vector == pytest.approx([150] * 3, abs=2)
 
 
+@pytest.mark.parametrize(("embedder", "dimension"), [("gist:32", 512), ("jax:penstock.tests.scans:jax_means", 3)])
+def test_any_embedder_makes_the_vectors(tmp_path: Path, embedder: str, dimension: int) -> None:
+    """Those that belong into workers, too, several batches at once."""
+    write_pages(tmp_path / "vol", {f"{number}.png": np.full((600, 600), number, np.uint8) for number in range(3)})
+    cfg = config(tmp_path, embedder=embedder, image_size=None, dtype=None, compute_threads=3)
+    done = worker(tmp_path, cfg, batcher=WatchedBatcher(cfg), transform=Around(lambda _: 0))
+    done.run_sync()
+    assert not done.failures
+    vectors = [record.vector for record in done.records]
+    assert [None if vector is None else vector.shape for vector in vectors] == [(dimension,)] * 3
+
+
 @pytest.mark.slow
 def test_pages_without_lines_of_text_stay_as_they_are(tmp_path: Path) -> None:
     """Blank, a picture and nothing else, one pixel: records, with a quality that says why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -31,6 +32,7 @@ class PatchEmbedder:
         self._pages = cfg.own_fingerprints
         self._rows, self._threads = cfg.batch_size, cfg.compute_threads
         self._local: LocalPreprocessor | None = None
+        self._turns = threading.Semaphore(self.plan.embedder.concurrency)
 
     @property
     def recipe(self) -> str:
@@ -69,7 +71,7 @@ class PatchEmbedder:
         slot = self._local.process(patches)
         embedder, rows = self.plan.embedder, [row.position for row in slot.rows]
         refused: dict[int, ItemError] = dict(slot.failures)
-        with at_home(embedder):
+        with self._turns, at_home(embedder):
             run = embedder.attempt if attempt else embedder.embed
             for row, error in run(slot.view, len(rows)).items() if rows else ():
                 refused[rows[row]] = error

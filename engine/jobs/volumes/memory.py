@@ -42,7 +42,7 @@ class Room:
         self.nbytes = nbytes
         self._free = threading.Condition()
         self._held: dict[ImageTask, int] = {}
-        self._taken = 0
+        self._taken = self._waiting = 0
         self._closed = False
 
     @property
@@ -50,10 +50,17 @@ class Room:
         """Bytes that are taken now."""
         return self._taken
 
+    @property
+    def waiting(self) -> int:
+        """Pages that wait for room now."""
+        return self._waiting
+
     def take(self, task: ImageTask, nbytes: int) -> None:
         """Wait until there is room for so many bytes of a page, and have them until `give`. Once for each page."""
         with self._free:
+            self._waiting += 1
             self._free.wait_for(lambda: self._closed or not self._taken or self._taken + nbytes <= self.nbytes)
+            self._waiting -= 1
             self._put(task, nbytes)
 
     def resize(self, task: ImageTask, nbytes: int) -> None:

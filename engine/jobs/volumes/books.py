@@ -1,0 +1,163 @@
+"""The books of a job on volumes: which volumes and pages there are, and what is done of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ....errors import SourceError
+from ....sinks import DeadLetters
+from ... import NOTHING, Outcome
+from ...config.volumes import PipelineConfig
+from ...journal import Kind
+from ...journal import Outcome as Fate
+from ...sources import Broken, Filtered, Item
+from ...sources.entries import Entry
+from ..common.checkpoint import JobCheckpoint
+from ..common.drive import Interrupt
+from .batcher import GpuBatcher
+from .letters import letters_path
+from .pages import ImageTask, PageFailure
+from .places import store_options
+from .source import VolumeRoot, VolumeSource, failed_task, task_of
+from .volumes import Volumes
+from .writer import writer_for
+
+
+class Books:
+    """Which volumes and pages there are, and what is done of them; with a job's folder or without.
+
+    Args:
+        cfg: of the job.
+        specs: of its volumes.
+        batcher: says what the vectors are made by.
+
+    Attributes:
+        volumes: how far each is.
+        checkpoint: None where no books are kept.
+        letters: where dead letters go.
+    """
+
+    def __init__(self, cfg: PipelineConfig, specs: Sequence[str], batcher: GpuBatcher) -> None:
+        self._cfg, self._batcher = cfg, batcher
+        self.volumes = Volumes(lambda name: writer_for(cfg, name, self._job_id, batcher.recipe))
+        self.source = VolumeSource(specs, self.volumes.look, store_options(cfg))
+        self.checkpoint: JobCheckpoint | None = None
+        self._job_id = ""
+        path = letters_path(cfg)
+        assert path is not None
+        self.letters = DeadLetters(path)
+
+    def open(self, interrupt: Interrupt | None) -> None:
+        """List the volumes; in a job's folder once, and take over what is done.
+
+        Raises:
+            SourceError: there is no such volume, none of them has pages, or they cannot be listed.
+            ConfigError: the job was begun otherwise.
+        """
+        if self._cfg.job is None:
+            self._remove_old_letters()
+            _ = self.source.roots  # says at once what is not there
+            return
+        self.checkpoint = JobCheckpoint(self._cfg, self._batcher.plan, self.source, interrupt)
+        if not self.checkpoint.counts.total and not (interrupt and interrupt.requested):
+            raise SourceError(self.source.emptiness())
+        self._job_id = self.checkpoint.job_id
+        self.volumes.close()  # what was looked at while listing had no job yet
+        self._take_over()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing remains, and all that can be published is. What was left unpublished is published here."""
+        assert self.checkpoint is not None
+        if not self.checkpoint.finished:
+            return False
+        self.volumes.publish()
+        return True
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """For the report of a run without stages."""
+        job = {"job": self.checkpoint.summary()} if self.checkpoint else {}
+        return {"volumes": self.volumes.figures, **job}
+
+    def tasks(self) -> Iterator[ImageTask | Outcome]:
+        """What is to be done, in order."""
+        return self._remaining(self.checkpoint) if self.checkpoint else self._all()
+
+    def close(self) -> None:
+        """Close the books."""
+        self.volumes.close()
+        self.letters.close()
+        if self.checkpoint:
+            self.checkpoint.__exit__(None, None, None)
+
+    def _remove_old_letters(self) -> None:
+        path = self.letters.path
+        if path.exists():
+            path.replace(path.with_suffix(".previous.jsonl"))
+
+    def _take_over(self) -> None:
+        """What earlier runs have done, volume by volume."""
+        assert self.checkpoint is not None
+        found: dict[str, _Tally] = {}
+        for _, entry, fate in self.checkpoint.listing():
+            if entry.kind is not Kind.FILTERED:
+                tally = found.setdefault(self.source.root_of(entry.name).name, _Tally())
+                tally.pages += 1
+                tally.done += fate in (Fate.WRITTEN, Fate.DEAD)
+                tally.dead += fate is Fate.DEAD
+        for name, tally in found.items():
+            self.volumes.has(name, tally.pages, tally.done, tally.dead)
+            if tally.done == tally.pages:
+                self.volumes.look(name)
+
+    def _remaining(self, checkpoint: JobCheckpoint) -> Iterator[ImageTask | Outcome]:
+        places = self._places(checkpoint)
+        for entry in checkpoint.entries():
+            if isinstance(entry, Filtered):
+                yield Outcome(NOTHING, dropped=1)
+                continue
+            ordinal, root, page = next(place for place in places if place[0] == entry.ordinal)
+            yield _task(replace(entry, ordinal=ordinal), root, page)
+
+    def _places(self, checkpoint: JobCheckpoint) -> Iterator[tuple[int, VolumeRoot, int]]:
+        """The ordinal of each page, its volume, and its number in it."""
+        root, page = VolumeRoot("", ""), 0
+        for ordinal, entry, _ in checkpoint.listing():
+            if entry.kind is not Kind.FILTERED:
+                here = self.source.root_of(entry.name)
+                root, page = here, page + 1 if here == root else 0
+                yield ordinal, root, page
+
+    def _all(self) -> Iterator[ImageTask | Outcome]:
+        roots, pages, seen = self.source.roots, dict[str, int](), -1
+        for number, entry in self.source.parts():
+            if number != seen and seen >= 0:
+                self.volumes.has(roots[seen].name, pages.get(roots[seen].name, 0))
+            seen, root = number, roots[number]
+            if isinstance(entry, Filtered):
+                yield Outcome(NOTHING, dropped=1)
+                continue
+            pages[root.name] = pages.get(root.name, 0) + 1
+            yield _task(entry, root, pages[root.name] - 1)
+        if seen >= 0:
+            self.volumes.has(roots[seen].name, pages.get(roots[seen].name, 0))
+        if not pages and not any(volume.is_closed for volume in self.volumes.all.values()):
+            raise SourceError(self.source.emptiness())
+
+
+@dataclass(slots=True)
+class _Tally:
+    pages: int = 0
+    done: int = 0
+    dead: int = 0
+
+
+def _task(entry: Entry, root: VolumeRoot, page: int) -> ImageTask | Outcome:
+    if isinstance(entry, Item):
+        return task_of(entry, root, page)
+    assert isinstance(entry, Broken)
+    failure = PageFailure(entry.key, entry.error, task=failed_task(entry, root, page))
+    return Outcome(NOTHING, failures=[failure])
