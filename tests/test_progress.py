@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -66,6 +67,8 @@ def test_nothing_is_said_before_anything_was_read() -> None:
 def test_no_rate_is_told_before_the_first_result() -> None:
     """While workers start, 0.0/s looks broken."""
     starting = Report(Accounting(read=64, in_flight=64), [StageReport("sink", "sink")], seconds=0.5)
+    volumes = replace(starting, extra={"volumes": {"published": 1, "all": 3}})
+    assert summary(volumes, 1000) == "0 of 1,000 (0 %), 1 of 3 volumes"
     assert summary(starting, 1000) == "0 of 1,000 (0 %)"
 
 

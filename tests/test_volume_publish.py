@@ -17,7 +17,7 @@ from penstock.engine.cli import main
 from penstock.engine.jobs.common.drive import Interrupt
 from penstock.engine.jobs.volumes.run_volumes import run_volumes
 from penstock.engine.journal import JobFolder
-from penstock.errors import PipelineFailure, PublishConflictError, SinkError, SourceError
+from penstock.errors import ConfigError, PipelineFailure, PublishConflictError, SinkError, SourceError
 from penstock.tests.html_pages import Page, assert_self_contained
 from penstock.tests.scans import Around, WatchedBatcher, config, page, tasks_in, worker, write_pages
 from penstock.tests.waiting import DEADLINE, wait_until
@@ -129,6 +129,13 @@ def test_of_two_workers_one_publishes(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "out" / "vol")) == 3
     names = {path.name.split("-")[0] for path in (tmp_path / "out" / "vol").rglob("*") if path.is_file()}
     assert names == {"part", "_SUCCESS", "_SUCCESS.json"}
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """It would be one row."""
+    cfg = config(tmp_path, out_prefix=str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match="is there twice"):
+        VolumeWorker(cfg, S3Context(cfg), "vol", [ImageTask("vol/a.png"), ImageTask("vol/a.png")])
 
 
 def test_a_volume_whose_vectors_were_made_otherwise_is_not_taken_for_done(tmp_path: Path) -> None:

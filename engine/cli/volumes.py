@@ -103,6 +103,7 @@ def _run_and_tell(cfg: PipelineConfig, specs: Sequence[str], html: str | None) -
     def begins(ceiling: MemoryEstimate, pages: int | None) -> None:
         nonlocal remaining
         remaining = pages
+        _prepare_process()
         if cfg.progress == "json":
             print(json.dumps({"event": "memory_ceiling", **ceiling.to_dict()}), file=sys.stderr, flush=True)
         elif cfg.progress != "none":
@@ -128,6 +129,16 @@ def _run_and_tell(cfg: PipelineConfig, specs: Sequence[str], html: str | None) -
     books = report.extra.get("job")
     written, dead = (books["written"], books["dead"]) if books else (report.accounting.written, report.accounting.dead)
     return FAILED if dead and not written else OK
+
+
+def _prepare_process() -> None:
+    """What is not done in a process of the user's: programs are kept, and OpenCV starts no threads beside ours."""
+    from ...preprocess.pages.resample import best_resampler, confine_opencv
+    from ...preprocess.worker.jax_runtime import use_compilation_cache
+
+    use_compilation_cache()
+    if best_resampler() == "opencv":
+        confine_opencv()
 
 
 def _way_on(cfg: PipelineConfig, specs: Sequence[str]) -> str:

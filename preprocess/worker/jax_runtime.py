@@ -58,10 +58,11 @@ def prepare_jax(device: int | None = None) -> None:
         config.update("jax_platforms", "cpu")
     # A canvas refilled while a call is still in flight would be a race: the kernel reads it in place.
     config.update("jax_cpu_enable_async_dispatch", False)
-    _use_compilation_cache()
+    use_compilation_cache()
 
 
-def _use_compilation_cache() -> None:
+def use_compilation_cache() -> None:
+    """Keep compiled programs on disk, and find those of earlier processes. For a process of our own; imports JAX."""
     import jax
 
     config: Any = jax.config
@@ -115,7 +116,7 @@ def _share_jax() -> Any:
     if config.jax_platforms is None:
         config.update("jax_platforms", "cpu")
     if config.jax_compilation_cache_dir is None:
-        _use_compilation_cache()
+        use_compilation_cache()
     return None
 
 

@@ -44,7 +44,7 @@ class VolumeWorker:
         writer: takes their records; default: a `RecordList`.
 
     Raises:
-        ConfigError: a setting is wrong, or a task is of another volume.
+        ConfigError: a setting is wrong, a task is of another volume, or a key that is to be published is there twice.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class VolumeWorker:
         self.volume_id = volume_id
         self._cfg = cfg
         self._tasks = _numbered(tasks, volume_id)
+        if cfg.destination is not None:
+            _check_distinct(self._tasks)
         with cfg.spelled():
             self._stages = Stages(
                 Prefetcher(s3) if prefetcher is None else prefetcher,
@@ -170,3 +172,12 @@ def _numbered(tasks: Iterable[ImageTask], volume_id: str) -> list[ImageTask]:
         page = number if task.page < 0 else task.page
         numbered.append(replace(task, volume_id=volume_id, page=page))
     return numbered
+
+
+def _check_distinct(tasks: Iterable[ImageTask]) -> None:
+    """A data set has a row for each key."""
+    seen: set[str] = set()
+    for task in tasks:
+        if task.key in seen:
+            raise ConfigError(f"tasks: {task.key!r} is there twice: a volume that is published has a row for each key")
+        seen.add(task.key)
