@@ -54,7 +54,7 @@ def run(options: Options) -> Result:
     """
     count, seed = options.n or _PAGES, options.rounds or 1
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
-        return Result("volumes", (*_lanes(Path(name), min(100 * count, 2000)), *_whole(Path(name), count, seed)))
+        return Result("volumes", (*_lanes(Path(name), min(100 * count, 800)), *_whole(Path(name), count, seed)))
 
 
 # -- lanes ------------------------------------------------------------------------------------------------------------

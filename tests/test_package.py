@@ -85,6 +85,16 @@ def test_importing_penstock_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
 
 
+def test_the_parts_of_a_volume_worker_are_there_without_jax() -> None:
+    """Whoever makes tasks in one process and runs workers in another does not pay for both."""
+    code = (
+        "import sys, penstock.volumes as volumes; found = {name: getattr(volumes, name) for name in volumes.__all__}; "
+        "heavy = {'jax', 'cv2', 'scipy', 'pymilvus', 'obstore'} & set(sys.modules); assert not heavy, heavy; "
+        "assert dir(volumes) == sorted(found)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
 def test_workers_are_asked_for_before_anything_large_is_imported() -> None:
     """Their fork server imports JAX for half a second: what this process needs is imported beside it, not before."""
     code = (

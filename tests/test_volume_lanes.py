@@ -40,14 +40,14 @@ def run(
 
 def test_the_reprocess_lane_has_three_turns_of_four_while_both_are_full(tmp_path: Path) -> None:
     """And a batch of first looks waits for three others at most."""
-    batches, records = run(tmp_path, [(800, 1), (800, 0)], open_pages=2, batch_timeout=60)
+    batches, records = run(tmp_path, [(600, 1), (600, 0)], open_pages=2, batch_timeout=60)
     lanes = [lane for lane, _ in batches]
     both = lanes[lanes.index(FIRST) : len(lanes) - lanes[::-1].index(REPROCESS)]
     share = Counter(both)
     assert share[REPROCESS] / share[FIRST] == pytest.approx(3, abs=0.15)
     turns = [number for number, lane in enumerate(both) if lane == FIRST]
     assert max(after - before for before, after in pairwise(turns)) <= 5
-    assert records == [(0, 800), (1, 800)]
+    assert records == [(0, 600), (1, 600)]
 
 
 def test_the_weight_is_a_setting(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -110,7 +109,7 @@ class PipelineConfig(ServiceConfig):
     @property
     def own_fingerprints(self) -> Mapping[str, str]:
         """From when on pages are straightened, and how often: records made otherwise cannot be compared."""
-        return {"pages": json.dumps({name: getattr(self, name) for name in _PAGES})}
+        return {"pages": ", ".join(f"{name} {getattr(self, name):g}" for name in _PAGES)}
 
     @property
     def destination(self) -> str | None:
