@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, cast
 
 from ..errors import ConfigError
 from ..messages import redact
+from ..object_stores.options import StoreOptions
 from ..registry import Registry, scheme_of
 from .base import Sink
 from .lance import make_lance
@@ -19,7 +20,7 @@ from .milvus.index_options import Number
 from .milvus.sink import MilvusSink
 from .npy.sink import make_npy
 from .null import URI, NullSink
-from .parquet.places import parquet_place
+from .parquet.places import PATIENT, parquet_place
 from .parquet.sink import ParquetSink
 from .tee import TeeSink
 
@@ -68,6 +69,12 @@ class SinkOptions:
     """Id of the job that writes, 32 hex digits: it finds again by it what it left in a place; empty: no books are kept,
     and no later run will ask."""
 
+    anonymous: bool = False
+    """Of an object store that is only read: requests are not signed."""
+
+    instance_role: bool = False
+    """Credentials for an object store may be asked of the cloud's metadata service."""
+
     retry_for: float | None = None
     """Seconds to go on trying while the store does not answer."""
 
@@ -76,20 +83,16 @@ class SinkOptions:
 
         Args:
             uri: of the sink, for the message.
-            known: options it has, besides collection, dimension, note, job, token and retry_for.
+            known: options it has, besides collection, dimension, note, job, and what is about access: token, anonymous,
+                instance_role and retry_for.
             hint: what to do instead.
 
         Raises:
             ConfigError: there is one.
         """
-        always = {
-            "collection",
-            "dimension",
-            "note",
-            "job",
-            "token",
-            "retry_for",
-        }  # the last two may be of the environment
+        # Access may be of the environment, or about the source.
+        access = {"token", "anonymous", "instance_role", "retry_for"}
+        always = {"collection", "dimension", "note", "job", *access}
         for each in fields(self):
             if each.name not in {*always, *known} and getattr(self, each.name) != _DEFAULTS[each.name]:
                 raise ConfigError(f"{each.name}: {redact(uri)} has none{hint and f'; {hint}'}")
@@ -101,7 +104,7 @@ SinkFactory = Callable[[str, SinkOptions], Sink]
 """Takes the whole URI, as the user wrote it, and what the job asks for. Connects to nothing."""
 
 
-_SETTINGS: Final = sorted(_DEFAULTS.keys() - {"dimension", "note", "job", "token"})
+_SETTINGS: Final = sorted(_DEFAULTS.keys() - {"dimension", "note", "job", "token", "anonymous", "instance_role"})
 """What can be said of a store behind its address; jobs take it from there before a factory sees the address."""
 
 _QUERY: Final = re.compile(r"\?(?=\w+=)")
@@ -156,7 +159,7 @@ def _bulk(uri: str, options: SinkOptions) -> Sink:
 def _parquet(uri: str, options: SinkOptions) -> Sink:
     options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
     return ParquetSink(
-        parquet_place(uri),
+        parquet_place(uri, _store_options(options)),
         options.dimension,
         job=options.job,
         note=options.note,
@@ -164,6 +167,14 @@ def _parquet(uri: str, options: SinkOptions) -> Sink:
         mode=options.mode,
         metric=options.metric,
     )
+
+
+def _store_options(options: SinkOptions) -> StoreOptions:
+    """How an object store is spoken to: through an outage of two minutes, unless said otherwise."""
+    reads = options.dimension is None
+    patience = PATIENT.retry_for if options.retry_for is None else options.retry_for
+    anonymous = options.anonymous and reads  # else it is about the source
+    return replace(PATIENT, anonymous=anonymous, instance_role=options.instance_role, retry_for=patience)
 
 
 def _null(uri: str, options: SinkOptions) -> Sink:

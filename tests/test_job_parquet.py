@@ -65,6 +65,7 @@ def test_a_job_publishes_and_its_data_set_is_searched(
     assert f"penstock search parquet:{rows} IMAGE" in capsys.readouterr().out
     assert listed(rows) == names(pictures)
     assert manifest(rows)["job"] == read_status(tmp_path / "job").job
+    assert manifest(rows)["fingerprints"]["embedder"] == "gist:32"
     before = {path: path.stat().st_mtime_ns for path in rows.rglob("*")}
     assert main(words) == 0
     assert "finished already" in capsys.readouterr().out

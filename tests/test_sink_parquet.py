@@ -19,6 +19,7 @@ from penstock.errors import CollectionMismatchError, ConfigError, PublishConflic
 from penstock.sinks import RowBatch, Sink, SinkOptions, make_sink
 from penstock.sinks.parquet.folder import FolderPlace
 from penstock.sinks.parquet.leftovers import leftovers, sweep
+from penstock.sinks.parquet.manifest import damaged_parts
 from penstock.sinks.parquet.sink import ParquetSink
 from penstock.testing.sinks import DIMENSION, StoreContract, make_rows
 from penstock.tests import publishing
@@ -94,6 +95,8 @@ def test_a_data_set_is_parts_and_a_manifest(place: FolderPlace, folder: Path) ->
         assert file.metadata.num_rows == part["rows"]
         assert file.schema_arrow.metadata[b"penstock.job"] == JOB.encode()
         assert file.schema_arrow.metadata[b"penstock.recipe"] == b"recipe"
+        told = [file.metadata.metadata[b"penstock." + name].decode() for name in (b"first", b"last")]
+        assert told == [str(part["first"]), str(part["last"])]
         assert file.metadata.row_group(0).column(0).compression == "ZSTD"
         assert file.schema_arrow.field("vector").type.list_size == DIMENSION
     assert len(pq.read_table(folder)) == ROWS
@@ -164,6 +167,20 @@ def test_a_part_that_was_changed_or_cut_is_noticed(place: FolderPlace, folder: P
         path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
         with pytest.raises(SinkError, match="cannot be read"):
             seen(folder)
+
+
+def test_the_manifest_vouches_for_every_byte(place: FolderPlace, folder: Path) -> None:
+    """A thousand parts with one other byte each are told from whole ones; so are cut ones."""
+    run(place)
+    assert damaged_parts(place) == []
+    name = manifest(folder)["parts"][1]["name"]
+    whole = (folder / name).read_bytes()
+    random = np.random.default_rng(0)
+    for offset in random.integers(0, len(whole), 1000).tolist():
+        (folder / name).write_bytes(whole[:offset] + bytes([whole[offset] ^ 4]) + whole[offset + 1 :])
+        assert damaged_parts(place) == [name]
+    (folder / name).unlink()
+    assert damaged_parts(place) == [name]
 
 
 def path_of(folder: Path, data: bytes) -> Path:

@@ -16,8 +16,8 @@ import pytest
 
 from penstock import embed_images
 from penstock.engine.cli import main
-from penstock.errors import PublishConflictError, SinkError
-from penstock.object_stores import ObjectStore
+from penstock.errors import PublishConflictError, SinkError, SinkUnavailableError
+from penstock.object_stores import ObjectStore, StoreOptions
 from penstock.object_stores.urls import StoreURL
 from penstock.sinks import Sink
 from penstock.sinks.parquet import lease
@@ -28,6 +28,7 @@ from penstock.sinks.parquet.sink import ParquetSink
 from penstock.testing.sinks import DIMENSION, StoreContract
 from penstock.tests import publishing
 from penstock.tests.publishing import BATCH, JOB, OTHER, ROWS, batch, run, seen, sink_on, watched
+from penstock.tests.small_s3 import BUCKET, SmallS3, busy, refused
 from penstock.tests.whole_jobs import draw_folder
 
 pytest.importorskip("pyarrow")
@@ -273,3 +274,17 @@ def test_a_whole_job_publishes_to_a_bucket_and_is_searched(
     assert "0003.png" in capsys.readouterr().out.splitlines()[0]
     with pytest.raises(PublishConflictError):
         embed_images(pictures, to=f"parquet:{url}", embedder="gist:32", workers=1, progress="none")
+
+
+def test_a_store_that_is_busy_for_a_while_is_asked_again(small_s3: SmallS3) -> None:
+    """For two minutes, unless `retry_for` says otherwise; then the error says what to do."""
+    small_s3.faults["*"] = busy(2)
+    place = ObjectPlace(StoreURL.parse(f"s3://{BUCKET}/rows"), StoreOptions(retries=5, retry_for=60.0))
+    with sink_on(place) as sink:
+        assert sink.write(batch(0)).written == BATCH
+        small_s3.faults["*"] = refused(503, "SlowDown")
+        other = ObjectPlace(StoreURL.parse(f"s3://{BUCKET}/rows"), StoreOptions(retries=1, retry_for=1.0))
+        with pytest.raises(SinkUnavailableError, match="run the job again later and it goes on"):
+            other.put("a", b"")
+        small_s3.faults.clear()
+    assert [each.nbytes > 0 for each in place.stored(f"_staging/{JOB}/")] == [True, True]

@@ -86,6 +86,8 @@ _SEARCH_FIELDS = (
     "metric",
     "partition",
     "token",
+    "anonymous",
+    "instance_role",
     "retry_for",
     "max_pixels",
     "max_side",

@@ -113,9 +113,10 @@ class ServiceConfig(Settings):
 
     to: Destinations = Field(default=None, json_schema_extra={"metavar": "URI", "option": "--to"})
     """Where the vectors go: photos.db (a Milvus Lite store: a folder, made on first use), http://host:19530 (a Milvus
-    server, or Zilliz Cloud as https://...), bulk:DIR (a folder of Parquet files, to read as they are or for penstock
-    import), or null: (nowhere: rows are counted and dropped). Give it again for each further store: every row goes
-    into all of them. What is for one store alone stands behind it: 'photos.db?collection=a&index=HNSW'."""
+    server, or Zilliz Cloud as https://...), parquet:DIR or parquet:s3://bucket/prefix (a Parquet data set, published
+    when the job is done), npy:DIR, lance:DIR, bulk:DIR (Parquet files for penstock import), or null: (nowhere: rows are
+    counted and dropped). Give it again for each further store: every row goes into all of them. What is for one store
+    alone stands behind it: 'photos.db?collection=a&index=HNSW'."""
 
     collection: str = Field(default="images", min_length=1, max_length=255, json_schema_extra={"metavar": "NAME"})
     """Collection in the store, made on first use."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import uuid4
 
 from ...errors import SinkError
@@ -65,7 +66,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """JSON values, with what others want to know, too."""
         total = {"rows": self.rows, "bytes": sum(part.bytes for part in self.parts)}
-        return {"format": MANIFEST_FORMAT, **total, **asdict(self), "parts": [asdict(part) for part in self.parts]}
+        said = {"format": MANIFEST_FORMAT, **total, "fingerprints": _told(self.recipe), **asdict(self)}
+        return {**said, "parts": [asdict(part) for part in self.parts]}
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Manifest:
@@ -145,6 +147,15 @@ class About:
         place.put(staging(job, ABOUT), json.dumps(asdict(self)).encode())
 
 
+def _told(recipe: str) -> dict[str, Any]:
+    """A recipe for people: that of a job is JSON."""
+    try:
+        told: Any = json.loads(recipe)
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+
+
 def manifest_in(place: Place) -> Manifest | None:
     """That of a place; None where no complete data set is.
 
@@ -169,6 +180,23 @@ def parsed(place: Place, data: bytes | None) -> Manifest | None:
         return Manifest.from_json(said)
     except (ValueError, TypeError, KeyError) as error:
         raise SinkError(f"{place.uri}/{MANIFEST} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def damaged_parts(place: Place) -> list[str]:
+    """The parts of a data set that are not what its manifest says: gone, cut, or with another byte. Reads all of them.
+
+    Raises:
+        SinkError: there is no data set, or it cannot be read.
+    """
+    manifest = manifest_in(place)
+    if manifest is None:
+        raise SinkError(f"{place.uri}: holds no complete data set")
+    return [part.name for part in manifest.parts if _sha256(place, part.name) != part.sha256]
+
+
+def _sha256(place: Place, name: str) -> str:
+    data = place.read(name)
+    return "" if data is None else hashlib.sha256(data).hexdigest()
 
 
 def claim_in(place: Place) -> Claim | None:

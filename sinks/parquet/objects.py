@@ -22,6 +22,7 @@ from ...errors import (
     SinkUnavailableError,
 )
 from ...object_stores.listed import ObjectInfo
+from ...object_stores.options import StoreOptions
 from ...object_stores.store import ObjectStore
 from ...object_stores.urls import StoreURL
 from .lease import Lease, is_live
@@ -38,10 +39,11 @@ class ObjectPlace(Place):
 
     Args:
         url: ``gs://bucket/prefix``, ``az://container/prefix``.
+        options: how the store is spoken to.
     """
 
-    def __init__(self, url: StoreURL) -> None:
-        self._url = url.at(url.key.strip("/"))
+    def __init__(self, url: StoreURL, options: StoreOptions | None = None) -> None:
+        self._url, self._options = url.at(url.key.strip("/")), options
         self._mutex = threading.Lock()
         self._opened: ObjectStore | None = None
 
@@ -58,7 +60,7 @@ class ObjectPlace(Place):
         """
         with self._mutex:
             if self._opened is None:
-                self._opened = ObjectStore(self._url)
+                self._opened = ObjectStore(self._url, self._options)
             return self._opened
 
     def key(self, name: str) -> str:

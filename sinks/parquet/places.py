@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from ...object_stores.options import StoreOptions
 from ...object_stores.urls import StoreURL
 from ..local import local_path
 from .folder import FolderPlace
@@ -9,12 +12,16 @@ from .objects import ObjectPlace
 from .place import Place
 from .s3 import S3Place
 
+PATIENT: Final = StoreOptions(retries=100, retry_for=120.0)
+"""How an object store is spoken to where rows are written: through an outage of two minutes."""
 
-def parquet_place(uri: str) -> Place:
+
+def parquet_place(uri: str, options: StoreOptions = PATIENT) -> Place:
     """The place of a data set. Connects to nothing.
 
     Args:
         uri: what the user wrote.
+        options: how an object store is spoken to.
 
     Raises:
         ConfigError: it names none.
@@ -25,4 +32,4 @@ def parquet_place(uri: str) -> Place:
     url = StoreURL.parse(rest)
     if url.scheme == "file":
         return FolderPlace(url.key)
-    return S3Place(url) if url.scheme == "s3" else ObjectPlace(url)
+    return S3Place(url, options) if url.scheme == "s3" else ObjectPlace(url, options)

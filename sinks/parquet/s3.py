@@ -25,6 +25,7 @@ class S3Place(ObjectPlace):
 
     Args:
         url: ``s3://bucket/prefix``.
+        options: how the store is spoken to.
     """
 
     def begin(self, job: str, name: str) -> PartFile:

@@ -24,7 +24,7 @@ from ..rows import KEY, VECTOR
 from .manifest import ShownPart
 from .parts import digests_in, digests_of, newest
 from .place import Place, Sealed, staging
-from .table import ORDINAL, row_bytes, write_options
+from .table import FIRST, LAST, ORDINAL, row_bytes, write_options
 
 _NAME: Final = re.compile(r"rows-(\d{8,})-[0-9a-f]{8}\.parquet")
 SEALED: Final = "sealed.json"
@@ -157,6 +157,7 @@ class PartMaker:
                     writer.write_table(table, row_group_size=len(table))
                     ordinals = table.column(ORDINAL)
                     first, last = (first if begin else ordinals[0].as_py()), ordinals[-1].as_py()
+                writer.add_key_value_metadata({FIRST: str(first), LAST: str(last)})
             return MadePart(file.seal(stop - start), first, last)
         except BaseException:
             file.abandon()

@@ -21,6 +21,9 @@ METADATA, ORDINAL = "metadata", "ordinal"
 RECIPE, JOB, DIMENSION, FORMAT = "penstock.recipe", "penstock.job", "penstock.dimension", "penstock.format"
 """Metadata of each file, besides the columns."""
 
+FIRST, LAST = "penstock.first", "penstock.last"
+"""The same of a part: its least ordinal, and its greatest."""
+
 _TYPE: Final = b"penstock.type"
 _COLUMNS: Final = (
     ScalarField("path", "varchar", MAX_VARCHAR_BYTES),

@@ -94,5 +94,7 @@ def _access(store: Store, collection: str | None) -> dict[str, Any]:
         "token": token,
         "partition": config.partition,
         "retry_for": config.retry_for,
+        "anonymous": config.anonymous,
+        "instance_role": config.instance_role,
         "metric": config.metric,
     }
