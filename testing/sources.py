@@ -136,6 +136,18 @@ class UnnamedSourceContract(ABC):
                 with pytest.raises(ItemError, match=reference.ref):
                     Fetchers(_LARGEST).read(reference._replace(version=other))
 
+    def test_loading_keeps_entries_and_their_order(self, source: Source) -> None:
+        """With gaps, as a job that goes on has them; what cannot be had is an error of its item, which has a way to be
+        read else, as it is, or its bytes."""
+        entries = [*source]
+        for wanted in (entries, entries[1::2], entries[-1:]):
+            found = [*source.loaded(iter(wanted), _LARGEST)]
+            assert [(type(entry), entry.key) for entry in found] == [(type(entry), entry.key) for entry in wanted]
+            loaded = [entry for entry in found if isinstance(entry, Item)]
+            ways = [(item.path, item.reference, item.data) for item in loaded]
+            assert all(sum(way is not None for way in each) == 1 for each in ways)
+            assert source.in_memory or not any(isinstance(item.data, (bytes, memoryview)) for item in loaded)
+
     def test_broken_entries_may_be_mended(self, source: Source) -> None:
         """They are looked at again when they are tried again, and have their key still."""
         for number, one in enumerate(listing(source)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -282,6 +283,18 @@ def test_what_is_no_table_of_pictures_is_refused_before_the_job(
     (tmp_path / "text").write_bytes(b"text")
     with pytest.raises(error, match=said):
         open_source([spec])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "module", "extra"), [("parquet", "pyarrow.parquet", "parquet"), ("lance", "lance", "lance")]
+)
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, module: str, extra: str
+) -> None:
+    for name in (module, module.partition(".")[0]):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=rf"tables need \w+: pip install 'penstock\[{extra}\]'"):
+        open_source([f"{scheme}:x"])
 
 
 def test_several_tables_are_one_source_if_they_are_asked_for_the_same(tmp_path: Path) -> None:

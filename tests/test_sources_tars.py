@@ -13,11 +13,12 @@ import pytest
 
 from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.images.entries import readable
+from penstock.engine.journal.listing_diff import merge
 from penstock.engine.sources import Broken, Entry, Filtered, Item, Source, open_source
 from penstock.engine.sources.shards import expanded
 from penstock.errors import ItemError, SourceError, TooLargeError
 from penstock.preprocess.fetch import Fetchers
-from penstock.testing.sources import SourceContract
+from penstock.testing.sources import SourceContract, listing
 from penstock.tests.packed import picture, write_tar
 
 LIMIT = 1 << 30
@@ -196,6 +197,26 @@ def test_a_member_of_ten_gigabytes_is_refused_unread(tmp_path: Path) -> None:
         read(huge)
     assert isinstance(small, Item)
     assert read(small) == bytes(3)
+
+
+def test_a_tar_that_was_cut_and_is_whole_again_is_compared_with_its_listing(tmp_path: Path) -> None:
+    """Beside others: what was read of it, and what was not, is found anew; the rest is as it was."""
+    whole = write_tar(tmp_path / "a.tar", [(f"{number}.jpg", b"x") for number in range(3)]).read_bytes()
+    write_tar(tmp_path / "b.tar", [("0.jpg", b"x")])
+    source = open_source([f"{tmp_path}/*.tar"])
+    (tmp_path / "a.tar").write_bytes(whole[:1500])
+    before = listing(source)
+    (tmp_path / "a.tar").write_bytes(whole)
+    pairs = [*merge(before, listing(source), source.order)]
+    names = [tuple(one and one.name.rpartition("/")[2] for one in pair) for pair in pairs]
+    assert names == [
+        ("a.tar!0.jpg", "a.tar!0.jpg"),
+        (None, "a.tar!1.jpg"),
+        (None, "a.tar!2.jpg"),
+        ("a.tar#rest", None),
+        ("b.tar!0.jpg", "b.tar!0.jpg"),
+    ]
+    assert [old == new for old, new in pairs] == [False] * 4 + [True]
 
 
 def test_a_member_with_holes_is_broken(tmp_path: Path) -> None:
