@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from penstock.sinks import read_dead_letters
 from penstock.tests.scans import Around, WatchedBatcher, config
 from penstock.tests.small_s3 import BUCKET, SmallS3, busy, refused
 from penstock.tests.test_volume_publish import rows
-from penstock.volumes import ImageTask, S3Context, VolumeWorker
+from penstock.volumes import ImageTask, PipelineConfig, S3Context, VolumeWorker
 
 pytest.importorskip("obstore")
 pytest.importorskip("pyarrow")
@@ -104,6 +105,34 @@ def test_without_an_etag_whatever_is_there_is_taken(small_s3: SmallS3) -> None:
     done = read(tasks)
     assert sorted(record.page for record in done.records) == [0, 1]
     assert {key: type(error) for key, error in done.failures.items()} == {"b.png": ReadError, "c.png": ReadError}
+
+
+def test_the_documents_example_as_written_ends_with_dead_letters(
+    small_s3: SmallS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its etag is of no object: none of its pages is what was meant, and nothing is published."""
+    monkeypatch.chdir(tmp_path)
+    fill(small_s3, "vol_A", 4)
+
+    async def main() -> VolumeWorker:
+        cfg = PipelineConfig(
+            s3_bucket="bucket",
+            out_prefix="s3://bucket/out",
+            staging_prefix="s3://bucket/staging",
+        )
+        tasks = [ImageTask(key=f"vol_A/page-{i:02d}.png", etag="etagA", size=None, volume_id="vol_A") for i in range(4)]
+        global_sem = asyncio.Semaphore(cfg.s3_max_inflight_global)
+        s3 = S3Context(cfg, global_sem)
+        worker = VolumeWorker(cfg, s3, "vol_A", tasks)
+        await worker.run()
+        return worker
+
+    done = asyncio.run(main())
+    assert len(done.failures) == 4
+    assert done.report is not None
+    assert done.report.extra["volumes"]["published"] == 0
+    assert len([*read_dead_letters(tmp_path / "volumes.dead-letters.jsonl")]) == 4
+    assert not [key for key in small_s3.objects if key.startswith("out")]
 
 
 def test_a_store_that_was_busy_is_asked_again(small_s3: SmallS3) -> None:

@@ -148,4 +148,4 @@ class _WithVolumes:
 
     def update(self, report: Report) -> None:
         """Tell it."""
-        self._watcher.update(replace(report, extra={**report.extra, "volumes": self._volumes.figures}))
+        self._watcher.update(replace(report, extra={**report.extra, "volumes": self._volumes.counts}))

@@ -78,6 +78,7 @@ class Volumes:
         self._make = writer
         self._writers: dict[str, Writes] = {}
         self._mutex = threading.RLock()
+        self._whole: list[Volume] = []  # and not published yet
         self.all: dict[str, Volume] = {}
 
     def volume(self, name: str) -> Volume:
@@ -104,6 +105,7 @@ class Volumes:
             volume.pages = pages
             volume.done += done
             volume.dead += dead
+            self._note(volume)
 
     def write(self, rows: list[Row]) -> Written:
         """Have the writers take rows, each those of its volume.
@@ -131,6 +133,7 @@ class Volumes:
                 volume = self.volume(task.volume_id)
                 volume.done += 1
                 volume.dead += dead
+                self._note(volume)
 
     def publish(self) -> list[Volume]:
         """Publish the volumes whose pages are all done; in the thread that reads the pipeline.
@@ -139,7 +142,7 @@ class Volumes:
             SinkError: one cannot be published.
         """
         with self._mutex:
-            whole = [volume for volume in self.all.values() if volume.is_whole and not volume.is_closed]
+            whole, self._whole = [volume for volume in self._whole if not volume.is_closed], []
         for volume in whole:
             assert volume.pages is not None
             volume.is_closed = True
@@ -148,8 +151,15 @@ class Volumes:
         return [volume for volume in whole if volume.manifest is not None]
 
     @property
+    def counts(self) -> dict[str, Any]:
+        """How many volumes there are, and are published."""
+        with self._mutex:
+            volumes = list(self.all.values())
+        return {"all": len(volumes), "published": sum(volume.manifest is not None for volume in volumes)}
+
+    @property
     def figures(self) -> dict[str, Any]:
-        """For reports: how many volumes there are and are published, and what there is to know of each."""
+        """For reports: `counts`, and what there is to know of each volume."""
         with self._mutex:
             volumes = list(self.all.values())
         each = {
@@ -161,13 +171,16 @@ class Volumes:
             }
             for volume in volumes
         }
-        published = sum(volume.manifest is not None for volume in volumes)
-        return {"all": len(volumes), "published": published, "each": each}
+        return {**self.counts, "each": each}
 
     def close(self) -> None:
         """Close all writers."""
         for name in list(self._writers):
             self._close(name)
+
+    def _note(self, volume: Volume) -> None:
+        if volume.is_whole and not volume.is_closed and not any(volume is other for other in self._whole):
+            self._whole.append(volume)
 
     def _writer(self, name: str) -> Writes:
         with self._mutex:
