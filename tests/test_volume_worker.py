@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from penstock.bench.page_renderer import WARPS, bent
 from penstock.engine.jobs.volumes import RecordList
 from penstock.engine.jobs.volumes.s3_context import etag_of
 from penstock.errors import ChildrenFailedError, ReadError, SinkError, TooLargeError, TruncatedError, UnreadableError
+from penstock.tests import scans
 from penstock.tests.scans import (
     Around,
     WatchedBatcher,
     config,
     darkness,
+    mean_of_pixels,
     page,
     tasks_in,
     worker,
@@ -226,6 +229,60 @@ def test_a_patch_that_fails_fails_its_page_alone(tmp_path: Path) -> None:
     assert isinstance(error, ChildrenFailedError)
     assert str(error) == "1 of 2 patches failed; the first, 1: ArithmeticError: seventy-seven"
     assert (report.accounting.written, report.accounting.dead) == (3, 1)
+
+
+def test_a_patch_function_gets_full_batches_in_grey_or_in_colours(tmp_path: Path) -> None:
+    """Of one shape, whatever there is; and each page gets its rows of whatever it returns."""
+    shapes: set[tuple[int, ...]] = set()
+    looks: list[PageLook] = []
+
+    class Colours:
+        channels = 3
+
+        def __call__(self, patches: Any) -> Any:
+            shapes.add(patches.shape)
+            return {"mean": patches.mean((1, 2)), "ends": (patches[:, 0, 0, 0], patches[:, -1, -1, 2])}
+
+    class Looks(Around):
+        def inspect(self, page: PageLook) -> DecodedFrame | Record:
+            looks.append(page)
+            return super().inspect(page)
+
+    red = np.zeros((600, 512, 3), np.uint8)
+    red[:, :, 0] = 200
+    write_pages(tmp_path / "vol", {"grey.png": np.full((512, 512), 7, np.uint8), "red.png": red})
+    cfg = config(tmp_path, batch_size=8)
+    done = worker(tmp_path, cfg, batcher=WatchedBatcher(cfg, Colours()), transform=Looks(lambda _: 0))
+    done.run_sync()
+    assert not done.failures
+    assert shapes == {(8, 512, 512, 3)}
+    found = {look.frame.task.page: look.features for look in looks}
+    assert [row["mean"].tolist() for row in found[0]] == [[7, 7, 7]]
+    assert [row["mean"].tolist() for row in found[1]] == [[200, 0, 0]] * 2
+    assert [tuple(map(int, row["ends"])) for row in found[1]] == [(200, 0)] * 2
+
+
+@pytest.mark.parametrize(("fails", "written"), [(2, 3), (99, 0)])
+def test_an_embedder_that_fails_of_something_transient_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int, written: int
+) -> None:
+    """By the policy of the stage; where it never answers, the pages are failures, and each is one."""
+    calls = count(1)
+
+    def flaky(pixels: Any) -> Any:
+        if 1 < next(calls) <= fails + 1:  # the first one is a trial, when it is opened
+            raise ConnectionError("the model is being loaded")
+        return mean_of_pixels(pixels)
+
+    monkeypatch.setattr(scans, "mean_of_pixels", flaky)
+    write_pages(tmp_path / "vol", {f"{number}.png": np.full((20, 20), number, np.uint8) for number in range(3)})
+    cfg = config(tmp_path, on_failure={"embed": "retry:3"})
+    done = worker(tmp_path, cfg, batcher=WatchedBatcher(cfg), transform=Around(lambda _: 0))
+    report = done.run_sync()
+    assert (report.accounting.written, report.accounting.dead) == (written, 3 - written)
+    for error in done.failures.values():
+        assert isinstance(error, ChildrenFailedError)
+        assert "the model is being loaded" in str(error)
 
 
 def test_what_a_controller_raises_is_the_pages_failure(tmp_path: Path) -> None:
