@@ -190,6 +190,19 @@ class StoreContract(SinkContract):
         assert found is not None
         assert found.note == "the first"
 
+    def test_finishing_keeps_every_row_and_may_be_done_again(self, place: Any) -> None:
+        """What a job does at its end; a store that shows rows as they come has nothing to do."""
+        with self.make(place) as sink:
+            sink.finish()
+            sink.write(make_rows(6))
+            sink.finish()
+            sink.finish()
+            assert sink.count() == 6
+            assert sink.write(make_rows(6, first=3)).written == 6
+            sink.finish()
+        with self.make(place) as sink:
+            assert sink.count() == 9
+
     def test_rows_survive_closing_and_opening(self, place: Any) -> None:
         """A second sink on the same place sees what the first has written."""
         with self.make(place) as first:

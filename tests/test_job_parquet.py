@@ -96,6 +96,19 @@ def test_a_job_that_fails_publishes_nothing(pictures: Path, rows: Path) -> None:
     assert list(rows.rglob("*.parquet")) == []
 
 
+def test_a_job_that_fails_by_its_budget_publishes_nothing_either(pictures: Path, rows: Path, tmp_path: Path) -> None:
+    """However often it is run again, until more failures are allowed."""
+    for number in range(6):
+        (pictures / f"99{number}.png").write_bytes(b"no picture")
+    how: dict[str, Any] = {"to": f"parquet:{rows}", "job": tmp_path / "job", **SMALL}
+    for _ in range(2):
+        with pytest.raises(PipelineFailure):
+            embed_images(pictures, max_failures="10%", **how)
+        assert not (rows / "_SUCCESS.json").exists()
+    embed_images(pictures, **how)
+    assert manifest(rows)["rows"] == 12
+
+
 def test_a_pipeline_publishes_when_it_is_closed(pictures: Path, rows: Path) -> None:
     """After several inserts; not after an error in its block."""
     paths = [str(path) for path in sorted(pictures.iterdir())]

@@ -72,9 +72,8 @@ def run_job(
             if checkpoint:
                 stack.callback(_list, checkpoint, listing)  # however the run ends
         if checkpoint and checkpoint.finished:
-            report = run.finish()
-            checkpoint.judge(config)
-            return report
+            checkpoint.judge(config)  # before: what has failed is not published
+            return run.finish()
         if checkpoint:
             checkpoint.starts()
         begins(runner.ceiling, checkpoint.remaining if checkpoint else None)
