@@ -301,11 +301,13 @@ def test_what_a_controller_raises_is_the_pages_failure(tmp_path: Path) -> None:
     assert [str(error) for error in done.failures.values()] == ["not this one"]
 
 
-def test_a_spent_budget_ends_it_and_nothing_is_published(tmp_path: Path) -> None:
-    """And no thread remains."""
-    write_pages(tmp_path / "vol", {"a.png": b"no", "b.png": b"no"})
+@pytest.mark.parametrize("budget", [0, "10%"])
+def test_a_spent_budget_ends_it_and_nothing_is_published(tmp_path: Path, budget: int | str) -> None:
+    """Also by a rate, which is judged at the end; and no thread remains."""
+    write_pages(tmp_path / "vol", {"a.png": b"no", "b.png": np.zeros((20, 20), np.uint8)})
     before = our_threads()
-    done = worker(tmp_path, config(tmp_path, max_failures=0))
+    cfg = config(tmp_path, max_failures=budget)
+    done = worker(tmp_path, cfg, batcher=WatchedBatcher(cfg), transform=Around(lambda _: 0))
     with pytest.raises(PipelineFailure):
         done.run_sync()
     assert done.records.published() is None

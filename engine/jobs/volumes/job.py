@@ -52,6 +52,7 @@ class VolumeJob:
         letters: where dead letters go; None: nowhere.
         checkpoint: the books of a job; None for one that keeps none.
         told: hears of each page that fails, too.
+        early: whether a volume is published as soon as it is whole; else by `publish` alone.
 
     Attributes:
         ceiling: the most memory that it takes.
@@ -70,6 +71,7 @@ class VolumeJob:
         letters: DeadLetters | None = None,
         checkpoint: JobCheckpoint | None = None,
         told: Callable[[ImageTask, Exception], None] = lambda *_: None,
+        early: bool = True,
     ) -> None:
         self._cfg, self._stages, self._volumes = cfg, stages, volumes
         self._source = source
@@ -79,7 +81,7 @@ class VolumeJob:
         self._readers = DaemonThreads(cfg.s3_max_inflight, "penstock-read")
         self.ceiling = estimate_volumes(cfg, stages.batcher.plan)
         self._files, self._frames = Room(cfg.fetch_queue_bytes), Room(room_for_pages(cfg, stages.batcher.plan))
-        self._opened = False
+        self._opened, self._early = False, early
 
     def open(self, loop: asyncio.AbstractEventLoop | None = None) -> Pipeline:
         """Load models and declare the graph; the pipeline is not started.
@@ -114,7 +116,8 @@ class VolumeJob:
         if self._checkpoint:
             self._checkpoint.written([task.ordinal for task in written.tasks])
         self._volumes.done(written.tasks)
-        self.publish()
+        if self._early:
+            self.publish()
 
     def publish(self) -> None:
         """Publish what is whole.
@@ -130,7 +133,8 @@ class VolumeJob:
         """Called several times a second, in the thread that reads."""
         if self._checkpoint and self._letters:
             self._checkpoint.flush(self._letters)
-        self.publish()
+        if self._early:
+            self.publish()
 
     def abandon_reads(self) -> None:
         """Nobody waits for pages any more: in any thread, before the pipeline is stopped early."""

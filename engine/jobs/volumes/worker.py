@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from ....errors import ConfigError
 from ....sinks import DeadLetters
@@ -146,7 +147,8 @@ class VolumeWorker:
         volumes = Volumes(lambda _: self._writer)
         volumes.has(self.volume_id, len(self._tasks))
         letters = DeadLetters(path) if (path := letters_path(self._cfg)) else None
-        job = VolumeJob(self._cfg, self._stages, volumes, self._tasks, letters=letters, told=self._remember)
+        own: dict[str, Any] = {"letters": letters, "told": self._remember, "early": False}
+        job = VolumeJob(self._cfg, self._stages, volumes, self._tasks, **own)
         with self._cfg.spelled():
             yield volumes, job
 
