@@ -138,8 +138,11 @@ def test_rows_bring_their_pictures(tmp_path: Path, type_: str, group: int) -> No
 
 
 def test_columns_become_metadata(tmp_path: Path) -> None:
-    """Those that are asked for; values that are not JSON are texts, nulls are left out."""
+    """Those that are asked for; values that are not JSON are texts, null and NaN are left out, and what every row
+    has keeps its name."""
     columns = {
+        "width": [1, None],
+        "share": [0.5, float("nan")],
         "id": [7, 8],
         "image": rows(2),
         "caption": ["a", None],
@@ -148,9 +151,12 @@ def test_columns_become_metadata(tmp_path: Path) -> None:
         "thumb": rows(2),
     }
     path = write(tmp_path / "a.parquet", columns)
-    for chosen in ("caption,day,tags", "*"):
+    for chosen in ("caption,day,tags,share,width", "*"):
         first, second = loaded(f"parquet:{path}?image=image&key=id&columns={chosen}")
-        assert (first.key, first.metadata) == ("7", {"caption": "a", "day": "2026-01-02", "tags": ["x"]})
+        assert first.key == "7"
+        assert first.metadata == {
+            "caption": "a", "day": "2026-01-02", "tags": ["x"], "share": 0.5, "source_width": 1,
+        }  # fmt: skip
         assert (second.key, second.metadata) == ("8", {"day": "2026-01-02", "tags": []})
     assert loaded(f"{path}?image=image")[0].metadata == {}
 
@@ -269,6 +275,7 @@ def test_rows_are_read_on_where_a_job_goes_on(tmp_path: Path) -> None:
         ("b.parquet", SourceError, r"'x', 'y' can be the pictures: say \?image=COLUMN"),
         ("c.parquet", SourceError, "no column holds bytes"),
         ("c.parquet?image=n", SourceError, "the column 'n' is int64"),
+        ("b.parquet?image=x&key=y", SourceError, "the column 'y' is binary: keys are texts or whole numbers"),
         ("b.parquet?image=x&columns=y", SourceError, "the column 'y' cannot be metadata"),
         ("parquet:text", SourceError, "Parquet"),
     ],

@@ -113,6 +113,14 @@ def test_metadata_of_a_sample_go_with_its_pictures(tmp_path: Path) -> None:
     assert [reason.startswith("metadata") for reason in why] == [True, True, True, False, False, True]
 
 
+def test_metadata_of_names_that_rows_have_get_others(tmp_path: Path) -> None:
+    """As ``img2dataset`` writes them: ``key``, ``width``; what is null or no number is left out."""
+    said = b'{"key": "0001", "width": 256, "error_message": null, "similarity": NaN, "exif": {"a": NaN}}'
+    tar = write_tar(tmp_path / "a.tar", [("1.jpg", b"x"), ("1.json", said)])
+    (item,) = loaded(tar)
+    assert item.metadata == {"source_key": "0001", "source_width": 256, "exif": {"a": None}}
+
+
 @pytest.mark.parametrize(
     ("data", "said"), [(b"{", "cannot be read"), (b"\xff", "cannot be read"), (b" " * 65537, "65,537")]
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -12,9 +11,6 @@ from .base import library
 from .spec import ALL, TableSpec
 
 _NONE: Final = "there is no picture in its row"
-
-_RESERVED: Final = frozenset({"key", "vector"})
-"""Columns that a store has of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,9 @@ class Columns:
                 raise ReadError(f"has no column {name!r}, it has {', '.join(map(repr, types))}")
         if not (_holds_pictures(types[image]) or _holds_paths(types[image])):
             raise ReadError(f"the column {image!r} is {types[image]}: no bytes, struct<bytes, path> or paths")
-        free = [name for name in types if name not in {image, spec.key, *_RESERVED} and not _is_binary(types[name])]
+        if spec.key and not _holds_keys(types[spec.key]):
+            raise ReadError(f"the column {spec.key!r} is {types[spec.key]}: keys are texts or whole numbers")
+        free = [name for name in types if name not in {image, spec.key} and not _is_binary(types[name])]
         chosen = [name for each in spec.columns for name in (free if each == ALL else [each])]
         if wrong := [name for name in chosen if name not in free]:
             raise ReadError(f"the column {wrong[0]!r} cannot be metadata: it is the pictures, the key, or binary")
@@ -90,13 +88,6 @@ def picture_in(scalar: Any) -> tuple[Any, str | None]:
     return None, str(path.as_py())
 
 
-def plain(value: Any) -> Any:
-    """A value as metadata: what JSON can say."""
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return json.loads(json.dumps(value, default=str))
-
-
 def _only_image(types: dict[str, Any]) -> str:
     found = [name for name, type_ in types.items() if _holds_pictures(type_)]
     if len(found) == 1:
@@ -115,6 +106,13 @@ def _holds_pictures(type_: Any) -> bool:
 def _holds_paths(type_: Any) -> bool:
     types = library("pyarrow", "parquet").types
     return bool(types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_))
+
+
+def _holds_keys(type_: Any) -> bool:
+    types = library("pyarrow", "parquet").types
+    if types.is_dictionary(type_):
+        return _holds_keys(type_.value_type)
+    return bool(types.is_integer(type_)) or _holds_paths(type_)
 
 
 def _is_binary(type_: Any) -> bool:

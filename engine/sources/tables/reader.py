@@ -16,9 +16,10 @@ from ....object_stores.options import StoreOptions
 from ....object_stores.urls import is_store_url
 from ....references import Locator, Version
 from ..paths import absolute, is_url, look, path_of_url, why_unread
+from ..row_columns import as_columns
 from ..url_options import UrlOptions
 from .base import BATCH_ROWS, TableFile, TableFormat
-from .columns import Columns, key_in, picture_in, plain
+from .columns import Columns, key_in, picture_in
 from .formats import FORMATS
 from .spec import TableSpec
 
@@ -136,8 +137,7 @@ class _Open:
         data, path = picture_in(batch.column(self._columns.image)[index])
         if data is not None and data.size > max_bytes:
             raise TooLargeError(f"{ref!r} has {data.size} bytes; max_file_bytes allows {max_bytes}")
-        values = {name: plain(batch.column(name)[index].as_py()) for name in self._columns.metadata}
-        metadata = {name: value for name, value in values.items() if value is not None}
+        metadata = as_columns({name: batch.column(name)[index].as_py() for name in self._columns.metadata})
         if data is not None:
             is_small = batch.get_total_buffer_size() <= _MOST_VIEWED
             return Picture(memoryview(data).cast("B") if is_small else data.to_pybytes(), None, None, metadata)

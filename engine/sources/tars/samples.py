@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ....errors import ReadError
 from ....references import Reference
+from ..row_columns import as_columns, loads
 from .place import Place
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def columns_of(reader: TarReader, reference: Reference) -> Mapping[str, Any]:
         if one.size > _LARGEST:
             raise ReadError(f"its metadata, the .{one.kind}, has {one.size:,} bytes; {_LARGEST:,} are the most")
         columns |= _columns(one.kind, reader.beside(reference, place, one.offset, one.size))
-    return columns
+    return as_columns(columns)
 
 
 def _columns(kind: str, data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8-sig")
         if kind == "json":
-            value = json.loads(text)
+            value = loads(text)
             return value if isinstance(value, dict) else {kind: value}
     except (ValueError, RecursionError) as error:
         raise ReadError(f"its metadata, the .{kind}, cannot be read: {error}") from None
