@@ -290,6 +290,17 @@ def test_of_two_publishers_one_wins_and_the_other_leaves_nothing_shown(tmp_path:
         assert not (folder / "_publishing.json").exists()
 
 
+def test_a_claim_that_two_were_refused_at_once_is_tried_again(
+    place: FolderPlace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may answer 409 to both."""
+    create, refused = place.create, [True, True]
+    monkeypatch.setattr(place, "create", lambda *what: not refused.pop() if refused else create(*what))
+    run(place)
+    assert seen(folder) == ROWS
+    assert refused == []
+
+
 def test_two_that_overwrite_the_same_do_not_overwrite_each_other(place: FolderPlace, folder: Path) -> None:
     """The second was not told to replace what the first has published."""
     run(place)

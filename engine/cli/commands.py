@@ -51,6 +51,7 @@ Examples:
   find . -name '*.png' -print0 | penstock embed - --null --to photos.db
   penstock embed ~/Pictures --to photos.db --embedder onnx:clip.onnx --preset clip
   penstock embed ~/Pictures --to photos.db --metadata albums.csv --field year:int64
+  penstock embed ~/Pictures --to parquet:rows --job rows-job
   penstock embed ~/Pictures --to bulk:parts && penstock import parts --to http://localhost:19530
   penstock embed ~/Pictures --config job.yaml --max-failures 5% --progress json
 
@@ -63,6 +64,7 @@ Examples:
   penstock search photos.db holiday.jpg
   penstock search photos.db holiday.jpg -k 50 --html matches.html
   penstock search http://localhost:19530 query.png --collection holidays
+  penstock search parquet:s3://bucket/rows holiday.jpg
 
 \b
 IMAGE is embedded as the collection was, unless --embedder, --preset, --image-size or

@@ -6,9 +6,16 @@ set; what is left over taken away; the claim. Each step can be done again, by wh
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
+from ...backoff import Backoff
 from ...errors import PublishConflictError
 from .manifest import CLAIM, EMPTY, MANIFEST, Claim, Manifest, claim_in, manifest_in, parsed
 from .place import Hold, Place
+
+_ATTEMPTS: Final = 8
+_WAIT: Final = Backoff(first=0.05, longest=2.0)
 
 
 def publish(place: Place, claim: Claim, hold: Hold) -> None:
@@ -23,12 +30,22 @@ def publish(place: Place, claim: Claim, hold: Hold) -> None:
         PublishConflictError: another job has published there, or is about to. Nothing of this one is to be seen.
     """
     hold.check()
-    if not place.create(CLAIM, claim.to_bytes()):
-        there = claim_in(place)
-        if there is None or there.job != claim.job:
+    finish(place, _claimed(place, claim), hold)
+
+
+def _claimed(place: Place, claim: Claim) -> Claim:
+    """The claim of this job that lies there now. Where none does although it could not be made, two were at it at once
+    (a store may refuse both), or its owner has just finished: it is tried again.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        if place.create(CLAIM, claim.to_bytes()):
+            return claim
+        if there := claim_in(place):
+            if there.job == claim.job:
+                return there
             raise conflict(place, there, manifest_in(place))
-        claim = there
-    finish(place, claim, hold)
+        time.sleep(_WAIT.delay(attempt))
+    raise conflict(place, None, manifest_in(place))
 
 
 def finish(place: Place, claim: Claim, hold: Hold) -> None:
