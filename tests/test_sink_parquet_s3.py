@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any, NoReturn
@@ -16,10 +17,11 @@ import pytest
 
 from penstock import embed_images
 from penstock.engine.cli import main
+from penstock.engine.journal import read_status
 from penstock.errors import PublishConflictError, SinkError, SinkUnavailableError
 from penstock.object_stores import ObjectStore, StoreOptions
 from penstock.object_stores.urls import StoreURL
-from penstock.sinks import Sink
+from penstock.sinks import Sink, SinkOptions, make_sink
 from penstock.sinks.parquet import lease
 from penstock.sinks.parquet.leftovers import leftovers, sweep
 from penstock.sinks.parquet.objects import ObjectPlace
@@ -29,7 +31,8 @@ from penstock.testing.sinks import DIMENSION, StoreContract
 from penstock.tests import publishing
 from penstock.tests.publishing import BATCH, JOB, OTHER, ROWS, batch, run, seen, sink_on, watched
 from penstock.tests.small_s3 import BUCKET, SmallS3, busy, refused
-from penstock.tests.whole_jobs import draw_folder
+from penstock.tests.whole_jobs import draw_folder, started, wait_for
+from penstock.tests.whole_jobs import penstock as command
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("obstore")
@@ -274,6 +277,34 @@ def test_a_whole_job_publishes_to_a_bucket_and_is_searched(
     assert "0003.png" in capsys.readouterr().out.splitlines()[0]
     with pytest.raises(PublishConflictError):
         embed_images(pictures, to=f"parquet:{url}", embedder="gist:32", workers=1, progress="none")
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("s3_server", ["seaweed"], indirect=True)
+def test_a_job_killed_again_and_again_publishes_once_to_a_bucket(url: str, place: S3Place, tmp_path: Path) -> None:
+    """Killed while it writes and while it publishes; its rows wait in the bucket, its books on this machine."""
+    pictures, job = draw_folder(tmp_path / "pictures", 100), tmp_path / "job"
+    small = "import penstock.sinks.parquet.sink as s; s._WRITE_ROWS = 4; from penstock.engine.cli import main; main()"
+    own = ["--workers", "1", "--batch-size", "4", "--embedder", "gist:32", "--insert-batch-size", "4"]
+    words = ["embed", str(pictures), "--to", f"parquet:{url}", "--job", str(job), *own, "--progress", "none"]
+
+    def has_written(least: int) -> bool:
+        return (job / "job.json").exists() and read_status(job).counts.written >= least
+
+    for least in (1, 20, 40):
+        with started([sys.executable, "-c", small, *words]) as process:
+            wait_for(process, partial(has_written, least))
+        assert seen(url) is None
+    with started([sys.executable, "-c", small, *words]) as process:
+        wait_for(process, lambda: place.read("_publishing.json") is not None)
+    with started(command("resume", str(job), "--progress", "none")) as process:
+        process.communicate()
+        assert process.returncode == 0
+    assert len(digests(place)) == 1
+    found = make_sink(f"parquet:{url}", SinkOptions()).look()
+    assert found is not None
+    assert found.rows == 100
+    assert leftovers(place) == []
 
 
 def test_a_store_that_is_busy_for_a_while_is_asked_again(small_s3: SmallS3) -> None:
