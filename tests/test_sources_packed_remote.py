@@ -19,7 +19,7 @@ from penstock.preprocess.fetch import Fetchers
 from penstock.preprocess.sandbox import sandbox
 from penstock.testing.sources import SourceContract
 from penstock.tests.packed import digests, picture, run, write_tar
-from penstock.tests.small_s3 import SmallS3, busy, refused
+from penstock.tests.small_s3 import Request, SmallS3, busy, refused
 
 pytest.importorskip("obstore")
 pa = pytest.importorskip("pyarrow")
@@ -149,6 +149,32 @@ def test_a_store_that_is_busy_ends_the_listing_and_costs_no_picture(
     assert [type(entry) for entry in source] == [Broken]
     del small_s3.faults[name]
     assert [type(entry) for entry in source] == [Item]
+
+
+def test_a_store_that_is_busy_for_longer_than_its_attempts_costs_the_picture_at_hand(small_s3: SmallS3) -> None:
+    """Not those behind it in the group of rows."""
+    data = [bytes([number]) * 100_000 for number in range(80)]
+    options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "row_group_size": 40}
+    small_s3.put("a.parquet", parquet({"image": data}, **options))
+    source = opened("s3://bucket/a.parquet")
+    listed = [*source]
+    left = [1]
+
+    def once(request: Request) -> bool:
+        if request.method != "GET" or not left:
+            return False
+        left.pop()
+        request.refuse(503, "SlowDown")
+        return True
+
+    loading = source.loaded(listed, LIMIT)
+    first = next(iter(loading))
+    small_s3.faults["a.parquet"] = once
+    found = [first, *loading]
+    (failed,) = [number for number, item in enumerate(found) if isinstance(item.data, ItemError)]
+    assert getattr(found[failed].data, "errno", None) is None
+    del found[failed], data[failed]
+    assert [item.data for item in found] == data
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import BinaryIO, Final, NamedTuple, Self
 from urllib.parse import quote, unquote
 
-from ...errors import ReadError
+from ...errors import ItemError, ReadError
 from .paths import look, reason
 
 BLOCK: Final = 4 << 20
@@ -159,6 +159,13 @@ class LocalContainer(Container):
 def may_pass(error: Exception) -> bool:
     """Whether a store was busy, or away: then nothing is known of what is there, and another run may find it."""
     return getattr(error, "errno", None) == errno.ETIMEDOUT
+
+
+def settled(error: ItemError) -> ItemError:
+    """An error as the end of its item: whoever could try again has done so."""
+    if isinstance(error, ReadError):
+        error.errno = None
+    return error.with_traceback(None)
 
 
 def changed(name: str) -> ReadError:

@@ -15,6 +15,7 @@ from ....messages import redact
 from ....object_stores.options import StoreOptions
 from ....object_stores.urls import is_store_url
 from ....references import Locator, Version
+from ..containers import may_pass
 from ..paths import absolute, is_url, look, path_of_url, why_unread
 from ..row_columns import as_columns
 from ..url_options import UrlOptions
@@ -187,7 +188,10 @@ class _Rows:
                 self._batch = next(self._batches)
             except StopIteration:
                 self._broken = ReadError(f"its group ends before row {row:,}")
-            except Exception as error:  # noqa: BLE001  (whatever a library says of a damaged page)
+            except Exception as error:  # whatever a library says of a damaged page
+                if may_pass(error):
+                    self._group = -1  # the next row begins anew
+                    raise
                 self._broken = error
             else:
                 self._span = range(self._span.stop, self._span.stop + self._batch.num_rows)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ....errors import ConfigError, ItemError, ReadError, SourceError
 from ....references import Reference, Version
 from ..base import Source
-from ..containers import may_pass
+from ..containers import may_pass, settled
 from ..entries import Broken, Entry, Item, key_of
 from ..options import Factory, SourceOptions
 from ..url_options import UrlOptions
@@ -96,7 +96,7 @@ class TableSource(Source):
                 try:
                     found = reader.row(reference.ref, reference.version, max_bytes)
                 except ItemError as error:
-                    yield replace(entry, data=error.with_traceback(None), reference=None)
+                    yield replace(entry, data=settled(error), reference=None)
                     continue
                 metadata = {**entry.metadata, **found.metadata}
                 elsewhere = None if found.url is None else Reference(self._urls.locator, found.url)

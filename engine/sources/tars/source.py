@@ -17,7 +17,7 @@ from ....registry import scheme_of
 from ..ahead import mapped_ahead
 from ..base import Source
 from ..container_finder import Containers
-from ..containers import may_pass
+from ..containers import may_pass, settled
 from ..entries import Broken, Entry, Item, key_of
 from ..options import SourceOptions
 from ..paths import anchored, path_of_url, reason
@@ -107,7 +107,7 @@ class TarSource(Source):
         try:
             columns = columns_of(reader, entry.reference)
         except ItemError as error:
-            return replace(entry, data=error.with_traceback(None), reference=None)
+            return replace(entry, data=settled(error), reference=None)
         return replace(entry, metadata={**entry.metadata, **columns}) if columns else entry
 
     def emptiness(self) -> str:
