@@ -54,11 +54,13 @@ class Fetchers:
         return data
 
     def _fetcher(self, locator: Locator) -> Fetcher:
-        with self._lock:
-            found = self._open.get(locator)
-            if found is None:
-                found = self._open[locator] = locator.open()
-            return found
+        found = self._open.get(locator)
+        if found is None:
+            with self._lock:
+                found = self._open.get(locator)
+                if found is None:
+                    found = self._open[locator] = locator.open()
+        return found
 
 
 def _errno(error: Exception) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 
 from penstock.errors import ReadError
 from penstock.preprocess.fetch import read_file
+from penstock.preprocess.worker.inbox import Inbox
+from penstock.preprocess.worker.protocol import encode_task
 from penstock.preprocess.worker.reader import REMOTE_THREADS, Reader
 from penstock.references import Locator, Reference, Version
+from penstock.shm.frames import frame_pieces
 from penstock.tests.waiting import DEADLINE, wait_until
 
 SLOW = 0.001
@@ -145,3 +149,32 @@ def test_a_number_that_somebody_says_holds_for_what_lies_elsewhere() -> None:
     for position in range(3):
         reader.take(task, position)
     assert threads == {threading.current_thread().name}
+
+
+def test_a_task_that_comes_while_another_is_decoded_is_read_meanwhile() -> None:
+    """Between two pictures: else each batch would wait for its reads when the one before it is done."""
+    begun = {name: threading.Event() for name in ("a", "b")}
+
+    def read(source: str | Reference) -> bytes:
+        begun[str(source)].set()
+        return b"x"
+
+    parent, ours = socket.socketpair()
+    with parent, ours:
+
+        def send(name: str) -> None:
+            message = encode_task(0, 1, [Reference(Locator("no:where"), name)])
+            parent.sendall(b"".join(map(bytes, frame_pieces(message.frame))))
+
+        inbox = Inbox(ours, Reader(read, None))
+        send("a")
+        found = inbox.next()
+        assert found is not None
+        assert found[0].sources[0] == Reference(Locator("no:where"), "a")
+        inbox.look()  # nothing has come
+        send("b")
+        inbox.look()
+        assert begun["b"].wait(DEADLINE)
+        assert inbox.next() is not None
+        parent.close()
+        assert inbox.next() is None

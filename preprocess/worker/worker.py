@@ -13,13 +13,11 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, Self, cast
 
 from ...errors import ConfigError, ItemError
-from ...shm import Ring, map_payload, recv_frame_fds, send_frame
-from ...shm.child import readable
+from ...shm import Ring, recv_frame_fds, send_frame
 from ...shm.protocol import LAYOUT, REFUSED, decode_json, encode_hung, encode_json
 from ..decode.decode import bound_pillow
 from ..fetch import Fetchers
@@ -27,9 +25,10 @@ from ..sandbox.sandbox import confine, seal
 from ..slot_layout import PixelView, pixel_layout, pixel_view
 from ..spec import PreprocessSpec
 from .failures import detach_traceback
+from .inbox import Inbox
 from .jax_runtime import check_device, compilation_cache, keep_no_more_kernels, prepare_jax
 from .preprocessor import Preprocessor
-from .protocol import Row, Source, Task, Timings, decode_task, encode_done
+from .protocol import Row, Source, Task, Timings, encode_done
 from .reader import ReadAhead, Reader
 from .settings import WorkerSettings
 
@@ -86,7 +85,7 @@ class Worker:
         self._embed = _make_embedder(settings.embedder, self._spec, settings.rows)
         self._reader = Reader(Fetchers(self._spec.max_file_bytes).read, settings.threads)
         self._watch = Watch(sock, settings.item_timeout)
-        self._ahead: deque[tuple[Task, ReadAhead]] = deque()
+        self._inbox = Inbox(sock, self._reader)
         self._layout = pixel_layout(
             self._rows,
             self._spec.pixel_shape(),
@@ -110,7 +109,7 @@ class Worker:
         frame, fds = first
         ring = Ring.attach(fds[0], layout, decode_json(frame)["slots"])
         self._warm(compiling)
-        while (task := self._next()) is not None:
+        while (task := self._inbox.next()) is not None:
             self._do(ring, *task)
 
     def _warm(self, compiling: Iterator[None]) -> None:
@@ -125,21 +124,7 @@ class Worker:
 
     def _is_idle(self) -> bool:
         """Whether to go on compiling: in a sandbox to the end."""
-        return self._sandbox or not self._has_message()
-
-    def _has_message(self) -> bool:
-        return readable(self._sock.fileno(), 0.0)
-
-    def _next(self) -> tuple[Task, ReadAhead] | None:
-        """The next task; whatever else has arrived starts its reads now, while this one is decoded."""
-        while not self._ahead or self._has_message():
-            message = recv_frame_fds(self._sock)
-            if message is None:
-                return None
-            frame, fds = message
-            task = decode_task(frame, map_payload(fds[0]) if fds else None)
-            self._ahead.append((task, self._reader.start(task.sources)))
-        return self._ahead.popleft()
+        return self._sandbox or not self._inbox.has_message
 
     def _do(self, ring: Ring, task: Task, reads: ReadAhead) -> None:
         view = pixel_view(ring.view(task.slot))
@@ -163,6 +148,7 @@ class Worker:
         failures: list[tuple[int, ItemError]] = []
         read = decode = 0.0
         for position in range(len(task.sources)):
+            self._inbox.look()
             ring.mark(task.slot, position)
             with self._watch.over(task, position):
                 begin = middle = time.perf_counter()
