@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import IO, Any, Final, cast
 
 from ..engine.jobs.common.listing import entries_of
@@ -26,7 +27,8 @@ from .result import Goal, Result, tabulate
 from .workload import WORKERS
 
 _THREADS: Final = 16
-_GETS: Final = 1024
+_GETS: Final = 400
+_PICTURES: Final = 2048
 _KEYS: Final = 1_000_000
 _WAIT: Final = 0.05
 _MOST: Final = 2**28
@@ -38,20 +40,22 @@ _STORE: Final = "store, 50 ms a GET"
 
 
 def run(options: Options) -> Result:
-    """Read ``--n`` pictures of 500x375, and list 1,000 times as many keys (a million by default).
+    """Read objects, embed ``--n`` pictures of 500x375, and list 1,000 times as many keys (a million by default).
 
     Raises:
         WorkerError: a variant broke down.
     """
-    n = options.n or _GETS
+    n = options.n or _PICTURES
+    gets = min(n, _GETS)
     paths = make_set("imagenet500", options.data, n)
     keys = 1000 * options.n if options.n else _KEYS
-    with canned(paths, options.data) as environment:
+    with canned(_objects(options.data, gets), options.data) as environment:
         reads = [
-            Variant(_BARE, "object_store:bare", {"n": n}, env=environment),
-            Variant(_OURS, "object_store:read", {"n": n}, env=environment),
+            Variant(_BARE, "object_store:bare", {"n": gets}, env=environment),
+            Variant(_OURS, "object_store:read", {"n": gets}, env=environment),
         ]
-        read = run_rounds(reads, options.rounds or 5)
+        read = run_rounds(reads, 4 * (options.rounds or 5))  # short ones
+    with canned(paths, options.data) as environment:
         sources: Mapping[str, Any] = {_FILES: paths, _STORE: f"s3://wait-{_WAIT}/pictures"}
         jobs = [
             Variant(what, "packed:job", {"source": source, "n": n}, env=environment) for what, source in sources.items()
@@ -59,14 +63,14 @@ def run(options: Options) -> Result:
         whole = run_rounds(jobs, options.rounds or 5)
         lists = [Variant(_OURS, "object_store:listing", {"keys": keys}, fresh=True, env=environment)]
         listed = run_rounds(lists, min(options.rounds or 3, 3))
-    gets = f"{n} objects, {_THREADS} threads, a server on the loopback"
+    what = f"{gets} objects of 50 to 350 kB, {_THREADS} threads, a server on the loopback"
     job = f"{n} JPEG files to vectors, GIST, {WORKERS} workers, with books"
     parent, listing_of = "Of it the job's own process, start included", f"Listing {keys:,} keys into a snapshot"
     memory = "Peak memory of that, interpreter included"
     near, near_files = Goal(_OURS, 0.9, _BARE), Goal(_STORE, 0.9, _FILES)
     cheap, small = Goal(_OURS, 0.35, at_most=True), Goal(_OURS, 100, at_most=True)
     tables = [
-        tabulate(gets, "GETs/s", read.of("rate"), baseline=_BARE, goals=[near]),
+        tabulate(what, "GETs/s", read.of("rate"), baseline=_BARE, goals=[near]),
         tabulate("CPU of the process that reads", "s per 1,000", read.of("cpu"), baseline=_BARE, goals=[cheap]),
         tabulate(job, "pictures/s", whole.of("rate"), baseline=_FILES, goals=[near_files]),
         tabulate(parent, "ms of CPU a picture", whole.of("parent_ms"), baseline=_FILES),
@@ -74,6 +78,18 @@ def run(options: Options) -> Result:
         tabulate(memory, "MiB", listed.of("mib"), goals=[small]),
     ]
     return Result("object_store", tables, {**read.skipped, **whole.skipped, **listed.skipped})
+
+
+def _objects(folder: Path, n: int) -> list[str]:
+    """Files of noise, as large as pictures of a few megapixels; enough for all, whatever is in them."""
+    place, random = folder / "objects", Random(0)
+    place.mkdir(exist_ok=True)
+    paths = [place / f"{number:03}" for number in range(n)]
+    for path in paths:
+        size = random.randrange(50_000, 350_000)
+        if not path.exists() or path.stat().st_size != size:
+            path.write_bytes(random.randbytes(size))
+    return [str(path) for path in paths]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ..errors import (
     ObjectNotFoundError,
     ObjectStoreError,
     ObjectStoreUnavailableError,
+    PenstockError,
     ReadError,
 )
 from ..messages import redact
@@ -74,13 +75,15 @@ def told(where: str) -> Generator[None]:
     """
     try:
         yield
-    except ObjectStoreError:
-        raise
-    except Exception as error:
-        kind = kind_of(error)
-        if kind is None:
-            raise
-        raise kind(f"{redact(where)!r} {_SAID[kind]}: {short(error)}") from None  # its causes hold whole responses
+    except Exception as error:  # noqa: BLE001  (raised again)
+        raise told_error(where, error) from None  # its causes hold whole responses
+
+
+def told_error(where: str, error: Exception) -> Exception:
+    """An error of obstore as ours; any other as it is."""
+    if isinstance(error, PenstockError) or (kind := kind_of(error)) is None:
+        return error
+    return kind(f"{redact(where)!r} {_SAID[kind]}: {short(error)}")
 
 
 def kind_of(error: Exception) -> type[ObjectStoreError] | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Final
 
 
@@ -42,25 +40,23 @@ class InFlight:
             self.nbytes = nbytes or self.nbytes
             self._admit()
 
-    @contextmanager
-    def hold(self, nbytes: int = 0) -> Generator[None]:
-        """Wait for a turn, and have it for the block.
+    def hold(self, nbytes: int = 0) -> _Turn:
+        """Wait for a turn, and have it for a ``with`` block.
 
         Args:
             nbytes: that the request will bring into memory, or take out of it.
         """
-        self._enter(nbytes)
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._leave(nbytes)
+        return _Turn(self, nbytes)
 
-    def _enter(self, nbytes: int) -> None:
-        turn = threading.Event()
+    def enter(self, nbytes: int) -> None:
+        """Wait for a turn; `leave` ends it."""
         with self._mutex:
+            if not self._waiting and self._fits(nbytes):
+                self._under_way += 1
+                self._bytes += nbytes
+                return
+            turn = threading.Event()
             self._waiting.append((nbytes, turn))
-            self._admit()
         try:
             turn.wait()
         except BaseException:  # an interrupt, in the main thread
@@ -72,20 +68,42 @@ class InFlight:
                     self._admit()
             raise
 
+    def leave(self, nbytes: int) -> None:
+        """The turn is over."""
+        with self._mutex:
+            self._leave(nbytes)
+
+    def _fits(self, nbytes: int) -> bool:
+        if self._under_way >= self.requests:
+            return False
+        return not self._under_way or self._bytes + nbytes <= self.nbytes
+
     def _leave(self, nbytes: int) -> None:
         self._under_way -= 1
         self._bytes -= nbytes
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._under_way < self.requests:
-            nbytes, turn = self._waiting[0]
-            if self._under_way and self._bytes + nbytes > self.nbytes:
-                return
-            self._waiting.popleft()
+        while self._waiting and self._fits(self._waiting[0][0]):
+            nbytes, turn = self._waiting.popleft()
             self._under_way += 1
             self._bytes += nbytes
             turn.set()
+
+
+class _Turn:
+    """A turn that is waited for at its beginning. A class: thousands a second begin."""
+
+    __slots__ = ("_cap", "_nbytes")
+
+    def __init__(self, cap: InFlight, nbytes: int) -> None:
+        self._cap, self._nbytes = cap, nbytes
+
+    def __enter__(self) -> None:
+        self._cap.enter(self._nbytes)
+
+    def __exit__(self, *_: object) -> None:
+        self._cap.leave(self._nbytes)
 
 
 IN_FLIGHT: Final = InFlight(requests=64, nbytes=2**30)

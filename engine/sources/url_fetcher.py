@@ -24,22 +24,29 @@ class UrlFetcher:
         """The bytes behind a URL, if they still are those that were listed."""
         if ref.partition("://")[0].lower() in ("http", "https"):
             return self._http.get(ref, max_bytes, version.tag)
-        url = StoreURL.parse(ref)
+        root, key = _split(ref)
+        size, modified_ns, etag = version
         try:
-            size, modified_ns, etag = version
-            store = self._store(url)
-            return store.get(url.key, max_bytes=max_bytes, size=size, etag=etag, modified_ns=modified_ns)
+            store = self._stores.get(root) or self._opened(ref)
+            return store.get(key, max_bytes=max_bytes, size=size, etag=etag, modified_ns=modified_ns)
         except ObjectChangedError as error:
             raise ReadError(f"{ref!r} has changed since it was listed: --update takes it as it is now") from error
         except ObjectStoreError as error:
             raise as_read_error(error) from error
 
-    def _store(self, url: StoreURL) -> ObjectStore:
+    def _opened(self, ref: str) -> ObjectStore:
+        url, root = StoreURL.parse(ref), _split(ref)[0]
         with self._mutex:
-            found = self._stores.get(url.root)
-            if found is None:
-                found = self._stores[url.root] = ObjectStore(url.at(""), self._options.stores)
-            return found
+            if root not in self._stores:
+                self._stores[root] = ObjectStore(url.at(""), self._options.stores)
+            return self._stores[root]
+
+
+def _split(ref: str) -> tuple[str, str]:
+    """The store, and the key in it."""
+    scheme, _, rest = ref.partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", key
 
 
 def open_urls(options: str) -> UrlFetcher:
