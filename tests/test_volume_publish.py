@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -187,6 +188,22 @@ def test_each_folder_of_a_pattern_is_a_volume(tmp_path: Path) -> None:
     assert again.accounting.written == 2
     assert again.extra["volumes"]["published"] == 3
     assert not (tmp_path / "out" / "other").exists()
+
+
+def test_names_that_are_no_text_or_look_like_something_else_are_read(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, quotes, signs of patterns; also in the names of volumes."""
+    names = [b"\xff.png", b"it's.png", b"a*[b].png", b"s3:x.png"]
+    for name in ("vol [1]", "vol 2"):
+        folder = tmp_path / "scans" / name
+        volume(folder.parent, name, 1)
+        for other in names:
+            Path(os.fsdecode(os.fsencode(folder) + b"/" + other)).write_bytes((folder / "page-000.png").read_bytes())
+    report = run_volumes(
+        config(to=f"parquet:{tmp_path / 'out'}", job=tmp_path / "job"), [str(tmp_path / "scans" / "*")]
+    )
+    assert (report.accounting.written, report.accounting.dead) == (10, 0)
+    for name in ("vol [1]", "vol 2"):
+        assert len(rows(tmp_path / "out" / name)) == 5
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,28 @@ def test_prefixes_of_a_pattern_are_volumes(small_s3: SmallS3, tmp_path: Path) ->
     ]
 
 
+def test_prefixes_with_signs_of_patterns_in_their_names_are_volumes(small_s3: SmallS3, tmp_path: Path) -> None:
+    """They are what they are called."""
+    for name in ("vol [1]", "vol 1", "vol*"):
+        fill(small_s3, name, 2)
+    report = run(tmp_path / "out", "vol*")
+    assert report.accounting.written == 6
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["vol 1", "vol [1]", "vol*"]
+    for name in ("vol [1]", "vol*"):
+        assert [row["key"] for row in rows(tmp_path / "out" / name)] == [
+            f"s3://{BUCKET}/{name}/page-00.png",
+            f"s3://{BUCKET}/{name}/page-01.png",
+        ]
+
+
+def test_a_volume_without_pages_is_named(small_s3: SmallS3, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where others have some."""
+    fill(small_s3, "vol_1", 1)
+    small_s3.put("vol_2/list.txt", b"none")
+    assert run(tmp_path / "out", "vol_*").accounting.written == 1
+    assert "volumes without pages: vol_2" in caplog.text
+
+
 def test_a_finished_volume_is_not_even_listed(small_s3: SmallS3, tmp_path: Path) -> None:
     """A new one beside it is done."""
     fill(small_s3, "vol_1", 3)
@@ -142,6 +164,17 @@ def test_a_store_that_was_busy_is_asked_again(small_s3: SmallS3) -> None:
     done = read([ImageTask("vol/page-00.png"), ImageTask("vol/page-01.png")])
     assert len(done.records) == 2
     assert not done.failures
+
+
+@pytest.mark.slow
+def test_a_store_that_is_busy_for_long_is_asked_again_by_the_policy(small_s3: SmallS3) -> None:
+    """Beyond what the client does by itself: here its first two rounds of attempts are in vain."""
+    fill(small_s3, "vol", 1)
+    small_s3.faults["vol/page-00.png"] = busy(9)
+    done = read([ImageTask("vol/page-00.png")], on_failure={"preprocess": "retry:5"})
+    assert not done.failures
+    assert len(done.records) == 1
+    assert small_s3.count("vol/page-00.png") == 10
 
 
 def test_what_may_not_be_read_is_a_failure_of_its_own(small_s3: SmallS3) -> None:

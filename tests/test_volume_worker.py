@@ -503,6 +503,8 @@ def test_an_asyncio_semaphore_needs_a_loop(tmp_path: Path) -> None:
     [
         (lambda: config(to="a", out_prefix=None, index="HNSW"), "index: jobs on volumes have no such setting"),
         (lambda: config(s3_max_inflight=0), "s3_max_inflight"),
+        (lambda: worker(Path("/nowhere"), config(job="job"), tasks=[]), "job: the books of volumes are kept by"),
+        (lambda: worker(Path("/nowhere"), config(report="r.json"), tasks=[]), "report: a worker returns its report"),
         (lambda: config(s3_bukcet="b"), "s3_bukcet"),
         (
             lambda: worker(Path("/nowhere"), tasks=[ImageTask("k", volume_id="other")]),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ....errors import SourceError
+from ....formatting import printable
 from ....sinks import DeadLetters
 from ... import NOTHING, Outcome
 from ...config.volumes import PipelineConfig
@@ -23,6 +25,8 @@ from .places import store_options
 from .source import VolumeRoot, VolumeSource, failed_task, task_of
 from .volumes import Volumes
 from .writer import writer_for
+
+_logger = logging.getLogger(__name__)
 
 
 class Books:
@@ -144,8 +148,12 @@ class Books:
             yield _task(entry, root, pages[root.name] - 1)
         if seen >= 0:
             self.volumes.has(roots[seen].name, pages.get(roots[seen].name, 0))
-        if not pages and not any(volume.is_closed for volume in self.volumes.all.values()):
+        done = {volume.name for volume in self.volumes.all.values() if volume.manifest is not None}
+        empty = [root.name for root in roots if root.name not in pages and root.name not in done]
+        if len(empty) == len(roots):
             raise SourceError(self.source.emptiness())
+        if empty:
+            _logger.warning("volumes without pages: %s", ", ".join(map(printable, empty)))
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
-from glob import has_magic
+from glob import escape, has_magic
 from typing import Final, NamedTuple
 
 from ....errors import ConfigError, ObjectStoreError, SourceError
@@ -150,7 +150,7 @@ class VolumeSource(Source):
         if not is_store_url(root.place):
             yield from FileSource([f"./{root.place}" if root.place.startswith("@") else root.place])
             return
-        yield from ObjectStoreSource([f"{root.place}/"], self._options, later=True)
+        yield from ObjectStoreSource([f"{escape(root.place)}/"], self._options, later=True)
 
     def _store(self, url: StoreURL) -> ObjectStore:
         found = self._stores.get(url.root)

@@ -63,6 +63,8 @@ class VolumeWorker:
     ) -> None:
         if cfg.job is not None:
             raise ConfigError("job: the books of volumes are kept by penstock volumes; a worker has none")
+        if cfg.report:
+            raise ConfigError("report: a worker returns its report; penstock volumes writes it into files")
         self.volume_id = volume_id
         self._cfg = cfg
         self._tasks = _numbered(tasks, volume_id)
