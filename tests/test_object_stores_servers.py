@@ -22,10 +22,13 @@ from penstock.errors import (
     ObjectDeniedError,
     ObjectExistsError,
     ObjectNotFoundError,
+    ReadError,
     TooLargeError,
 )
 from penstock.object_stores import ObjectStore, StoreOptions
+from penstock.preprocess.fetch import Fetchers
 from penstock.tests.drawn import encoded
+from penstock.tests.packed import write_tar
 
 pytest.importorskip("obstore")
 pytest.importorskip("boto3")
@@ -176,3 +179,27 @@ def test_a_job_over_a_store_that_lists_by_folder(bucket: str, tmp_path: Path) ->
     held = [path for path in tmp_path.rglob("*") if path.is_file() and b"penstock-secret" in path.read_bytes()]
     assert held == []
     assert "penstock-secret" not in json.dumps(report.extra, default=str)
+
+
+@pytest.mark.usefixtures("s3_server")
+def test_tars_and_tables_are_read_by_ranges(bucket: str, tmp_path: Path) -> None:
+    """Found by a glob, metadata with them; what was replaced is not read in its place."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    store, data = ObjectStore(f"s3://{bucket}"), [picture() for _ in range(20)]
+    pq.write_table(pa.table({"n": range(20), "image": data}), tmp_path / "a.parquet", row_group_size=8)
+    sidecars = [(f"{number:02}.json", b'{"n": %d}' % number) for number in range(20)]
+    members = [(f"{number:02}.png", each) for number, each in enumerate(data)]
+    write_tar(tmp_path / "a.tar", sorted([*members, *sidecars]))
+    for name in ("a.tar", "a.parquet"):
+        store.put(f"deep/{name}", (tmp_path / name).read_bytes())
+        source = open_source([f"s3://{bucket}/deep/*{name[1:]}{'?columns=n' * (name == 'a.parquet')}"])
+        listed = [entry for entry in source if isinstance(entry, Item)]
+        fetchers = Fetchers(1 << 20)
+        loaded = [*source.loaded(listed, 1 << 20)]
+        assert [item.metadata for item in loaded] == [{"n": number} for number in range(20)]
+        assert [fetchers.read(item.reference) for item in listed if item.reference is not None] == data
+        assert source.in_memory == all(bytes(item.data or b"") == each for item, each in zip(loaded, data, strict=True))
+        store.put(f"deep/{name}", (tmp_path / name).read_bytes()[::-1])
+        assert listed[9].reference is not None
+        with pytest.raises(ReadError, match="has changed since it was listed"):
+            Fetchers(1 << 20).read(listed[9].reference)
