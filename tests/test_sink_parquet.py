@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -448,6 +448,23 @@ def test_a_data_set_of_other_columns_is_not_added_to(place: FolderPlace) -> None
         sink_on(place, fields={"year": "int64"}).open()
     with pytest.raises(CollectionMismatchError, match="vectors of 8 dimensions, this job makes 4"):
         ParquetSink(place, 4, job=JOB).open()
+
+
+def test_a_file_system_without_hard_links_is_refused_at_the_start(
+    place: FolderPlace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not when all rows are there."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    with pytest.raises(SinkError, match="no hard link can be made there .*another file system"):
+        sink_on(place).open()
+    monkeypatch.undo()
+    assert sweep(place, JOB)
+    run(place)
+    assert seen(folder) == ROWS
 
 
 def test_a_full_disk_says_where_and_what_to_do(place: FolderPlace, folder: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from penstock import embed_images
 from penstock.engine.cli import main
 from penstock.engine.journal import read_status
-from penstock.errors import PublishConflictError, SinkError, SinkUnavailableError
+from penstock.errors import ConfigError, PublishConflictError, SinkError, SinkUnavailableError
 from penstock.object_stores import ObjectStore, StoreOptions
 from penstock.object_stores.urls import StoreURL
 from penstock.sinks import Sink, SinkOptions, make_sink
@@ -251,6 +251,16 @@ def test_an_object_store_without_open_uploads_stages_and_copies(url: str) -> Non
         sink.finish()
     assert seen(url) == BATCH
     assert leftovers(place) == []
+
+
+@pytest.mark.parametrize("s3_server", ["moto"], indirect=True)
+def test_a_library_that_is_missing_is_missed_at_the_start(place: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not when all rows are written: it is needed to publish them."""
+    with monkeypatch.context() as patch:
+        for name in ("boto3", "botocore", "botocore.session"):
+            patch.setitem(sys.modules, name, None)
+        with pytest.raises(ConfigError, match=r"penstock\[s3\]"):
+            sink_on(place).open()
 
 
 @pytest.mark.parametrize("s3_server", ["moto"], indirect=True)  # SeaweedFS makes it

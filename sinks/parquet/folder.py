@@ -133,7 +133,24 @@ class FolderPlace(Place):
         hold = self.take(job)
         if hold is None:
             raise SinkError(f"{self.uri} is open in another process for this job; wait for it")
+        try:
+            self._try_link(self._folder / staging(job, _LOCK))
+        except BaseException:
+            hold.close()
+            raise
         return hold
+
+    def _try_link(self, path: Path) -> None:
+        """See now, and not when all rows are there, whether one of two publishers will win."""
+        probe = _unfinished(path)
+        try:
+            os.link(path, probe)
+        except OSError as error:
+            raise SinkError(
+                f"{self.uri}: no hard link can be made there ({error.strerror}), by which one of two publishers wins:"
+                " take a folder on another file system"
+            ) from error
+        probe.unlink()
 
     def take(self, job: str) -> Hold | None:
         path = self._folder / staging(job, _LOCK)

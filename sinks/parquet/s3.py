@@ -11,7 +11,7 @@ from typing import Any, Final
 from ...errors import ObjectChangedError, ObjectNotFoundError, SinkError
 from ...object_stores.s3 import told_boto3
 from .objects import ObjectPlace, errors
-from .place import PartFile, Sealed
+from .place import Hold, PartFile, Sealed
 
 _BLOCK: Final = 8 * 2**20
 """Bytes of a part of an upload: at least 5 MiB, and 10,000 at most."""
@@ -27,6 +27,11 @@ class S3Place(ObjectPlace):
         url: ``s3://bucket/prefix``.
         options: how the store is spoken to.
     """
+
+    def hold(self, job: str) -> Hold:
+        with errors():
+            self.store.boto3()  # missed now, where it is missing, and not when all rows are there
+        return super().hold(job)
 
     def begin(self, job: str, name: str) -> PartFile:
         with self.client(name) as (client, at):
