@@ -459,7 +459,7 @@ def test_a_file_system_without_hard_links_is_refused_at_the_start(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("os.link", refuse)
-    with pytest.raises(SinkError, match="no hard link can be made there .*another file system"):
+    with pytest.raises(SinkError, match=r"no hard link can be made there .*another file system"):
         sink_on(place).open()
     monkeypatch.undo()
     assert sweep(place, JOB)
