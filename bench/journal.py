@@ -22,6 +22,7 @@ from ..engine.journal.states import RECORD
 from .child import Measure, Measures
 from .harness import Options, Variant, run_rounds
 from .result import Goal, Result, tabulate
+from .workload import peak_bytes
 
 _ITEMS = 100_000_000
 _RANGE = 32
@@ -85,7 +86,7 @@ def plan(job: str) -> Generator[Measure, None, None]:
                 first = next(opened.remaining())
                 seconds = time.monotonic() - start
                 assert first.stop > first.start
-            return {"seconds": seconds, "mb": _peak() / 1e6}
+            return {"seconds": seconds, "mb": peak_bytes() / 1e6}
 
         yield measure
 
@@ -188,9 +189,3 @@ def _write_blank_snapshot(path: str, items: int) -> None:
     index = pack(BlockKind.INDEX, np.array([items, *offsets], "<u8").tobytes())
     end = int(offsets[-1]).to_bytes(8, "little") + b"snap-end"
     Path(path).write_bytes(title("snapshot") + b"".join(pieces) + index + end)
-
-
-def _peak() -> int:
-    """Bytes: the most this process ever held (not ``ru_maxrss``, which a child inherits)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024

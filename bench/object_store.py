@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,12 @@ from ..engine.journal import Disk
 from ..engine.journal.snapshot import write_snapshot
 from ..engine.sources import Item, open_source
 from ..preprocess.fetch import Fetchers
+from ..references import Reference
 from .child import Measure, Measures
 from .harness import Options, Variant, run_rounds
 from .pictures import make_set
 from .result import Goal, Result, tabulate
-from .workload import WORKERS
+from .workload import WORKERS, peak_bytes
 
 _THREADS: Final = 16
 _GETS: Final = 400
@@ -136,8 +136,11 @@ def read(n: int) -> Generator[Measure]:
     assert len(references) == n
     fetchers = Fetchers(_MOST)
 
+    def get(reference: Reference) -> int:
+        return len(fetchers.read(reference))
+
     with ThreadPoolExecutor(_THREADS) as threads:
-        yield lambda: _timed(lambda: sum(len(data) for data in threads.map(fetchers.read, references)), n)
+        yield lambda: _timed(lambda: sum(threads.map(get, references)), n)
 
 
 def _timed(work: Callable[[], int], n: int) -> Measures:
@@ -158,6 +161,6 @@ def listing(keys: int) -> Generator[Measure]:
             seconds = time.perf_counter() - begin
             assert len(snapshot) == keys
             snapshot.close()
-        return {"rate": keys / seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        return {"rate": keys / seconds, "mib": peak_bytes() / 2**20}
 
     yield measure

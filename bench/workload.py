@@ -30,3 +30,9 @@ def pixels(dtype: str, decoder: str = "pillow") -> PreprocessSpec:
         importlib.import_module(decoder)
     normalization = {"mean": MEAN, "std": STD} if dtype != "uint8" else {}
     return PreprocessSpec.from_json({"size": SIZE, "resize": SIZE, "dtype": dtype, "decoder": decoder, **normalization})
+
+
+def peak_bytes() -> int:
+    """The most that this process ever held (not ``ru_maxrss``, which a child inherits)."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
