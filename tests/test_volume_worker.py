@@ -454,6 +454,8 @@ def test_cancelling_it_while_it_waits_for_a_turn_ends_it(tmp_path: Path) -> None
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
+        async with asyncio.timeout(DEADLINE):  # the turns that were given up were not taken
+            await semaphore.acquire()
 
     asyncio.run(main())
     assert our_threads() == before

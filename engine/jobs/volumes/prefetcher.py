@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
 
 from .pages import FetchedPage, ImageTask
 from .s3_context import S3Context
+from .turns import Waiting
 
 
 class Prefetcher:
@@ -19,7 +19,7 @@ class Prefetcher:
     def __init__(self, s3: S3Context) -> None:
         self._s3 = s3
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: set[Future[object]] = set()
+        self._waiting = Waiting()
 
     def open(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Before the first read: the loop that a shared asyncio semaphore belongs to, if there is one."""
@@ -36,5 +36,4 @@ class Prefetcher:
 
     def close(self) -> None:
         """Let go of reads that wait for their turn. May be called twice."""
-        while self._waiting:
-            self._waiting.pop().cancel()
+        self._waiting.close()

@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Generator
-from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -17,6 +16,7 @@ from ...config.volumes import PipelineConfig
 from ...sources.entries import path_of
 from .pages import ImageTask
 from .places import store_options
+from .turns import AsyncTurn, Waiting
 
 Semaphore = asyncio.Semaphore | threading.Semaphore
 
@@ -81,46 +81,34 @@ class S3Context:
             raise as_read_error(error) from error
 
     @contextmanager
-    def turn(self, loop: asyncio.AbstractEventLoop | None, waiting: set[Future[object]]) -> Generator[None]:
+    def turn(self, loop: asyncio.AbstractEventLoop | None, waiting: Waiting) -> Generator[None]:
         """Wait for a turn to read, and have it for the block. In a thread that is not the loop's.
 
         Args:
             loop: that an asyncio semaphore belongs to.
-            waiting: what is waited for is in it, for whoever wants to cancel that.
+            waiting: ends the waiting early.
 
         Raises:
             ConfigError: there is an asyncio semaphore, and no loop.
-            ReadError: it was cancelled.
+            ReadError: the waiting was ended.
         """
         if isinstance(self._semaphore, asyncio.Semaphore):
-            with self._async_turn(self._semaphore, loop, waiting):
+            if loop is None:
+                raise ConfigError(
+                    "global_sem: an asyncio.Semaphore is for `await worker.run()`; run_sync needs another"
+                )
+            # By way of its loop: it is no semaphore for threads, and coroutines of the user's may share it, too.
+            waiting.wait_for(AsyncTurn(self._semaphore, loop))
+            try:
                 yield
+            finally:
+                with suppress(RuntimeError):  # the loop has ended: nobody shares the semaphore any more
+                    loop.call_soon_threadsafe(self._semaphore.release)
         elif self._semaphore is not None:
             with self._semaphore:
                 yield
         else:
             yield
-
-    @contextmanager
-    def _async_turn(
-        self, semaphore: asyncio.Semaphore, loop: asyncio.AbstractEventLoop | None, waiting: set[Future[object]]
-    ) -> Generator[None]:
-        """By way of its loop: it is no semaphore for threads, and coroutines of the user's may share it, too."""
-        if loop is None:
-            raise ConfigError("global_sem: an asyncio.Semaphore is for `await worker.run()`; run_sync needs another")
-        taken: Future[object] = asyncio.run_coroutine_threadsafe(semaphore.acquire(), loop)
-        waiting.add(taken)
-        try:
-            taken.result()
-        except CancelledError:
-            raise ReadError("nobody waits for it any more") from None
-        finally:
-            waiting.discard(taken)
-        try:
-            yield
-        finally:
-            with suppress(RuntimeError):  # the loop has ended: nobody shares the semaphore any more
-                loop.call_soon_threadsafe(semaphore.release)
 
     def _file(self, path: str, task: ImageTask) -> bytes:
         if task.etag is not None and (found := etag_of(path)) != task.etag:
