@@ -461,6 +461,26 @@ def test_cancelling_it_while_it_waits_for_a_turn_ends_it(tmp_path: Path) -> None
     assert our_threads() == before
 
 
+def test_cancelling_it_while_it_waits_for_a_turn_of_threads_ends_it(tmp_path: Path) -> None:
+    """The same at a semaphore that no loop knows."""
+    before = our_threads()
+    cfg, only = config(tmp_path), threading.Semaphore(0)
+    quick(tmp_path)
+
+    async def main() -> None:
+        done = VolumeWorker(cfg, S3Context(cfg, only), "vol", tasks_in(tmp_path, "vol"))
+        async with asyncio.timeout(DEADLINE):
+            running = asyncio.create_task(done.run())
+            readers = lambda: [name for name in our_threads() if name.startswith("penstock-read")]  # noqa: E731
+            await asyncio.to_thread(wait_until, readers, "a reader")
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+    asyncio.run(main())
+    assert our_threads() == before
+
+
 class Most:
     """How many are inside at once, at most."""
 

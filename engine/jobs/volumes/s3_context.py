@@ -105,8 +105,11 @@ class S3Context:
                 with suppress(RuntimeError):  # the loop has ended: nobody shares the semaphore any more
                     loop.call_soon_threadsafe(self._semaphore.release)
         elif self._semaphore is not None:
-            with self._semaphore:
+            waiting.acquire(self._semaphore)
+            try:
                 yield
+            finally:
+                self._semaphore.release()
         else:
             yield
 

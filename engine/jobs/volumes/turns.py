@@ -1,12 +1,17 @@
-"""Turns at a semaphore that belongs to an asyncio loop, for threads that are not the loop's."""
+"""Turns at a semaphore, for threads that may be told not to wait any more; also at one of an asyncio loop."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from concurrent.futures import Future
+from typing import Final
 
 from ....errors import ReadError
+
+_NOBODY: Final = "nobody waits for it any more"
+_TICK: Final = 0.1
+"""Seconds between two looks at whether anybody still waits: a semaphore for threads cannot be told."""
 
 
 class Waiting:
@@ -31,7 +36,17 @@ class Waiting:
         with self._mutex:
             self._turns.discard(turn)
         if not came:
-            raise ReadError("nobody waits for it any more")
+            raise ReadError(_NOBODY)
+
+    def acquire(self, semaphore: threading.Semaphore) -> None:
+        """Back when one for threads was acquired.
+
+        Raises:
+            ReadError: it is not waited for any more.
+        """
+        while not semaphore.acquire(timeout=_TICK):
+            if self._closed:
+                raise ReadError(_NOBODY)
 
     def close(self) -> None:
         """Nobody waits any more, now or later. Idempotent."""
