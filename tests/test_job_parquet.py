@@ -6,7 +6,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -14,8 +14,15 @@ import pytest
 from penstock import ImageEmbeddingPipeline, embed_images
 from penstock.engine.cli import main
 from penstock.engine.journal import read_status
-from penstock.errors import CollectionMismatchError, PipelineFailure, PublishConflictError, StoreChangedError
+from penstock.errors import (
+    CollectionMismatchError,
+    PipelineFailure,
+    PublishConflictError,
+    SinkError,
+    StoreChangedError,
+)
 from penstock.sinks import SinkOptions, make_sink
+from penstock.sinks.parquet.sink import ParquetSink
 from penstock.tests.whole_jobs import draw, draw_folder, started, wait_for
 from penstock.tests.whole_jobs import penstock as command
 
@@ -73,6 +80,27 @@ def test_a_job_publishes_and_its_data_set_is_searched(
     assert main(["search", f"parquet:{rows}", str(pictures / "0003.png"), "-k", "3"]) == 0
     assert "1.0000" in (first := capsys.readouterr().out.splitlines()[0])
     assert first.endswith("0003.png")
+
+
+def test_a_job_that_could_not_publish_does_it_when_it_is_run_again(
+    pictures: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is embedded again, and it says what it did."""
+
+    def refuse(_: object) -> NoReturn:
+        raise SinkError("no room")
+
+    words = ["embed", str(pictures), "--to", f"parquet:{rows}", "--job", str(tmp_path / "job"), *OWN]
+    with monkeypatch.context() as patch:
+        patch.setattr(ParquetSink, "finish", refuse)
+        assert main(words) == 1
+    assert not (rows / "_SUCCESS.json").exists()
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "What an earlier run had left to do in the store is done" in capsys.readouterr().out
+    assert listed(rows) == names(pictures)
+    assert main(words) == 0
+    assert "finished already" in capsys.readouterr().out
 
 
 def test_a_job_without_books_publishes_too(pictures: Path, rows: Path, tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def _run_and_tell(config: ServiceConfig, source: Source) -> int:
     books = report.extra.get("job")
     if config.progress == "json":
         say(json.dumps({"event": "report", **report_json(report)}))
+    elif books and report.extra.get("finished_store"):
+        say(f"all was written: {_counts_line(books)}. What an earlier run had left to do in the store is done")
     elif books and not report.stages and not interrupt.requested:
         say(
             f"nothing new: {_counts_line(books)}"

@@ -182,7 +182,8 @@ class _Run:
     def finish(self) -> Report:
         """Do what an earlier run left undone behind its last row. Nothing is embedded, and no worker started."""
         self.extra.update(self.job, **self._said_of_nothing(Report(), Passing()))
-        self.runner.finish_store()
+        if self.runner.finish_store():
+            self.extra["finished_store"] = True
         self._wait_index(Report())
         report = Report(seconds=time.monotonic() - self.begin, extra=self.extra)
         _write_reports(report, [path for path in self.config.report if not path.exists()], None)

@@ -135,10 +135,12 @@ class JobRunner:
 
     # -- stores -------------------------------------------------------------------------------------------------------
 
-    def finish_store(self) -> None:
-        """Do what an earlier run left undone in the store after its last row."""
-        if job_sink(self.config).needs_finish:
-            self.sink().finish()  # closing it does the rest
+    def finish_store(self) -> bool:
+        """Do what an earlier run left undone in the store after its last row. Says whether there was something."""
+        if not job_sink(self.config).needs_finish:
+            return False
+        self.sink().finish()  # closing it does the rest
+        return True
 
     def finish_stores(self) -> None:
         """All that was to be written is: show it to others, where that is a step of its own."""
