@@ -157,6 +157,16 @@ def test_the_documents_example_as_written_ends_with_dead_letters(
     assert not [key for key in small_s3.objects if key.startswith("out")]
 
 
+def test_a_key_of_a_bucket_is_never_a_file_or_another_store(small_s3: SmallS3, tmp_path: Path) -> None:
+    """Whoever may write into the bucket chooses what its keys look like."""
+    own = tmp_path / "own.png"
+    own.write_bytes(picture(1))
+    del small_s3
+    done = read([ImageTask(str(own)), ImageTask(own.as_uri()), ImageTask(f"s3://{BUCKET}/other.png")])
+    assert len(done.failures) == 3
+    assert not done.records
+
+
 def test_a_store_that_was_busy_is_asked_again(small_s3: SmallS3) -> None:
     """By the client, and beyond that by the policy of the stage."""
     fill(small_s3, "vol", 2)

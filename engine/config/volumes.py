@@ -37,7 +37,7 @@ class PipelineConfig(ServiceConfig):
 
     s3_bucket: str | None = Field(default=None, min_length=1)
     """Where the keys of tasks are: a bucket of S3 by its name, another store by its URL (gs://bucket, az://container),
-    or a folder of this machine (file:///scans, or a path with a slash). Keys that are URLs themselves need none."""
+    or a folder of this machine (file:///scans, or a path with a slash). Without one keys are URLs or absolute paths."""
 
     out_prefix: str | None = Field(default=None, min_length=1)
     """Where volumes are published, each in a folder of its own name: s3://bucket/prefix, or a folder. The same as to,

@@ -21,7 +21,7 @@ class ImageTask:
     """A page to be done.
 
     Attributes:
-        key: in the bucket of the configuration; or a whole URL, or an absolute path.
+        key: in the bucket of the configuration; where that names none, a whole URL or an absolute path.
         etag: that the object must have; None: whatever is there now.
         size: bytes that it must have; None: any.
         volume_id: of its volume.

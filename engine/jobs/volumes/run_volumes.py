@@ -71,7 +71,7 @@ def run_volumes(
             check_report_path(path)
         if html is not None:
             check_sheet_path(html)
-        cfg = cfg.model_copy(update={"to": f"{PARQUET}{cfg.destination}"})
+        cfg = cfg.model_copy(update={"to": f"{PARQUET}{cfg.destination}", "s3_bucket": None})
         transform = TransformController(cfg)
         sheet = None if html is None else ContactSheet(transform)
         stages = _stages(cfg, sheet or transform)

@@ -50,17 +50,17 @@ class S3Context:
         """What a key of a task stands for: the URL of an object, or a path of this machine.
 
         Raises:
-            ConfigError: it is below no bucket.
+            ConfigError: there is no bucket, and it is neither a URL nor an absolute path.
         """
         key = path_of(key)  # of a file whose name is no text
+        if self._base is not None:
+            return f"{self._base.rstrip('/')}/{key}"
         if "://" in key:
             url = StoreURL.parse(key)
             return url.key if url.scheme == "file" else key
-        if key.startswith("/"):
-            return key
-        if self._base is None:
+        if not key.startswith("/"):
             raise ConfigError(f"s3_bucket is missing: {key!r} is the key of a task, in which bucket?")
-        return f"{self._base.rstrip('/')}/{key}"
+        return key
 
     def read(self, task: ImageTask) -> bytes:
         """The bytes of a page, as it was when it was listed.
