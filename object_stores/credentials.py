@@ -57,7 +57,7 @@ def credentials_for(url: StoreURL, options: StoreOptions) -> dict[str, Any]:
 
 
 def _of_s3(url: StoreURL) -> dict[str, Any]:
-    has_key, has_secret = "AWS_ACCESS_KEY_ID" in os.environ, "AWS_SECRET_ACCESS_KEY" in os.environ
+    has_key, has_secret = map(_is_set, ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
     if has_key != has_secret:
         there, missing = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")[:: 1 if has_key else -1]
         raise ConfigError(f"'{url.root}': {there} is set, and {missing} is not")
@@ -65,15 +65,19 @@ def _of_s3(url: StoreURL) -> dict[str, Any]:
         return {}
     if has_profile():
         return {"credential_provider": _profile(url)}
-    if any(name in os.environ for name in _CONTAINER):
+    if any(map(_is_set, _CONTAINER)):
         return {}
     keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     raise ConfigError(f"'{url.root}': there are no credentials: {keys}{_FLAGS}")
 
 
+def _is_set(variable: str) -> bool:
+    return bool(os.environ.get(variable))
+
+
 def has_profile() -> bool:
     """Whether there is a profile of AWS to use: one is named, or there are files with a default one."""
-    return "AWS_PROFILE" in os.environ or any(
+    return _is_set("AWS_PROFILE") or any(
         Path(os.environ.get(name, default)).expanduser().is_file()
         for name, default in (
             ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
@@ -88,7 +92,7 @@ def _profile(url: StoreURL) -> Any:
     Raises:
         ConfigError: boto3 is missing, or the profile has none.
     """
-    name = os.environ.get("AWS_PROFILE", "default")
+    name = os.environ.get("AWS_PROFILE") or "default"
     try:
         session = botocore_session(f"{url.root}: the profile {name!r}")
         from obstore.auth.boto3 import Boto3CredentialProvider
@@ -105,7 +109,7 @@ def _profile(url: StoreURL) -> Any:
 
 def _of_gs(url: StoreURL) -> dict[str, Any]:
     default = Path("~/.config/gcloud/application_default_credentials.json").expanduser()
-    if any(name in os.environ for name in _GOOGLE) or default.is_file():
+    if any(map(_is_set, _GOOGLE)) or default.is_file():
         return {}
     ways = "set GOOGLE_APPLICATION_CREDENTIALS, or run gcloud auth application-default login"
     raise ConfigError(f"'{url.root}': there are no credentials: {ways}{_FLAGS}")
@@ -124,7 +128,7 @@ def azure_account(url: StoreURL) -> str:
 
 def _of_az(url: StoreURL) -> dict[str, Any]:
     azure_account(url)
-    if any(name in os.environ for name in _AZURE):
+    if any(map(_is_set, _AZURE)):
         return {}
     ways = "set AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, or AZURE_CLIENT_ID, _SECRET and AZURE_TENANT_ID"
     raise ConfigError(f"'{url.root}': there are no credentials: {ways}{_FLAGS}")

@@ -25,6 +25,7 @@ _LONGEST: Final = 400
 """Characters of the library's message that are kept."""
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
+_ANSWERED: Final = re.compile(r"status code: (\d{3}.*)$")
 _BODY: Final = re.compile(r"<(?:\?xml|!DOCTYPE|Error|html).*", re.IGNORECASE)
 _SAYS: Final = re.compile(r"<(?:Code|Message)>(.*?)</(?:Code|Message)>")
 
@@ -112,6 +113,8 @@ def _of_generic(said: str) -> type[ObjectStoreError]:
 def short(error: BaseException) -> str:
     """The library's message in one line, without secrets, and not endless: it quotes pages of XML, and itself."""
     said = _BODY.sub(_code_of, " ".join(str(error).split()).partition(" Debug source:")[0])
+    if answered := _ANSWERED.search(said):  # before it, which request it was, in as many words
+        said = f"HTTP {answered[1]}"
     said = redact(said) or type(error).__name__
     if _ELSEWHERE in said:
         said = "the bucket is in another region: set AWS_REGION to it"

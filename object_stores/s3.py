@@ -145,7 +145,12 @@ class PlainS3:
                 time.sleep(min(0.1 * 2**attempt, 2.0))
 
     def _once(self, method: str, params: dict[str, str], headers: dict[str, str], cap: int, where: str) -> bytes:
-        signed = urlsplit(self._client.generate_presigned_url(method, Params=params, ExpiresIn=_VALID))
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            signed = urlsplit(self._client.generate_presigned_url(method, Params=params, ExpiresIn=_VALID))
+        except BotoCoreError as error:  # it has no credentials any more, for example
+            raise ObjectStoreError(f"{where!r}: no request can be signed: {error}") from None
         kind = http.client.HTTPSConnection if signed.scheme == "https" else http.client.HTTPConnection
         connection = kind(signed.hostname or "", signed.port, timeout=self._options.timeout)
         end = time.monotonic() + self._options.timeout

@@ -107,6 +107,13 @@ class TestCredentials:
         with pytest.raises(ConfigError, match=r"--anonymous.*--instance-role"):
             ObjectStore("s3://b")
 
+    def test_a_variable_that_is_empty_says_nothing(self, aws: pytest.MonkeyPatch) -> None:
+        """As wrappers leave them."""
+        aws.setenv("AWS_ACCESS_KEY_ID", "")
+        aws.setenv("AWS_SECRET_ACCESS_KEY", "")
+        with pytest.raises(ConfigError, match="there are no credentials"):
+            ObjectStore("s3://b")
+
     def test_half_a_key_is_an_error(self, aws: pytest.MonkeyPatch) -> None:
         """It would be taken for none, and the metadata service asked."""
         aws.delenv("AWS_SECRET_ACCESS_KEY")
@@ -208,7 +215,7 @@ class TestReading:
         small_s3.faults["elsewhere"] = refused(301, "PermanentRedirect")
         with pytest.raises(ObjectStoreError, match="the bucket is in another region: set AWS_REGION"):
             store.get("elsewhere", max_bytes=9)
-        with pytest.raises(ObjectNotFoundError, match="NoSuchBucket"):
+        with pytest.raises(ObjectNotFoundError, match=r"^'s3://other/' is not there: HTTP 404 Not Found: NoSuchBucket"):
             list(ObjectStore("s3://other").list())
         assert store.where("x") == "s3://bucket/x"
 
