@@ -16,14 +16,15 @@ SIZE = 1_000_000
 """Bytes of a picture."""
 
 READ = f"""
-import resource, sys
+import re, sys
 from penstock.engine.sources import Item, open_source
 from penstock.preprocess.fetch import Fetchers
 source, fetchers = open_source(sys.argv[1:]), Fetchers(1 << 30)
 nbytes = 0
 for item in source.loaded(source, 1 << 30):
     nbytes += len(item.data if item.data is not None else fetchers.read(item.reference))
-print(nbytes // {SIZE}, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# not ru_maxrss, which begins with what the process had that this one was forked from
+print(nbytes // {SIZE}, re.search("VmHWM:[^0-9]*([0-9]+)", open("/proc/self/status").read())[1])
 """
 
 
@@ -60,10 +61,10 @@ def parquet(path: Path, count: int) -> None:
 
 @pytest.mark.parametrize("pack", [tar, parquet])
 def test_memory_is_flat_over_ten_gigabytes(pack: Callable[[Path, int], None], tmp_path: Path) -> None:
-    """A tenth of it takes as much."""
+    """A tenth of it takes as much, but for some bytes for each name in a tar."""
     most = {}
     for count in (1_000, 10_000):
         path = tmp_path / f"{count}.{pack.__name__}"
         pack(path, count)
         most[count] = most_memory(path, count)
-    assert most[10_000] < 1.1 * most[1_000]
+    assert most[10_000] < most[1_000] + 8 * 1024

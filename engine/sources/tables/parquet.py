@@ -11,6 +11,9 @@ from .base import ContainerFormat, TableFile, arrow_file, library
 _BUFFER: Final = 1 << 20
 """Bytes that are read at once. With it a column is read page by page; without, all that a group has of it."""
 
+_BATCH: Final = 4 << 20
+"""Bytes of a batch of rows, about."""
+
 
 class ParquetTable(TableFile):
     """A Parquet file; its groups are row groups.
@@ -34,7 +37,14 @@ class ParquetTable(TableFile):
         self.groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
     def batches(self, group: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
-        """Page by page, in this thread alone."""
+        """Page by page, in this thread alone; fewer rows of large ones."""
+        chunks = self._file.metadata.row_group(group)
+        nbytes = sum(
+            chunk.total_uncompressed_size
+            for chunk in map(chunks.column, range(chunks.num_columns))
+            if chunk.path_in_schema.partition(".")[0] in columns
+        )
+        rows = max(1, min(rows, _BATCH * self.groups[group] // max(1, nbytes)))
         found: Iterator[Any] = self._file.iter_batches(rows, row_groups=[group], columns=[*columns], use_threads=False)
         return found
 
