@@ -54,7 +54,7 @@ def run(options: Options) -> Result:
             Variant(_BARE, "object_store:bare", {"n": gets}, env=environment),
             Variant(_OURS, "object_store:read", {"n": gets}, env=environment),
         ]
-        read = run_rounds(reads, 4 * (options.rounds or 5))  # short ones
+        read = run_rounds(reads, 10 * (options.rounds or 5))  # a tenth of a second each
     with canned(paths, options.data) as environment:
         sources: Mapping[str, Any] = {_FILES: paths, _STORE: f"s3://wait-{_WAIT}/pictures"}
         jobs = [
