@@ -16,8 +16,10 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "exa
 
 _DOTTED = re.compile(r"(?<![\w./-])penstock(?:\.[A-Za-z_]\w*)+")
 _IMPORT = re.compile(r"^\s*from (penstock[\w.]*) import ([\w, ]+)$", re.MULTILINE)
-_NO_NAMES = {"penstock.engine.watchdog", "penstock.fish", "penstock.sources", "penstock.sinks", "penstock.embedders"}
-_NO_NAMES |= {"penstock.job", "penstock.recipe"}
+_NO_NAMES = {
+    *("penstock.engine.watchdog", "penstock.fish", "penstock.sources", "penstock.sinks", "penstock.embedders"),
+    *("penstock.job", "penstock.recipe"),
+}
 """A logger; a file of completions; groups of entry points; metadata of a Parquet file."""
 
 
