@@ -10,6 +10,7 @@ from pydantic import Field
 from ...errors import ConfigError
 from .model import ServiceConfig
 from .sections import SECTIONS
+from .stores import Destinations
 from .types import Size
 
 PARQUET: Final = "parquet:"
@@ -34,6 +35,10 @@ class PipelineConfig(ServiceConfig):
     """
 
     kind: ClassVar[str] = "volumes"
+
+    to: Destinations = Field(default=None, json_schema_extra={"metavar": "PLACE", "option": "--to"})
+    """Where volumes are published, as Parquet: parquet:s3://bucket/prefix, gs://, az://, or parquet:DIR. Each becomes a
+    data set in a folder of its own name there."""
 
     s3_bucket: str | None = Field(default=None, min_length=1)
     """Where the keys of tasks are: a bucket of S3 by its name, another store by its URL (gs://bucket, az://container),
