@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import pytest
 
@@ -50,13 +51,22 @@ class _Publishing(ParquetSink):
         super().close()
 
 
+@pytest.fixture
+def bucket(s3_server: Any) -> str:
+    """One for all tests on a server: SeaweedFS has room for some thirty. Each test has a prefix of its own in it."""
+    client = ObjectStore("s3://parquet").boto3()
+    if "parquet" not in {each["Name"] for each in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket="parquet")
+    return "parquet"
+
+
 @pytest.mark.usefixtures("s3_server")
 class TestS3(StoreContract):
     """The contract, where each session publishes what it has written."""
 
     @pytest.fixture
     def place(self, s3_server: Any, bucket: str) -> str:
-        return f"s3://{bucket}/deep/rows"
+        return f"s3://{bucket}/{uuid4().hex}/rows"
 
     def make(self, place: Any, note: str = "") -> Sink:
         return _Publishing(S3Place(StoreURL.parse(place)), DIMENSION, job=JOB, note=note)
@@ -64,8 +74,8 @@ class TestS3(StoreContract):
 
 @pytest.fixture
 def url(s3_server: Any, bucket: str) -> Iterator[str]:
-    """Of a prefix in a new bucket, in which no upload may be open at the end."""
-    yield f"s3://{bucket}/rows"
+    """Of a new prefix of a bucket in which no upload may be open at the end."""
+    yield f"s3://{bucket}/{uuid4().hex}/rows"
     assert uploads(bucket) == []
 
 
