@@ -20,7 +20,7 @@ from .base import Found, Hit, Searchable, Sink
 from .fields import parse_fields
 from .local import local_path
 from .parquet.table import RECIPE, Layout, decoded, hit
-from .rows import KEY, VECTOR, RowBatch, WriteResult, is_fit_key, screen
+from .rows import KEY, VECTOR, Arrivals, RowBatch, WriteResult, is_fit_key, need_dimension, screen
 
 _WRITE_ROWS, _WRITE_BYTES = 16_384, 64 * 2**20
 """A write makes a version of the dataset, and looks through the keys of all rows: few and large ones."""
@@ -64,7 +64,7 @@ class LanceSink(Sink):
         self._mutex = threading.Lock()
         self._dataset: Any = None
         self._is_open = False
-        self._arrived = 0
+        self._arrivals = Arrivals()
 
     @property
     def threads(self) -> int:
@@ -125,13 +125,11 @@ class LanceSink(Sink):
         """
         if not self._is_open or self._dimension is None:
             raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
-        if rows.vectors.shape[1] != self._dimension:
-            raise CollectionMismatchError(
-                f"{self.uri} holds vectors of {self._dimension} dimensions, these have {rows.vectors.shape[1]}"
-            )
+        need_dimension(rows, self._dimension, self.uri)
         screened = screen(rows)
         with self._mutex, self._errors():
-            table, refused = self._layout.table(rows, screened.kept, self._ordinals(rows), {RECIPE: self._note})
+            ordinals = self._arrivals.ordinals(rows)
+            table, refused = self._layout.table(rows, screened.kept, ordinals, {RECIPE: self._note})
             if len(table):
                 self._upsert(table)
         return screened.result(refused)
@@ -219,13 +217,6 @@ class LanceSink(Sink):
     def _others(self) -> list[str]:
         """Every column but the vector."""
         return [name for name in self._dataset.schema.names if name != VECTOR]
-
-    def _ordinals(self, rows: RowBatch) -> list[int]:
-        """Their positions in the listing, where they have them; else the order in which they came."""
-        if rows.ordinals is not None and min(rows.ordinals, default=0) >= 0:
-            return rows.ordinals
-        first, self._arrived = self._arrived, self._arrived + len(rows)
-        return list(range(first, first + len(rows)))
 
     @contextmanager
     def _errors(self) -> Generator[None]:

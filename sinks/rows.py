@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, RowRefusedError
+from ..errors import CollectionMismatchError, ConfigError, RowRefusedError
 
 KEY, VECTOR = "key", "vector"
 """Names of the two columns that every store has."""
@@ -132,6 +133,32 @@ class Screened:
         refused.sort(key=lambda pair: pair[0])
         total = len(self.kept) + sum(map(len, self.superseded.values())) + len(self.refused)
         return WriteResult(total - len(refused), refused)
+
+
+def need_dimension(rows: RowBatch, dimension: int | None, store: str) -> None:
+    """Refuse vectors of another length than a store has.
+
+    Raises:
+        CollectionMismatchError: they are.
+    """
+    if (length := rows.vectors.shape[1]) != dimension:
+        raise CollectionMismatchError(f"{store} holds vectors of {dimension} dimensions, these have {length}")
+
+
+class Arrivals:
+    """Positions of rows that come without one: the order in which they came. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._mutex = threading.Lock()
+
+    def ordinals(self, rows: RowBatch, *, are_known: bool = True) -> list[int]:
+        """Of each row its position in the listing, where all have one and `are_known`; else the next ones."""
+        if are_known and rows.ordinals is not None and min(rows.ordinals, default=0) >= 0:
+            return rows.ordinals
+        with self._mutex:
+            first, self._next = self._next, self._next + len(rows)
+        return list(range(first, first + len(rows)))
 
 
 def screen(rows: RowBatch) -> Screened:

@@ -20,7 +20,7 @@ from ..base import Found, Sink, SinkMemory
 from ..columns import split_columns
 from ..fields import parse_fields
 from ..parquet.parts import Part, live_rows, merge, parts_in, write_part
-from ..rows import KEY, VECTOR, RowBatch, WriteResult, screen
+from ..rows import KEY, VECTOR, RowBatch, WriteResult, need_dimension, screen
 from .bulk_manifest import MANIFEST, SCHEME, Manifest, complete_parts, is_finished, read_manifest, write_manifest
 from .rows import metadata_text
 from .schema import COLUMNS, CollectionSpec
@@ -158,10 +158,7 @@ class ParquetBulkSink(Sink):
         """
         if self._lock is None:
             raise SinkError(f"{self.uri}: the sink is not open; call open() first")
-        if rows.vectors.shape[1] != self._dimension:
-            raise CollectionMismatchError(
-                f"{self.uri} holds vectors of {self._dimension} dimensions, these have {rows.vectors.shape[1]}"
-            )
+        need_dimension(rows, self._dimension, self.uri)
         screened = screen(rows)
         kept: list[int] = []
         values: dict[str, list[Any]] = {name: [] for name in (KEY, *(field.name for field in self._columns), _META)}

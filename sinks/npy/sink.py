@@ -25,7 +25,7 @@ from ..fields import parse_fields
 from ..local import local_path
 from ..parquet.reader import nearness
 from ..parquet.table import RECIPE, Layout, hit
-from ..rows import VECTOR, RowBatch, WriteResult, screen
+from ..rows import VECTOR, Arrivals, RowBatch, WriteResult, need_dimension, screen
 from .pairs import PATH, Pairs, disk_errors
 
 _WRITE_ROWS, _WRITE_BYTES = 16_384, 64 * 2**20
@@ -68,7 +68,7 @@ class NpySink(Sink):
         self._to_replace = mode == "overwrite"
         self._mutex = threading.RLock()
         self._lock: CloseOnFork | None = None
-        self._arrived = 0
+        self._arrivals = Arrivals()
 
     @property
     def threads(self) -> int:
@@ -138,15 +138,13 @@ class NpySink(Sink):
             CollectionMismatchError: vectors of another dimension.
             SinkError: the disk is full or gone.
         """
-        if rows.vectors.shape[1] != self._dimension:
-            raise CollectionMismatchError(
-                f"{self.uri} holds vectors of {self._dimension} dimensions, these have {rows.vectors.shape[1]}"
-            )
+        need_dimension(rows, self._dimension, self.uri)
         screened = screen(rows)
         with self._mutex, disk_errors(self.uri):
             if self._lock is None:
                 raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
-            table, refused = self._layout.table(rows, screened.kept, self._ordinals(rows), {RECIPE: self._note})
+            ordinals = self._arrivals.ordinals(rows)
+            table, refused = self._layout.table(rows, screened.kept, ordinals, {RECIPE: self._note})
             if len(table):
                 if self._to_replace:
                     self._pairs.delete(self._pairs.numbers())
@@ -226,13 +224,6 @@ class NpySink(Sink):
             raise CollectionMismatchError(
                 f"{self.uri} has rows with {wrong}. Choose another folder, or replace them (--overwrite)"
             )
-
-    def _ordinals(self, rows: RowBatch) -> list[int]:
-        """Their positions in the listing, where they have them; else the order in which they came."""
-        if rows.ordinals is not None and min(rows.ordinals, default=0) >= 0:
-            return rows.ordinals
-        first, self._arrived = self._arrived, self._arrived + len(rows)
-        return list(range(first, first + len(rows)))
 
     def _locked(self) -> CloseOnFork:
         lock = CloseOnFork(os.open(self._folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -14,7 +14,7 @@ from ...errors import CollectionMismatchError, PublishConflictError, SinkError
 from ..arrow import arrow
 from ..base import Found, Searchable, Sink, SinkMemory
 from ..fields import parse_fields
-from ..rows import RowBatch, WriteResult, screen
+from ..rows import Arrivals, RowBatch, WriteResult, need_dimension, screen
 from .leftovers import undo
 from .manifest import About, Claim, Manifest, claim_in, manifest_in
 from .place import Hold, Place, staging
@@ -82,7 +82,7 @@ class ParquetSink(Sink):
         self._closing = False
         self._writes = 0  # under way
         self._turn = 1
-        self._arrived = 0  # rows without an ordinal
+        self._arrivals = Arrivals()
         self._base: Manifest | None = None
         self._replaces: str | None = None
 
@@ -164,12 +164,12 @@ class ParquetSink(Sink):
         """
         if self._hold is None:
             raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
-        if rows.vectors.shape[1] != self._dimension:
-            raise CollectionMismatchError(
-                f"{self.uri} holds vectors of {self._dimension} dimensions, these have {rows.vectors.shape[1]}"
-            )
+        need_dimension(rows, self._dimension, self.uri)
         screened = screen(rows)
-        table, refused = self._layout.table(rows, screened.kept, self._ordinals(rows), self._about)
+        # Without books positions are those of one call.
+        known = self._keeps_books or self._layout.knows_positions
+        ordinals = self._arrivals.ordinals(rows, are_known=known)
+        table, refused = self._layout.table(rows, screened.kept, ordinals, self._about)
         if len(table):
             with self._under_way() as turn:
                 self._place.put(staging(self._job, name_of(turn, self._session)), _file_of(table))
@@ -291,16 +291,6 @@ class ParquetSink(Sink):
 
     def _distinct(self, names: Sequence[str]) -> int:
         return sum(int(mask.sum()) for mask in live_in(self._place, names))
-
-    def _ordinals(self, rows: RowBatch) -> list[int]:
-        """Their positions in the listing; without books, where those are of one call, the order in which they came."""
-        given = rows.ordinals
-        known = self._keeps_books or self._layout.knows_positions
-        if known and given is not None and min(given, default=0) >= 0:
-            return given
-        with self._mutex:
-            first, self._arrived = self._arrived, self._arrived + len(rows)
-        return list(range(first, first + len(rows)))
 
     @contextmanager
     def _under_way(self) -> Generator[int]:
