@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,22 @@ def test_a_drip_meets_the_deadline(headers: dict[str, str], pages: Pages) -> Non
     with pytest.raises(ReadError, match="longer than it may") as raised:
         read(pages, "/", deadline=0.5)
     assert raised.value.errno == errno.ETIMEDOUT
+    assert time.monotonic() - begin < patient(3)
+
+
+def test_headers_that_drip_meet_the_deadline(pages: Pages) -> None:
+    """There may be megabytes of them."""
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        with suppress(OSError):
+            for _ in range(400):
+                handler.connection.send(b"x")
+                time.sleep(0.05)
+
+    pages.pages["/"] = drip
+    begin = time.monotonic()
+    with pytest.raises(ReadError, match="longer than it may"):
+        read(pages, "/", deadline=0.5)
     assert time.monotonic() - begin < patient(3)
 
 

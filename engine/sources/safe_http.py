@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import io
 import ipaddress
 import select
 import socket
@@ -16,7 +17,7 @@ import ssl
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 from ...errors import ReadError, TooLargeError
@@ -98,13 +99,13 @@ class SafeHttp:
 
     def _hop(self, url: str, cap: int, etag: str, end: float) -> bytes | str:
         """One request: the body, or where it is said to be."""
-        connection, response, sock = self._ask(url, etag, end)
+        connection, response = self._ask(url, etag, end)
         whole = False
         try:
             if response.status in _REDIRECTS:
                 return urljoin(url, response.getheader("Location", ""))
             _check(url, response, cap)
-            body = _body(url, response, sock, cap, end)
+            body = _body(url, response, cap)
             whole = not response.will_close
             return body
         finally:
@@ -112,20 +113,20 @@ class SafeHttp:
             if not whole:
                 connection.close()
 
-    def _ask(self, url: str, etag: str, end: float) -> tuple[_Pinned, http.client.HTTPResponse, socket.socket | None]:
+    def _ask(self, url: str, etag: str, end: float) -> tuple[_Pinned, http.client.HTTPResponse]:
         """The headers of an answer. A connection that was kept may have ended: then by a new one."""
         place = _place(url)
         headers = {"Accept-Encoding": "identity", "User-Agent": "penstock", **({"If-Match": etag} if etag else {})}
         while True:
-            connection = self._connection(place, end)
+            connection = self._connection(place)
             try:
-                return connection, *connection.ask(_target(url), headers)
+                return connection, connection.ask(_target(url), headers, end)
             except BaseException as error:
                 connection.close()
                 if connection.is_new or not isinstance(error, ConnectionError):
                     raise
 
-    def _connection(self, place: _Place, end: float) -> _Pinned:
+    def _connection(self, place: _Place) -> _Pinned:
         """A connection to a host, which is checked first."""
         kept: dict[_Place, _Pinned] = self._own.__dict__.setdefault("kept", {})
         connection = kept.pop(place, None)
@@ -134,7 +135,6 @@ class SafeHttp:
                 connection.close()
             scheme, host, port = place
             connection = _Pinned(host, port, self._resolve(host, port), self._tls if scheme == "https" else None)
-        connection.wait(min(_left(end), _CONNECT))
         kept[place] = connection
         while len(kept) > _MOST_KEPT:
             kept.pop(next(iter(kept))).close()
@@ -160,30 +160,27 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, host: str, port: int, found: Found, tls: ssl.SSLContext | None) -> None:
         super().__init__(host, port, timeout=_CONNECT)
         self._found, self._tls = found, tls
+        self._end = 0.0
         self.is_new = True
 
     def __del__(self) -> None:
         self.close()  # its thread has ended
 
-    def ask(self, target: str, headers: Mapping[str, str]) -> tuple[http.client.HTTPResponse, socket.socket | None]:
-        """The answer, and the socket that its body comes by: the connection forgets it where the answer is its last."""
+    def ask(self, target: str, headers: Mapping[str, str], end: float) -> http.client.HTTPResponse:
+        """The answer, whose body is to be read by then, too."""
         self.is_new = self.sock is None
-        self.request("GET", target, headers=dict(headers))
-        sock = self.sock
-        return self.getresponse(), sock
-
-    def wait(self, seconds: float) -> None:
-        """So long for the connection, and for each piece of an answer."""
-        self.timeout = seconds
+        self._end = end
         if self.sock is not None:
-            self.sock.settimeout(seconds)
+            self.sock.settimeout(_left(end))
+        self.request("GET", target, headers=dict(headers))
+        return self.getresponse()
 
     def connect(self) -> None:
         """To the first address that answers."""
         for number, (family, address) in enumerate(self._found, 1):
             made = socket.socket(family, socket.SOCK_STREAM)
             try:
-                made.settimeout(self.timeout)
+                made.settimeout(min(_left(self._end), _CONNECT))
                 made.connect(address)
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.sock = self._tls.wrap_socket(made, server_hostname=self.host) if self._tls else made
@@ -193,6 +190,34 @@ class _Pinned(http.client.HTTPConnection):
                     raise
             else:
                 return
+
+    def _answer(self, sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
+        """What `getresponse` reads the answer by."""
+        response = http.client.HTTPResponse(sock, *args, **kwargs)
+        response.fp.close()
+        response.fp = io.BufferedReader(_Timed(sock, self._end))
+        return response
+
+    response_class = cast("type[http.client.HTTPResponse]", _answer)  # called as a method
+
+
+class _Timed(io.RawIOBase):
+    """What comes by a socket until a deadline, headers and body: a time-out of the socket is about each piece."""
+
+    def __init__(self, sock: socket.socket, end: float) -> None:
+        self._sock, self._end = sock, end
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._sock.settimeout(_left(self._end))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _place(url: str) -> _Place:
@@ -214,15 +239,12 @@ def _target(url: str) -> str:
     return (quote(parts.path, safe=_SAFE) or "/") + query
 
 
-def _body(url: str, response: http.client.HTTPResponse, sock: socket.socket | None, cap: int, end: float) -> bytes:
+def _body(url: str, response: http.client.HTTPResponse, cap: int) -> bytes:
     body = bytearray()
-    while piece := response.read1(min(_PIECE, cap + 1 - len(body))):  # what is there: a drip meets the deadline
+    while piece := response.read1(min(_PIECE, cap + 1 - len(body))):
         body += piece
         if len(body) > cap:
             raise TooLargeError(f"{redact(url)!r} has more than {cap} bytes")
-        left = _left(end)
-        if sock is not None:
-            sock.settimeout(left)
     if response.length:
         raise ConnectionResetError(errno.ECONNRESET, "the connection ended within the body")
     return bytes(body)
