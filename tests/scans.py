@@ -147,3 +147,8 @@ class WatchedBatcher(GpuBatcher):
         """See `GpuBatcher`."""
         self.closed += 1
         super().close()
+
+
+def by_page(done: VolumeWorker) -> list[Record]:
+    """What became of each page, in the volume's order."""
+    return sorted(done.records, key=lambda record: record.page)
