@@ -75,6 +75,18 @@ def test_a_job_is_named_by_its_folder_too(tmp_path: Path, capsys: pytest.Capture
     assert "neither the id of a job nor the folder of one" in capsys.readouterr().err
 
 
+def test_a_file_that_is_being_written_stays_while_any_job_is_live(folder: Path) -> None:
+    """Also where only another job, which is dead, was named."""
+    unfinished = folder / f"_SUCCESS.json.{'0' * 32}"
+    unfinished.touch()
+    hold = FolderPlace(folder).hold(JOB)
+    assert main(["clean", f"parquet:{folder}", "--job", OTHER]) == 0
+    assert unfinished.exists()
+    hold.close()
+    assert main(["clean", f"parquet:{folder}", "--job", JOB]) == 0
+    assert not unfinished.exists()
+
+
 def test_without_a_target_it_is_about_shared_memory(capsys: pytest.CaptureFixture[str]) -> None:
     """Which starts look after by themselves."""
     assert main(["clean", "--dry-run"]) == 0

@@ -50,7 +50,8 @@ def clean(target: str | None, dry_run: bool, jobs: tuple[str, ...], everything: 
     if not target.startswith("parquet:"):
         raise ConfigError(f"TARGET: {printable(target)!r}: only Parquet data sets are published: parquet:DIR")
     place, wanted = parquet_place(target), {_job(job) for job in jobs}
-    found = [left for left in leftovers(place) if not wanted or left.job in wanted]
+    every = leftovers(place)
+    found = [left for left in every if not wanted or left.job in wanted]
     if not found:
         say(printable(f"nothing is left over in {place.uri}"))
     status = OK
@@ -65,7 +66,7 @@ def clean(target: str | None, dry_run: bool, jobs: tuple[str, ...], everything: 
         else:
             told = "taken away" if sweep(place, left.job) else "alive by now, left alone"
         say(f"job {left.job}: {_what(left)}: {told}")
-    if not dry_run and not any(left.is_live for left in found):
+    if not dry_run and not any(left.is_live for left in every):
         place.tidy()
     return status
 
