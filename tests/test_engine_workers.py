@@ -384,6 +384,32 @@ def test_functions_of_the_main_script_can_run_in_workers(main: str, tmp_path: Pa
         assert done.stdout == "[[1, 1], [2, 0], [3, -1]]\n", done.stderr
 
 
+FORKS = """
+import os
+from penstock.engine.workers.callables import WorkerPool
+from penstock.errors import WorkerStartError
+
+with WorkerPool(1) as pool:
+    worker = pool.submit(os.getpid).result()
+    if (pid := os.fork()) == 0:
+        try:
+            pool.submit(abs, -1)
+        except WorkerStartError as error:
+            pool.shutdown(cancel_futures=True)
+            os._exit(0 if "is a fork" in str(error) else 1)
+        os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert pool.submit(os.getpid).result() == worker
+"""
+
+
+@pytest.mark.slow
+def test_a_fork_of_the_host_has_no_say() -> None:
+    """It can neither call with its copy of the pool nor end the original's workers by shutting it down."""
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_a_pool_serves_several_pipelines_at_once(pool: WorkerPool) -> None:
     """Its workers are shared, its answers are not mixed up."""
