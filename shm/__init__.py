@@ -14,7 +14,7 @@ from .payload import Payload, flat, map_payload, nbytes_of
 from .ring import Ring
 from .segment import Segment, free_bytes, no_room, require_room
 from .slots import Grant, SlotState, SlotTable
-from .zygote import Zygote
+from .zygote import Zygote, refuse_fork
 
 __all__ = [
     "FRAME_LIMIT",
@@ -41,6 +41,7 @@ __all__ = [
     "orphans",
     "recv_frame",
     "recv_frame_fds",
+    "refuse_fork",
     "require_room",
     "send_frame",
     "send_frame_fds",

@@ -144,11 +144,9 @@ class Zygote:
     # -- with the lock held -------------------------------------------------------------------------------------------
 
     def _running(self) -> _Server:
-        if self._server and self._owner != os.getpid():
-            raise WorkerStartError(
-                f"this worker pool belongs to process {self._owner}, of which this one is a fork: make a new one"
-            )
-        if self._server is None:
+        if self._server is not None:
+            refuse_fork(self._owner)
+        else:
             self._owner = os.getpid()
             self._server = _launch(self._preload, self._env)
         return self._server
@@ -192,6 +190,21 @@ class Zygote:
         words = server.last_words() if server else ""
         self._stop()
         return _Died(f"the fork server {how}" + (f"; it last wrote:\n{words}" if words else ""))
+
+
+def refuse_fork(owner: int) -> None:
+    """Refuse to use a copy of what belongs to another process.
+
+    Args:
+        owner: id of the process that made it.
+
+    Raises:
+        WorkerStartError: this one is a fork of that.
+    """
+    if owner != os.getpid():
+        raise WorkerStartError(
+            f"this worker pool belongs to process {owner}, of which this one is a fork: make a new one"
+        )
 
 
 class _Died(WorkerStartError):  # noqa: N818  (seen here only; users see a WorkerStartError)

@@ -13,7 +13,8 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from ...errors import PenstockError, WorkerError, WorkerStartError
+from ...errors import PenstockError, WorkerError
+from ...shm import refuse_fork
 from ..core.hub import Event, Fiber, Hub, Mailbox, Waiter
 from ..core.threads import daemon, join_threads
 from .pickle_codec import PickledCall, Returned, load_answer
@@ -63,10 +64,8 @@ class CallQueue:
             RuntimeError: it is closed.
             WorkerStartError: this process is a fork of the one whose workers they are.
         """
-        if self._owner not in (0, os.getpid()):
-            raise WorkerStartError(
-                f"this worker pool belongs to process {self._owner}, of which this one is a fork: make a new one"
-            )
+        if self._owner:
+            refuse_fork(self._owner)
         with self._lock:
             if self._closed:
                 raise RuntimeError("this WorkerPool has been shut down: make another one")
