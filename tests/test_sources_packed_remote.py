@@ -102,6 +102,18 @@ def test_rows_may_name_what_lies_elsewhere(small_s3: SmallS3) -> None:
     assert all(isinstance(item.data, ItemError) for item in others)
 
 
+def test_a_glob_finds_what_lies_beside_keys_that_obstore_cannot_name(small_s3: SmallS3, tmp_path: Path) -> None:
+    """As it does of pictures."""
+    pytest.importorskip("boto3")
+    data = tarred(tmp_path, [("a.jpg", b"1")])
+    for key in ("d/a.tar", "d/b//c.txt", "d/odd//e.tar", "d/z.tar"):
+        small_s3.put(key, data)
+    assert [item.key for item in opened("s3://bucket/d/*.tar") if isinstance(item, Item)] == [
+        "s3://bucket/d/a.tar!a.jpg",
+        "s3://bucket/d/z.tar!a.jpg",
+    ]
+
+
 def test_what_is_replaced_is_not_read_by_an_older_listing(small_s3: SmallS3, tmp_path: Path) -> None:
     """Even where it looks the same."""
     small_s3.put("a.tar", tarred(tmp_path, [("a.jpg", b"1"), ("a.txt", b"x")]))

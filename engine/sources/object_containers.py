@@ -11,9 +11,8 @@ from typing import BinaryIO, cast
 from ...errors import ObjectChangedError, ObjectNotFoundError, ObjectStoreError, SourceError
 from ...object_stores import ObjectInfo, ObjectStore, StoreOptions, StoreURL, as_read_error
 from .containers import BLOCK, Container, Known, changed
-from .selection import Selection
+from .places import Place
 from .shards import expanded
-from .walk import is_pattern
 
 
 class ObjectContainer(Container):
@@ -96,9 +95,10 @@ class ObjectContainers:
     def check(self, pattern: str, what: str) -> None:
         """Whether there is an object of each name."""
         for name in expanded(pattern):
-            url = StoreURL.parse(name)
-            if is_pattern(url.key):
-                if next(self._matching(url), None) is None:
+            place = Place.of(name)
+            url = place.url
+            if place.is_glob:
+                if next(self._matching(place), None) is None:
                     raise SourceError(f"'{url}' matches nothing")
                 continue
             try:
@@ -112,11 +112,11 @@ class ObjectContainers:
         """Their URLs."""
         found: set[str] = set()
         for name in expanded(pattern):
-            url = StoreURL.parse(name)
-            if is_pattern(url.key):
-                found.update(str(url.at(each.key)) for each in self._matching(url))
+            place = Place.of(name)
+            if place.is_glob:
+                found.update(str(place.url.at(each.key)) for each in self._matching(place))
             else:
-                found.add(str(url))
+                found.add(str(place.url))
         return sorted(found, key=lambda name: (name + mark).encode())
 
     def open(self, name: str, known: Known | None = None) -> Container:
@@ -131,17 +131,12 @@ class ObjectContainers:
             known = Known(found.size, found.modified_ns, found.etag)
         return ObjectContainer(store, url, known)
 
-    def _matching(self, url: StoreURL) -> Iterator[ObjectInfo]:
+    def _matching(self, place: Place) -> Iterator[ObjectInfo]:
         """Objects whose keys match a glob."""
-        begin = min(at for sign in "*?[" if (at := url.key.find(sign)) >= 0)
-        folder, _, _ = url.key[:begin].rpartition("/")
-        wanted = Selection(include=(f"/{url.key[len(folder) :].lstrip('/')}",))
         try:
-            for found in self._store(url).list(folder):
-                if not wanted.leaves_out(found.key[len(folder) :].lstrip("/")):
-                    yield found
+            yield from place.listed(self._store(place.url))
         except ObjectStoreError as error:
-            raise SourceError(f"'{url}' cannot be listed: {error}") from error
+            raise SourceError(f"'{place.url}' cannot be listed: {error}") from error
 
     def _store(self, url: StoreURL) -> ObjectStore:
         with self._mutex:

@@ -126,9 +126,7 @@ class ObjectStoreSource(Source):
         try:
             if place.may_be_object and (found := self._single(store, place.url)):
                 yield found
-            for found in _listed(store, place.folder):
-                if not place.is_glob or not place.wanted.leaves_out(place.below(found.key)):
-                    yield found
+            yield from place.listed(store)
         except ObjectStoreError as error:
             raise SourceError(f"cannot be listed: {error}{_hint(error)}") from error
 
@@ -148,26 +146,6 @@ class ObjectStoreSource(Source):
         if not found.size:
             return _MARKER
         return _NO_PICTURE if has_extension(found.key) and not self.selection.include else ""
-
-
-def _listed(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:
-    """The objects in a folder. Where one has a name that obstore cannot list, all that follow are listed plainly.
-
-    Raises:
-        ObjectStoreError: the store refuses.
-    """
-    passed = 0
-    try:
-        for found in store.list(folder):
-            passed += 1
-            yield found
-    except ObjectNameError:
-        if store.url.scheme != "s3":
-            raise
-        # The same listing from its beginning: not every store can begin in the middle. Pages are cheap.
-        prefix = folder + "/" if folder else ""
-        again = (found for found in store.list_plainly(prefix) if found.key != prefix)  # as obstore leaves it out
-        yield from islice(again, passed, None)
 
 
 def _hint(error: ObjectStoreError) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
-from ...object_stores import StoreURL
+from ...errors import ObjectNameError
+from ...object_stores import ObjectInfo, ObjectStore, StoreURL
 from .selection import ALL, Selection
 
 _GLOB: Final = re.compile(r"[*?\[]")
@@ -61,3 +64,33 @@ class Place:
         if self.folder and not key.startswith(self.folder + "/"):
             return False
         return not self.is_glob or not self.wanted.leaves_out(self.below(key))
+
+    def listed(self, store: ObjectStore) -> Iterator[ObjectInfo]:
+        """All objects in the folder, as the store lists them; of a glob those that match it.
+
+        Raises:
+            ObjectStoreError: the store refuses.
+        """
+        for found in _listed(store, self.folder):
+            if not self.is_glob or not self.wanted.leaves_out(self.below(found.key)):
+                yield found
+
+
+def _listed(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:
+    """The objects in a folder. Where one has a name that obstore cannot list, all that follow are listed plainly.
+
+    Raises:
+        ObjectStoreError: the store refuses.
+    """
+    passed = 0
+    try:
+        for found in store.list(folder):
+            passed += 1
+            yield found
+    except ObjectNameError:
+        if store.url.scheme != "s3":
+            raise
+        # The same listing from its beginning: not every store can begin in the middle. Pages are cheap.
+        prefix = folder + "/" if folder else ""
+        again = (found for found in store.list_plainly(prefix) if found.key != prefix)  # as obstore leaves it out
+        yield from islice(again, passed, None)
