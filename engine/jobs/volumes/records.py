@@ -64,28 +64,9 @@ class RecordLayout(Layout):
         columns.append(pa.field(ORDINAL, pa.int64(), nullable=False))
         return pa.schema(columns, metadata={**about, DIMENSION: str(self.dimension), "penstock.record": VERSION})
 
-    def table(
-        self, rows: RowBatch, kept: Sequence[int], ordinals: Sequence[int], about: Mapping[str, str]
-    ) -> tuple[Any, list[tuple[int, Any]]]:
-        """A table of rows that `rows_of` made, by ordinal; none is refused.
-
-        Args:
-            rows: all.
-            kept: indices of the wanted.
-            ordinals: of all.
-            about: what is said of the file.
-        """
-        pa, _ = arrow()
-        schema, order = self.schema(about), sorted(kept, key=ordinals.__getitem__)
-        columns = [rows.columns[index] for index in order]
-        arrays: dict[str, Any] = {
-            name: pa.array([column[name] for column in columns], schema.field(name).type)
-            for name in (KEY, *(name for name, *_ in _COLUMNS))
-        }
-        vectors = pa.array(rows.vectors[order].reshape(-1))
-        arrays[VECTOR] = pa.FixedSizeListArray.from_arrays(vectors, type=schema.field(VECTOR).type)
-        arrays[ORDINAL] = pa.array([ordinals[index] for index in order], pa.int64())
-        return pa.table([arrays[name] for name in schema.names], schema=schema), []
+    def encoded(self, rows: RowBatch, index: int) -> dict[str, Any]:
+        """The columns of a row that `rows_of` made; none is refused."""
+        return rows.columns[index]
 
 
 def rows_of(records: Sequence[Record]) -> RowBatch:
