@@ -13,7 +13,7 @@ import pytest
 
 from penstock.engine import Accounting, Report
 from penstock.engine.cli import main
-from penstock.engine.jobs.common.drive import WithStore
+from penstock.engine.jobs.common.drive import WithFigures
 from penstock.engine.observe.progress import summary
 from penstock.errors import SinkError, SinkUnavailableError
 from penstock.sinks import MilvusSink, ParquetBulkSink, RowBatch
@@ -142,7 +142,7 @@ def test_progress_shows_how_long_the_store_has_been_waited_for() -> None:
             shown.append(summary(report, None))
 
     stats = {"waiting": 0.0, "retry_for": 120.0}
-    watcher = WithStore(Shown(), lambda: stats)
+    watcher = WithFigures(Shown(), "store", lambda: stats)
     report = Report(Accounting(read=5, delivered=5))
     watcher.update(report)
     stats["waiting"] = 12.3

@@ -247,17 +247,19 @@ def test_a_job_that_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None
     settings: dict[str, Any] = {"insert_batch_size": 2, "s3_max_inflight": 1}
     run_volumes(config(to=f"parquet:{tmp_path / 'whole'}", **settings), specs)
 
-    interrupt = Interrupt()
+    interrupt, shown = Interrupt(), list[dict[str, int]]()
 
     class Soon:
         interval = 0.0
 
         def update(self, report: Any) -> None:
+            shown.append(report.extra["volumes"])
             if report.accounting.written >= 4:
                 interrupt.request()
 
     cfg = config(to=f"parquet:{tmp_path / 'out'}", job=tmp_path / "job", **settings)
     first = run_volumes(cfg, specs, watcher=Soon(), interrupt=interrupt)
+    assert shown[-1]["all"] == 2
     books = first.extra["job"]
     second = run_volumes(cfg, specs)
     assert second.accounting.written == books["remaining"] - (books["dead"] == 0)

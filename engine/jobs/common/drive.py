@@ -28,21 +28,22 @@ class Watcher(Protocol):
     def update(self, report: Report) -> None: ...
 
 
-class WithStore:
-    """A watcher that is told how the store does, too: as ``extra["store"]`` of each report.
+class WithFigures:
+    """A watcher whose reports have further figures, too.
 
     Args:
-        watcher: who is told.
-        stats: of the sink.
+        watcher: gets the reports.
+        name: of the figures in ``extra`` of a report.
+        figures: asked for at each report.
     """
 
-    def __init__(self, watcher: Watcher, stats: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, watcher: Watcher, name: str, figures: Callable[[], Mapping[str, Any]]) -> None:
         self.interval = watcher.interval
-        self._watcher, self._stats = watcher, stats
+        self._watcher, self._name, self._figures = watcher, name, figures
 
     def update(self, report: Report) -> None:
-        """Tell it."""
-        self._watcher.update(replace(report, extra={**report.extra, "store": dict(self._stats())}))
+        """Pass a report on."""
+        self._watcher.update(replace(report, extra={**report.extra, self._name: dict(self._figures())}))
 
 
 class Interrupt:

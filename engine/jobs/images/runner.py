@@ -22,7 +22,7 @@ from ...core.threads import DaemonThreads
 from ...workers import PreprocessPool
 from ..common.autosize import fit_to_memory
 from ..common.checkpoint import JobCheckpoint
-from ..common.drive import Interrupt, Watcher, WithStore, drive
+from ..common.drive import Interrupt, Watcher, WithFigures, drive
 from ..common.in_process import LocalPreprocessor, at_home
 from ..common.memory_estimate import MemoryEstimate, estimate_memory
 from ..common.memory_monitor import MemoryMonitor
@@ -260,7 +260,7 @@ class JobRunner:
         try:
             flush = partial(checkpoint.flush, self._dead) if checkpoint else None
             keeper = MemoryMonitor(self.ceiling, lambda: self._pool.family)
-            shown = WithStore(watcher, sink.stats) if watcher else None
+            shown = WithFigures(watcher, "store", sink.stats) if watcher else None
             return drive(pipeline, collect, shown, interrupt, flush, keeper.look)
         finally:
             writers.shutdown(wait=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from functools import partial
 
 from ....durable import write_text
@@ -15,7 +14,7 @@ from ... import Report
 from ...config.volumes import PARQUET, PipelineConfig
 from ...observe.contact_sheet import check_sheet_path
 from ...observe.report_files import check_report_path, write_report
-from ..common.drive import Interrupt, Watcher, drive
+from ..common.drive import Interrupt, Watcher, WithFigures, drive
 from ..common.memory_estimate import MemoryEstimate
 from ..common.memory_monitor import MemoryMonitor, warn_if_scarce
 from ..common.output_paths import report_paths
@@ -30,7 +29,6 @@ from .memory import estimate_volumes
 from .prefetcher import Prefetcher
 from .s3_context import S3Context
 from .transform import TransformController
-from .volumes import Volumes
 
 _logger = logging.getLogger(__name__)
 
@@ -106,7 +104,7 @@ def _driven(
     """Run it, and report on it however it ends; `pages` write what else is told of it."""
     cause: BaseException | None = None
     pipeline = job.open()
-    shown = _WithVolumes(watcher, books.volumes) if watcher else None
+    shown = WithFigures(watcher, "volumes", lambda: books.volumes.counts) if watcher else None
     try:
         report = drive(
             pipeline, job.collect, shown, interrupt, job.beat, MemoryMonitor(job.ceiling, frozenset[int]).look
@@ -137,15 +135,3 @@ def _write_all(files: Iterable[Callable[[], None]], cause: BaseException | None)
 def _stages(cfg: PipelineConfig, transform: Inspects) -> Stages:
     batcher = GpuBatcher(cfg, embedder=PatchEmbedder(cfg))
     return Stages(Prefetcher(S3Context(cfg)), Decoder(cfg), batcher, transform)
-
-
-class _WithVolumes:
-    """A watcher that is told how many volumes are done, too: as ``extra["volumes"]`` of each report."""
-
-    def __init__(self, watcher: Watcher, volumes: Volumes) -> None:
-        self.interval = watcher.interval
-        self._watcher, self._volumes = watcher, volumes
-
-    def update(self, report: Report) -> None:
-        """Tell it."""
-        self._watcher.update(replace(report, extra={**report.extra, "volumes": self._volumes.counts}))
