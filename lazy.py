@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used: a process pays only for the parts it needs."""
+"""Packages and modules whose names are imported at first use: a process pays only for the parts it needs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 def lazy_exports(
     package: str, modules: Mapping[str, Iterable[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The ``__getattr__`` and the ``__dir__`` of a package.
+    """The ``__getattr__`` and the ``__dir__`` of a package, or of a module.
 
     Args:
         package: its ``__name__``. What it lists is its ``__all__``.
-        modules: module below it -> the names that are there.
+        modules: module below it, or with a dot in front beside it -> the names that are there.
     """
     homes = {name: module for module, names in modules.items() for name in names}
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .lazy import lazy_exports
+
 if TYPE_CHECKING:
     from .engine.config.volumes import PipelineConfig
     from .engine.jobs.volumes import (
@@ -24,19 +26,26 @@ if TYPE_CHECKING:
         VolumeWorker,
     )
 else:
-
-    def __getattr__(name: str) -> object:
-        """Imported when it is first used: decoders, JAX and stores are no business of whoever wants a task."""
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from .engine.config.volumes import PipelineConfig
-        from .engine.jobs import volumes
-
-        return PipelineConfig if name == "PipelineConfig" else getattr(volumes, name)
-
-    def __dir__() -> list[str]:
-        return sorted(__all__)
-
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            ".engine.config.volumes": ("PipelineConfig",),
+            ".engine.jobs.volumes": (
+                "ContactSheet",
+                "DecodedFrame",
+                "Decoder",
+                "GpuBatcher",
+                "ImageTask",
+                "PageLook",
+                "Prefetcher",
+                "Record",
+                "S3Context",
+                "S3ParquetWriter",
+                "TransformController",
+                "VolumeWorker",
+            ),
+        },
+    )
 
 __all__ = [
     "ContactSheet",
