@@ -304,6 +304,14 @@ def test_a_library_that_is_missing_is_named_with_its_extra(
         open_source([f"{scheme}:x"])
 
 
+def test_a_table_may_be_named_by_the_url_of_a_file(tmp_path: Path) -> None:
+    """With a scheme and options or without, as a tar may."""
+    path = write(tmp_path / "a b.parquet", {"image": rows(1)})
+    url = path.as_uri()
+    for spec in (url, f"{url}?image=image", f"parquet:{url}", f"parquet:{url}?image=image"):
+        assert [entry.key for entry in entries(spec)] == [f"{path}#000000000"], spec
+
+
 def test_several_tables_are_one_source_if_they_are_asked_for_the_same(tmp_path: Path) -> None:
     for name in "ab":
         write(tmp_path / f"{name}.parquet", {"image": rows(1)})

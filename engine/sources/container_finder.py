@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from ...object_stores.options import StoreOptions
 from ...object_stores.urls import is_store_url
+from ...registry import scheme_of
 from .containers import Container, Known, LocalContainer
 from .object_containers import ObjectContainers
+from .paths import anchored, path_of_url
 from .shards import check_named, files_named
+
+
+def without_scheme(spec: str, scheme: str) -> str:
+    """What a spec says behind its scheme, if it has one. A file of this odd name is itself."""
+    return spec if scheme_of(spec) != scheme or os.path.lexists(spec) else spec.partition(":")[2]
+
+
+def place_named(text: str) -> str:
+    """Where a path or URL leads: the URL of a store as it is, else an absolute path."""
+    return text if is_store_url(text) else anchored(path_of_url(text))
 
 
 class Containers:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlencode
 
 from ....errors import ConfigError
-from ....object_stores.urls import is_store_url
-from ....registry import scheme_of, split_options
-from ..paths import anchored, path_of_url
+from ....registry import split_options
+from ..container_finder import place_named, without_scheme
 
 ALL = "*"
 """Stands for every column that can be metadata."""
@@ -43,7 +41,7 @@ class TableSpec:
         Raises:
             ConfigError: an option is not known, or nothing is named.
         """
-        rest = spec.partition(":")[2] if scheme_of(spec) == scheme and not os.path.lexists(spec) else path_of_url(spec)
+        rest = without_scheme(spec, scheme)
         place, mark, said = rest.rpartition("?")  # a glob may have one, too
         if not mark or "=" not in said:
             place, said = rest, ""
@@ -53,8 +51,7 @@ class TableSpec:
         if not place:
             raise ConfigError(f"source: {spec!r}: name a table, as in {scheme}:FILE?image=COLUMN&key=COLUMN")
         columns = tuple(filter(None, given.get("columns", "").split(",")))
-        place = place if is_store_url(place) else anchored(place)
-        return cls(scheme, place, given.get("image", ""), given.get("key", ""), columns)
+        return cls(scheme, place_named(place), given.get("image", ""), given.get("key", ""), columns)
 
     @property
     def options(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -13,14 +12,13 @@ from ....errors import ConfigError, ItemError, ReadError, SourceError
 from ....object_stores.options import StoreOptions
 from ....object_stores.urls import is_store_url
 from ....references import Reference, Version
-from ....registry import scheme_of
 from ..ahead import mapped_ahead
 from ..base import Source
-from ..container_finder import Containers
+from ..container_finder import Containers, place_named, without_scheme
 from ..containers import may_pass, settled
 from ..entries import Broken, Entry, Item, key_of
 from ..options import SourceOptions
-from ..paths import anchored, path_of_url, reason
+from ..paths import reason
 from .listing import MARK, TarListing
 from .members import members_of
 from .reader import TarReader, locator_of
@@ -136,7 +134,7 @@ def make_tars(specs: Sequence[str], options: SourceOptions) -> Source:
 
 
 def _pattern(spec: str) -> str:
-    found = spec if scheme_of(spec) != SCHEME or os.path.lexists(spec) else spec.partition(":")[2]
+    found = without_scheme(spec, SCHEME)
     if not found:
         raise ConfigError(f"source: {spec!r}: name a tar, as in {SCHEME}:shards-{{000..009}}.tar")
-    return found if is_store_url(found) else anchored(path_of_url(found))
+    return place_named(found)
