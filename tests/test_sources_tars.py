@@ -100,6 +100,15 @@ def test_names_are_labels_and_nothing_is_ever_written(tmp_path: Path) -> None:
     assert [*tmp_path.rglob("*")] == [folder, tar]
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [0, 2, 1]])
+def test_no_two_members_are_known_by_one_name(tmp_path: Path, order: list[int]) -> None:
+    """Also where one has the very name that the second of another is given: one row would replace the other's."""
+    members = [("x.jpg", b"1"), ("x.jpg", b"2"), ("x.jpg#2", picture(0))]
+    found = entries(write_tar(tmp_path / "a.tar", [members[number] for number in order]))
+    assert len(set(names(found))) == 3
+    assert [read(item) for item in found if isinstance(item, Item)] == [members[number][1] for number in order]
+
+
 def test_metadata_of_a_sample_go_with_its_pictures(tmp_path: Path) -> None:
     """Members belong together up to the first dot, whichever comes first; what is no picture is told from metadata."""
     members = [

@@ -82,8 +82,14 @@ class TarListing:
         return looks_like_picture(self._file.read(min(SNIFFED_BYTES, member.size)))
 
     def _label(self, name: str) -> str:
-        """What a member is called behind the tar's path; names may repeat."""
+        """What a member is called behind the tar's path; names may repeat, and be what another was called for that."""
         label = MARK + name
+        while (count := self._count(label)) > 1:
+            label = f"{label}#{count}"
+        return label
+
+    def _count(self, label: str) -> int:
+        """How often it has been asked for by now."""
         digest = hash(label)
         count = self._met[digest] = self._met.get(digest, 0) + 1
-        return label if count == 1 else f"{label}#{count}"
+        return count
