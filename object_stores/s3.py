@@ -6,9 +6,10 @@ import html
 import http.client
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -113,7 +114,8 @@ class PlainS3:
             params = {"Bucket": self._url.bucket, "Prefix": prefix, "EncodingType": "url"}
             if token:
                 params["ContinuationToken"] = token
-            page = self._request("list_objects_v2", params, {}, 2**26, str(self._url.at(prefix))).decode()
+            body, _ = self._request("list_objects_v2", params, {}, 2**26, str(self._url.at(prefix)))
+            page = body.decode()
             for contents in _CONTENTS.findall(page):
                 yield _object(contents)
             found = _TOKEN.search(page)
@@ -121,18 +123,24 @@ class PlainS3:
                 return
             token = html.unescape(found[1])
 
-    def get(self, key: str, etag: str, max_bytes: int) -> bytes:
-        """One object, whole.
+    def get(self, key: str, etag: str, max_bytes: int, span: tuple[int, int] | None) -> tuple[bytes, int]:
+        """One object, or a span of it, the end excluded; and the time of its last change, 0 where that is not said.
 
         Raises:
             ObjectStoreError: it cannot be had, or has another etag.
             TooLargeError: it has more bytes.
         """
         headers = {"If-Match": etag} if etag else {}
+        if span is not None:
+            headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
         params = {"Bucket": self._url.bucket, "Key": key}
-        return self._request("get_object", params, headers, max_bytes, str(self._url.at(key)))
+        body, modified = self._request("get_object", params, headers, max_bytes, str(self._url.at(key)))
+        return body, _ns_of(modified, parsedate_to_datetime)
 
-    def _request(self, method: str, params: dict[str, str], headers: dict[str, str], cap: int, where: str) -> bytes:
+    def _request(
+        self, method: str, params: dict[str, str], headers: dict[str, str], cap: int, where: str
+    ) -> tuple[bytes, str]:
+        """The body of an answer, and its ``Last-Modified``."""
         end = time.monotonic() + self._options.retry_for
         attempt = 0
         while True:
@@ -144,7 +152,9 @@ class PlainS3:
                     raise
                 time.sleep(min(0.1 * 2**attempt, 2.0))
 
-    def _once(self, method: str, params: dict[str, str], headers: dict[str, str], cap: int, where: str) -> bytes:
+    def _once(
+        self, method: str, params: dict[str, str], headers: dict[str, str], cap: int, where: str
+    ) -> tuple[bytes, str]:
         from botocore.exceptions import BotoCoreError
 
         try:
@@ -157,11 +167,11 @@ class PlainS3:
         try:
             connection.request("GET", f"{signed.path}?{signed.query}", headers=headers)
             response = connection.getresponse()
-            if response.status != 200:
+            if response.status != (206 if "Range" in headers else 200):
                 raise _refusal(where, response.status, response.read(_PIECE))
             if int(response.getheader("Content-Length") or 0) > cap:
                 raise TooLargeError(f"{where!r} has {response.getheader('Content-Length')} bytes, over {cap}")
-            return _body(response, cap, end, where)
+            return _body(response, cap, end, where), response.getheader("Last-Modified") or ""
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, ObjectStoreError):
                 raise
@@ -198,11 +208,13 @@ def _object(contents: str) -> ObjectInfo:
     tags = dict(re.findall(r"<(Key|LastModified|ETag|Size)>(.*?)</\1>", contents, re.DOTALL))
     key = unquote(html.unescape(tags.get("Key", "")).replace("+", " "))
     etag = bare(html.unescape(tags.get("ETag", "")))
-    return ObjectInfo(key, int(tags.get("Size", -1)), _ns_of(tags.get("LastModified", "")), etag)
+    return ObjectInfo(
+        key, int(tags.get("Size", -1)), _ns_of(tags.get("LastModified", ""), datetime.fromisoformat), etag
+    )
 
 
-def _ns_of(text: str) -> int:
+def _ns_of(text: str, parse: Callable[[str], datetime]) -> int:
     try:
-        return ns_of(datetime.fromisoformat(text))
+        return ns_of(parse(text))
     except ValueError:
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ObjectChangedError, ObjectNameError, ObjectStoreError, TooLargeError
 from .failures import told, told_error
@@ -16,6 +16,9 @@ from .listed import ObjectInfo, bare, infos, is_odd, ns_of
 from .opening import open_client
 from .options import StoreOptions
 from .urls import StoreURL
+
+if TYPE_CHECKING:
+    from .s3 import PlainS3
 
 _PAGE: Final = 1000
 """Objects that a store lists at once."""
@@ -48,7 +51,7 @@ class ObjectStore:
         self._client = open_client(self.url, self.options)
         self._mutex = threading.Lock()
         self._boto3: Any = None
-        self._plain: Any = None
+        self._plain: PlainS3 | None = None
 
     def __repr__(self) -> str:
         return f"<ObjectStore {self.url}>"
@@ -87,7 +90,7 @@ class ObjectStore:
             ObjectStoreError: it cannot be had: one of its kinds.
         """
         if is_odd(key):
-            return self._plain_get(key, max_bytes, size, etag)
+            return self._plain_get(key, max_bytes, size, etag, modified_ns, span)
         requested()
         options: dict[str, Any] = {"if_match": f'"{etag}"'} if etag else {}
         if span is not None:
@@ -219,14 +222,18 @@ class ObjectStore:
                 self._boto3 = boto3_client(self.url, self.options)
             return self._boto3
 
-    def _plain_get(self, key: str, max_bytes: int, size: int, etag: str) -> bytes:
+    def _plain_get(
+        self, key: str, max_bytes: int, size: int, etag: str, modified_ns: int, span: tuple[int, int] | None
+    ) -> bytes:
         plain = self._plain_s3(key)
         with IN_FLIGHT.hold(_expected(size, max_bytes)):
-            data: bytes = plain.get(key, etag, max_bytes)
+            data, found_ns = plain.get(key, etag, max_bytes, span)
         self._check(key, len(data), size, max_bytes)
+        if not etag and modified_ns:
+            self._check_time(key, found_ns, modified_ns)
         return data
 
-    def _plain_s3(self, key: str) -> Any:
+    def _plain_s3(self, key: str) -> PlainS3:
         if self.url.scheme != "s3":
             raise ObjectNameError(f"{self.where(key)!r}: only S3 is read with keys such as a//b, .. or a line's end")
         from .s3 import PlainS3

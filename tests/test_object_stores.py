@@ -200,6 +200,20 @@ class TestReading:
             store.get("a", max_bytes=9, size=3)
         assert store.get("a", max_bytes=9, size=4) == b"new!"
 
+    @pytest.mark.parametrize("key", ["a.tar", "odd//a.tar"])
+    def test_a_span_is_checked_as_the_whole_object_is(self, key: str, small_s3: SmallS3) -> None:
+        """Its size, and without etags the time of the last change; also where boto3 reads it."""
+        pytest.importorskip("boto3")
+        small_s3.etags = False
+        small_s3.put(key, b"0123456789")
+        store = ObjectStore("s3://bucket")
+        (found,) = store.list_plainly()
+        assert store.get(key, max_bytes=3, size=3, modified_ns=found.modified_ns, span=(2, 5)) == b"234"
+        with pytest.raises(ObjectChangedError, match="3 bytes, and 4 were listed"):
+            store.get(key, max_bytes=9, size=4, span=(2, 5))
+        with pytest.raises(ObjectChangedError, match="another time of its last change"):
+            store.get(key, max_bytes=9, modified_ns=found.modified_ns - 2 * 10**9, span=(2, 5))
+
     def test_refusals_have_their_kinds(self, small_s3: SmallS3) -> None:
         """Gone, not allowed, no bucket; and as an error of one item they say whether they may pass."""
         store = ObjectStore("s3://bucket", StoreOptions(retries=0))
