@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 STATUS = struct.Struct("<i")
@@ -89,9 +88,7 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

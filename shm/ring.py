@@ -19,7 +19,6 @@ before it commits: the parent makes sure that a worker is dead (`Child.alive`) b
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from ..errors import SharedMemoryError, StaleSlotError
@@ -186,9 +185,7 @@ class Ring:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _header(self, slot: int) -> memoryview:

@@ -12,7 +12,6 @@ import mmap
 import os
 import secrets
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from ..descriptors import CloseOnFork
@@ -130,9 +129,7 @@ class Segment:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
