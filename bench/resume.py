@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ..engine.journal import read_status
-from ..errors import WorkerDiedError
 from ..sinks import MilvusSink, row_key
 from .harness import Options
+from .job_process import run_to_end, start_job
 from .result import Goal, Result, tabulate
 
 _KILLS = 20
@@ -40,7 +38,7 @@ def run(options: Options) -> Result:
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
         folder = Path(name)
         pictures = _draw(folder / "pictures", count)
-        seconds = _run_to_end(folder, "undisturbed")
+        seconds = run_to_end(_line(folder, "undisturbed"), _DEADLINE)
         kills = min(_KILLS, max(1, count // 100))
         redone = _disturbed(folder, "killed", count, kills, random.Random(seed))
         keys = [row_key(str(path)) for path in pictures]
@@ -73,32 +71,23 @@ def _draw(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def _start(folder: Path, name: str) -> subprocess.Popen[bytes]:
+def _line(folder: Path, name: str) -> list[str]:
     own = ["--to", str(folder / f"{name}.db"), "--job", str(folder / f"{name}-job")]
     settings = ["--workers", str(_WORKERS), "--slots", str(_SLOTS), "--batch-size", str(_BATCH)]
-    command = [sys.executable, "-m", "penstock", "embed", str(folder / "pictures"), *own, *settings]
-    return subprocess.Popen([*command, "--progress", "none", "--embedder", "gist:32"], stdout=subprocess.DEVNULL)
-
-
-def _run_to_end(folder: Path, name: str) -> float:
-    begin = time.perf_counter()
-    with _start(folder, name) as process:
-        if process.wait(_DEADLINE):
-            raise WorkerDiedError(f"the job {name} ended with status {process.returncode}")
-    return time.perf_counter() - begin
+    return ["embed", str(folder / "pictures"), *own, *settings, "--embedder", "gist:32"]
 
 
 def _disturbed(folder: Path, name: str, count: int, kills: int, draw: random.Random) -> list[int]:
     """Run to the end, through so many kills; returns how many rows each kill left that the books did not know."""
     unknown: list[int] = []
     for moment in sorted(draw.randrange(count) for _ in range(kills)):
-        with _start(folder, name) as process:
+        with start_job(_line(folder, name)) as process:
             deadline = time.monotonic() + _DEADLINE
             while process.poll() is None and _written(folder, name) < moment and time.monotonic() < deadline:
                 time.sleep(draw.random() * 0.02)
             process.kill()
         unknown.append(_count(folder / f"{name}.db") - _written(folder, name))
-    _run_to_end(folder, name)
+    run_to_end(_line(folder, name), _DEADLINE)
     return unknown
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ from ..engine.jobs.common.memory_estimate import Side
 from ..engine.journal import read_status
 from ..errors import JournalError, WorkerDiedError
 from .harness import Options
+from .job_process import start_job
 from .result import Goal, Result, tabulate
 
 _PICTURES: Final = 1_000_000
@@ -102,11 +101,10 @@ def draw(folder: Path, count: int) -> None:
 
 def _watched(folder: Path, every: float) -> list[Moment]:
     """Run the job, and look at it at intervals until it ends."""
-    command = [sys.executable, "-m", "penstock", "embed", str(folder / "pictures")]
-    command += ["--to", f"bulk:{folder / 'rows'}", "--job", str(folder / "job"), "--embedder", "gist:32"]
-    command += ["--workers", str(_WORKERS), "--progress", "none"]
+    places = ["--to", f"bulk:{folder / 'rows'}", "--job", str(folder / "job")]
+    line = ["embed", str(folder / "pictures"), *places, "--embedder", "gist:32", "--workers", str(_WORKERS)]
     moments: list[Moment] = []
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    with start_job(line) as process:
         try:
             deadline = time.monotonic() + _DEADLINE
             while process.poll() is None and time.monotonic() < deadline:

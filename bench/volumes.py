@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,8 +23,8 @@ from ..engine.config.volumes import PipelineConfig
 from ..engine.jobs.volumes import DecodedFrame, GpuBatcher, ImageTask, PageLook, Record, S3Context, VolumeWorker
 from ..engine.jobs.volumes.batcher import FIRST, REPROCESS
 from ..engine.jobs.volumes.pages import Patch, PatchResult
-from ..errors import WorkerDiedError
 from .harness import Options
+from .job_process import run_to_end, start_job
 from .page_renderer import Layout, draw, scanned, turn
 from .result import Goal, Result, Table, tabulate
 
@@ -167,15 +166,15 @@ def _p99(values: Sequence[float]) -> float:
 
 def _whole(folder: Path, count: int, seed: int) -> tuple[Table, ...]:
     _draw(folder / "scans", count)
-    seconds = _to_end(folder, "undisturbed")
+    seconds = run_to_end(_line(folder, "undisturbed"), _DEADLINE)
     kills, moments = min(_KILLS, max(1, count // 8)), random.Random(seed)
     for _ in range(kills):
-        with _start(folder, "killed") as process:
+        with start_job(_line(folder, "killed")) as process:
             try:
                 process.wait(_START + moments.uniform(0, seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
-    _to_end(folder, "killed")
+    run_to_end(_line(folder, "killed"), _DEADLINE)
     same = [_digest(folder, "killed", volume) == _digest(folder, "undisturbed", volume) for volume in _names()]
     report = json.loads((folder / "undisturbed-job" / "report.json").read_text())
     memory = {"memory": report["memory"]["peak"], "ceiling": report["extra"]["memory_ceiling"]["bytes"]}
@@ -216,18 +215,9 @@ def _draw(folder: Path, count: int) -> None:
         Image.fromarray(pages[number % len(pages)]).save(path, quality=85)
 
 
-def _start(folder: Path, name: str) -> subprocess.Popen[bytes]:
+def _line(folder: Path, name: str) -> list[str]:
     own = ["--to", f"parquet:{folder / name}", "--job", str(folder / f"{name}-job")]
-    command = [sys.executable, "-m", "penstock", "volumes", str(folder / "scans" / "vol_*"), *own]
-    return subprocess.Popen([*command, "--progress", "none", "--insert-batch-size", "8"], stdout=subprocess.DEVNULL)
-
-
-def _to_end(folder: Path, name: str) -> float:
-    begin = time.perf_counter()
-    with _start(folder, name) as process:
-        if process.wait(_DEADLINE):
-            raise WorkerDiedError(f"the job {name} ended with status {process.returncode}")
-    return time.perf_counter() - begin
+    return ["volumes", str(folder / "scans" / "vol_*"), *own, "--insert-batch-size", "8"]
 
 
 def _digest(folder: Path, name: str, volume: str) -> str:
