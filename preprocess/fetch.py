@@ -39,7 +39,7 @@ class Fetchers:
         if isinstance(source, str):
             return read_file(source, self._max_bytes)
         if source.version.size > self._max_bytes:
-            raise _too_large(source.ref, source.version.size, self._max_bytes)
+            raise too_large(source.ref, source.version.size, self._max_bytes)
         try:
             data = bytes(self._fetcher(source.locator).read(source.ref, source.version, self._max_bytes))
         except ItemError:
@@ -50,7 +50,7 @@ class Fetchers:
             refused.errno = _errno(error)
             raise refused from error
         if len(data) > self._max_bytes:
-            raise _too_large(source.ref, len(data), self._max_bytes)
+            raise too_large(source.ref, len(data), self._max_bytes)
         return data
 
     def _fetcher(self, locator: Locator) -> Fetcher:
@@ -71,7 +71,8 @@ def _errno(error: Exception) -> int | None:
     return error.errno if isinstance(error, OSError) else None
 
 
-def _too_large(name: str, nbytes: int, max_bytes: int) -> TooLargeError:
+def too_large(name: str, nbytes: int, max_bytes: int) -> TooLargeError:
+    """What is said of a picture with more bytes than are allowed."""
     return TooLargeError(f"{name!r} has {nbytes} bytes; max_file_bytes allows {max_bytes}")
 
 
@@ -113,7 +114,7 @@ def _check_regular(path: str, found: os.stat_result, max_bytes: int) -> None:
         kind = _FOLDER if stat.S_ISDIR(found.st_mode) else kind_of_path(found.st_mode)
         raise ReadError(f"{path!r} is not a regular file but {kind}")
     if found.st_size > max_bytes:
-        raise _too_large(path, found.st_size, max_bytes)
+        raise too_large(path, found.st_size, max_bytes)
 
 
 def _read_all(fd: int, size: int) -> bytes:

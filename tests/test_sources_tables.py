@@ -17,6 +17,7 @@ from penstock.engine.jobs.images.entries import readable
 from penstock.engine.sources import Broken, Entry, Item, Source, open_source
 from penstock.engine.sources.tables.seen import Seen
 from penstock.errors import ConfigError, ItemError, SourceError, TooLargeError
+from penstock.preprocess.fetch import Fetchers
 from penstock.testing.sources import SourceContract
 from penstock.tests.packed import picture
 
@@ -168,6 +169,8 @@ def test_a_row_may_name_a_file(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"uri": names})
     *files, remote, unread, none = loaded(f"{tmp_path}/a.parquet?image=uri")
     assert [item.path for item in files] == [f"{tmp_path}/x.png"] * 3
+    alone = [entry.reference for entry in entries(f"{tmp_path}/a.parquet?image=uri") if isinstance(entry, Item)][:3]
+    assert [Fetchers(LIMIT).read(reference) for reference in alone if reference is not None] == [data] * 3
     assert remote.reference is not None
     assert (remote.reference.ref, remote.data) == ("s3://bucket/x.png", None)
     assert isinstance(unread.data, ItemError)

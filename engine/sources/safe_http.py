@@ -22,6 +22,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from ...errors import ReadError, TooLargeError
 from ...messages import redact
+from ...preprocess.fetch import too_large
 
 _HOLD_IPV4: Final = tuple(map(ipaddress.ip_network, ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 """IPv6 networks whose last 32 bits are an IPv4 address that is reached: mapped, NAT64, compatible."""
@@ -260,7 +261,7 @@ def _check(url: str, response: http.client.HTTPResponse, cap: int) -> None:
         raise _refused(url, "its body is compressed, though that was not asked for")
     length = response.getheader("Content-Length") or ""
     if length.isdecimal() and int(length) > cap:
-        raise TooLargeError(f"{redact(url)!r} has {length} bytes; max_file_bytes allows {cap}")
+        raise too_large(redact(url), int(length), cap)
 
 
 _ERRNO: Final = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 410: errno.ENOENT}

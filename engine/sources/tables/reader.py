@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, Final, NamedTuple, Self
 
-from ....errors import ItemError, PenstockError, ReadError, TooLargeError
+from ....errors import ItemError, PenstockError, ReadError
 from ....messages import redact
 from ....object_stores.options import StoreOptions
 from ....object_stores.urls import is_store_url
+from ....preprocess.fetch import read_file, too_large
 from ....references import Locator, Version
 from ..containers import may_pass
-from ..paths import absolute, is_url, look, path_of_url, why_unread
+from ..paths import absolute, is_url, path_of_url, why_unread
 from ..row_columns import as_columns
 from ..url_options import UrlOptions
 from .base import BATCH_ROWS, TableFile, TableFormat
@@ -137,7 +138,7 @@ class _Open:
             raise ReadError(f"{ref!r} is not in its row any more, there is {key!r:.100}")
         data, path = picture_in(batch.column(self._columns.image)[index])
         if data is not None and data.size > max_bytes:
-            raise TooLargeError(f"{ref!r} has {data.size} bytes; max_file_bytes allows {max_bytes}")
+            raise too_large(ref, data.size, max_bytes)
         metadata = as_columns({name: batch.column(name)[index].as_py() for name in self._columns.metadata})
         if data is not None:
             is_small = batch.get_total_buffer_size() <= _MOST_VIEWED
@@ -214,7 +215,7 @@ class TableFetcher:
             return bytes(found.data)
         if found.url is not None:
             return self._fetcher.read(found.url, Version(), max_bytes)
-        return _file(found.path or "", max_bytes)
+        return read_file(found.path or "", max_bytes)
 
 
 def locator_of(spec: TableSpec, urls: UrlOptions) -> Locator:
@@ -235,16 +236,6 @@ def _beside(path: str, table: str) -> str:
             raise ReadError(f"{path!r:.200}: a table in a store names no files of this machine")
         raise ReadError(f"{path!r:.200}: a table in a store names its pictures by whole URLs")
     return absolute(os.path.join(os.path.dirname(table), path))  # noqa: PTH120
-
-
-def _file(path: str, max_bytes: int) -> bytes:
-    found = look(path)
-    if found.problem or found.version is None:
-        raise found.problem or ReadError(f"{path!r} is a folder")
-    if found.version.size > max_bytes:
-        raise TooLargeError(f"{path!r} has {found.version.size} bytes; max_file_bytes allows {max_bytes}")
-    with open(path, "rb") as file:
-        return file.read(max_bytes + 1)
 
 
 def said_of(error: Exception) -> str:

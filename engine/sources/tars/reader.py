@@ -7,8 +7,8 @@ from collections import OrderedDict
 from typing import Final
 from zlib import crc32
 
-from ....errors import TooLargeError
 from ....object_stores.options import StoreOptions
+from ....preprocess.fetch import too_large
 from ....references import Locator, Reference, Version
 from ..container_finder import Containers
 from ..containers import Container, Known, changed
@@ -42,7 +42,7 @@ class TarReader:
         """
         place = Place.of(ref, version)
         if version.size > max_bytes:
-            raise TooLargeError(f"{ref!r} has {version.size} bytes; max_file_bytes allows {max_bytes}")
+            raise too_large(ref, version.size, max_bytes)
         header, data = self._tar(ref, place).read_two(place.offset - BLOCK, BLOCK, version.size)
         if check_of(crc32(header), ref[place.name :]) != place.check:
             raise changed(ref)
