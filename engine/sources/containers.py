@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import BinaryIO, Final, NamedTuple, Self
 from urllib.parse import quote, unquote
 
+from ...durable import DISK
 from ...errors import ItemError, ReadError
 from .paths import look, reason
 
@@ -122,9 +123,7 @@ class LocalContainer(Container):
         """By a positioned read; the file is looked at each time."""
         try:
             self.check()
-            data = os.pread(self._fd, size, offset)
-            while len(data) < size and (more := os.pread(self._fd, size - len(data), offset + len(data))):
-                data += more
+            data = DISK.read(self._fd, size, offset)
         except OSError as error:
             raise ReadError(f"{self.name!r} cannot be read: {reason(error)}") from error
         if len(data) < size:
