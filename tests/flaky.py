@@ -33,7 +33,7 @@ class Flaky:
 
 
 @dataclass
-class Told(PlainValues):
+class RecordingValues(PlainValues):
     """A value model that remembers failures and what was given back."""
 
     failures: list[tuple[Any, int]] = field(default_factory=list[Any])

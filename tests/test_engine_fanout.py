@@ -237,7 +237,7 @@ def test_the_rest_of_a_batch_may_be_dropped() -> None:
     assert (items[0].results, items[0].dropped) == ([10, 11], [2])
 
 
-# -- loops and nests ------------------------------------------------------------------------------------------------
+# -- loops and nests --------------------------------------------------------------------------------------------------
 
 
 def test_children_go_round_in_a_loop() -> None:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from penstock.engine import NOTHING, Fail, ItemFailure, Outcome, PipelineBuilder, Retry
 from penstock.engine.core.definitions import Order
 from penstock.errors import PipelineFailure
-from penstock.tests.flaky import NEVER, SOON, Flaky, Told, built, finish, op_of
+from penstock.tests.flaky import NEVER, SOON, Flaky, RecordingValues, built, finish, op_of
 from penstock.tests.waiting import DEADLINE
 
 
-class Lists(Told):
+class Lists(RecordingValues):
     """Values are tuples of items; a part of one is a tuple, too."""
 
     def units(self, value: Any) -> int:
@@ -74,7 +74,7 @@ def test_each_part_has_its_own_end_in_the_books() -> None:
 
 def test_a_model_that_knows_no_parts_leaves_failures_as_they_are() -> None:
     """The whole is not done twice for one item's sake."""
-    op, model = Flaky(lambda item: 99 * (item == "b")), Told()
+    op, model = Flaky(lambda item: 99 * (item == "b")), RecordingValues()
     builder = PipelineBuilder(model).add_source([("a", "b")]).pipe(each_alone(op), name="op", on_failure=SOON)
     assert finish(built(builder)) == [("a",)]
     assert (model.failures, op.calls["b"]) == ([("b", 1)], 1)

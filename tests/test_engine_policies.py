@@ -18,7 +18,7 @@ from penstock.engine import Fail, Feedback, Pipeline, PipelineBuilder, PlainValu
 from penstock.engine.core.definitions import Order
 from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError, PipelineFailure, SinkUnavailableError
-from penstock.tests.flaky import NEVER, SOON, Flaky, Told, built, finish, op_of
+from penstock.tests.flaky import NEVER, SOON, Flaky, RecordingValues, built, finish, op_of
 from penstock.tests.waiting import DEADLINE, wait_until
 
 KINDS = ["blocking", "async", "green", "executor", "generator", "async generator", "executor generator"]
@@ -53,7 +53,7 @@ def piped(builder: PipelineBuilder, op: Flaky, kind: str, stack: ExitStack, **se
 @every_kind
 def test_what_is_transient_is_tried_again_and_goes_on(kind: str, order: Order) -> None:
     """Every third item fails twice; all arrive, in their order where that is kept, and nothing failed."""
-    op, model = Flaky(lambda item: 2 * (item % 3 == 0)), Told()
+    op, model = Flaky(lambda item: 2 * (item % 3 == 0)), RecordingValues()
     with ExitStack() as stack:
         builder = PipelineBuilder(model).add_source(range(10))
         pipeline = built(piped(builder, op, kind, stack, concurrency=3, output_order=order, on_failure=SOON))
@@ -68,7 +68,7 @@ def test_what_is_transient_is_tried_again_and_goes_on(kind: str, order: Order) -
 @every_kind
 def test_what_stays_is_left_out_after_all_attempts(kind: str, order: Order) -> None:
     """It is a failure that says how often it was tried; the value is given back once."""
-    op, model = Flaky(lambda item: 99 * (item == 4)), Told()
+    op, model = Flaky(lambda item: 99 * (item == 4)), RecordingValues()
     with ExitStack() as stack:
         builder = PipelineBuilder(model).add_source(range(10))
         pipeline = built(piped(builder, op, kind, stack, concurrency=3, output_order=order, on_failure=SOON))
@@ -81,7 +81,7 @@ def test_what_stays_is_left_out_after_all_attempts(kind: str, order: Order) -> N
 @every_kind
 def test_what_is_not_transient_is_tried_once(kind: str, policy: Policy | None) -> None:
     """A wrong picture stays wrong."""
-    op, model = Flaky(lambda item: 99 * (item == 4), ValueError), Told()
+    op, model = Flaky(lambda item: 99 * (item == 4), ValueError), RecordingValues()
     with ExitStack() as stack:
         builder = PipelineBuilder(model).add_source(range(6))
         pipeline = built(piped(builder, op, kind, stack, on_failure=policy))
@@ -94,7 +94,7 @@ def test_what_is_not_transient_is_tried_once(kind: str, policy: Policy | None) -
 @every_kind
 def test_the_first_failure_can_end_it_all(kind: str, order: Order, policy: Policy, calls: int) -> None:
     """The item is named, what came before it is delivered; it is no failure but stays in flight, to be done again."""
-    op, model = Flaky(lambda item: 99 * (item == "item-4")), Told()
+    op, model = Flaky(lambda item: 99 * (item == "item-4")), RecordingValues()
     with ExitStack() as stack:
         builder = PipelineBuilder(model).add_source(f"item-{number}" for number in itertools.count())
         pipeline = built(piped(builder, op, kind, stack, concurrency=3, output_order=order, on_failure=policy))
@@ -114,7 +114,7 @@ def test_the_first_failure_can_end_it_all(kind: str, order: Order, policy: Polic
 def test_a_time_outlives_what_passes(order: Order) -> None:
     """As many attempts as there is time for; then all is well."""
     op, policy = Flaky(lambda item: 9 * (item == 2)), Retry(within=DEADLINE, first=0.001, longest=0.001)
-    builder = PipelineBuilder(Told()).add_source(range(5))
+    builder = PipelineBuilder(RecordingValues()).add_source(range(5))
     pipeline = built(builder.pipe(op, name="op", concurrency=2, output_order=order, on_failure=policy))
     assert sorted(finish(pipeline)) == [0, 1, 2, 3, 4]
     assert (op.calls[2], op_of(pipeline).retried) == (10, 9)
@@ -124,7 +124,7 @@ def test_a_time_outlives_what_passes(order: Order) -> None:
 def test_where_nothing_passes_only_the_first_items_take_their_time(order: Order) -> None:
     """So that a stage whose every item fails of something transient ends; what is not transient is tried once."""
     op, policy = Flaky(lambda _: 1e9), Retry(within=0.2, first=0.001, longest=0.001)
-    builder = PipelineBuilder(Told()).add_source(range(40))
+    builder = PipelineBuilder(RecordingValues()).add_source(range(40))
     pipeline = built(builder.pipe(op, name="op", concurrency=2, output_order=order, on_failure=policy))
     assert finish(pipeline) == []
     assert max(op.calls[0], op.calls[1]) > 3
@@ -134,7 +134,7 @@ def test_where_nothing_passes_only_the_first_items_take_their_time(order: Order)
 def test_the_last_attempt_is_told_to_the_model() -> None:
     """Before it begins, for each item that comes to it."""
 
-    class Last(Told):
+    class Last(RecordingValues):
         def last_attempt(self, value: Any) -> None:
             last.append((value, op.calls[value]))
 
@@ -200,7 +200,7 @@ def test_two_words_about_the_same_are_refused(policy: Policy | str) -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_generator_that_has_made_something_is_not_started_again(asynchronous: bool) -> None:
     """What has gone on cannot be taken back: the rest is a failure."""
-    op, model = Flaky(lambda item: item == "late"), Told()
+    op, model = Flaky(lambda item: item == "late"), RecordingValues()
 
     def many(item: str) -> Iterator[str]:
         yield item
@@ -217,7 +217,7 @@ def test_a_generator_that_has_made_something_is_not_started_again(asynchronous: 
 
 def test_a_store_out_of_reach_ends_the_job_after_all_attempts() -> None:
     """It says nothing about the items, so they stay in flight; it is the one error of this kind that is tried again."""
-    op, model = Flaky(lambda _: 99, lambda: SinkUnavailableError("no answer")), Told()
+    op, model = Flaky(lambda _: 99, lambda: SinkUnavailableError("no answer")), RecordingValues()
     pipeline = built(PipelineBuilder(model).add_source(range(3)).pipe(op, name="op", on_failure=SOON))
     with pytest.raises(PipelineFailure, match="cannot go on"):
         finish(pipeline)
@@ -256,7 +256,7 @@ def test_an_entry_that_waits_keeps_its_place(order: Order) -> None:
 @both_orders
 def test_a_stop_ends_the_waiting_at_once(order: Order) -> None:
     """No thread waits, nothing is tried again, the value is given back and stays in the books."""
-    op, model = Flaky(lambda item: 99 * (item == 1)), Told()
+    op, model = Flaky(lambda item: 99 * (item == 1)), RecordingValues()
     pipeline = waiting(order, op, model)
     began = monotonic()
     pipeline.stop(timeout=DEADLINE)
@@ -279,7 +279,7 @@ def test_a_drain_has_it_tried_once_more_at_once(order: Order) -> None:
 @both_orders
 def test_what_is_still_transient_in_a_drain_stays_in_flight(order: Order) -> None:
     """It is not given up because somebody wants to leave: the next run does it. What is behind it is not held up."""
-    op, model = Flaky(lambda item: 99 * (item == 1)), Told()
+    op, model = Flaky(lambda item: 99 * (item == 1)), RecordingValues()
     pipeline = waiting(order, op, model)
     pipeline.drain()
     found = list(pipeline)
@@ -292,7 +292,7 @@ def test_what_is_still_transient_in_a_drain_stays_in_flight(order: Order) -> Non
 
 def test_what_was_made_and_waits_for_its_turn_is_given_back_at_a_stop() -> None:
     """It may hold a slot of shared memory; its input is not ours any more, because it became that."""
-    op, model = Flaky(lambda item: 99 * (item == 0)), Told()
+    op, model = Flaky(lambda item: 99 * (item == 0)), RecordingValues()
     made: list[int] = []
 
     def make(item: int) -> str:
@@ -311,7 +311,7 @@ def test_what_was_made_and_waits_for_its_turn_is_given_back_at_a_stop() -> None:
 
 def test_values_made_elsewhere_at_once_are_given_back_at_a_stop() -> None:
     """All of those that did not get out, of a generator in an executor."""
-    model = Told()
+    model = RecordingValues()
 
     def four(item: int) -> Iterator[str]:
         for number in range(4):
@@ -364,7 +364,7 @@ def test_a_loop_stays_open_for_what_is_tried_again() -> None:
 
 def test_a_drain_between_two_attempts_keeps_the_turn_of_the_others() -> None:
     """The last of three, in input order, is let go of before the others are done: they come out all the same."""
-    go, values = threading.Event(), Told()
+    go, values = threading.Event(), RecordingValues()
 
     def op(item: int) -> int:
         if item == 2:

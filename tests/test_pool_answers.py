@@ -42,7 +42,7 @@ LIAR = """
         def open(self, spec, rows): pass
         def embed(self, view, rows): return {}
 
-    told = worker.encode_done
+    encode_done = worker.encode_done
     send = worker.send_frame
     mark = Ring.mark
 
@@ -51,21 +51,21 @@ LIAR = """
             send(sock, frame)
             send(sock, frame)
         worker.send_frame = twice
-        return told(task, rows, *rest)
+        return encode_done(task, rows, *rest)
 
     LIES = {
         "garbage": lambda task, rows, *rest: b"\\x03garbage",
         "nothing": lambda task, rows, *rest: b"",
         "another kind": lambda task, rows, *rest: b"\\x09",
         "the head of a leave": lambda task, rows, *rest: b"\\x04",
-        "its end cut off": lambda *given: told(*given)[:-1],
-        "a failure that is a number": lambda *given: told(*given)[:-2] + b"[1]",
-        "nested too deep": lambda *given: told(*given)[:-2] + b"[" * 100_000,
-        "no such position": lambda task, rows, *rest: told(task, [Row(9, 1, 1), *rows[1:]], *rest),
-        "a position twice": lambda task, rows, *rest: told(task, [rows[0], *rows[:-1]], *rest),
-        "a picture less": lambda task, rows, *rest: told(task, rows[1:], *rest),
-        "another slot": lambda task, rows, *rest: told(Task(7, task.generation, task.sources), rows, *rest),
-        "another generation": lambda task, rows, *rest: told(Task(task.slot, 99, task.sources), rows, *rest),
+        "its end cut off": lambda *given: encode_done(*given)[:-1],
+        "a failure that is a number": lambda *given: encode_done(*given)[:-2] + b"[1]",
+        "nested too deep": lambda *given: encode_done(*given)[:-2] + b"[" * 100_000,
+        "no such position": lambda task, rows, *rest: encode_done(task, [Row(9, 1, 1), *rows[1:]], *rest),
+        "a position twice": lambda task, rows, *rest: encode_done(task, [rows[0], *rows[:-1]], *rest),
+        "a picture less": lambda task, rows, *rest: encode_done(task, rows[1:], *rest),
+        "another slot": lambda task, rows, *rest: encode_done(Task(7, task.generation, task.sources), rows, *rest),
+        "another generation": lambda task, rows, *rest: encode_done(Task(task.slot, 99, task.sources), rows, *rest),
         "all of it twice": again,
     }
 
@@ -73,13 +73,13 @@ LIAR = """
         return any(bytes(source) == b"poison" for source in task.sources if not isinstance(source, str))
 
     def make(argument):
-        lie, when, told_once = argument.split("|")
+        lie, when, marker = argument.split("|")
 
         def lies(task):
             if when == "of poison":
                 return poisoned(task)
             try:
-                os.close(os.open(told_once, os.O_CREAT | os.O_EXCL))
+                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return False
             return True
@@ -92,7 +92,7 @@ LIAR = """
         if lie == "a wrong mark":
             Ring.mark = marked
         else:
-            worker.encode_done = lambda task, *rest: (LIES[lie] if lies(task) else told)(task, *rest)
+            worker.encode_done = lambda task, *rest: (LIES[lie] if lies(task) else encode_done)(task, *rest)
         Preprocessor.load = decode_poison(Preprocessor.load)
         return Nothing()
 
@@ -132,7 +132,7 @@ def pool_of(embedder: str, argument: str) -> PreprocessPool:
 @pytest.mark.parametrize("lie", LIES)
 def test_a_worker_that_answers_wrongly_is_replaced(lie: str, liar: str, photos: list[Path], tmp_path: Path) -> None:
     """Once: its batches are done again, and both slots are free at the end."""
-    with pool_of(liar, f"{lie}|once|{tmp_path / 'told'}") as pool:
+    with pool_of(liar, f"{lie}|once|{tmp_path / 'lied'}") as pool:
         pool.start_in_hub()
         (first,) = pool.pids
         jobs = [gevent.spawn(pool.process, [str(path) for path in photos[:4]]) for _ in range(4)]
@@ -152,7 +152,7 @@ def test_a_picture_of_which_a_worker_answers_wrongly_is_given_up_alone(
     liar: str, photos: list[Path], tmp_path: Path
 ) -> None:
     """Each time: it is found by halving its batch, and its error says what was wrong."""
-    with pool_of(liar, f"no such position|of poison|{tmp_path / 'told'}") as pool:
+    with pool_of(liar, f"no such position|of poison|{tmp_path / 'lied'}") as pool:
         pool.start_in_hub()
         job = gevent.spawn(pool.process, [str(photos[1]), b"poison", str(photos[2]), str(photos[3])])
         slot = job.get(timeout=DEADLINE)

@@ -54,7 +54,7 @@ def work(sock, argument, fds):
     ring.commit(0, generation, 4)
     reach("committed")
     send_frame(sock, b"ready")
-    reach("told")
+    reach("answered")
 
 def stay(sock, argument, fds):
     """Deaf to its socket: only a kill ends it."""
@@ -73,11 +73,11 @@ children = [zygote.fork("shm_worker:stay") for _ in range(2)]
 for child in children:
     assert recv_frame(child.socket) == b"here"
 if sys.argv[3] == "forked":
-    told, tell = os.pipe()
+    reading, writing = os.pipe()
     if (pid := os.fork()) == 0:
-        os.write(tell, b"x")
+        os.write(writing, b"x")
         signal.pause()
-    os.read(told, 1)
+    os.read(reading, 1)
     print(pid, end=" ")
 print(zygote.pid, *(child.pid for child in children), flush=True)
 signal.pause()
@@ -109,15 +109,15 @@ def task(zygote: Zygote, ring: Ring, generation: int, point: str) -> Generator[C
 
 
 @pytest.mark.kills
-@pytest.mark.parametrize("point", ["granted", "begun", "half", "copied", "committed", "told"])
+@pytest.mark.parametrize("point", ["granted", "begun", "half", "copied", "committed", "answered"])
 def test_a_worker_may_die_at_any_point_of_the_protocol(zygote: Zygote, tmp_path: Path, point: str) -> None:
-    """The slot passes only if it is whole and told; the next worker does the task again on the same ring."""
+    """The slot passes only if it is whole and answered for; the next worker does the task again on the same ring."""
     table = SlotTable(1)
     with Ring.create(LAYOUT, 1, directory=str(tmp_path)) as ring:
         grant = table.grant()
         assert grant is not None
         with task(zygote, ring, grant.generation, point) as child:
-            heard = [recv_frame(child.socket) for _ in range(1 + (point == "told"))]
+            heard = [recv_frame(child.socket) for _ in range(1 + (point == "answered"))]
             assert heard[-1] == point.encode()
             child.kill()
             assert recv_frame(child.socket) is None
@@ -127,7 +127,7 @@ def test_a_worker_may_die_at_any_point_of_the_protocol(zygote: Zygote, tmp_path:
             ring.check(0, grant.generation, 4)
             assert (ring.view(0)["pixels"] == grant.generation).all()
             table.release(grant)
-        elif point != "committed":  # whole, but nobody was told: it is done again, which is harmless
+        elif point != "committed":  # whole, but not answered for: it is done again, which is harmless
             with pytest.raises(StaleSlotError):
                 ring.check(0, grant.generation, 4)
         begun = point != "granted"

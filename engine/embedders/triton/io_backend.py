@@ -176,7 +176,7 @@ class _Outcome(Generic[T]):
 
     def result(self) -> T:
         """The value, or the error raised."""
-        error, self.error = self.error, None  # its traceback leads back here: break the circle
+        error, self.error = self.error, None  # its traceback leads back here: break the cycle
         if error is not None:
             raise error
         return cast("T", self.value)
