@@ -7,6 +7,7 @@ from .in_flight import IN_FLIGHT, InFlight
 from .listed import ObjectInfo
 from .options import StoreOptions
 from .store import ObjectStore, preload
+from .stores import ObjectStores
 from .urls import SCHEMES, StoreURL, is_store_url
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "InFlight",
     "ObjectInfo",
     "ObjectStore",
+    "ObjectStores",
     "StoreOptions",
     "StoreURL",
     "as_read_error",

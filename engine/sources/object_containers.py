@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, cast
 
 from ...errors import ObjectChangedError, ObjectNotFoundError, ObjectStoreError, SourceError
-from ...object_stores import ObjectInfo, ObjectStore, StoreOptions, StoreURL, as_read_error
+from ...object_stores import ObjectInfo, ObjectStore, ObjectStores, StoreOptions, StoreURL, as_read_error
 from .containers import BLOCK, Container, Known, changed
 from .places import Place
 from .shards import expanded
@@ -88,9 +87,7 @@ class ObjectContainers:
     """Finds and opens them, through one client for each store. Threads may share it."""
 
     def __init__(self, options: StoreOptions) -> None:
-        self._options = options
-        self._stores: dict[str, ObjectStore] = {}
-        self._mutex = threading.Lock()
+        self._stores = ObjectStores(options)
 
     def check(self, pattern: str, what: str) -> None:
         """Whether there is an object of each name."""
@@ -102,7 +99,7 @@ class ObjectContainers:
                     raise SourceError(f"'{url}' matches nothing")
                 continue
             try:
-                self._store(url).head(url.key)
+                self._stores.of(url).head(url.key)
             except ObjectNotFoundError:
                 raise SourceError(f"'{url}': there is no such {what}") from None
             except ObjectStoreError as error:
@@ -122,7 +119,7 @@ class ObjectContainers:
     def open(self, name: str, known: Known | None = None) -> Container:
         """An object; what it is now is asked for where it is not known."""
         url = StoreURL.parse(name)
-        store = self._store(url)
+        store = self._stores.of(url)
         if known is None:
             try:
                 found = store.head(url.key)
@@ -134,13 +131,6 @@ class ObjectContainers:
     def _matching(self, place: Place) -> Iterator[ObjectInfo]:
         """Objects whose keys match a glob."""
         try:
-            yield from place.listed(self._store(place.url))
+            yield from place.listed(self._stores.of(place.url))
         except ObjectStoreError as error:
             raise SourceError(f"'{place.url}' cannot be listed: {error}") from error
-
-    def _store(self, url: StoreURL) -> ObjectStore:
-        with self._mutex:
-            found = self._stores.get(url.root)
-            if found is None:
-                found = self._stores[url.root] = ObjectStore(url.at(""), self._options)
-            return found

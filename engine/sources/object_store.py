@@ -18,7 +18,7 @@ from ...errors import (
     SourceError,
 )
 from ...messages import redact
-from ...object_stores import ObjectInfo, ObjectStore, StoreURL
+from ...object_stores import ObjectInfo, ObjectStore, ObjectStores, StoreURL
 from ...references import Reference, Version
 from .base import Order, Source
 from .entries import Broken, Entry, Filtered, Item
@@ -66,7 +66,7 @@ class ObjectStoreSource(Source):
         self._options = options or UrlOptions()
         self.locator = self._locator = self._options.locator
         self._places = [Place.of(spec) for spec in specs]
-        self._stores: dict[str, ObjectStore] = {}
+        self._stores = ObjectStores(self._options.stores)
         self._seen = OrderSeen()
         if not later:
             for place in self._places:
@@ -103,17 +103,12 @@ class ObjectStoreSource(Source):
         """The object at a URL. Who may not know us is found out here, before workers find it out for each picture."""
         if not self._stores:
             for place in self._places:
-                self._store(place.url)
+                self._stores.of(place.url)
         return Item(name, ordinal=ordinal, version=version, reference=Reference(self._locator, name, version))
 
     def emptiness(self) -> str:
         """What to say if there are no entries."""
         return f"{' '.join(self.specs[:3])}: there are no objects"
-
-    def _store(self, url: StoreURL) -> ObjectStore:
-        if url.root not in self._stores:
-            self._stores[url.root] = ObjectStore(url.at(""), self._options.stores)
-        return self._stores[url.root]
 
     def _check(self, place: Place) -> None:
         """Refuse what is not there: the store is asked for its first object."""
@@ -122,7 +117,7 @@ class ObjectStoreSource(Source):
 
     def _objects(self, place: Place) -> Iterator[ObjectInfo]:
         """The objects of a place that are wanted, or aside: all that lies in its folder, if it is no glob."""
-        store = self._store(place.url)
+        store = self._stores.of(place.url)
         try:
             if place.may_be_object and (found := self._single(store, place.url)):
                 yield found

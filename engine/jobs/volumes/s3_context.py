@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from ....errors import ConfigError, ObjectStoreError, ReadError
-from ....object_stores import IN_FLIGHT, ObjectStore, StoreURL, as_read_error
+from ....object_stores import IN_FLIGHT, ObjectStores, StoreURL, as_read_error
 from ....preprocess.fetch import read_file
 from ...config.volumes import PipelineConfig
 from ...sources.entries import path_of
@@ -40,9 +40,7 @@ class S3Context:
         self._base = _base(cfg.s3_bucket)
         self._max_bytes = cfg.max_file_bytes or MOST_BYTES
         self._semaphore = global_sem
-        self._options = store_options(cfg)
-        self._stores: dict[StoreURL, ObjectStore] = {}
-        self._mutex = threading.Lock()
+        self._stores = ObjectStores(store_options(cfg))
         if global_sem is None or "s3_max_inflight_global" in cfg.model_fields_set:
             IN_FLIGHT.limit(requests=cfg.s3_max_inflight_global)
 
@@ -76,7 +74,7 @@ class S3Context:
         url = StoreURL.parse(where)
         size = -1 if task.size is None else task.size
         try:
-            return self._store(url).get(url.key, max_bytes=self._max_bytes, size=size, etag=task.etag or "")
+            return self._stores.of(url).get(url.key, max_bytes=self._max_bytes, size=size, etag=task.etag or "")
         except ObjectStoreError as error:
             raise as_read_error(error) from error
 
@@ -120,14 +118,6 @@ class S3Context:
         if task.size is not None and task.size != len(data):
             raise ReadError(f"{path!r} has changed: {len(data)} bytes, and {task.size} were listed")
         return data
-
-    def _store(self, url: StoreURL) -> ObjectStore:
-        with self._mutex:
-            root = url.at("")
-            found = self._stores.get(root)
-            if found is None:
-                found = self._stores[root] = ObjectStore(root, self._options)
-            return found
 
 
 def etag_of(path: str) -> str:

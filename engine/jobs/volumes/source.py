@@ -11,7 +11,7 @@ from glob import escape, has_magic
 from typing import Final, NamedTuple
 
 from ....errors import ConfigError, ObjectStoreError, SourceError
-from ....object_stores import ObjectStore, StoreOptions, StoreURL, is_store_url
+from ....object_stores import ObjectStores, StoreOptions, StoreURL, is_store_url
 from ...sources import Broken, Filtered, Item, Source, UrlOptions, Version, key_of
 from ...sources.entries import Entry, path_of
 from ...sources.files import FileSource
@@ -63,7 +63,7 @@ class VolumeSource(Source):
         self._patterns = [_Pattern.of(spec) for spec in specs]
         self._is_finished = is_finished
         self._options = UrlOptions(stores or StoreOptions())
-        self._stores: dict[str, ObjectStore] = {}
+        self._stores = ObjectStores(self._options.stores)
 
     @cached_property
     def roots(self) -> list[VolumeRoot]:
@@ -136,7 +136,7 @@ class VolumeSource(Source):
 
     def _remote(self, pattern: _Pattern) -> list[str]:
         assert pattern.store is not None
-        store, found = self._store(pattern.store), [""]
+        store, found = self._stores.of(pattern.store), [""]
         with _errors():
             for part in pattern.parts:
                 if has_magic(part):
@@ -151,12 +151,6 @@ class VolumeSource(Source):
             yield from FileSource([f"./{root.place}" if root.place.startswith("@") else root.place])
             return
         yield from ObjectStoreSource([f"{escape(root.place)}/"], self._options, later=True)
-
-    def _store(self, url: StoreURL) -> ObjectStore:
-        found = self._stores.get(url.root)
-        if found is None:
-            found = self._stores[url.root] = ObjectStore(url, self._options.stores)
-        return found
 
 
 def task_of(item: Item, root: VolumeRoot, page: int) -> ImageTask:
