@@ -101,12 +101,17 @@ def kind_of(error: Exception) -> type[ObjectStoreError] | None:
     return _KINDS.get(type(error).__name__, ObjectStoreError)
 
 
+def kind_of_status(status: int) -> type[ObjectStoreError]:
+    """What the status of an answer that is no success is to us."""
+    is_busy = status >= 500 or status in _PASSING_STATUS
+    return ObjectStoreUnavailableError if is_busy else _STATUSES.get(status, ObjectStoreError)
+
+
 def _of_generic(said: str) -> type[ObjectStoreError]:
     """What the library has no class for: by the status of the answer, if there was one."""
     found = _STATUS.search(said)
-    status = int(found[1]) if found else 0
-    if 400 <= status < 500 and status not in _PASSING_STATUS:
-        return _STATUSES.get(status, ObjectStoreError)
+    if found and int(found[1]) >= 400:
+        return kind_of_status(int(found[1]))
     return ObjectStoreError if any(sign in said for sign in _LASTING) else ObjectStoreUnavailableError
 
 

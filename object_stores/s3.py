@@ -6,7 +6,7 @@ import html
 import http.client
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -14,14 +14,11 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from ..errors import (
-    ObjectChangedError,
-    ObjectDeniedError,
-    ObjectNotFoundError,
     ObjectStoreError,
     ObjectStoreUnavailableError,
     TooLargeError,
 )
-from .failures import short
+from .failures import kind_of_status, short
 from .libraries import botocore_session
 from .listed import ObjectInfo, bare, ns_of
 from .opening import s3_endpoint, s3_region
@@ -30,13 +27,6 @@ from .urls import StoreURL
 
 _VALID: Final = 900
 """Seconds that a presigned URL may be used."""
-
-_ERRORS: Final[Mapping[int, type[ObjectStoreError]]] = {
-    401: ObjectDeniedError,
-    403: ObjectDeniedError,
-    404: ObjectNotFoundError,
-    412: ObjectChangedError,
-}
 
 _CONTENTS: Final = re.compile(r"<Contents>(.*?)</Contents>", re.DOTALL)
 _TOKEN: Final = re.compile(r"<NextContinuationToken>(.*?)</NextContinuationToken>", re.DOTALL)
@@ -86,7 +76,7 @@ def told_boto3(where: str) -> Generator[None]:
         yield
     except ClientError as error:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        raise _kind(status)(f"{where!r}: {short(error)}") from None
+        raise kind_of_status(status)(f"{where!r}: {short(error)}") from None
     except BotoCoreError as error:
         raise ObjectStoreUnavailableError(f"{where!r}: {short(error)}") from None
 
@@ -196,12 +186,7 @@ def _body(response: http.client.HTTPResponse, cap: int, end: float, where: str) 
 
 def _refusal(where: str, status: int, body: bytes) -> ObjectStoreError:
     code = _CODE.search(body.decode(errors="replace"))
-    return _kind(status)(f"{where!r}: HTTP {status}" + (f" {code[1]}" if code else ""))
-
-
-def _kind(status: int) -> type[ObjectStoreError]:
-    is_busy = status >= 500 or status == 429
-    return ObjectStoreUnavailableError if is_busy else _ERRORS.get(status, ObjectStoreError)
+    return kind_of_status(status)(f"{where!r}: HTTP {status}" + (f" {code[1]}" if code else ""))
 
 
 def _object(contents: str) -> ObjectInfo:

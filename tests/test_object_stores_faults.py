@@ -39,6 +39,14 @@ def test_a_store_that_was_busy_is_asked_again(key: str, small_s3: SmallS3) -> No
     assert small_s3.count(key) == 3
 
 
+@pytest.mark.parametrize("status", [408, 425, 429])
+def test_a_store_that_asks_to_come_again_is_unavailable(status: int, key: str, small_s3: SmallS3) -> None:
+    """Though it says so by a status of the 4xx."""
+    small_s3.faults[key] = refused(status, "Later")
+    with pytest.raises(ObjectStoreUnavailableError, match=str(status)):
+        read(key)
+
+
 def test_a_store_that_stays_busy_is_unavailable(key: str, small_s3: SmallS3) -> None:
     """After the attempts that are allowed; as an error of an item it may pass."""
     small_s3.faults[key] = refused(503, "SlowDown")
