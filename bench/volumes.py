@@ -15,18 +15,19 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any, Final
 
-import numpy as np
 from PIL import Image
 
 from ..engine import Gathered, Lane
 from ..engine.config.volumes import PipelineConfig
-from ..engine.jobs.volumes import DecodedFrame, GpuBatcher, ImageTask, PageLook, Record, S3Context, VolumeWorker
+from ..engine.jobs.volumes import DecodedFrame, GpuBatcher, ImageTask, PageLook, S3Context, VolumeWorker
 from ..engine.jobs.volumes.batcher import FIRST, REPROCESS
 from ..engine.jobs.volumes.pages import Patch, PatchResult
+from ..preprocess.pages.patches import PATCH
 from .harness import Options
 from .job_process import run_to_end, start_job
 from .page_renderer import Layout, draw, scanned, turn
 from .result import Goal, Result, Table, tabulate
+from .volume_parts import Around, Undecoded
 
 _PAGES: Final = 600
 _KILLS: Final = 10
@@ -38,7 +39,6 @@ _DRAWN: Final = 12
 _CROOKED: Final = 4
 """One of so many lies askew."""
 
-_PATCH: Final = 512
 _BATCH: Final = 8
 _DEADLINE: Final = 900.0
 _START: Final = 1.0
@@ -57,31 +57,6 @@ def run(options: Options) -> Result:
 
 
 # -- lanes ------------------------------------------------------------------------------------------------------------
-
-
-class _Undecoded:
-    """A decoder of pages in one row, that take no memory; of which some are said to have been straightened."""
-
-    def __init__(self, patches: int, straightened: Sequence[int] = ()) -> None:
-        self._width, self._straightened = patches * _PATCH, straightened
-
-    def decode(self, task: ImageTask, data: bytes) -> DecodedFrame:
-        del data
-        passes = int(task.page in self._straightened)
-        return DecodedFrame(task, np.broadcast_to(np.uint8(9), (_PATCH, self._width)), passes)
-
-
-class _Round:
-    """Each page goes round so often."""
-
-    def __init__(self, times: int) -> None:
-        self._times = times
-
-    def inspect(self, page: PageLook) -> DecodedFrame | Record:
-        frame, task = page.frame, page.frame.task
-        if frame.passes < self._times:
-            return DecodedFrame(task, frame.pixels, frame.passes + 1)
-        return Record(task.key, "", task.page, None, None, frame.width, frame.height, vector=page.vector)
 
 
 class _Watched(GpuBatcher):
@@ -112,13 +87,13 @@ def _lanes(folder: Path, patches: int) -> tuple[Table, ...]:
     (folder / "page").write_bytes(b"any")
     settings: dict[str, Any] = {"s3_bucket": str(folder), "batch_size": _BATCH, "embedder": "gist:32"}
     cfg = PipelineConfig(**settings, open_pages=2, batch_timeout=60.0)
-    full = _driven(cfg, _Undecoded(patches, [0]), 2, 0)
+    full = _driven(cfg, Undecoded(lambda task: (patches * PATCH, int(task.page == 0))), 2, 0)
     lanes = [lane for lane, _ in full.batches]
     both = lanes[lanes.index(FIRST) : len(lanes) - lanes[::-1].index(REPROCESS)]
     share = Counter(both)
     turns = [number for number, lane in enumerate(both) if lane == FIRST]
     waits = [after - before - 1 for before, after in pairwise(turns)] or [1]
-    mixed = _driven(PipelineConfig(**settings), _Undecoded(8), max(8, patches // 8), 1)
+    mixed = _driven(PipelineConfig(**settings), Undecoded(lambda _: (8 * PATCH, 0)), max(8, patches // 8), 1)
     filled = [size for _, size in mixed.batches]
     latency = {f"{lane}, p99": [1e3 * _p99(seconds)] for lane, seconds in mixed.seconds.items()}
     return (
@@ -149,10 +124,10 @@ def _lanes(folder: Path, patches: int) -> tuple[Table, ...]:
     )
 
 
-def _driven(cfg: PipelineConfig, decoder: _Undecoded, pages: int, rounds: int) -> _Watched:
+def _driven(cfg: PipelineConfig, decoder: Undecoded, pages: int, rounds: int) -> _Watched:
     batcher = _Watched(cfg)
     tasks = [ImageTask("page", page=number) for number in range(pages)]
-    parts: dict[str, Any] = {"decoder": decoder, "batcher": batcher, "transform": _Round(rounds)}
+    parts: dict[str, Any] = {"decoder": decoder, "batcher": batcher, "transform": Around(lambda _: rounds)}
     VolumeWorker(cfg, S3Context(cfg), "bench", tasks, **parts).run_sync()
     return batcher
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from penstock.bench.page_renderer import Layout, UInt8, draw, turn
 from penstock.engine.jobs.volumes.batcher import FIRST, REPROCESS
-from penstock.engine.jobs.volumes.pages import Patch, PatchResult, Record
-from penstock.volumes import DecodedFrame, GpuBatcher, ImageTask, PageLook, PipelineConfig, S3Context, VolumeWorker
+from penstock.engine.jobs.volumes.pages import Patch, PatchResult
+from penstock.volumes import GpuBatcher, ImageTask, PipelineConfig, Record, S3Context, VolumeWorker
 
 SMALL = Layout(width=700, height=1000, size=20)
 """A page of four patches, with text enough to go by."""
@@ -76,46 +76,6 @@ def jax_means(pixels: Any) -> Any:
 def darkness(patches: UInt8) -> NDArray[np.float32]:
     """A patch function: the mean of each patch, ``[n]``."""
     return np.asarray(patches.astype(np.float32).mean((1, 2)))
-
-
-class Undecoded:
-    """A decoder of empty pages: no file is looked at.
-
-    Args:
-        frame: says how wide a page is, and how often it has been straightened.
-    """
-
-    def __init__(self, frame: Callable[[ImageTask], tuple[int, int]]) -> None:
-        self._frame = frame
-
-    def decode(self, task: ImageTask, data: bytes) -> DecodedFrame:
-        """One row of patches, which take no memory."""
-        del data
-        width, passes = self._frame(task)
-        return DecodedFrame(task, np.broadcast_to(np.uint8(9), (512, width)), passes)
-
-
-class Around:
-    """A controller that sends pages round.
-
-    Args:
-        times: how often a page goes round.
-    """
-
-    def __init__(self, times: Callable[[ImageTask], int]) -> None:
-        self._times = times
-
-    def inspect(self, page: PageLook) -> DecodedFrame | Record:
-        """Straightened, as if it were, or done."""
-        frame, task = page.frame, page.frame.task
-        if frame.passes < self._times(task):
-            return DecodedFrame(task, frame.pixels, frame.passes + 1)
-        return Record(
-            *(task.key, task.volume_id, task.page, None, None, frame.width, frame.height),
-            passes=frame.passes,
-            patches=len(page.features),
-            vector=page.vector,
-        )
 
 
 class WatchedBatcher(GpuBatcher):

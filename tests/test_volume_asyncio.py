@@ -11,14 +11,8 @@ import numpy as np
 import pytest
 
 from penstock import ConfigError, PipelineFailure
-from penstock.tests.scans import (
-    Around,
-    WatchedBatcher,
-    config,
-    tasks_in,
-    worker,
-    write_pages,
-)
+from penstock.bench.volume_parts import Around
+from penstock.tests.scans import WatchedBatcher, config, tasks_in, worker, write_pages
 from penstock.tests.threads import our_threads
 from penstock.tests.waiting import DEADLINE, wait_until
 from penstock.volumes import ImageTask, S3Context, VolumeWorker

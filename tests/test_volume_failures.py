@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from penstock import PipelineFailure
+from penstock.bench.volume_parts import Around
 from penstock.engine.jobs.volumes import RecordList
 from penstock.engine.jobs.volumes.s3_context import etag_of
 from penstock.errors import ChildrenFailedError, ReadError, SinkError, TooLargeError, TruncatedError, UnreadableError
 from penstock.tests import scans
 from penstock.tests.scans import (
-    Around,
     WatchedBatcher,
     by_page,
     config,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.bench.volume_parts import Around, Undecoded
 from penstock.engine.jobs.volumes.batcher import FIRST, REPROCESS
-from penstock.tests.scans import Around, Undecoded, WatchedBatcher, config, worker
+from penstock.tests.scans import WatchedBatcher, config, worker
 from penstock.volumes import ImageTask
 
 PATCH = 512

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from penstock import ConfigError
+from penstock.bench.volume_parts import Around
 from penstock.engine.jobs.common.plan import make_plan
 from penstock.engine.jobs.volumes.memory import Room, estimate_volumes, room_for_pages
-from penstock.tests.scans import Around, WatchedBatcher, config, worker
+from penstock.tests.scans import WatchedBatcher, config, worker
 from penstock.tests.waiting import DEADLINE, wait_until
 from penstock.volumes import DecodedFrame, ImageTask, PageLook, PipelineConfig, Record
 

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock.bench.volume_parts import Around
 from penstock.engine.cli import main
 from penstock.engine.jobs.common.drive import Interrupt
 from penstock.engine.jobs.volumes.run_volumes import run_volumes
 from penstock.engine.journal import JobFolder
 from penstock.errors import ConfigError, PipelineFailure, PublishConflictError, SinkError, SourceError
 from penstock.tests.html_pages import Page, assert_self_contained
-from penstock.tests.scans import Around, WatchedBatcher, config, page, tasks_in, worker, write_pages
+from penstock.tests.scans import WatchedBatcher, config, page, tasks_in, worker, write_pages
 from penstock.tests.waiting import DEADLINE, wait_until
 from penstock.volumes import ImageTask, S3Context, S3ParquetWriter, VolumeWorker
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from penstock import PipelineFailure
+from penstock.bench.volume_parts import Around
 from penstock.engine.cli import main
 from penstock.errors import PublishConflictError
 from penstock.object_stores import ObjectStore
-from penstock.tests.scans import Around, WatchedBatcher, config
+from penstock.tests.scans import WatchedBatcher, config
 from penstock.tests.test_volume_stores import picture
 from penstock.tests.waiting import DEADLINE
 from penstock.volumes import ImageTask, S3Context, VolumeWorker

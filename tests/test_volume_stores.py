@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from penstock.bench.volume_parts import Around
 from penstock.engine import Report
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.plan import make_plan
@@ -19,7 +20,7 @@ from penstock.engine.jobs.volumes.run_volumes import run_volumes
 from penstock.engine.jobs.volumes.source import VolumeSource
 from penstock.errors import ObjectStoreError, PipelineFailure, ReadError, SourceError
 from penstock.sinks import read_dead_letters
-from penstock.tests.scans import Around, WatchedBatcher, config
+from penstock.tests.scans import WatchedBatcher, config
 from penstock.tests.small_s3 import BUCKET, SmallS3, busy, refused
 from penstock.tests.test_volume_publish import rows
 from penstock.volumes import ImageTask, PipelineConfig, S3Context, VolumeWorker

@@ -12,16 +12,8 @@ import pytest
 
 from penstock import ConfigError, PipelineFailure
 from penstock.bench.page_renderer import WARPS, bent
-from penstock.tests.scans import (
-    Around,
-    WatchedBatcher,
-    by_page,
-    config,
-    page,
-    tasks_in,
-    worker,
-    write_pages,
-)
+from penstock.bench.volume_parts import Around
+from penstock.tests.scans import WatchedBatcher, by_page, config, page, tasks_in, worker, write_pages
 from penstock.volumes import ImageTask
 
 ANGLE = 3.0
