@@ -24,7 +24,7 @@ from ..common.largest import tell_cramped
 from ..common.memory_estimate import MemoryEstimate
 from ..common.memory_monitor import warn_if_scarce
 from ..common.output_paths import dead_letters_path, report_paths
-from .entries import batches_of, in_memory
+from .entries import batches_of
 from .metadata import Metadata
 from .runner import JobRunner
 from .wait_index import wait_for_index
@@ -126,10 +126,7 @@ class _Run:
             letters.replace(letters.with_suffix(".previous.jsonl"))
         if not (checkpoint and checkpoint.finished):
             entries, dead = (checkpoint.counts.total, checkpoint.counts.dead) if checkpoint else (None, 0)
-            uncounted = self.source.uncounted if isinstance(self.source, Source) else ()
-            self.runner.fit(
-                entries, dead, shared_memory_room(), in_memory=in_memory(config, self.source), uncounted=uncounted
-            )
+            self.runner.fit(self.source, entries, dead, shared_memory_room())
         if checkpoint and checkpoint.begun:
             self.runner.keep_rows()
         if checkpoint and checkpoint.accepted_pixels:

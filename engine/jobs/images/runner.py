@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -19,6 +19,7 @@ from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
 from ...config.stores import with_settings
 from ...core.threads import DaemonThreads
+from ...sources import Source
 from ...workers import PreprocessPool
 from ..common.autosize import fit_to_memory
 from ..common.checkpoint import JobCheckpoint
@@ -34,7 +35,7 @@ from ..common.provenance import plan_of
 from ..common.sink_cache import SinkCache
 from ..common.sink_factory import job_sink, searchable
 from .batches import JobValues, PictureFailure, Written
-from .entries import readable
+from .entries import in_memory, readable
 from .graphs import JobParts, streaming
 
 _logger = logging.getLogger(__name__)
@@ -109,28 +110,27 @@ class JobRunner:
 
     def fit(
         self,
+        source: Iterable[Any] | None = None,
         entries: int | None = None,
         letters: int = 0,
         room: int | None = None,
-        *,
-        in_memory: bool = False,
-        uncounted: Sequence[str] = (),
     ) -> None:
         """Make what the configuration leaves open fit into ``memory`` and ``/dev/shm``; see `autosize.fit_to_memory`.
 
         Args:
+            source: of the job; what it holds in memory counts.
             entries: see `autosize.fit_to_memory`; likewise letters and room.
             letters: of the job's books.
             room: bytes of ``/dev/shm``.
-            in_memory: whether pictures come as bytes or arrays, which then count.
-            uncounted: what else takes memory, in words, that nobody knows.
 
         Raises:
             ConfigError: it cannot be; of ``/dev/shm`` a SharedMemoryFullError.
         """
-        self.config, found = fit_to_memory(self.plan, self.given, entries, letters, room, in_memory=in_memory)
+        payloads = source is not None and in_memory(self.config, source)
+        uncounted = source.uncounted if isinstance(source, Source) else ()
+        self.config, found = fit_to_memory(self.plan, self.given, entries, letters, room, in_memory=payloads)
         self._ceiling = replace(found, uncounted=(*found.uncounted, *uncounted))
-        if in_memory:
+        if payloads:
             self._ceiling, self._batch_bytes = with_payloads(self._ceiling)
 
     # -- stores -------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class JobRunner:
         Args:
             config: how many of them, and what for.
             collection: of the job; default: the configured one.
-            in_memory: see `fit`.
+            in_memory: whether pictures come as bytes or arrays, which then count.
 
         Raises:
             ConfigError: another job has them, or settings cannot be made to fit.

@@ -17,7 +17,7 @@ from ...config.model import ServiceConfig
 from ...config.sections import SECTIONS
 from ...machine.resources import shared_memory_room
 from .batches import JobValues, Rows
-from .entries import batches_of, config_of, in_memory, job_source
+from .entries import batches_of, config_of, job_source
 from .graphs import embedding
 from .inputs import pictures_of
 from .runner import JobRunner
@@ -75,7 +75,7 @@ def embed(
     with chosen.spelled():
         given = _source(chosen, things, keys)
         runner = JobRunner(chosen.model_copy(update={"to": _NOWHERE}))
-        runner.fit(None, 0, shared_memory_room(), in_memory=in_memory(chosen, given))
+        runner.fit(given, room=shared_memory_room())
     return _vectors(runner, given)
 
 
