@@ -2,97 +2,38 @@
 
 from __future__ import annotations
 
-import shlex
-import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CollectionMismatchError, ConfigError, PenstockError, SinkError
 from .arrow import arrow
-from .base import Found, Hit, Searchable, Sink
-from .fields import parse_fields
-from .local import local_path
-from .parquet.table import RECIPE, Layout, decoded, hit
-from .rows import KEY, VECTOR, Arrivals, RowBatch, WriteResult, is_fit_key, need_dimension, screen
-
-_WRITE_ROWS, _WRITE_BYTES = 16_384, 64 * 2**20
-"""A write makes a version of the dataset, and looks through the keys of all rows: few and large ones."""
+from .base import Found, Hit, Searchable
+from .parquet.table import RECIPE, decoded, hit
+from .rows import KEY, VECTOR, is_fit_key
+from .tables import FolderSink, TableOptions
 
 _METRICS: Final = {"COSINE": "cosine", "IP": "dot", "L2": "l2"}
+_DISTANCE: Final = "_distance"
 _NO_TIME: Final = timedelta(0)
 
 
-class LanceSink(Sink):
-    """A dataset that has each key once. Writes take turns; each is a version, there for good when it returns.
+class LanceSink(FolderSink):
+    """A dataset that has each key once. Writes take turns; each is a version, there for good when it returns."""
 
-    Args:
-        folder: of the dataset; made with the first rows.
-        dimension: length of the vectors; None: only to be read.
-        note: what the vectors are made by; kept with the dataset.
-        fields: typed columns, as for `MilvusSink`.
-        mode: ``overwrite`` replaces the dataset when the first rows come.
-        metric: COSINE, IP or L2.
+    scheme = "lance"
 
-    Raises:
-        ConfigError: a setting that cannot be, or pylance is not installed.
-    """
-
-    has_collections: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        folder: Path,
-        dimension: int | None = None,
-        *,
-        note: str = "",
-        fields: Mapping[str, str] | None = None,
-        mode: str = "append",
-        metric: str = "COSINE",
-    ) -> None:
+    def __init__(self, folder: Path, dimension: int | None = None, **options: Unpack[TableOptions]) -> None:
         self._lance = _lance()
-        self._named, self._folder = folder, folder.absolute()
-        self._dimension, self._note, self._metric = dimension, note, metric
-        self._layout = Layout(dimension or 0, parse_fields(fields or {}))
-        self._to_replace = mode == "overwrite"
-        self._mutex = threading.Lock()
+        super().__init__(folder, dimension, **options)
         self._dataset: Any = None
         self._is_open = False
-        self._arrivals = Arrivals()
-
-    @property
-    def threads(self) -> int:
-        return 1
-
-    @property
-    def uri(self) -> str:
-        return f"lance:{self._folder}"
-
-    @property
-    def fingerprint(self) -> str:
-        return self.uri
-
-    @property
-    def local_path(self) -> Path:
-        return self._named
-
-    def rows_per_write(self, asked: int) -> int:
-        """Many: see `_WRITE_ROWS`."""
-        return max(asked, min(_WRITE_ROWS, _WRITE_BYTES // (4 * (self._dimension or 1))))
-
-    @property
-    def next_step(self) -> str:
-        return f"search it: {shlex.join(['penstock', 'search', f'lance:{self._named}', 'IMAGE'])}"
-
-    @property
-    def note(self) -> str:
-        return self._note
 
     def look(self) -> Found | None:
         """What is there; reads its latest version."""
@@ -116,23 +57,22 @@ class LanceSink(Sink):
                 self._note = _note_of(self._dataset)
             self._is_open = True
 
-    def write(self, rows: RowBatch) -> WriteResult:
-        """One version with all rows that fit. Refused rows are in the answer.
+    @property
+    def _is_writable(self) -> bool:
+        return self._is_open and self._dimension is not None
 
-        Raises:
-            CollectionMismatchError: vectors of another dimension.
-            SinkError: the disk is full or gone.
-        """
-        if not self._is_open or self._dimension is None:
-            raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
-        need_dimension(rows, self._dimension, self.uri)
-        screened = screen(rows)
+    def _put(self, table: Any) -> None:
         with self._mutex, self._errors():
-            ordinals = self._arrivals.ordinals(rows)
-            table, refused = self._layout.table(rows, screened.kept, ordinals, {RECIPE: self._note})
-            if len(table):
-                self._upsert(table)
-        return screened.result(refused)
+            if not self._is_writable:
+                raise self._not_open
+            if self._dataset is None or self._to_replace:
+                mode = "create" if self._dataset is None else "overwrite"
+                self._dataset = self._lance.write_dataset(table, str(self._folder), mode=mode)
+                self._to_replace = False
+            else:
+                merge = self._dataset.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
+                merge.execute(table)
+                self._dataset = self._there()
 
     def count(self) -> int:
         with self._mutex, self._errors():
@@ -174,11 +114,11 @@ class LanceSink(Sink):
             raise ConfigError(f"vector: {list(query.shape)} given, [{length}] needed")
         nearest = {"column": VECTOR, "q": query, "k": k, "metric": _METRICS[self._metric]}
         with self._errors():
-            found = self._dataset.to_table(columns=[*self._others(), "_distance"], nearest=nearest)
-        schema = found.drop_columns("_distance").schema
+            found = self._dataset.to_table(columns=[*self._others(), _DISTANCE], nearest=nearest)
+        schema = found.drop_columns(_DISTANCE).schema
         hits: list[Hit] = []
         for row in found.to_pylist():
-            away = float(row.pop("_distance"))
+            away = float(row.pop(_DISTANCE))
             columns = {**decoded(row, schema, vectors=False), KEY: row[KEY]}
             hits.append(hit(columns, away if self._metric == "L2" else 1.0 - away))
         return hits
@@ -190,16 +130,6 @@ class LanceSink(Sink):
         """The dataset; None where there is none."""
         return self._lance.dataset(str(self._folder)) if (self._folder / "_versions").is_dir() else None
 
-    def _upsert(self, table: Any) -> None:
-        if self._dataset is None or self._to_replace:
-            mode = "create" if self._dataset is None else "overwrite"
-            self._dataset = self._lance.write_dataset(table, str(self._folder), mode=mode)
-            self._to_replace = False
-        else:
-            merge = self._dataset.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(table)
-            self._dataset = self._there()
-
     def _check(self, there: Any) -> None:
         """Compare the dataset with what this sink would write."""
         here = self._layout.schema({})
@@ -209,10 +139,7 @@ class LanceSink(Sink):
             wrong = f"vectors of {length} dimensions, this job makes {self._dimension}"
         elif _told(there) != _told(here):
             wrong = f"columns {_told(there)}, this job makes {_told(here)}"
-        if wrong:
-            raise CollectionMismatchError(
-                f"{self.uri} has rows with {wrong}. Choose another folder, or replace them (--overwrite)"
-            )
+        self._refuse(wrong)
 
     def _others(self) -> list[str]:
         """Every column but the vector."""
@@ -228,19 +155,6 @@ class LanceSink(Sink):
         except (OSError, RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())
             raise SinkError(f"{self.uri}: {type(error).__name__}: {said:.400}") from error
-
-
-def make_lance(uri: str, options: Any) -> Sink:
-    """The factory of ``lance:``; options are `SinkOptions`."""
-    options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
-    return LanceSink(
-        local_path(uri, "rows.lance"),
-        options.dimension,
-        note=options.note,
-        fields=options.fields,
-        mode=options.mode,
-        metric=options.metric,
-    )
 
 
 def _lance() -> Any:

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Final, Literal, cast
 
 from ..errors import ConfigError
@@ -13,15 +14,16 @@ from ..messages import redact
 from ..object_stores.options import StoreOptions
 from ..registry import Registry, scheme_of
 from .base import Sink
-from .lance import make_lance
+from .lance import LanceSink
 from .local import local_path
 from .milvus.bulk_files import ParquetBulkSink
 from .milvus.index_options import Number
 from .milvus.sink import MilvusSink
-from .npy.sink import make_npy
+from .npy.sink import NpySink
 from .null import URI, NullSink
 from .parquet.places import PATIENT, parquet_place
 from .parquet.sink import ParquetSink
+from .tables import FolderSink, TableOptions
 from .tee import TeeSink
 
 
@@ -156,17 +158,20 @@ def _bulk(uri: str, options: SinkOptions) -> Sink:
     )
 
 
-def _parquet(uri: str, options: SinkOptions) -> Sink:
+def _table_options(uri: str, options: SinkOptions) -> TableOptions:
+    """Those of sinks that write tables; refuses others."""
     options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
-    return ParquetSink(
-        parquet_place(uri, _store_options(options)),
-        options.dimension,
-        job=options.job,
-        note=options.note,
-        fields=options.fields,
-        mode=options.mode,
-        metric=options.metric,
-    )
+    return {"note": options.note, "fields": options.fields, "mode": options.mode, "metric": options.metric}
+
+
+def _parquet(uri: str, options: SinkOptions) -> Sink:
+    own = _table_options(uri, options)
+    return ParquetSink(parquet_place(uri, _store_options(options)), options.dimension, job=options.job, **own)
+
+
+def _in_folder(kind: type[FolderSink], example: str, uri: str, options: SinkOptions) -> Sink:
+    own = _table_options(uri, options)
+    return kind(local_path(uri, example), options.dimension, **own)
 
 
 def _store_options(options: SinkOptions) -> StoreOptions:
@@ -188,8 +193,8 @@ SCHEMES: Final[dict[str, SinkFactory]] = {
     "https": _milvus,
     "bulk": _bulk,
     "parquet": _parquet,
-    "npy": make_npy,
-    "lance": make_lance,
+    "npy": partial(_in_folder, NpySink, "embeddings"),
+    "lance": partial(_in_folder, LanceSink, "rows.lance"),
     "null": _null,
 }
 """Scheme -> factory, of what is built in. What has no scheme is a path: a Milvus Lite store."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +11,11 @@ import pytest
 from penstock.engine.cli import main
 from penstock.engine.journal import read_status
 from penstock.sinks import SinkOptions, make_sink
-from penstock.tests.whole_jobs import draw_folder, started, wait_for
+from penstock.tests.whole_jobs import draw_folder, started, wait_for, with_small_writes
 from penstock.tests.whole_jobs import penstock as command
 
 pytest.importorskip("pyarrow")
 pytestmark = pytest.mark.slow
-
-SMALL = "import penstock.sinks.{0} as sink; sink._WRITE_ROWS = 4; from penstock.engine.cli import main; main()"
 
 
 def has_written(job: Path, least: int) -> Callable[[], bool]:
@@ -36,9 +33,9 @@ def test_a_job_that_is_killed_goes_on_and_its_rows_are_searched(
         pytest.importorskip("lance")
     pictures, rows, job = draw_folder(tmp_path / "pictures", 100), tmp_path / "rows", tmp_path / "job"
     own = ["--workers", "1", "--batch-size", "4", "--embedder", "gist:32", "--insert-batch-size", "4"]
-    words = ["embed", str(pictures), "--to", f"{kind}:{rows}", "--job", str(job), *own, "--progress", "none"]
+    to = ["--to", f"{kind}:{rows}", "--job", str(job)]
     for least in (1, 20):
-        with started([sys.executable, "-c", SMALL.format({"npy": "npy.sink"}.get(kind, kind)), *words]) as process:
+        with started(with_small_writes("embed", str(pictures), *to, *own, "--progress", "none")) as process:
             wait_for(process, has_written(job, least))
             process.send_signal(signal.SIGKILL)
             process.wait()

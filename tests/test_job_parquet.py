@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +22,7 @@ from penstock.errors import (
 )
 from penstock.sinks import SinkOptions, make_sink
 from penstock.sinks.parquet.sink import ParquetSink
-from penstock.tests.whole_jobs import draw, draw_folder, started, wait_for
+from penstock.tests.whole_jobs import draw, draw_folder, started, wait_for, with_small_writes
 from penstock.tests.whole_jobs import penstock as command
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -187,8 +186,7 @@ def test_a_job_killed_again_and_again_publishes_once_what_an_undisturbed_one_doe
     undisturbed, rows, job = tmp_path / "undisturbed", tmp_path / "rows", tmp_path / "job"
     embed_images(pictures, to=f"parquet:{undisturbed}", job=tmp_path / "other", **SMALL)
     own = ["--job", str(job), *OWN, "--insert-batch-size", "4"]
-    small = "import penstock.sinks.parquet.sink as s; s._WRITE_ROWS = 4; from penstock.engine.cli import main; main()"
-    words = [sys.executable, "-c", small, "embed", str(pictures), "--to", f"parquet:{rows}", *own]
+    words = with_small_writes("embed", str(pictures), "--to", f"parquet:{rows}", *own)
     for least in (1, 20, 40):
         with started(words) as process:
             wait_for(process, partial(has_written, job, least))

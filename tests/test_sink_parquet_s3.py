@@ -32,7 +32,7 @@ from penstock.testing.sinks import DIMENSION, StoreContract
 from penstock.tests import publishing
 from penstock.tests.publishing import BATCH, JOB, OTHER, ROWS, batch, run, seen, sink_on, watched
 from penstock.tests.small_s3 import BUCKET, SmallS3, busy, refused
-from penstock.tests.whole_jobs import draw_folder, started, wait_for
+from penstock.tests.whole_jobs import draw_folder, started, wait_for, with_small_writes
 from penstock.tests.whole_jobs import penstock as command
 
 pytest.importorskip("pyarrow")
@@ -304,18 +304,18 @@ def test_a_whole_job_publishes_to_a_bucket_and_is_searched(
 def test_a_job_killed_again_and_again_publishes_once_to_a_bucket(url: str, place: S3Place, tmp_path: Path) -> None:
     """Killed while it writes and while it publishes; its rows wait in the bucket, its books on this machine."""
     pictures, job = draw_folder(tmp_path / "pictures", 100), tmp_path / "job"
-    small = "import penstock.sinks.parquet.sink as s; s._WRITE_ROWS = 4; from penstock.engine.cli import main; main()"
     own = ["--workers", "1", "--batch-size", "4", "--embedder", "gist:32", "--insert-batch-size", "4"]
-    words = ["embed", str(pictures), "--to", f"parquet:{url}", "--job", str(job), *own, "--progress", "none"]
+    to = ["--to", f"parquet:{url}", "--job", str(job)]
+    words = with_small_writes("embed", str(pictures), *to, *own, "--progress", "none")
 
     def has_written(least: int) -> bool:
         return (job / "job.json").exists() and read_status(job).counts.written >= least
 
     for least in (1, 20, 40):
-        with started([sys.executable, "-c", small, *words]) as process:
+        with started(words) as process:
             wait_for(process, partial(has_written, least))
         assert seen(url) is None
-    with started([sys.executable, "-c", small, *words]) as process:
+    with started(words) as process:
         wait_for(process, lambda: place.read("_publishing.json") is not None)
     with started(command("resume", str(job), "--progress", "none")) as process:
         process.communicate()

@@ -40,6 +40,19 @@ def penstock(command: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "penstock", command, *arguments]
 
 
+_SMALL_WRITES = """
+import penstock.sinks.tables as tables
+from penstock.engine.cli import main
+tables.TableSink.rows_per_write = lambda self, asked: asked
+main()
+"""
+
+
+def with_small_writes(command: str, *arguments: str) -> list[str]:
+    """The same, with as many rows in each write of a table as were asked for, and not as many as are best."""
+    return [sys.executable, "-c", _SMALL_WRITES, command, *arguments]
+
+
 def embed(pictures: Path, folder: Path, *more: str) -> list[str]:
     """Embed a folder as the job in ``folder``, with its store beside it."""
     folder.mkdir(exist_ok=True)

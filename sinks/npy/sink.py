@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,83 +19,27 @@ from numpy.typing import NDArray
 from ...descriptors import CloseOnFork
 from ...errors import CollectionMismatchError, ConfigError, SinkError
 from ..arrow import arrow
-from ..base import Found, Hit, Searchable, Sink
-from ..fields import parse_fields
-from ..local import local_path
+from ..base import Found, Hit, Searchable
 from ..parquet.reader import nearness
-from ..parquet.table import RECIPE, Layout, hit
-from ..rows import VECTOR, Arrivals, RowBatch, WriteResult, need_dimension, screen
+from ..parquet.table import RECIPE, hit
+from ..rows import VECTOR
+from ..tables import FolderSink, TableOptions
 from .pairs import PATH, Pairs, disk_errors
 
-_WRITE_ROWS, _WRITE_BYTES = 16_384, 64 * 2**20
 _ROWS: Final = 8192
 """Vectors that a search looks at together."""
 
 
-class NpySink(Sink):
-    """A pair of files for each write, on disk when it returns. Finishing rewrites those with rows that are out of date.
+class NpySink(FolderSink):
+    """A pair of files for each write, on disk when it returns. Finishing rewrites those with rows out of date."""
 
-    Args:
-        folder: made when it is opened.
-        dimension: length of the vectors; None: only to be read.
-        note: what the vectors are made by; kept in the metadata files.
-        fields: typed columns, as for `MilvusSink`.
-        mode: ``overwrite`` deletes the files that are there when the first rows come.
-        metric: COSINE, IP or L2.
+    scheme = "npy"
 
-    Raises:
-        ConfigError: a setting that cannot be, or pyarrow is not installed.
-    """
-
-    has_collections: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        folder: Path,
-        dimension: int | None = None,
-        *,
-        note: str = "",
-        fields: Mapping[str, str] | None = None,
-        mode: str = "append",
-        metric: str = "COSINE",
-    ) -> None:
+    def __init__(self, folder: Path, dimension: int | None = None, **options: Unpack[TableOptions]) -> None:
         arrow()
-        self._named, self._folder = folder, folder.absolute()
+        super().__init__(folder, dimension, **options)
         self._pairs = Pairs(self._folder, self.uri)
-        self._dimension, self._note, self._metric = dimension, note, metric
-        self._layout = Layout(dimension or 0, parse_fields(fields or {}))
-        self._to_replace = mode == "overwrite"
-        self._mutex = threading.RLock()
         self._lock: CloseOnFork | None = None
-        self._arrivals = Arrivals()
-
-    @property
-    def threads(self) -> int:
-        return 1
-
-    @property
-    def uri(self) -> str:
-        return f"npy:{self._folder}"
-
-    @property
-    def fingerprint(self) -> str:
-        return self.uri
-
-    @property
-    def local_path(self) -> Path:
-        return self._named
-
-    def rows_per_write(self, asked: int) -> int:
-        """Many: each write is a pair of files."""
-        return max(asked, min(_WRITE_ROWS, _WRITE_BYTES // (4 * (self._dimension or 1))))
-
-    @property
-    def next_step(self) -> str:
-        return f"search it: {shlex.join(['penstock', 'search', f'npy:{self._named}', 'IMAGE'])}"
-
-    @property
-    def note(self) -> str:
-        return self._note
 
     @property
     def needs_finish(self) -> bool:
@@ -131,26 +74,18 @@ class NpySink(Sink):
             self.close()
             raise
 
-    def write(self, rows: RowBatch) -> WriteResult:
-        """One pair of files with all rows that fit. Refused rows are in the answer.
+    @property
+    def _is_writable(self) -> bool:
+        return self._lock is not None
 
-        Raises:
-            CollectionMismatchError: vectors of another dimension.
-            SinkError: the disk is full or gone.
-        """
-        need_dimension(rows, self._dimension, self.uri)
-        screened = screen(rows)
+    def _put(self, table: Any) -> None:
         with self._mutex, disk_errors(self.uri):
-            if self._lock is None:
-                raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
-            ordinals = self._arrivals.ordinals(rows)
-            table, refused = self._layout.table(rows, screened.kept, ordinals, {RECIPE: self._note})
-            if len(table):
-                if self._to_replace:
-                    self._pairs.delete(self._pairs.numbers())
-                    self._to_replace = False
-                self._pairs.write(table)
-        return screened.result(refused)
+            if not self._is_writable:
+                raise self._not_open
+            if self._to_replace:
+                self._pairs.delete(self._pairs.numbers())
+                self._to_replace = False
+            self._pairs.write(table)
 
     def count(self) -> int:
         """Different keys. Reads all of them."""
@@ -220,10 +155,7 @@ class NpySink(Sink):
             wrong = f"vectors of {length} dimensions, this job makes {self._dimension}"
         elif there.names != here:
             wrong = f"columns {', '.join(there.names)}, this job makes {', '.join(here)}"
-        if wrong:
-            raise CollectionMismatchError(
-                f"{self.uri} has rows with {wrong}. Choose another folder, or replace them (--overwrite)"
-            )
+        self._refuse(wrong)
 
     def _locked(self) -> CloseOnFork:
         lock = CloseOnFork(os.open(self._folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -233,16 +165,3 @@ class NpySink(Sink):
             lock.close()
             raise SinkError(f"{self.uri} is open in another process; wait for it, or choose another folder") from None
         return lock
-
-
-def make_npy(uri: str, options: Any) -> Sink:
-    """The factory of ``npy:``; options are `SinkOptions`."""
-    options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
-    return NpySink(
-        local_path(uri, "embeddings"),
-        options.dimension,
-        note=options.note,
-        fields=options.fields,
-        mode=options.mode,
-        metric=options.metric,
-    )

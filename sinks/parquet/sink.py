@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 from ...errors import CollectionMismatchError, PublishConflictError, SinkError
 from ..arrow import arrow
-from ..base import Found, Searchable, Sink, SinkMemory
+from ..base import Found, Searchable, SinkMemory
 from ..fields import parse_fields
-from ..rows import Arrivals, RowBatch, WriteResult, need_dimension, screen
+from ..tables import TableSink
 from .leftovers import undo
 from .manifest import About, Claim, Manifest, claim_in, manifest_in
 from .place import Hold, Place, staging
@@ -24,17 +22,14 @@ from .reader import Files, Reader
 from .staged import forget_made, live_in, name_of, next_turn, staged_in
 from .table import DIMENSION, FORMAT, JOB, RECIPE, Layout, write_options
 
-SCHEME: Final = "parquet:"
-
 PART_BYTES: Final = 256 * 2**20
 """The most of a part, before compression."""
 
-_WRITE_ROWS, _WRITE_BYTES = 4096, 8 * 2**20
 _MEMORY, _ROW_MEMORY = 200 * 2**20, 96
 """What putting rows in order takes at the end: files and row groups in memory, and for each row."""
 
 
-class ParquetSink(Sink):
+class ParquetSink(TableSink):
     """Writes rows where nobody looks, and publishes them as one data set when `finish` is called; see `publish`.
 
     A write is a file in the place's staging folder, there for good when it returns. A job that keeps books finds its
@@ -56,7 +51,8 @@ class ParquetSink(Sink):
         ConfigError: a setting that cannot be, or pyarrow is not installed.
     """
 
-    has_collections: ClassVar[bool] = False
+    scheme = "parquet"
+    write_rows, write_bytes = 4096, 8 * 2**20
 
     def __init__(
         self,
@@ -72,17 +68,17 @@ class ParquetSink(Sink):
         layout: Layout | None = None,
     ) -> None:
         arrow()
-        self._place, self._dimension = place, dimension
+        if layout is None:
+            layout = Layout(dimension or 0, parse_fields(fields or {}))
+        super().__init__(place.uri, place.local_path, dimension, note, layout, metric)
+        self._place, self._mode, self._part_bytes = place, mode, part_bytes
         self._job, self._keeps_books = job or uuid4().hex, bool(job)
-        self._layout = Layout(dimension or 0, parse_fields(fields or {})) if layout is None else layout
-        self._note, self._mode, self._metric, self._part_bytes = note, mode, metric, part_bytes
         self._session = uuid4().hex[:8]
         self._mutex = threading.Lock()
         self._hold: Hold | None = None
         self._closing = False
         self._writes = 0  # under way
         self._turn = 1
-        self._arrivals = Arrivals()
         self._base: Manifest | None = None
         self._replaces: str | None = None
 
@@ -90,40 +86,15 @@ class ParquetSink(Sink):
     def threads(self) -> int:
         return 2
 
-    @property
-    def fingerprint(self) -> str:
-        return self.uri
-
-    @property
-    def uri(self) -> str:
-        return f"{SCHEME}{self._place.uri}"
-
-    @property
-    def local_path(self) -> Path | None:
-        return self._place.local_path
-
-    def rows_per_write(self, asked: int) -> int:
-        """Many, up to some megabytes: each write is a file until the end."""
-        return max(asked, min(_WRITE_ROWS, _WRITE_BYTES // (4 * (self._dimension or 1))))
-
     def memory(self, dimension: int, rows: int) -> SinkMemory:
         """What publishing takes at the end."""
         del dimension
         return SinkMemory("publishing", _MEMORY + _ROW_MEMORY * rows)
 
     @property
-    def next_step(self) -> str:
-        named = str(self._place.local_path or self._place.uri)
-        return f"search it: {shlex.join(['penstock', 'search', f'{SCHEME}{named}', 'IMAGE'])}"
-
-    @property
     def needs_finish(self) -> bool:
         claim = claim_in(self._place)
         return (claim is not None and claim.job == self._job) or bool(staged_in(self._place, self._job))
-
-    @property
-    def note(self) -> str:
-        return self._note
 
     def look(self) -> Found | None:
         """What the job has there, shown or not; of a job that has nothing what is published, of whomever."""
@@ -155,25 +126,18 @@ class ParquetSink(Sink):
                 self._let_go()
                 raise
 
-    def write(self, rows: RowBatch) -> WriteResult:
-        """One file with all rows that fit. Refused rows are in the answer.
+    @property
+    def _is_writable(self) -> bool:
+        return self._hold is not None
 
-        Raises:
-            CollectionMismatchError: vectors of another dimension.
-            SinkError: the place refuses.
-        """
-        if self._hold is None:
-            raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
-        need_dimension(rows, self._dimension, self.uri)
-        screened = screen(rows)
-        # Without books positions are those of one call.
-        known = self._keeps_books or self._layout.knows_positions
-        ordinals = self._arrivals.ordinals(rows, are_known=known)
-        table, refused = self._layout.table(rows, screened.kept, ordinals, self._about)
-        if len(table):
-            with self._under_way() as turn:
-                self._place.put(staging(self._job, name_of(turn, self._session)), _file_of(table))
-        return screened.result(refused)
+    @property
+    def _knows_positions(self) -> bool:
+        """Without books they are those of one call."""
+        return self._keeps_books or self._layout.knows_positions
+
+    def _put(self, table: Any) -> None:
+        with self._under_way() as turn:
+            self._place.put(staging(self._job, name_of(turn, self._session)), _file_of(table))
 
     def count(self) -> int:
         """Different keys, shown or not. Reads all of them unless all are shown."""
@@ -195,7 +159,7 @@ class ParquetSink(Sink):
         """
         hold = self._hold
         if hold is None:
-            raise SinkError(f"{self.uri}: the sink is not open for writing; call open() first")
+            raise self._not_open
         hold.check()
         if (claim := claim_in(self._place)) and claim.job == self._job:
             finish(self._place, claim, hold)  # what an earlier run has begun
@@ -245,13 +209,10 @@ class ParquetSink(Sink):
             name = self._base.parts[0].name
         with pq.ParquetFile(self._place.open(name)) as file:
             there, here = file.schema_arrow, self._layout.schema({})
-        wrong = [f"columns {_told(there)}, this job makes {_told(here)}"] if not there.equals(here) else []
+        wrong = "" if there.equals(here) else f"columns {_told(there)}, this job makes {_told(here)}"
         if (length := int(there.metadata[DIMENSION.encode()])) != self._dimension:
-            wrong = [f"vectors of {length} dimensions, this job makes {self._dimension}"]
-        if wrong:
-            raise CollectionMismatchError(
-                f"{self.uri} has rows with {wrong[0]}. Choose another place, or replace them (--overwrite)"
-            )
+            wrong = f"vectors of {length} dimensions, this job makes {self._dimension}"
+        self._refuse(wrong)
         self._note = str(there.metadata.get(RECIPE.encode(), b""), "utf-8")
 
     def _claim(self, names: list[str]) -> Claim:
