@@ -65,7 +65,7 @@ _SAID: Final[dict[type[ObjectStoreError], str]] = {
 
 
 @contextmanager
-def told(where: str) -> Generator[None]:
+def store_errors(where: str) -> Generator[None]:
     """Turn errors of obstore into ours.
 
     Args:
@@ -77,10 +77,10 @@ def told(where: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001  (raised again)
-        raise told_error(where, error) from None  # its causes hold whole responses
+        raise store_error(where, error) from None  # its causes hold whole responses
 
 
-def told_error(where: str, error: Exception) -> Exception:
+def store_error(where: str, error: Exception) -> Exception:
     """An error of obstore as ours; any other as it is."""
     if isinstance(error, PenstockError) or (kind := kind_of(error)) is None:
         return error

@@ -61,7 +61,7 @@ def boto3_client(url: StoreURL, options: StoreOptions) -> Any:
 
 
 @contextmanager
-def told_boto3(where: str) -> Generator[None]:
+def boto3_errors(where: str) -> Generator[None]:
     """Turn errors of boto3 into ours.
 
     Args:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ObjectChangedError, ObjectNameError, ObjectStoreError, TooLargeError
-from .failures import told, told_error
+from .failures import store_error, store_errors
 from .forks import requested
 from .in_flight import IN_FLIGHT
 from .libraries import obstore_stores
@@ -96,7 +96,7 @@ class ObjectStore:
         if span is not None:
             options["range"] = span
         with IN_FLIGHT.hold(_expected(size, max_bytes)):
-            try:  # not `told`: of thousands a second, its two context managers would cost a tenth
+            try:  # not `store_errors`: of thousands a second, its two context managers would cost a tenth
                 found = self._client.get(key, options=options or None)
                 begin, end = found.range  # of a whole object its size, at a fifth of what `meta` costs
                 self._check(key, end - begin, size, max_bytes)
@@ -104,7 +104,7 @@ class ObjectStore:
                     self._check_time(key, ns_of(found.meta["last_modified"]), modified_ns)
                 return bytes(found.bytes())
             except Exception as error:  # noqa: BLE001  (raised again)
-                raise told_error(self.where(key), error) from None
+                raise store_error(self.where(key), error) from None
 
     def head(self, key: str) -> ObjectInfo:
         """What is known of an object.
@@ -113,7 +113,7 @@ class ObjectStore:
             ObjectStoreError: it cannot be had: one of its kinds.
         """
         requested()
-        with IN_FLIGHT.hold(), told(self.where(key)):
+        with IN_FLIGHT.hold(), store_errors(self.where(key)):
             return next(infos([self._client.head(key)]))
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
@@ -131,7 +131,7 @@ class ObjectStore:
             ObjectStoreError: the store refuses.
         """
         requested()
-        with told(self.where(prefix)), ThreadPoolExecutor(1, "penstock-list") as thread:
+        with store_errors(self.where(prefix)), ThreadPoolExecutor(1, "penstock-list") as thread:
             pages = iter(self._client.list(prefix or None, offset=after or None, chunk_size=_PAGE))
             coming = thread.submit(next, pages, None)
             while (page := coming.result()) is not None:
@@ -154,7 +154,7 @@ class ObjectStore:
             ObjectStoreError: the store refuses.
         """
         requested()
-        with told(self.where(prefix)):
+        with store_errors(self.where(prefix)):
             return tuple(sorted(self._client.list_with_delimiter(prefix or None)["common_prefixes"]))
 
     def put(self, key: str, data: bytes | memoryview, *, new: bool = False, etag: str = "") -> str:
@@ -176,7 +176,7 @@ class ObjectStore:
         """
         requested()
         mode: Any = "create" if new else {"e_tag": f'"{etag}"'} if etag else "overwrite"
-        with IN_FLIGHT.hold(len(data)), told(self.where(key)):
+        with IN_FLIGHT.hold(len(data)), store_errors(self.where(key)):
             put = self._client.put(key, data, mode=mode, use_multipart=False)
             return bare(put["e_tag"] or "")
 
@@ -187,7 +187,7 @@ class ObjectStore:
             ObjectStoreError: the store refuses.
         """
         requested()
-        with IN_FLIGHT.hold(), told(self.where(source)):
+        with IN_FLIGHT.hold(), store_errors(self.where(source)):
             self._client.copy(source, target)
 
     def delete(self, keys: str | Sequence[str]) -> None:
@@ -199,7 +199,7 @@ class ObjectStore:
         requested()
         several: Iterable[str] = [keys] if isinstance(keys, str) else keys
         for key in several:
-            with IN_FLIGHT.hold(), told(self.where(key)):
+            with IN_FLIGHT.hold(), store_errors(self.where(key)):
                 try:
                     self._client.delete(key)
                 except FileNotFoundError:  # of a folder of this machine

@@ -325,7 +325,7 @@ def with_plugins(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that installs a package which brings things: their entry points, and the text of its module."""
+    """A function that installs a package which brings plugins: their entry points, and the text of its module."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def installed(name: str, entries: dict[str, str], module: str, group: str = "penstock.things") -> None:

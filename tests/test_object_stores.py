@@ -339,13 +339,13 @@ def test_secrets_are_not_told(small_s3: SmallS3, aws: pytest.MonkeyPatch) -> Non
         pickle.dumps(store)
     small_s3.faults["a"] = refused(403, "SignatureDoesNotMatch")
     small_s3.faults["b//c"] = refused(403, "SignatureDoesNotMatch")
-    told = [repr(store), store.options.dump(), repr(store.options)]
+    shown = [repr(store), store.options.dump(), repr(store.options)]
     for key in ("a", "b//c"):
         with pytest.raises(ObjectDeniedError) as raised:
             store.get(key, max_bytes=9)
-        told.append(repr(raised.value))
+        shown.append(repr(raised.value))
         assert raised.value.__cause__ is None
-    assert "MARKER" not in "".join(told)
+    assert "MARKER" not in "".join(shown)
 
 
 _FORKS = """

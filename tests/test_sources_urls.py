@@ -384,6 +384,6 @@ def test_hosts_and_stores_are_settings_of_a_job(tmp_path: Path) -> None:
 
     source = make_source(config, ["http://h:1/a.jpg"])
     assert source.locator is not None
-    told = json.loads(source.locator.options)
-    assert (told["allowed"], told["deadline"], json.loads(told["stores"])["anonymous"]) == (["h:1"], 8.0, True)
+    options = json.loads(source.locator.options)
+    assert (options["allowed"], options["deadline"], json.loads(options["stores"])["anonymous"]) == (["h:1"], 8.0, True)
     assert isinstance(SourceOptions().urls, UrlOptions)

@@ -6,7 +6,7 @@ from .base import Order
 
 
 class OrderSeen:
-    """Is told of each name as it is listed, and knows which orders they still are in.
+    """Takes each name as it is listed, and knows which orders they still are in.
 
     A name that comes twice, or goes back, is in no order.
     """

@@ -290,9 +290,9 @@ def _read_error(url: str, error: Exception) -> ReadError:
         said = _TOO_LONG
     else:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    told = _refused(url, redact(said))
+    failure = _refused(url, redact(said))
     lasting = isinstance(error, ssl.SSLCertVerificationError) or (
         isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
     )
-    told.errno = None if lasting else errno.ETIMEDOUT
-    return told
+    failure.errno = None if lasting else errno.ETIMEDOUT
+    return failure

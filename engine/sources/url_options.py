@@ -29,11 +29,11 @@ class UrlOptions:
     @property
     def locator(self) -> Locator:
         """By which workers read."""
-        told: dict[str, Any] = {"stores": self.stores.dump(), "allowed": self.allowed, "deadline": self.deadline}
-        return Locator(_FACTORY, json.dumps(told))
+        options: dict[str, Any] = {"stores": self.stores.dump(), "allowed": self.allowed, "deadline": self.deadline}
+        return Locator(_FACTORY, json.dumps(options))
 
     @classmethod
     def load(cls, text: str) -> Self:
         """Of the options of `locator`."""
-        told = json.loads(text)
-        return cls(StoreOptions.load(told["stores"]), tuple(told["allowed"]), told["deadline"])
+        options = json.loads(text)
+        return cls(StoreOptions.load(options["stores"]), tuple(options["allowed"]), options["deadline"])

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from ...errors import ObjectChangedError, ObjectNotFoundError, SinkError
-from ...object_stores.s3 import told_boto3
+from ...object_stores.s3 import boto3_errors
 from .objects import ObjectPlace, errors
 from .place import Hold, PartFile, Sealed
 
@@ -102,7 +102,7 @@ class S3Place(ObjectPlace):
     def client(self, name: str) -> Generator[tuple[Any, dict[str, str]]]:
         """boto3's client, and what a name is called by it; its errors are those of an object store."""
         key = self.key(name)
-        with told_boto3(self.store.where(key)):
+        with boto3_errors(self.store.where(key)):
             yield self.store.boto3(), {"Bucket": self._url.bucket, "Key": key}
 
 
