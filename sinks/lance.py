@@ -28,6 +28,7 @@ class LanceSink(FolderSink):
     """A dataset that has each key once. Writes take turns; each is a version, there for good when it returns."""
 
     scheme = "lance"
+    reserved = frozenset({_DISTANCE})
 
     def __init__(self, folder: Path, dimension: int | None = None, **options: Unpack[TableOptions]) -> None:
         self._lance = _lance()

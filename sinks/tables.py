@@ -152,9 +152,12 @@ class FolderSink(TableSink):
 
     write_rows, write_bytes = 16_384, 64 * 2**20
 
+    reserved: ClassVar[frozenset[str]]
+    """Columns of the format's own, besides those that every table has."""
+
     def __init__(self, folder: Path, dimension: int | None = None, **options: Unpack[TableOptions]) -> None:
         self._folder = folder.absolute()
-        layout = Layout(dimension or 0, parse_fields(options.get("fields", {})))
+        layout = Layout(dimension or 0, parse_fields(options.get("fields", {})), self.reserved)
         note, metric = options.get("note", ""), options.get("metric", "COSINE")
         super().__init__(str(self._folder), folder, dimension, note, layout, metric)
         self._to_replace = options.get("mode") == "overwrite"

@@ -91,3 +91,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         rows = type(rows)(rows.keys, np.ascontiguousarray(rows.vectors[:, :4]), rows.columns)
         sink.write(rows)
         assert sink.count() == 2
+
+
+def test_a_field_cannot_have_the_name_of_what_a_search_answers(tmp_path: Path) -> None:
+    """No search could be made."""
+    with pytest.raises(ConfigError, match="'_distance': the data set has a column of this name"):
+        sink_on(tmp_path / "rows.lance", fields={"_distance": "float"})

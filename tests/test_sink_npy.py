@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.errors import CollectionMismatchError, SinkError
+from penstock.errors import CollectionMismatchError, ConfigError, SinkError
 from penstock.sinks import Sink, SinkOptions, make_sink
 from penstock.testing.sinks import DIMENSION, StoreContract, make_rows
 
@@ -98,3 +98,9 @@ def test_overwriting_waits_for_the_first_rows(tmp_path: Path) -> None:
         assert sink.count() == 3
         sink.write(make_rows(2))
         assert sink.count() == 2
+
+
+def test_a_field_cannot_have_the_name_of_a_column_of_the_format(tmp_path: Path) -> None:
+    """No table can be read that has a column twice."""
+    with pytest.raises(ConfigError, match="'image_path': the data set has a column of this name"):
+        sink_on(tmp_path / "out", fields={"image_path": "varchar"})

@@ -34,6 +34,7 @@ class NpySink(FolderSink):
     """A pair of files for each write, on disk when it returns. Finishing rewrites those with rows out of date."""
 
     scheme = "npy"
+    reserved = frozenset({PATH})
 
     def __init__(self, folder: Path, dimension: int | None = None, **options: Unpack[TableOptions]) -> None:
         arrow()

@@ -49,10 +49,12 @@ class Layout:
 
     dimension: int
     fields: tuple[ScalarField, ...] = ()
+    reserved: frozenset[str] = frozenset()
+    """Further names that no field may have."""
 
     def __post_init__(self) -> None:
         for each in self.fields:
-            if each.name in _TAKEN:
+            if each.name in _TAKEN | self.reserved:
                 raise ConfigError(f"field: {each.name!r}: the data set has a column of this name; rename the column")
 
     @property
