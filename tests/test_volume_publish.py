@@ -213,6 +213,7 @@ def test_names_that_are_no_text_or_look_like_something_else_are_read(tmp_path: P
         ([], "no volumes: give a folder"),
         (["nowhere"], "nowhere: there is no such volume"),
         (["a/vol", "b/vol"], "two volumes are called 'vol'"),
+        (["a/vol", "a"], "a/vol lies in another volume"),
         (["empty"], "empty has no pages"),
     ],
 )

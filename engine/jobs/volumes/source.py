@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -70,7 +70,7 @@ class VolumeSource(Source):
         """The volumes there are, looked for once.
 
         Raises:
-            SourceError: none is there, or two have the same name.
+            SourceError: none is there, two have the same name, or one lies in another.
         """
         places = [place for pattern in self._patterns for place in self._places(pattern)]
         roots = {place: VolumeRoot(place.rpartition("/")[2], place) for place in places}
@@ -78,6 +78,8 @@ class VolumeSource(Source):
         for root in roots.values():
             if root.name in seen:
                 raise SourceError(f"two volumes are called {root.name!r}: {seen[root.name]} and {root.place}")
+            if (outer := _outer(root.place, roots)) is not None:
+                raise SourceError(f"{root.place} lies in another volume, {outer or '/'}: a page has one volume")
             seen[root.name] = root.place
         return list(roots.values())
 
@@ -204,6 +206,15 @@ class _Pattern(NamedTuple):
         matches = len(parts) > len(self.parts) and all(map(fnmatchcase, own, self.parts))
         literal = len(parts) > len(self.parts) and own == [*self.parts]
         return f"{start}{'/'.join(own)}".rstrip("/") if matches or literal else None
+
+
+def _outer(place: str, places: Container[str]) -> str | None:
+    """Of these places the nearest one that a place lies in."""
+    while "/" in place:
+        place = place.rpartition("/")[0]
+        if place in places:
+            return place
+    return None
 
 
 def _folders(folder: str, part: str) -> list[str]:
