@@ -6,8 +6,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -86,12 +85,6 @@ class FolderPlace(Place):
             for name in names:
                 (self._folder / name).unlink(missing_ok=True)
 
-    def delete_if(self, name: str, was: bytes) -> bool:
-        if self.read(name) != was:
-            return False
-        self.delete([name])
-        return True
-
     def stored(self, under: str = "") -> list[Stored]:
         with _errors(self.uri):
             found: list[Stored] = []
@@ -115,13 +108,6 @@ class FolderPlace(Place):
             if not target.is_file() or target.stat().st_size != part.nbytes:
                 raise SinkError(f"{self.uri}: {part.name} is not there any more")
             sync_path(self._folder)
-
-    def forget(self, job: str, parts: Sequence[Sealed]) -> None:
-        self.delete(staging(job, part.name) for part in parts)
-
-    def unfinished(self) -> Mapping[str, int]:
-        names = (each.name.split("/") for each in self.stored(STAGING))
-        return Counter(name[1] for name in names if len(name) == 3 and name[2].startswith("part-"))
 
     def sweep(self, job: str) -> None:
         with _errors(self.uri):

@@ -6,8 +6,7 @@ import io
 import mmap
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -109,12 +108,6 @@ class ObjectPlace(Place):
         with errors():
             self.store.delete([self.key(name) for name in names])
 
-    def delete_if(self, name: str, was: bytes) -> bool:
-        if self.read(name) != was:
-            return False
-        self.delete([name])
-        return True
-
     def stored(self, under: str = "") -> list[Stored]:
         prefix = self.key(under).strip("/")
         skip = len(self.key(""))
@@ -144,13 +137,6 @@ class ObjectPlace(Place):
             return self.store.head(key).size
         except ObjectNotFoundError:
             return -1
-
-    def forget(self, job: str, parts: Sequence[Sealed]) -> None:
-        self.delete(staging(job, part.name) for part in parts)
-
-    def unfinished(self) -> Mapping[str, int]:
-        names = (each.name.split("/") for each in self.stored(STAGING))
-        return Counter(name[1] for name in names if len(name) == 3 and name[2].startswith("part-"))
 
     def sweep(self, job: str) -> None:
         lease = staging(job, _LEASE)

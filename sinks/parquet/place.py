@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,15 +141,18 @@ class Place(ABC):
     def delete(self, names: Iterable[str]) -> None:
         """Take these away; what is not there is no error."""
 
-    @abstractmethod
     def delete_if(self, name: str, was: bytes) -> bool:
         """Take it away where it is just these bytes. Says whether it was."""
+        if self.read(name) != was:
+            return False
+        self.delete([name])
+        return True
 
     @abstractmethod
     def stored(self, under: str = "") -> list[Stored]:
         """What lies below the folder ``under``, which ends with a slash, or everywhere; in order of names."""
 
-    # -- parts --------------------------------------------------------------------------------------------------------
+    # -- parts: in the staging folder, unless a place has something better --------------------------------------------
 
     @abstractmethod
     def begin(self, job: str, name: str) -> PartFile:
@@ -162,13 +166,14 @@ class Place(ABC):
             SinkError: it is not there any more.
         """
 
-    @abstractmethod
     def forget(self, job: str, parts: Sequence[Sealed]) -> None:
         """Take away sealed parts that are not shown yet."""
+        self.delete(staging(job, part.name) for part in parts)
 
-    @abstractmethod
     def unfinished(self) -> Mapping[str, int]:
         """For each job the number of parts that were begun there and not shown, as far as the place knows."""
+        names = (each.name.split("/") for each in self.stored(STAGING))
+        return Counter(name[1] for name in names if len(name) == 3 and name[2].startswith("part-"))
 
     @abstractmethod
     def sweep(self, job: str) -> None:
