@@ -70,7 +70,7 @@ def bare(paths: Sequence[str], workers: int) -> Generator[Measure, None, None]:
 @contextmanager
 def worker(paths: Sequence[str]) -> Generator[Measure, None, None]:
     """A worker's loop and nothing else: files to batches in a shared slot."""
-    from ..preprocess.fetch import read_file
+    from ..fetch import read_file
 
     spec = pixels("float32")
     preprocessor = make_preprocessor(spec)

@@ -18,7 +18,7 @@ from ..engine.jobs.common.listing import entries_of
 from ..engine.journal import Disk
 from ..engine.journal.snapshot import write_snapshot
 from ..engine.sources import Item, open_source
-from ..preprocess.fetch import Fetchers
+from ..fetch import Fetchers
 from ..references import Reference
 from .child import Measure, Measures
 from .harness import Options, Variant, run_rounds

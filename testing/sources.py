@@ -15,7 +15,7 @@ from ..engine.journal import Kind
 from ..engine.journal.listing_diff import merge, order_of
 from ..engine.sources import Broken, Filtered, Item, Source, SourceOptions, key_of, open_source
 from ..errors import ItemError, TooLargeError
-from ..preprocess.fetch import Fetchers
+from ..fetch import Fetchers
 from ..references import Reference
 
 _LARGEST = 2**30

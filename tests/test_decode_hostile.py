@@ -30,11 +30,11 @@ from penstock.errors import (
     UnreadableError,
     UnsupportedFormatError,
 )
+from penstock.fetch import read_file
 from penstock.picture_formats import FORMATS
 from penstock.preprocess.decode import decode
 from penstock.preprocess.decode.decode import decode_into
 from penstock.preprocess.decode.headers import refusal, webp_size
-from penstock.preprocess.fetch import read_file
 from penstock.preprocess.kernel.canvas import make_canvas
 from penstock.preprocess.spec import PreprocessSpec
 from penstock.tests.drawn import tiff

@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
                 "references",
                 "registry",
             },
-            {"object_stores", "shm"},
+            {"fetch", "object_stores", "shm"},
             {"engine.core", "engine.journal", "engine.machine", "engine.sources", "preprocess", "sinks"},
             {"engine.embedders", "engine.observe", "preprocess.kernel", "preprocess.pages", "sinks.parquet"},
             {

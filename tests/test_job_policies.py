@@ -22,12 +22,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from penstock import Fail, ImageEmbeddingPipeline, PipelineFailure, Report, Retry, Skip, embed_images
+from penstock import Fail, ImageEmbeddingPipeline, PipelineFailure, Report, Retry, Skip, embed_images, fetch
 from penstock.engine import StageReport
 from penstock.engine.cli import main
 from penstock.engine.jobs.common.drive import Interrupt
 from penstock.errors import ReadError
-from penstock.preprocess import fetch as reading
 from penstock.tests.whole_jobs import draw_folder
 
 pytestmark = pytest.mark.slow
@@ -159,7 +158,7 @@ def test_the_faces_without_workers_follow_the_same_policies(
             error = ReadError(f"{path!r} cannot be read: Input/output error")
             error.errno = errno.EIO
             raise error
-        return reading.read_file(path, max_bytes)
+        return fetch.read_file(path, max_bytes)
 
     monkeypatch.setattr("penstock.preprocess.decode.decode.read_file", read_file)
     gone = tmp_path / "gone.jpg"

@@ -25,8 +25,8 @@ from penstock.errors import (
     ReadError,
     TooLargeError,
 )
+from penstock.fetch import Fetchers
 from penstock.object_stores import ObjectStore, StoreOptions
-from penstock.preprocess.fetch import Fetchers
 from penstock.tests.drawn import encoded
 from penstock.tests.packed import write_tar
 

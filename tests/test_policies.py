@@ -31,7 +31,7 @@ from penstock.errors import (
     TruncatedError,
     UnreadableError,
 )
-from penstock.preprocess.fetch import read_file
+from penstock.fetch import read_file
 from penstock.preprocess.worker.protocol import Task, Timings, decode_done, encode_done
 
 SPELLED: dict[str, Policy] = {

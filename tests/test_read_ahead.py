@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import ReadError
-from penstock.preprocess.fetch import read_file
+from penstock.fetch import read_file
 from penstock.preprocess.worker.inbox import Inbox
 from penstock.preprocess.worker.protocol import encode_task
 from penstock.preprocess.worker.reader import REMOTE_THREADS, Reader

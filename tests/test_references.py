@@ -10,7 +10,7 @@ import pytest
 from penstock.engine.core.policies import is_transient
 from penstock.engine.workers.pictures import PictureCodec
 from penstock.errors import ConfigError, ItemError, ReadError, TooLargeError
-from penstock.preprocess.fetch import Fetchers
+from penstock.fetch import Fetchers
 from penstock.preprocess.worker.protocol import Source, decode_task, encode_task
 from penstock.references import Fetcher, Locator, Reference, Version
 from penstock.tests import folder_place

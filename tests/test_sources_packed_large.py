@@ -18,7 +18,7 @@ SIZE = 1_000_000
 READ = f"""
 import re, sys
 from penstock.engine.sources import Item, open_source
-from penstock.preprocess.fetch import Fetchers
+from penstock.fetch import Fetchers
 source, fetchers = open_source(sys.argv[1:]), Fetchers(1 << 30)
 nbytes = 0
 for item in source.loaded(source, 1 << 30):

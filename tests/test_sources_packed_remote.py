@@ -14,8 +14,8 @@ from penstock.engine.config.model import ServiceConfig
 from penstock.engine.jobs.images.entries import readable
 from penstock.engine.sources import Broken, Filtered, Item, Source, SourceOptions, UrlOptions, open_source
 from penstock.errors import ItemError, SourceError
+from penstock.fetch import Fetchers
 from penstock.object_stores import StoreOptions
-from penstock.preprocess.fetch import Fetchers
 from penstock.preprocess.sandbox import sandbox
 from penstock.testing.sources import SourceContract
 from penstock.tests.packed import digests, picture, run, write_tar

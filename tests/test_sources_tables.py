@@ -17,7 +17,7 @@ from penstock.engine.jobs.images.entries import readable
 from penstock.engine.sources import Broken, Entry, Item, Source, open_source
 from penstock.engine.sources.tables.seen import Seen
 from penstock.errors import ConfigError, ItemError, SourceError, TooLargeError
-from penstock.preprocess.fetch import Fetchers
+from penstock.fetch import Fetchers
 from penstock.testing.sources import SourceContract
 from penstock.tests.packed import picture
 

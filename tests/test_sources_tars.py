@@ -17,7 +17,7 @@ from penstock.engine.journal.listing_diff import merge
 from penstock.engine.sources import Broken, Entry, Filtered, Item, Source, open_source
 from penstock.engine.sources.shards import expanded
 from penstock.errors import ItemError, SourceError, TooLargeError
-from penstock.preprocess.fetch import Fetchers
+from penstock.fetch import Fetchers
 from penstock.testing.sources import SourceContract, listing
 from penstock.tests.packed import picture, write_tar
 

@@ -21,8 +21,8 @@ from typing import Any, Final, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 from ...errors import ReadError, TooLargeError
+from ...fetch import too_large
 from ...messages import redact
-from ...preprocess.fetch import too_large
 
 _HOLD_IPV4: Final = tuple(map(ipaddress.ip_network, ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 """IPv6 networks whose last 32 bits are an IPv4 address that is reached: mapped, NAT64, compatible."""

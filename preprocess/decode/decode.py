@@ -26,7 +26,7 @@ from PIL import (
 )
 
 from ...errors import ConfigError, DecodeError, ItemError, TooLargeError, UnreadableError
-from ..fetch import read_file
+from ...fetch import read_file
 from ..kernel.canvas import Placement, blit
 from ..kernel.geometry import grid_for, reduction
 from ..kernel.packed import UInt32, pack, pack_array, unpack

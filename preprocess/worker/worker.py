@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, Self, cast
 
 from ...errors import ConfigError, ItemError
+from ...fetch import Fetchers
 from ...shm import Ring, recv_frame_fds, send_frame
 from ...shm.protocol import LAYOUT, REFUSED, decode_json, encode_hung, encode_json
 from ..decode.decode import bound_pillow
-from ..fetch import Fetchers
 from ..sandbox.sandbox import confine, seal
 from ..slot_layout import PixelView, pixel_layout, pixel_view
 from ..spec import PreprocessSpec

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 from ....errors import ItemError
-from ....preprocess.fetch import Fetchers
+from ....fetch import Fetchers
 from ....preprocess.worker.failures import detach_traceback
 from ....references import Reference
 from ...core.patience import Patience

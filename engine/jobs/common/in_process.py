@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....errors import ItemError
+from ....fetch import Fetchers
 from ....preprocess import PreprocessSpec, Row, Source, Timings
-from ....preprocess.fetch import Fetchers
 from ....preprocess.worker.failures import detach_traceback
 from ....preprocess.worker.jax_runtime import on_cpu
 from ....references import Reference

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from ....errors import ConfigError, ObjectStoreError, ReadError
+from ....fetch import read_file
 from ....object_stores import IN_FLIGHT, ObjectStores, StoreURL, as_read_error
-from ....preprocess.fetch import read_file
 from ...config.volumes import PipelineConfig
 from ...sources.entries import path_of
 from .pages import ImageTask

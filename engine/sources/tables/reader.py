@@ -11,10 +11,10 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple, Self
 
 from ....errors import ItemError, PenstockError, ReadError
+from ....fetch import read_file, too_large
 from ....messages import redact
 from ....object_stores.options import StoreOptions
 from ....object_stores.urls import is_store_url
-from ....preprocess.fetch import read_file, too_large
 from ....references import Locator, Version
 from ..containers import may_pass
 from ..paths import absolute, is_url, path_of_url, why_unread

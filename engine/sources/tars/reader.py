@@ -7,8 +7,8 @@ from collections import OrderedDict
 from typing import Final
 from zlib import crc32
 
+from ....fetch import too_large
 from ....object_stores.options import StoreOptions
-from ....preprocess.fetch import too_large
 from ....references import Locator, Reference, Version
 from ..container_finder import Containers
 from ..containers import Container, Known, changed

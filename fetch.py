@@ -8,9 +8,9 @@ import stat
 import threading
 from typing import Final
 
-from ..errors import ConfigError, ItemError, ReadError, TooLargeError
-from ..messages import kind_of_path, redact
-from ..references import Fetcher, Locator, Reference
+from .errors import ConfigError, ItemError, ReadError, TooLargeError
+from .messages import kind_of_path, redact
+from .references import Fetcher, Locator, Reference
 
 _FOLDER: Final = "a directory; whole folders are for embed_images, or penstock embed"
 
