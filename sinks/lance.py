@@ -16,8 +16,8 @@ from ..errors import CollectionMismatchError, ConfigError, PenstockError, SinkEr
 from .arrow import arrow
 from .base import Found, Hit, Searchable
 from .parquet.table import RECIPE, decoded, hit
+from .parquet.table_sink import FolderSink, TableOptions
 from .rows import KEY, VECTOR, is_fit_key
-from .tables import FolderSink, TableOptions
 
 _METRICS: Final = {"COSINE": "cosine", "IP": "dot", "L2": "l2"}
 _DISTANCE: Final = "_distance"

@@ -23,7 +23,7 @@ from .npy.sink import NpySink
 from .null import URI, NullSink
 from .parquet.places import PATIENT, parquet_place
 from .parquet.sink import ParquetSink
-from .tables import FolderSink, TableOptions
+from .parquet.table_sink import FolderSink, TableOptions
 from .tee import TeeSink
 
 

@@ -22,8 +22,8 @@ from ..arrow import arrow
 from ..base import Found, Hit, Searchable
 from ..parquet.reader import nearness
 from ..parquet.table import RECIPE, hit
+from ..parquet.table_sink import FolderSink, TableOptions
 from ..rows import VECTOR
-from ..tables import FolderSink, TableOptions
 from .pairs import PATH, Pairs, disk_errors
 
 _ROWS: Final = 8192

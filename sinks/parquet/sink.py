@@ -12,7 +12,6 @@ from ...errors import CollectionMismatchError, PublishConflictError, SinkError
 from ..arrow import arrow
 from ..base import Found, Searchable, SinkMemory
 from ..fields import parse_fields
-from ..tables import TableSink
 from .leftovers import undo
 from .manifest import About, Claim, Manifest, claim_in, manifest_in
 from .place import Hold, Place, staging
@@ -21,6 +20,7 @@ from .publish import conflict, finish, publish
 from .reader import Files, Reader
 from .staged import forget_made, live_in, name_of, next_turn, staged_in
 from .table import DIMENSION, FORMAT, JOB, RECIPE, Layout, write_options
+from .table_sink import TableSink
 
 PART_BYTES: Final = 256 * 2**20
 """The most of a part, before compression."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
-from ..errors import CollectionMismatchError, SinkError
-from .base import Sink
-from .fields import parse_fields
-from .parquet.table import RECIPE, Layout
-from .rows import Arrivals, RowBatch, WriteResult, need_dimension, screen
+from ...errors import CollectionMismatchError, SinkError
+from ..base import Sink
+from ..fields import parse_fields
+from ..rows import Arrivals, RowBatch, WriteResult, need_dimension, screen
+from .table import RECIPE, Layout
 
 
 class TableSink(Sink):
