@@ -41,7 +41,7 @@ def penstock(command: str, *arguments: str) -> list[str]:
 
 
 _SMALL_WRITES = """
-import penstock.sinks.tables as tables
+import penstock.sinks.parquet.table_sink as tables
 from penstock.engine.cli import main
 tables.TableSink.rows_per_write = lambda self, asked: asked
 main()
