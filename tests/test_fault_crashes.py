@@ -52,7 +52,7 @@ HOW_TOLD = {
 SABOTEUR = """
 import faulthandler, os, signal, sys
 from penstock.preprocess.decode import decode
-from penstock.preprocess import fetch
+from penstock import fetch
 from penstock.preprocess.worker.preprocessor import Preprocessor
 
 doomed = {}  # row of the batch -> where and how
