@@ -10,7 +10,8 @@ import pytest
 
 from penstock.errors import CollectionMismatchError, ConfigError
 from penstock.sinks import Sink, SinkOptions, make_sink
-from penstock.testing.sinks import DIMENSION, StoreContract, make_rows
+from penstock.testing.sinks import StoreContract, make_rows
+from penstock.tests.table_sinks import assert_finds_the_nearest, sink_at
 
 lance = pytest.importorskip("lance")
 
@@ -27,8 +28,7 @@ class TestLance(StoreContract):
 
 
 def sink_on(folder: Path, **options: Any) -> Sink:
-    with_dimension: dict[str, Any] = {"dimension": DIMENSION, **options}
-    return make_sink(f"lance:{folder}", SinkOptions(**with_dimension))
+    return sink_at(f"lance:{folder}", **options)
 
 
 def test_finishing_joins_what_the_writes_have_made(tmp_path: Path) -> None:
@@ -44,24 +44,12 @@ def test_finishing_joins_what_the_writes_have_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
-def test_scores_are_those_of_other_stores(tmp_path: Path, metric: Any) -> None:
-    """Cosine and inner product: more is nearer. L2: the square of the distance."""
+def test_the_nearest_are_those_that_a_sort_finds(tmp_path: Path, metric: str) -> None:
+    """By each metric; scores are those of other stores."""
     rows = make_rows(50)
     with sink_on(tmp_path / "rows.lance") as sink:
         sink.write(rows)
-    query = rows.vectors[3] + 0.1
-    products = rows.vectors @ query
-    norms = np.linalg.norm(rows.vectors, axis=1) * np.linalg.norm(query)
-    wanted = {"COSINE": products / norms, "IP": products, "L2": ((rows.vectors - query) ** 2).sum(1)}[metric]
-    nearest = np.argsort(wanted if metric == "L2" else -wanted)[:5]
-    with make_sink(f"lance:{tmp_path / 'rows.lance'}", SinkOptions(metric=metric)) as sink:
-        reader = sink.reader()
-        assert reader is not None
-        hits = reader.search(query, 5)
-        with pytest.raises(ConfigError, match=r"\[3\] given, \[8\] needed"):
-            reader.search(np.zeros(3, np.float32))
-    assert [hit.key for hit in hits] == [rows.keys[row] for row in nearest]
-    np.testing.assert_allclose([hit.score for hit in hits], wanted[nearest], rtol=1e-4)
+    assert_finds_the_nearest(f"lance:{tmp_path / 'rows.lance'}", rows, metric)
 
 
 def test_a_key_cannot_be_an_expression(tmp_path: Path) -> None:

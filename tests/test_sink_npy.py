@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from penstock.errors import CollectionMismatchError, ConfigError, SinkError
-from penstock.sinks import Sink, SinkOptions, make_sink
+from penstock.sinks import Sink
 from penstock.testing.sinks import DIMENSION, StoreContract, make_rows
+from penstock.tests.table_sinks import assert_finds_the_nearest, sink_at
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -23,12 +24,11 @@ class TestNpy(StoreContract):
         return tmp_path / "embeddings"
 
     def make(self, place: Any, note: str = "") -> Sink:
-        return make_sink(f"npy:{place}", SinkOptions(dimension=DIMENSION, note=note))
+        return sink_on(place, note=note)
 
 
 def sink_on(folder: Path, **options: Any) -> Sink:
-    with_dimension: dict[str, Any] = {"dimension": DIMENSION, **options}
-    return make_sink(f"npy:{folder}", SinkOptions(**with_dimension))
+    return sink_at(f"npy:{folder}", **options)
 
 
 def pairs(folder: Path) -> list[tuple[Any, Any]]:
@@ -49,9 +49,9 @@ def test_files_are_those_of_clip_retrieval(tmp_path: Path) -> None:
     found = pairs(tmp_path / "out")
     assert [(matrix.dtype, matrix.shape) for matrix, _ in found] == [(np.float32, (5, DIMENSION))] * 2
     np.testing.assert_array_equal(np.concatenate([matrix for matrix, _ in found]), make_rows(10).vectors)
-    told = [row for _, table in found for row in table.to_pylist()]
-    assert [row["image_path"] for row in told] == [f"/photos/{number}.jpg" for number in range(10)]
-    assert [row["label"] for row in told] == [f"é{number}" for number in range(10)]
+    found_rows = [row for _, table in found for row in table.to_pylist()]
+    assert [row["image_path"] for row in found_rows] == [f"/photos/{number}.jpg" for number in range(10)]
+    assert [row["label"] for row in found_rows] == [f"é{number}" for number in range(10)]
 
 
 def test_each_key_is_there_once_when_it_is_finished(tmp_path: Path) -> None:
@@ -71,6 +71,18 @@ def test_each_key_is_there_once_when_it_is_finished(tmp_path: Path) -> None:
     )
     assert (folder / "img_emb" / "img_emb_00002.npy").stat().st_mtime_ns == kept
     assert sum(len(matrix) for matrix, _ in found) == 10
+
+
+@pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
+def test_the_nearest_are_those_that_a_sort_finds(tmp_path: Path, metric: str) -> None:
+    """By each metric, over several pairs; rows that were written over are not found."""
+    rows = make_rows(50)
+    with sink_on(tmp_path / "out") as sink:
+        older = make_rows(20)
+        older.vectors[:] = rows.vectors[7]
+        for batch in (older, make_rows(20), make_rows(30, first=20)):
+            sink.write(batch)
+    assert_finds_the_nearest(f"npy:{tmp_path / 'out'}", rows, metric)
 
 
 def test_metadata_whose_matrix_was_not_written_is_not_there(tmp_path: Path) -> None:

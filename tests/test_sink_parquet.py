@@ -7,9 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 from typing import Any, NoReturn
 
 import numpy as np
@@ -23,7 +21,21 @@ from penstock.sinks.parquet.manifest import damaged_parts
 from penstock.sinks.parquet.sink import ParquetSink
 from penstock.testing.sinks import DIMENSION, StoreContract, make_rows
 from penstock.tests import publishing
-from penstock.tests.publishing import BATCH, JOB, OTHER, ROWS, batch, digests, run, seen, sink_on, watched
+from penstock.tests.publishing import (
+    BATCH,
+    JOB,
+    OTHER,
+    ROWS,
+    PublishingSink,
+    batch,
+    digests,
+    publish_at_once,
+    run,
+    seen,
+    sink_on,
+    watched,
+)
+from penstock.tests.table_sinks import assert_finds_the_nearest
 
 pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
@@ -40,15 +52,6 @@ class TestParquet(StoreContract):
         return make_sink(f"parquet:{place}", SinkOptions(dimension=DIMENSION, note=note, job=JOB))
 
 
-class _Publishing(ParquetSink):
-    """Publishes whenever it is closed."""
-
-    def close(self) -> None:
-        if self._hold is not None:
-            self.finish()
-        super().close()
-
-
 class TestPublished(StoreContract):
     """The contract, where each session publishes what it has written."""
 
@@ -57,7 +60,7 @@ class TestPublished(StoreContract):
         return tmp_path / "rows"
 
     def make(self, place: Any, note: str = "") -> Sink:
-        return _Publishing(FolderPlace(place), DIMENSION, job=JOB, note=note)
+        return PublishingSink(FolderPlace(place), DIMENSION, job=JOB, note=note)
 
 
 @pytest.fixture
@@ -135,23 +138,10 @@ def test_columns_are_typed_and_the_rest_is_json(place: FolderPlace, folder: Path
 
 
 @pytest.mark.parametrize("metric", ["COSINE", "IP", "L2"])
-def test_the_nearest_are_those_that_a_sort_finds(place: FolderPlace, folder: Path, metric: Any) -> None:
+def test_the_nearest_are_those_that_a_sort_finds(place: FolderPlace, folder: Path, metric: str) -> None:
     """By each metric, over several parts and row groups."""
     run(place)
-    rows = make_rows(ROWS)
-    query = rows.vectors[7] + 0.1
-    products = rows.vectors @ query
-    norms = np.linalg.norm(rows.vectors, axis=1) * np.linalg.norm(query)
-    wanted = {"COSINE": products / norms, "IP": products, "L2": ((rows.vectors - query) ** 2).sum(1)}[metric]
-    nearest = np.argsort(wanted if metric == "L2" else -wanted)[:12]
-    with make_sink(f"parquet:{folder}", SinkOptions(metric=metric)) as sink:
-        reader = sink.reader()
-        assert reader is not None
-        hits = reader.search(query, 12)
-        with pytest.raises(ConfigError, match=r"\[3\] given, \[8\] needed"):
-            reader.search(np.zeros(3, np.float32))
-    assert [hit.key for hit in hits] == [rows.keys[row] for row in nearest]
-    np.testing.assert_allclose([hit.score for hit in hits], wanted[nearest], rtol=1e-5)
+    assert_finds_the_nearest(f"parquet:{folder}", make_rows(ROWS), metric)
 
 
 def test_a_part_that_was_changed_or_cut_is_noticed(place: FolderPlace, folder: Path) -> None:
@@ -269,24 +259,11 @@ def test_overwriting_shows_the_old_rows_until_the_new_ones_are_published(place: 
 def test_of_two_publishers_one_wins_and_the_other_leaves_nothing_shown(tmp_path: Path) -> None:
     """Both had begun before either was done."""
     for turn in range(20):
-        folder, barrier = tmp_path / str(turn), Barrier(4)
-
-        def publish(job: str, folder: Path = folder, barrier: Barrier = barrier) -> str | None:
-            with sink_on(FolderPlace(folder), job) as sink:
-                sink.write(batch(int(job[0], 16) % 4))
-                barrier.wait()
-                try:
-                    sink.finish()
-                except PublishConflictError:
-                    return None
-                return job
-
-        with ThreadPoolExecutor(4) as pool:
-            winners = [job for job in pool.map(publish, [digit * 32 for digit in "abcd"]) if job]
-        assert len(winners) == 1
-        assert manifest(folder)["job"] == winners[0]
+        folder = tmp_path / str(turn)
+        winner = publish_at_once(lambda folder=folder: FolderPlace(folder))
+        assert manifest(folder)["job"] == winner
         assert seen(folder) == BATCH
-        assert {winners[0] in path.name for path in folder.glob("*.parquet")} == {True}
+        assert {winner in path.name for path in folder.glob("*.parquet")} == {True}
         assert not (folder / "_publishing.json").exists()
 
 

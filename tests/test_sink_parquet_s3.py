@@ -7,10 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from threading import Barrier
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -30,7 +28,19 @@ from penstock.sinks.parquet.s3 import S3Place
 from penstock.sinks.parquet.sink import ParquetSink
 from penstock.testing.sinks import DIMENSION, StoreContract
 from penstock.tests import publishing
-from penstock.tests.publishing import BATCH, JOB, OTHER, ROWS, batch, run, seen, sink_on, watched
+from penstock.tests.publishing import (
+    BATCH,
+    JOB,
+    OTHER,
+    ROWS,
+    PublishingSink,
+    batch,
+    publish_at_once,
+    run,
+    seen,
+    sink_on,
+    watched,
+)
 from penstock.tests.small_s3 import BUCKET, SmallS3, busy, refused
 from penstock.tests.whole_jobs import draw_folder, started, wait_for, with_small_writes
 from penstock.tests.whole_jobs import penstock as command
@@ -40,15 +50,6 @@ pytest.importorskip("obstore")
 pytest.importorskip("boto3")
 
 pytestmark = pytest.mark.slow
-
-
-class _Publishing(ParquetSink):
-    """Publishes whenever it is closed."""
-
-    def close(self) -> None:
-        if self._hold is not None:
-            self.finish()
-        super().close()
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ class TestS3(StoreContract):
         return f"s3://{bucket}/{uuid4().hex}/rows"
 
     def make(self, place: Any, note: str = "") -> Sink:
-        return _Publishing(S3Place(StoreURL.parse(place)), DIMENSION, job=JOB, note=note)
+        return PublishingSink(S3Place(StoreURL.parse(place)), DIMENSION, job=JOB, note=note)
 
 
 @pytest.fixture
@@ -188,27 +189,14 @@ def test_a_request_that_fails_leaves_all_or_nothing_and_is_made_again(place: S3P
 def test_of_several_publishers_one_wins_and_the_others_leave_nothing(url: str) -> None:
     """All had begun before one was done; no open upload is left."""
     for turn in range(4):
-        where, barrier = f"{url}/{turn}", Barrier(4)
-
-        def publish(job: str, where: str = where, barrier: Barrier = barrier) -> str | None:
-            with sink_on(place_at(where), job) as sink:
-                sink.write(batch(0))
-                barrier.wait()
-                try:
-                    sink.finish()
-                except PublishConflictError:
-                    return None
-                return job
-
-        with ThreadPoolExecutor(4) as pool:
-            winners = [job for job in pool.map(publish, [digit * 32 for digit in "abcd"]) if job]
-        assert len(winners) == 1
+        where = f"{url}/{turn}"
+        winner = publish_at_once(lambda where=where: place_at(where))
         assert seen(where) == BATCH
         place = place_at(where)
         for left in leftovers(place):  # their rows, with which they could go on elsewhere
             assert (left.has_claim, left.unfinished, left.keeps_books) == (False, 0, True)
             assert sweep(place, left.job)
-        assert [winners[0] in name for name, _ in digests(place)] == [True]
+        assert [winner in name for name, _ in digests(place)] == [True]
 
 
 def test_what_a_live_job_has_is_never_swept_away(
