@@ -259,20 +259,26 @@ def test_a_disk_under_the_store_that_stays_full_is_an_error(space: Mounts, tmp_p
     assert "No space left on device" in done.stdout, done.stderr
 
 
+def failed_for_want_of_room(space: Mounts, pictures: Path, job: Path, scheme: str, folder: Path) -> str:
+    """What a job says that has to write into a folder with room for 256 KiB, and writes no row."""
+    folder.mkdir()
+    space.tmpfs(folder, "256k")
+    where = ["--to", f"{scheme}:{folder}", "--job", str(job)]
+    failed = space.run(*jobs.penstock("embed", str(pictures), *where, "--progress", "none"))
+    assert failed.returncode == 1
+    assert read_status(job).counts.remaining == PICTURES
+    return failed.stderr
+
+
 def test_a_full_disk_under_a_bulk_folder_is_an_error_and_the_job_goes_on_later(
     space: Mounts, pictures: Path, tmp_path: Path
 ) -> None:
     """The error names the folder; nothing is called written that is not."""
     job, parts = tmp_path / "job", tmp_path / "parts"
-    parts.mkdir()
-    space.tmpfs(parts, "256k")
-    command = jobs.penstock("embed", str(pictures), "--to", f"bulk:{parts}", "--job", str(job), "--progress", "none")
-    failed = space.run(*command)
-    assert failed.returncode == 1
-    assert f"bulk:{parts} cannot be written: " in failed.stderr
-    assert "No space left on device" in failed.stderr
-    assert f"penstock resume {job}" in failed.stderr
-    assert read_status(job).counts.remaining == PICTURES
+    said = failed_for_want_of_room(space, pictures, job, "bulk", parts)
+    assert f"bulk:{parts} cannot be written: " in said
+    assert "No space left on device" in said
+    assert f"penstock resume {job}" in said
     space.remount(parts, "size=16m")
     resumed = space.run(*jobs.penstock("resume", str(job)))
     assert resumed.returncode == 0, resumed.stderr
@@ -313,14 +319,8 @@ def test_a_full_disk_under_a_parquet_data_set_is_an_error_and_the_job_goes_on_la
 ) -> None:
     """While rows are written, and while they are published: readers see nothing before there was room for all."""
     job, rows = tmp_path / "job", tmp_path / "rows"
-    rows.mkdir()
-    space.tmpfs(rows, "256k")
-    failed = space.run(
-        *jobs.penstock("embed", str(pictures), "--to", f"parquet:{rows}", "--job", str(job), "--progress", "none")
-    )
-    assert failed.returncode == 1
-    assert f"{rows} cannot be written: No space left on device" in failed.stderr
-    assert read_status(job).counts.remaining == PICTURES
+    said = failed_for_want_of_room(space, pictures, job, "parquet", rows)
+    assert f"{rows} cannot be written: No space left on device" in said
     staged = PICTURES * 512 * 4
     for size, returned in ((staged * 3 // 2, 1), (16 << 20, 0)):
         assert not (space.see(rows) / "_SUCCESS.json").exists()

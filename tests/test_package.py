@@ -75,45 +75,34 @@ def test_modules_import_one_another_relatively() -> None:
     assert not wrong
 
 
+def check_imports(code: str, heavy: set[str], check: str = "True") -> None:
+    """A process of its own that runs the code has imported none of these modules, and passes the check."""
+    code = f"import sys; {code}; heavy = {heavy} & set(sys.modules); assert not heavy, heavy; assert {check}"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
 def test_importing_penstock_is_light() -> None:
     """``import penstock`` starts no JAX, no Milvus client, no thread."""
-    code = (
-        "import sys, threading, penstock; "
-        "heavy = {'jax', 'pymilvus', 'milvus_lite', 'onnxruntime', 'matplotlib', 'torch'} & set(sys.modules); "
-        "assert not heavy, heavy; assert threading.active_count() == 1"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+    heavy = {"jax", "pymilvus", "milvus_lite", "onnxruntime", "matplotlib", "torch"}
+    check_imports("import threading, penstock", heavy, "threading.active_count() == 1")
 
 
 def test_the_parts_of_a_volume_worker_are_there_without_jax() -> None:
     """Whoever makes tasks in one process and runs workers in another does not pay for both."""
-    code = (
-        "import sys, penstock.volumes as volumes; found = {name: getattr(volumes, name) for name in volumes.__all__}; "
-        "heavy = {'jax', 'cv2', 'scipy', 'pymilvus', 'obstore'} & set(sys.modules); assert not heavy, heavy; "
-        "assert dir(volumes) == sorted(found)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+    code = "import penstock.volumes as volumes; found = {name: getattr(volumes, name) for name in volumes.__all__}"
+    check_imports(code, {"jax", "cv2", "scipy", "pymilvus", "obstore"}, "dir(volumes) == sorted(found)")
 
 
 def test_workers_are_asked_for_before_anything_large_is_imported() -> None:
     """Their fork server imports JAX for half a second: what this process needs is imported beside it, not before."""
-    code = (
-        "import sys, penstock; penstock.StreamingMultiprocessPreprocessor(num_workers=1); "
-        "heavy = {'numpy', 'gevent', 'pydantic', 'PIL', 'jax', 'asyncio'} & set(sys.modules); assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
-    # nor does the first batch
-    code = "import sys, penstock.engine.jobs.images.inputs; assert 'pydantic' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+    code = "import penstock; penstock.StreamingMultiprocessPreprocessor(num_workers=1)"
+    check_imports(code, {"numpy", "gevent", "pydantic", "PIL", "jax", "asyncio"})
+    check_imports("import penstock.engine.jobs.images.inputs", {"pydantic"})  # nor does the first batch
 
 
 def test_milvus_lite_is_started_before_anything_large_is_imported() -> None:
     """Its process imports for longer than anything else that a search waits for."""
-    code = (
-        "import sys, penstock.sinks.milvus.lite;"
-        "heavy = {'numpy', 'PIL', 'pyarrow', 'pymilvus', 'gevent'} & set(sys.modules); assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+    check_imports("import penstock.sinks.milvus.lite", {"numpy", "PIL", "pyarrow", "pymilvus", "gevent"})
 
 
 @pytest.mark.slow
