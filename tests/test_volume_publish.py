@@ -103,8 +103,8 @@ def test_a_volume_with_dead_pages_is_published_without_them(tmp_path: Path) -> N
     blank(tmp_path / "out", tmp_path).run_sync()
     assert [row["page"] for row in rows(tmp_path / "out" / "vol")] == [0, 2]
     (letter,) = (tmp_path / "out.dead-letters.jsonl").read_text().splitlines()
-    told = json.loads(letter)
-    assert (told["key"], told["stage"], told["volume"], told["page"]) == ("vol/b.png", "decode", "vol", 1)
+    entry = json.loads(letter)
+    assert (entry["key"], entry["stage"], entry["volume"], entry["page"]) == ("vol/b.png", "decode", "vol", 1)
 
 
 def test_of_two_workers_one_publishes(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_names_that_are_no_text_or_look_like_something_else_are_read(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("specs", "told"),
+    ("specs", "message"),
     [
         ([], "no volumes: give a folder"),
         (["nowhere"], "nowhere: there is no such volume"),
@@ -217,7 +217,7 @@ def test_names_that_are_no_text_or_look_like_something_else_are_read(tmp_path: P
         (["empty"], "empty has no pages"),
     ],
 )
-def test_volumes_that_are_not_there_are_said_so(tmp_path: Path, specs: list[str], told: str) -> None:
+def test_volumes_that_are_not_there_are_said_so(tmp_path: Path, specs: list[str], message: str) -> None:
     """At once."""
     (tmp_path / "empty").mkdir()
     for folder in ("a", "b"):
@@ -225,7 +225,7 @@ def test_volumes_that_are_not_there_are_said_so(tmp_path: Path, specs: list[str]
     with pytest.raises((SourceError, PipelineFailure)) as caught:
         run_volumes(config(to=f"parquet:{tmp_path / 'out'}"), [str(tmp_path / spec) for spec in specs])
     error: BaseException = caught.value
-    assert told in str(error.exceptions[0] if isinstance(error, PipelineFailure) else error)
+    assert message in str(error.exceptions[0] if isinstance(error, PipelineFailure) else error)
 
 
 def test_a_job_whose_volumes_have_no_pages_says_so(tmp_path: Path) -> None:
@@ -367,11 +367,11 @@ def test_resume_status_and_retry_know_jobs_about_volumes(
 def test_the_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     """Examples, what a volume is, what is published."""
     assert main(["volumes", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert "penstock volumes 's3://bucket/vol_*/' --to parquet:s3://bucket/out" in told
-    assert "_SUCCESS.json" in told
+    text = capsys.readouterr().out
+    assert "penstock volumes 's3://bucket/vol_*/' --to parquet:s3://bucket/out" in text
+    assert "_SUCCESS.json" in text
     for option in ("--max-passes", "--min-angle", "--embedder", "--job"):
-        assert f"  {option} " in told
+        assert f"  {option} " in text
 
 
 def test_the_command_says_what_there_is_now(
@@ -383,10 +383,10 @@ def test_the_command_says_what_there_is_now(
     (tmp_path / "scans" / "vol" / "bad.png").write_bytes(b"x")
     line = ["volumes", "scans/vol", "--to", "parquet:out", "--embedder", "gist:32", "--progress", "plain"]
     assert main(line) == 0
-    told = capsys.readouterr().out
-    assert "= written 2 + filtered 0 + dead 1 " in told
-    assert "1 volume: 1 published in parquet:out" in told
-    assert "1 dead letter in " in told
+    text = capsys.readouterr().out
+    assert "= written 2 + filtered 0 + dead 1 " in text
+    assert "1 volume: 1 published in parquet:out" in text
+    assert "1 dead letter in " in text
     assert main(line) == 0
     assert "1 volume: 1 published in parquet:out" in capsys.readouterr().out
 
@@ -416,7 +416,7 @@ def test_a_contact_sheet_shows_the_first_pages_before_and_after(
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (["volumes", "scans"], "--to is missing"),
         (["volumes", "--to", "parquet:out"], "no volumes: give a folder"),
@@ -430,7 +430,7 @@ def test_a_contact_sheet_shows_the_first_pages_before_and_after(
 )
 def test_wrong_usage_is_said_so(
     line: list[str],
-    told: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -438,5 +438,5 @@ def test_wrong_usage_is_said_so(
     """In one line, with exit status 2."""
     monkeypatch.chdir(tmp_path)
     assert main(line) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [*tmp_path.iterdir()] == []

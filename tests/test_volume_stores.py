@@ -217,7 +217,7 @@ def test_a_store_without_etags_is_read_by_size(small_s3: SmallS3, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         ("s3://nowhere/vol", "NoSuchBucket"),
         (f"s3://{BUCKET}/nothing", "has no pages"),
@@ -225,14 +225,14 @@ def test_a_store_without_etags_is_read_by_size(small_s3: SmallS3, tmp_path: Path
         (f"s3://user:secret@{BUCKET}/vol", "credentials in a URL"),
     ],
 )
-def test_volumes_that_cannot_be_had_are_said_so(spec: str, told: str, small_s3: SmallS3, tmp_path: Path) -> None:
+def test_volumes_that_cannot_be_had_are_said_so(spec: str, message: str, small_s3: SmallS3, tmp_path: Path) -> None:
     """In one line, without secrets."""
     del small_s3
     with pytest.raises((SourceError, ObjectStoreError, PipelineFailure, ValueError)) as caught:
         run_volumes(config(to=f"parquet:{tmp_path / 'out'}"), [spec])
     error: BaseException = caught.value
     error = error.exceptions[0] if isinstance(error, PipelineFailure) else error
-    assert told in str(error)
+    assert message in str(error)
     assert "secret" not in str(error)
 
 

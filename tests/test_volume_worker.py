@@ -144,7 +144,7 @@ def test_a_page_goes_round_at_most_so_often(volumes: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: config(to="a", out_prefix=None, index="HNSW"), "index: jobs on volumes have no such setting"),
         (lambda: config(s3_max_inflight=0), "s3_max_inflight"),
@@ -157,9 +157,9 @@ def test_a_page_goes_round_at_most_so_often(volumes: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_setting_is_refused_by_name(make: Callable[[], object], told: str) -> None:
+def test_a_wrong_setting_is_refused_by_name(make: Callable[[], object], message: str) -> None:
     """Before anything is begun."""
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         make()
 
 

@@ -71,7 +71,7 @@ def volumes(volumes: tuple[str, ...], html: str | None, config_file: str | None,
     if cfg.destination is None:
         raise click.UsageError("--to is missing: where are the volumes published? For example --to parquet:out")
     try:
-        return _run_and_tell(cfg, volumes, html)
+        return _run_and_report(cfg, volumes, html)
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
 
@@ -90,10 +90,10 @@ def go_on_with_volumes(found: Status, given: Mapping[str, Any]) -> int:
 
     with spelled_as_options():
         cfg = PipelineConfig(**{**found.settings["config"], **given}, job=Path(found.path))
-    return _run_and_tell(cfg, specs_of(found), None)
+    return _run_and_report(cfg, specs_of(found), None)
 
 
-def _run_and_tell(cfg: PipelineConfig, specs: Sequence[str], html: str | None) -> int:
+def _run_and_report(cfg: PipelineConfig, specs: Sequence[str], html: str | None) -> int:
     from ..jobs.common.drive import Interrupt
     from ..jobs.volumes.run_volumes import run_volumes
     from ..observe.progress import make_progress
@@ -120,7 +120,7 @@ def _run_and_tell(cfg: PipelineConfig, specs: Sequence[str], html: str | None) -
             raise
         finally:
             progress.close()
-    _tell(cfg, report)
+    _report(cfg, report)
     if html is not None and report.stages and cfg.progress != "json":
         say(f"contact sheet: {printable(html)}")
     if interrupt.requested:
@@ -147,7 +147,7 @@ def _way_on(cfg: PipelineConfig, specs: Sequence[str]) -> str:
     return shlex.join(["penstock", "volumes", *specs, "--to", cfg.shown_to])
 
 
-def _tell(cfg: PipelineConfig, report: Report) -> None:
+def _report(cfg: PipelineConfig, report: Report) -> None:
     """The report, and what there is now."""
     from ..jobs.volumes.letters import letters_path
     from ..observe.render_text import render_text, report_json
@@ -158,8 +158,8 @@ def _tell(cfg: PipelineConfig, report: Report) -> None:
     if report.stages:
         say(render_text(report))
     figures = report.extra["volumes"]
-    told = f"{plural(figures['all'], 'volume')}: {count(figures['published'])} published in {cfg.shown_to}"
-    say(printable(told if report.stages else f"finished already: {told}. Nothing to do"))
+    done = f"{plural(figures['all'], 'volume')}: {count(figures['published'])} published in {cfg.shown_to}"
+    say(printable(done if report.stages else f"finished already: {done}. Nothing to do"))
     if dead := sum(volume["dead"] for volume in figures["each"].values()):
         say(printable(f"{plural(dead, 'dead letter')} in {letters_path(cfg)}"))
     for path in cfg.report:

@@ -1,7 +1,7 @@
 """How the lines of a page are bent: a smooth surface, fitted to the slopes that were seen in its cells.
 
 The surface is the downward displacement of the lines in pixels, in the upright frame of the page, as a polynomial of
-Legendre's: degrees 1 to 8 across, 0 to 4 down. Nothing is constant across, since slopes do not tell by how much a whole
+Legendre's: degrees 1 to 8 across, 0 to 4 down. Nothing is constant across, since slopes do not show by how much a whole
 line is shifted.
 """
 
@@ -76,8 +76,8 @@ def fit(x: Floats, y: Floats, slopes: Floats, weights: Floats, width: int, heigh
     """
     design = _slope_terms(2 * x / width - 1, 2 * y / height - 1) * 2 / width
     across, down = (axis.ravel() for axis in np.meshgrid(range(1, ACROSS + 1), range(DOWN + 1), indexing="ij"))
-    told = (across <= width // CELL + 2) & (down <= height // (2 * CELL) + 1)
-    design, degrees = design[:, told], (across**2 + down**2)[told]
+    kept = (across <= width // CELL + 2) & (down <= height // (2 * CELL) + 1)
+    design, degrees = design[:, kept], (across**2 + down**2)[kept]
     smooth = np.diag(degrees / degrees.mean())
     coefficients = np.zeros(len(degrees))
     trust = weights
@@ -89,13 +89,13 @@ def fit(x: Floats, y: Floats, slopes: Floats, weights: Floats, width: int, heigh
         residual = np.abs(design @ coefficients - slopes)
         usual = max(3 * float(np.median(residual)), 1e-3)
         trust = weights * np.where(residual < usual, 1, usual / np.maximum(residual, 1e-9))
-    every = np.zeros(len(told))
-    every[told] = coefficients
+    every = np.zeros(len(kept))
+    every[kept] = coefficients
     return every
 
 
 def bend(coefficients: npt.ArrayLike, x: Floats, y: Floats, box: Box, width: int, height: int) -> float:
-    """The most by which a line departs from a straight one, in pixels, where there are cells that tell.
+    """The most by which a line departs from a straight one, in pixels, where there are cells with text.
 
     Args:
         coefficients: of `fit`.

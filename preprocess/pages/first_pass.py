@@ -2,7 +2,7 @@
 
 A patch that is sheared by the slope of its lines of text has the spikiest profile of rows. The energy of that profile
 for 161 slopes is computed exactly in the Fourier domain by two small matrix products: no interpolation, no FFT, one
-compiled program for all pages. The same on nine half-overlapping cells of a patch tells how slopes differ across it.
+compiled program for all pages. The same on nine half-overlapping cells of a patch shows how slopes differ across it.
 What comes back for a patch are 891 numbers: for a page of 2000 x 3000 84 kB instead of its pixels.
 """
 

@@ -23,7 +23,7 @@ PATCH: Final = 512
 """Side of a patch, in pixels."""
 
 CELL: Final = PATCH // 2
-"""Side of a cell, in pixels: nine half-overlapping ones of a patch tell how the slopes of its lines differ."""
+"""Side of a cell, in pixels: nine half-overlapping ones of a patch show how the slopes of its lines differ."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,15 @@ from ... import ItemFailure
 from .pages import DecodedFrame, FetchedPage, ImageTask, PageFailure, Patch, Written, tasks_of
 
 Failed = Callable[[str, ImageTask, ItemFailure], None]
-"""Told the stage, the page, and why it is a dead letter."""
+"""Called with the stage, the page, and why it is a dead letter."""
 
 
 class VolumeValues:
     """The engine's view of a volume: pages are items, and so are patches, as long as their page waits for them.
 
     Args:
-        failed: told of each page that fails, in the thread that reads the pipeline.
-        gone: told of each page that the engine lets go of; must return at once.
+        failed: called for each page that fails, in the thread that reads the pipeline.
+        gone: called for each page that the engine lets go of; must return at once.
         keeps_books: whether a later run does again what the end of this one has left: what ends the job is no dead
             letter of the pages that it met.
     """

@@ -118,8 +118,8 @@ class GpuBatcher:
         if errors := {**page.errors, **own}:
             at, first = min(errors.items(), key=lambda each: each[0])
             of = len(frame.grid)
-            told = f"{len(errors)} of {of} patches failed; the first, {at}: {type(first).__name__}: {first}"
-            raise ChildrenFailedError(told) from first
+            message = f"{len(errors)} of {of} patches failed; the first, {at}: {type(first).__name__}: {first}"
+            raise ChildrenFailedError(message) from first
         vectors = [result.vector for result in results if result.vector is not None]
         vector = page_vector(vectors, frame.grid.weights()) if vectors else None
         return PageLook(frame, [result.features for result in results], vector)

@@ -81,7 +81,7 @@ class Books:
         return True
 
     @property
-    def said(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """For the report of a run without stages."""
         job = {"job": self.checkpoint.summary()} if self.checkpoint else {}
         return {"volumes": self.volumes.figures, **job}

@@ -19,14 +19,14 @@ class Decoder:
         cfg: limits, and the background under transparent pixels.
 
     Raises:
-        ConfigError: a setting is wrong, or Pillow was told to accept broken files.
+        ConfigError: a setting is wrong, or Pillow is set to accept broken files.
     """
 
     def __init__(self, cfg: PipelineConfig) -> None:
         check_pillow()
         names = ("max_pixels", "max_side", "max_file_bytes", "background", "value_range")
-        said: dict[str, Any] = {name: value for name in names if (value := getattr(cfg, name)) is not None}
-        self._spec = PreprocessSpec(**said)
+        limits: dict[str, Any] = {name: value for name in names if (value := getattr(cfg, name)) is not None}
+        self._spec = PreprocessSpec(**limits)
 
     def decode(self, task: ImageTask, data: bytes) -> DecodedFrame:
         """The pixels of a page. Called in several threads.

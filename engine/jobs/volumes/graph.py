@@ -102,7 +102,7 @@ def volume_graph(
         source: tasks, or Outcomes that say what was filtered or broken.
         parts: what runs in the stages.
         cfg: sizes of queues and batches, weights, times.
-        values: what the engine is told of them.
+        values: how the engine counts them.
     """
     policies: Mapping[Stage, Policy] = cfg.policies
 

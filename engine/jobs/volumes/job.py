@@ -51,7 +51,7 @@ class VolumeJob:
         source: tasks, or Outcomes that say what was filtered or broken.
         letters: where dead letters go; None: nowhere.
         checkpoint: the books of a job; None for one that keeps none.
-        told: hears of each page that fails, too.
+        on_failure: called for each page that fails, too.
         early: whether a volume is published as soon as it is whole; else by `publish` alone.
 
     Attributes:
@@ -70,12 +70,12 @@ class VolumeJob:
         *,
         letters: DeadLetters | None = None,
         checkpoint: JobCheckpoint | None = None,
-        told: Callable[[ImageTask, Exception], None] = lambda *_: None,
+        on_failure: Callable[[ImageTask, Exception], None] = lambda *_: None,
         early: bool = True,
     ) -> None:
         self._cfg, self._stages, self._volumes = cfg, stages, volumes
         self._source = source
-        self._letters, self._checkpoint, self._told = letters, checkpoint, told
+        self._letters, self._checkpoint, self._on_failure = letters, checkpoint, on_failure
         self._begin = time.monotonic()
         # Nobody waits for them for ever: a store that does not answer must not keep the interpreter's exit.
         self._readers = DaemonThreads(cfg.s3_max_inflight, "penstock-read")
@@ -144,10 +144,10 @@ class VolumeJob:
 
     def report(self, report: Report) -> Report:
         """A run's report, with what is known of its volumes."""
-        told: dict[str, Any] = {"volumes": self._volumes.figures, "memory_ceiling": self.ceiling.to_dict()}
+        extra: dict[str, Any] = {"volumes": self._volumes.figures, "memory_ceiling": self.ceiling.to_dict()}
         if self._checkpoint:
-            told["job"] = self._checkpoint.summary()
-        return replace(report, seconds=time.monotonic() - self._begin, extra={**report.extra, **told})
+            extra["job"] = self._checkpoint.summary()
+        return replace(report, seconds=time.monotonic() - self._begin, extra={**report.extra, **extra})
 
     def close(self) -> None:
         """Let go of threads, models and writers. May be called twice."""
@@ -180,7 +180,7 @@ class VolumeJob:
             self._letters.write(task.key, stage, error, attempts=earlier + failure.attempts, **volume, **known)
         if self._checkpoint:
             self._checkpoint.dead([task.ordinal])
-        self._told(task, error)
+        self._on_failure(task, error)
         self._volumes.done([task], dead=True)
 
 

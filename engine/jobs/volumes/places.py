@@ -1,4 +1,4 @@
-"""Where things are, as people say it: folders of this machine, and URLs of stores."""
+"""Places as users name them: folders of this machine, and URLs of stores."""
 
 from __future__ import annotations
 

@@ -47,10 +47,10 @@ def run_volumes(
     Args:
         cfg: what to do; with `to` or `out_prefix`.
         specs: folders or prefixes, or patterns of them; see `VolumeSource`.
-        watcher: told how it goes.
+        watcher: shown the figures at its interval.
         interrupt: lets another thread, or a signal handler, end it early; where it was requested nothing is begun.
-        begins: told, before anything is read, the most memory that will be taken, and how many pages remain, where that
-            is known.
+        begins: called before anything is read, with the most memory that will be taken, and how many pages remain,
+            where that is known.
         html: a file for a contact sheet of what this run has done: the first pages of each volume, before and after.
 
     Returns:
@@ -77,9 +77,9 @@ def run_volumes(
         stack.callback(books.close)
         books.open(interrupt)
         if interrupt and interrupt.requested:
-            return Report(extra=books.said)
+            return Report(extra=books.figures)
         if books.checkpoint and books.is_finished:
-            return Report(extra=books.said)
+            return Report(extra=books.figures)
         ceiling = estimate_volumes(cfg, stages.batcher.plan)
         begins(ceiling, books.checkpoint.remaining if books.checkpoint else None)
         warn_if_scarce(ceiling)
@@ -101,7 +101,7 @@ def _driven(
     interrupt: Interrupt | None,
     pages: Iterable[Callable[[], None]],
 ) -> Report:
-    """Run it, and report on it however it ends; `pages` write what else is told of it."""
+    """Run it, and report on it however it ends; `pages` write what else there is to show of it."""
     cause: BaseException | None = None
     pipeline = job.open()
     shown = WithFigures(watcher, "volumes", lambda: books.volumes.counts) if watcher else None

@@ -1,4 +1,4 @@
-"""Turns at a semaphore, for threads that may be told not to wait any more; also at one of an asyncio loop."""
+"""Turns at a semaphore, for threads whose waiting can be ended; also at one of an asyncio loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ....errors import ReadError
 
 _NOBODY: Final = "nobody waits for it any more"
 _TICK: Final = 0.1
-"""Seconds between two looks at whether anybody still waits: a semaphore for threads cannot be told."""
+"""Seconds between two looks at whether anybody still waits: a semaphore for threads cannot be woken."""
 
 
 class Waiting:

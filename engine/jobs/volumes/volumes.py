@@ -122,8 +122,8 @@ class Volumes:
             except PenstockError:
                 raise
             except Exception as error:
-                told = f"volume {name!r}: its writer failed: {type(error).__name__}: {error}"
-                raise SinkError(told) from error
+                message = f"volume {name!r}: its writer failed: {type(error).__name__}: {error}"
+                raise SinkError(message) from error
         return Written([row.task for row in rows])
 
     def done(self, tasks: Sequence[ImageTask], *, dead: bool = False) -> None:

@@ -108,7 +108,7 @@ class VolumeWorker:
         with self._once() as (volumes, job):
             try:
                 if await in_thread(volumes.look, self.volume_id):
-                    return self._told(job.report(Report()))
+                    return self._kept(job.report(Report()))
                 pipeline = await in_thread(job.open, asyncio.get_running_loop())
                 async with pipeline.auto_stop(discard=True):
                     try:
@@ -116,7 +116,7 @@ class VolumeWorker:
                             await in_thread(job.collect, written)
                     finally:
                         job.abandon_reads()
-                return self._told(await in_thread(self._finish, job, pipeline.report()))
+                return self._kept(await in_thread(self._finish, job, pipeline.report()))
             finally:
                 await in_thread(job.close)
 
@@ -124,7 +124,7 @@ class VolumeWorker:
         """`run` without asyncio: in the calling thread.
 
         Args:
-            watcher: told how it goes; see ``penstock.engine.observe.progress``.
+            watcher: shown the figures at its interval; see ``penstock.engine.observe.progress``.
             interrupt: lets another thread, or a signal handler, end it early; then nothing is published.
 
         Raises:
@@ -133,11 +133,11 @@ class VolumeWorker:
         with self._once() as (volumes, job):
             try:
                 if volumes.look(self.volume_id):
-                    return self._told(job.report(Report()))
+                    return self._kept(job.report(Report()))
                 report = drive(job.open(), job.collect, watcher, interrupt, job.beat)
                 if interrupt and interrupt.requested:
-                    return self._told(job.report(report))
-                return self._told(self._finish(job, report))
+                    return self._kept(job.report(report))
+                return self._kept(self._finish(job, report))
             finally:
                 job.close()
 
@@ -149,7 +149,7 @@ class VolumeWorker:
         volumes = Volumes(lambda _: self._writer)
         volumes.has(self.volume_id, len(self._tasks))
         letters = DeadLetters(path) if (path := letters_path(self._cfg)) else None
-        own: dict[str, Any] = {"letters": letters, "told": self._remember, "early": False}
+        own: dict[str, Any] = {"letters": letters, "on_failure": self._remember, "early": False}
         job = VolumeJob(self._cfg, self._stages, volumes, self._tasks, **own)
         with self._cfg.spelled():
             yield volumes, job
@@ -159,7 +159,7 @@ class VolumeWorker:
         job.publish()
         return job.report(report)
 
-    def _told(self, report: Report) -> Report:
+    def _kept(self, report: Report) -> Report:
         self.report = report
         return report
 
