@@ -1,10 +1,11 @@
-"""Packages and modules whose names are imported at first use: a process pays only for the parts it needs."""
+"""What is imported at first use, by its name: a process pays only for the parts it needs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 
@@ -30,3 +31,19 @@ def lazy_exports(
         return sorted(sys.modules[package].__all__)
 
     return get, listed
+
+
+def is_import_name(text: str) -> bool:
+    """Whether it is written ``module:name``; both may have dots in them."""
+    module, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+
+
+def import_named(name: str) -> Any:
+    """What ``module:name`` is the name of, its module imported.
+
+    Raises:
+        ImportError, AttributeError, ValueError: nothing has this name; or whatever the module raises.
+    """
+    module, _, attribute = name.partition(":")
+    return attrgetter(attribute)(import_module(module))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, cast
 
 from .errors import ConfigError
+from .lazy import import_named
 
 
 class Version(NamedTuple):
@@ -68,9 +68,8 @@ class Locator(NamedTuple):
         self._factory()
 
     def _factory(self) -> Callable[[str], Fetcher]:
-        module, _, name = self.factory.partition(":")
         try:
-            return cast("Callable[[str], Fetcher]", getattr(importlib.import_module(module), name))
+            return cast("Callable[[str], Fetcher]", import_named(self.factory))
         except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(f"source: what reads its pictures, {self.factory}, cannot be had: {error}") from error
 

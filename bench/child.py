@@ -7,7 +7,6 @@ is its specification), and ends with its input.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -15,6 +14,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import IO, Any
+
+from ..lazy import import_named
 
 Measures = Mapping[str, float]
 """Figures of one round, by name."""
@@ -42,8 +43,7 @@ def main() -> None:
 
 def resolve(target: str) -> Factory:
     """The factory ``module:function`` of this package."""
-    module, _, name = target.partition(":")
-    factory: Factory = getattr(importlib.import_module(f"penstock.bench.{module}"), name)
+    factory: Factory = import_named(f"penstock.bench.{target}")
     return factory
 
 

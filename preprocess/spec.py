@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 from ..errors import ConfigError
+from ..lazy import is_import_name
 from ..picture_formats import FORMATS
 
 if TYPE_CHECKING:
@@ -243,6 +244,5 @@ def _check_formats(formats: object) -> None:
 def _check_transform(transform: object) -> None:
     if transform is None:
         return
-    module, colon, name = transform.partition(":") if isinstance(transform, str) else ("", "", "")
-    if not (colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))):
+    if not (isinstance(transform, str) and is_import_name(transform)):
         raise ConfigError(f"transform: {transform!r} must be 'module:function'")

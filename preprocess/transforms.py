@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import operator
 from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 
 from ..errors import ConfigError
+from ..lazy import import_named
 
 Transform = Callable[[Any], Any]
 """One picture, float32 ``[size, size, 3]`` of 0..255, to one array of a fixed shape. Must be traceable by `jax.jit`."""
@@ -22,9 +21,8 @@ def find_transform(name: str) -> Transform:
     Raises:
         ConfigError: The module cannot be imported, or has no such function.
     """
-    module, _, attribute = name.partition(":")
     try:
-        found = operator.attrgetter(attribute)(importlib.import_module(module))
+        found = import_named(name)
     except Exception as error:
         raise ConfigError(f"transform: {name!r} cannot be imported ({type(error).__name__}: {error})") from error
     if not callable(found):

@@ -27,6 +27,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
+from ..lazy import import_named
 from .child import STATUS, readable
 from .frames import recv_frame_fds, send_frame, send_frame_fds
 from .janitor import sweep
@@ -263,10 +264,7 @@ def _own_signals() -> None:
 
 
 def _resolve(name: str) -> Entry:
-    module, _, qualified = name.partition(":")
-    found: object = importlib.import_module(module)
-    for attribute in qualified.split("."):
-        found = getattr(found, attribute)
+    found: object = import_named(name)
     if not callable(found):
         raise TypeError(f"{name} is not a function")
     return found

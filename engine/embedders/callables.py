@@ -16,6 +16,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from ...errors import ConfigError, EmbedderError, EmbedError, PenstockError
+from ...lazy import is_import_name
 from ..core.policies import is_transient
 from .base import (
     NONE_REFUSED,
@@ -41,10 +42,10 @@ class _Callable(Embedder):
     """What both kinds share: a name to import, and a dimension that is known once it was tried."""
 
     def __init__(self, scheme: str, target: str, version: str | None = None) -> None:
-        module, colon, name = target.partition(":")
-        if not (colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))):
+        if not is_import_name(target):
             raise ConfigError(f"{scheme}:{target}: write {scheme}:module:callable, e.g. {scheme}:my_models:embed")
-        self._module, self._attribute, self._version = module, name, version
+        self._module, _, self._attribute = target.partition(":")
+        self._version = version
         super().__init__(f"{scheme}:{target}", spec_string(f"{scheme}:{target}", version=version))
         self._rows = 0
         self._dimension: int | None = None

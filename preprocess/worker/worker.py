@@ -7,7 +7,6 @@ granted.
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import sys
@@ -18,6 +17,7 @@ from typing import Protocol, Self, cast
 
 from ...errors import ConfigError, ItemError
 from ...fetch import Fetchers
+from ...lazy import import_named
 from ...shm import Ring, recv_frame_fds, send_frame
 from ...shm.protocol import LAYOUT, REFUSED, decode_json, encode_hung, encode_json
 from ..decode.decode import bound_pillow
@@ -221,7 +221,6 @@ def _make_embedder(reference: Sequence[str] | None, spec: PreprocessSpec, rows: 
     if reference is None:
         return None
     factory, argument = reference
-    module, _, name = factory.partition(":")
-    embedder = cast("Embed", getattr(importlib.import_module(module), name)(argument))
+    embedder = cast("Embed", import_named(factory)(argument))
     embedder.open(spec, rows)
     return embedder
