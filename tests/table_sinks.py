@@ -14,7 +14,8 @@ from penstock.testing.sinks import DIMENSION
 
 def sink_at(uri: str, **options: Any) -> Sink:
     """A sink for vectors of `DIMENSION` floats, unless said otherwise."""
-    return make_sink(uri, SinkOptions(**{"dimension": DIMENSION, **options}))
+    with_dimension: dict[str, Any] = {"dimension": DIMENSION, **options}
+    return make_sink(uri, SinkOptions(**with_dimension))
 
 
 def assert_finds_the_nearest(uri: str, rows: RowBatch, metric: Any) -> None:

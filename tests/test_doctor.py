@@ -10,11 +10,13 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import penstock
 from penstock.engine.cli import main
 from penstock.engine.doctor import checks as doctor_checks
 from penstock.engine.doctor.examine import examine
@@ -198,6 +200,13 @@ def test_a_missing_extra_is_no_fault_but_says_how_to_get_it(monkeypatch: pytest.
     finding = doctor_checks.optional("jpeg")
     assert finding.status == "ok"
     assert "pip install 'penstock[jpeg]'" in finding.detail
+
+
+def test_every_extra_for_users_is_looked_for() -> None:
+    """Also those that came later."""
+    setup = ConfigParser()
+    setup.read(Path(penstock.__file__).parent / "setup.cfg")
+    assert set(doctor_checks.EXTRAS) == set(setup["options.extras_require"]) - {"bench", "dev"}
 
 
 def test_triton_is_asked_when_it_is_given(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,6 +217,9 @@ def test_the_gain_of_lifting_the_bottleneck_is_bounded_by_the_next_busiest() -> 
     assert bottleneck is not None
     assert bottleneck.stage == "b"
     assert bottleneck.gain == pytest.approx(2.0)
+    alone = find_bottleneck([stage("a", 0.001), stage("b", 0.9)])
+    assert alone is not None
+    assert "up to 100 times as fast" in alone.reason
     assert find_bottleneck([]) is None
     assert find_bottleneck([StageReport("source", "source", busy=0.5)]) is None
 

@@ -36,6 +36,9 @@ EXTRAS: Final = {
     "report": ("matplotlib", "--report FILE.html"),
     "objects": ("obstore", "sources and data sets in s3://, gs://, az://"),
     "s3": ("boto3", "profiles and single sign-on of AWS, keys such as a//b, publishing Parquet to s3://"),
+    "parquet": ("pyarrow", "parquet: as source and destination, arrow:, npy:"),
+    "lance": ("pylance", "lance: as source and destination"),
+    "volumes": ("opencv-python-headless", "a faster dewarping of scanned pages"),
 }
 """Extra -> module it brings, and what it is for."""
 

@@ -138,4 +138,4 @@ def _reason(first: StageReport, second: StageReport | None, gain: float) -> str:
         each = f"p50 {first.p50_ms:.3g} ms, concurrency {first.concurrency}"
         what = f"{first.name} works {first.busy:.0%} of the time ({each})"
     then = f"; next is {second.name} with {second.busy:.0%}" if second is not None else ""
-    return f"{what}{then}. Without it the whole could be up to {gain:.2g} times as fast: {_KNOBS[first.kind]}"
+    return f"{what}{then}. Without it the whole could be up to {gain:.3g} times as fast: {_KNOBS[first.kind]}"
