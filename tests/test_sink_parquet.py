@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -260,7 +261,7 @@ def test_of_two_publishers_one_wins_and_the_other_leaves_nothing_shown(tmp_path:
     """Both had begun before either was done."""
     for turn in range(20):
         folder = tmp_path / str(turn)
-        winner = publish_at_once(lambda folder=folder: FolderPlace(folder))
+        winner = publish_at_once(partial(FolderPlace, folder))
         assert manifest(folder)["job"] == winner
         assert seen(folder) == BATCH
         assert {winner in path.name for path in folder.glob("*.parquet")} == {True}

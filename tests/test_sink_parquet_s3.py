@@ -190,7 +190,7 @@ def test_of_several_publishers_one_wins_and_the_others_leave_nothing(url: str) -
     """All had begun before one was done; no open upload is left."""
     for turn in range(4):
         where = f"{url}/{turn}"
-        winner = publish_at_once(lambda where=where: place_at(where))
+        winner = publish_at_once(partial(place_at, where))
         assert seen(where) == BATCH
         place = place_at(where)
         for left in leftovers(place):  # their rows, with which they could go on elsewhere
