@@ -30,7 +30,7 @@ help:
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,jpeg,lance,onnx,parquet,report,s3,triton,volumes]"
+	$(BIN)/python -m pip install -qq -c constraints.txt -e ".[dev,jpeg,lance,onnx,parquet,report,s3,triton,videos,volumes,yt-dlp]"
 	@touch $@
 
 demo: $(STAMP)

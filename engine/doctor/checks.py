@@ -38,6 +38,8 @@ EXTRAS: Final = {
     "s3": ("boto3", "profiles and single sign-on of AWS, keys such as a//b, publishing Parquet to s3://"),
     "parquet": ("pyarrow", "parquet: as source and destination, arrow:, npy:"),
     "lance": ("pylance", "lance: as source and destination"),
+    "videos": ("av", "penstock videos"),
+    "yt-dlp": ("yt-dlp", "videos behind pages of the web"),
     "volumes": ("opencv-python-headless", "a faster dewarping of scanned pages"),
 }
 """Extra -> module it brings, and what it is for."""
