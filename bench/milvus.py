@@ -18,7 +18,7 @@ import numpy as np
 from ..engine import PipelineBuilder, green
 from ..engine.config.model import ServiceConfig
 from ..engine.jobs.images.batches import JobValues, Picture, Rows
-from ..engine.jobs.images.graphs import JobParts, insert_into
+from ..engine.jobs.images.graphs import ImageParts, insert_into
 from ..engine.servers import MilvusLiteServer, MilvusServer, ServerUnavailableError
 from ..sinks import DeadLetters, MilvusSink, RowBatch, row_key
 from .child import Measure, Measures
@@ -159,7 +159,7 @@ def _insert(batches: list[Rows], sink: MilvusSink, dead: DeadLetters, ticks: lis
         return value
 
     with ThreadPoolExecutor(sink.threads) as writers:
-        parts = JobParts(batches, sink, writers, JobValues(dead), _INSERT_ROWS, ServiceConfig().policies)
+        parts = ImageParts(batches, sink, writers, JobValues(dead), _INSERT_ROWS, ServiceConfig().policies)
         builder = PipelineBuilder(values=parts.values).add_source(batches).pipe(watched)
         pipeline = insert_into(builder, parts).build(num_threads=1)
         with pipeline.auto_stop():

@@ -274,7 +274,7 @@ def shared(server: str, dtype: str, count: int) -> Generator[Measure, None, None
 def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Generator[Measure, None, None]:
     """The main job: worker processes, rings, Triton, Milvus Lite. With a `Ticker`, which costs CPU, or without."""
     from ..engine.jobs.common.plan import make_plan
-    from ..engine.jobs.images.graphs import JobParts, streaming
+    from ..engine.jobs.images.graphs import ImageParts, streaming
     from ..engine.jobs.images.inputs import batched, pictures_of
     from ..engine.jobs.images.runner import JobRunner
 
@@ -285,7 +285,7 @@ def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Genera
         plan.embedder.open(plan.spec, BATCH)
         with closing(JobRunner(config)) as runner, plan.pool(config) as pool:
 
-            def graph(parts: JobParts) -> PipelineBuilder:
+            def graph(parts: ImageParts) -> PipelineBuilder:
                 builder = streaming(parts, pool, plan.embedder)
                 return builder.add_resource(ticker) if watched else builder
 
@@ -294,7 +294,7 @@ def penstock(server: str, paths: Sequence[str], watched: bool = False) -> Genera
 
                 def job() -> int:
                     source = batched(pictures_of(paths, None, None, "bench"), BATCH)
-                    return runner.run(source, graph, None, 2, collect=cost.sample).accounting.written
+                    return runner.run_graph(source, graph, None, 2, collect=cost.sample).accounting.written
 
                 figures = _watched(server, len(paths), job)
                 return {"blocked_ms": ticker.worst * 1e3} if watched else {**figures, **cost.figures()}

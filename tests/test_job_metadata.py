@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from penstock.engine.jobs.images.metadata import Metadata
+from penstock.engine.jobs.common.metadata import Metadata
 from penstock.engine.sources import Filtered, Item
 from penstock.errors import ConfigError, SourceError
 

@@ -142,7 +142,7 @@ def test_progress_shows_how_long_the_store_has_been_waited_for() -> None:
             shown.append(summary(report, None))
 
     stats = {"waiting": 0.0, "retry_for": 120.0}
-    watcher = WithFigures(Shown(), "store", lambda: stats)
+    watcher = WithFigures(Shown(), lambda: {"store": stats})
     report = Report(Accounting(read=5, delivered=5))
     watcher.update(report)
     stats["waiting"] = 12.3

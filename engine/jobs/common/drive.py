@@ -33,17 +33,16 @@ class WithFigures:
 
     Args:
         watcher: gets the reports.
-        name: of the figures in ``extra`` of a report.
-        figures: asked for at each report.
+        figures: for ``extra`` of a report, by name; asked for at each report.
     """
 
-    def __init__(self, watcher: Watcher, name: str, figures: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, watcher: Watcher, figures: Callable[[], Mapping[str, Any]]) -> None:
         self.interval = watcher.interval
-        self._watcher, self._name, self._figures = watcher, name, figures
+        self._watcher, self._figures = watcher, figures
 
     def update(self, report: Report) -> None:
         """Pass a report on."""
-        self._watcher.update(replace(report, extra={**report.extra, self._name: dict(self._figures())}))
+        self._watcher.update(replace(report, extra={**report.extra, **self._figures()}))
 
 
 class Interrupt:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 from ....errors import ConfigError
+from ....preprocess.slot_layout import dimension_of
 from ....shm import SlotState
 from ...config.model import ServiceConfig
 from ...machine.resources import shared_memory_room, usable_cores
-from ...workers import PreprocessPool
+from ...workers.pool import SlotPool
 from .autosize import fit_to_memory
 from .largest import tell_cramped, tell_workers
 from .memory_estimate import MemoryEstimate
 from .plan import Plan
 
+P = TypeVar("P", bound=SlotPool[Any, Any])
 
-class PoolCache:
-    """None, or one pool, which serves one job at a time."""
 
-    def __init__(self) -> None:
-        self._pool: PreprocessPool | None = None
+class PoolCache(Generic[P]):
+    """None, or one pool, which serves one job at a time.
+
+    Args:
+        make: makes one, not started; its slots are those of pictures (``preprocess.slot_layout``).
+    """
+
+    def __init__(self, make: Callable[[Plan, ServiceConfig], P]) -> None:
+        self._make = make
+        self._pool: P | None = None
         self._asked: tuple[int, int] | None = None
         self._ceiling: MemoryEstimate | None = None
         self._serving = threading.Lock()
@@ -56,9 +65,9 @@ class PoolCache:
     @property
     def dimension(self) -> int | None:
         """Floats of a vector in its slots; None while there is no pool."""
-        return self._pool.dimension if self._pool else None
+        return dimension_of(self._pool.layout) if self._pool else None
 
-    def started(self, plan: Plan, config: ServiceConfig, *, in_memory: bool = False) -> PreprocessPool:
+    def started(self, plan: Plan, config: ServiceConfig, *, in_memory: bool = False) -> P:
         """A started pool for the workers and the batch size of the configuration; the warm one, if made for them.
 
         What the configuration leaves open is made to fit into its memory and into ``/dev/shm``: the pool's
@@ -78,7 +87,7 @@ class PoolCache:
         if self._pool is None:
             possible, self._ceiling = fit_to_memory(plan, config, room=shared_memory_room(), in_memory=in_memory)
             tell_cramped(self._ceiling.cramped)
-            self._pool, self._asked = plan.pool(possible), asked
+            self._pool, self._asked = self._make(plan, possible), asked
             tell_workers(self._pool.workers)
         self._pool.start()
         return self._pool

@@ -13,12 +13,10 @@ face             preprocess                      embed                        in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any
 
 from ....preprocess import Timings
-from ....sinks import RowBatch, Sink, concat
+from ....sinks import RowBatch, concat
 from ... import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
 from ...config.settings import AsyncPipelineConfig
 from ...config.types import Stage
@@ -26,31 +24,13 @@ from ...core.policies import Policy, Retry
 from ...embedders import Embedder
 from ...workers import PreprocessPool
 from ..common.in_process import LocalPreprocessor, at_home
+from ..common.runner import JobParts
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
 
-
-@dataclass(frozen=True, slots=True)
-class JobParts:
-    """What every graph of a job begins and ends with.
-
-    Attributes:
-        source: batches, or Outcomes that say what was filtered or broken.
-        sink: opened.
-        writers: threads that write to the sink.
-        values: what the engine is told of them.
-        insert_rows: rows of one call to the sink.
-        policies: what a failure leads to, for each stage.
-    """
-
-    source: Iterable[Any]
-    sink: Sink
-    writers: Executor
-    values: JobValues
-    insert_rows: int
-    policies: Mapping[Stage, Policy]
+ImageParts = JobParts[JobValues]
 
 
-def streaming(parts: JobParts, pool: PreprocessPool, embedder: Embedder) -> PipelineBuilder:
+def streaming(parts: ImageParts, pool: PreprocessPool, embedder: Embedder) -> PipelineBuilder:
     """Preprocessing in worker processes; see the table above."""
     return insert_into(embedding(parts.source, parts.values, parts.policies, pool, embedder), parts)
 
@@ -90,14 +70,14 @@ def embedding(
 
 
 def overlapped(
-    parts: JobParts, local: LocalPreprocessor, embedder: Embedder, settings: AsyncPipelineConfig, room: int
+    parts: ImageParts, local: LocalPreprocessor, embedder: Embedder, settings: AsyncPipelineConfig, room: int
 ) -> PipelineBuilder:
     """The stages overlapped in threads of this process; ``room`` batches between any two of them."""
     workers = settings.preprocess_workers, settings.embedding_workers
     return insert_into(_in_process(parts, local, embedder, workers, room), parts)
 
 
-def in_turn(parts: JobParts, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
+def in_turn(parts: ImageParts, local: LocalPreprocessor, embedder: Embedder) -> PipelineBuilder:
     """Decode, embed and insert batches, to be built with one thread: the baseline."""
     insert = _insert_with(parts)
     return (
@@ -108,7 +88,7 @@ def in_turn(parts: JobParts, local: LocalPreprocessor, embedder: Embedder) -> Pi
 
 
 def _in_process(
-    parts: JobParts, local: LocalPreprocessor, embedder: Embedder, workers: tuple[int, int], room: int
+    parts: ImageParts, local: LocalPreprocessor, embedder: Embedder, workers: tuple[int, int], room: int
 ) -> PipelineBuilder:
     preprocess_workers, embedding_workers = workers
     return (
@@ -167,7 +147,7 @@ def _embed_with(embedder: Embedder, policy: Policy) -> Callable[[Batch], Outcome
     return embed
 
 
-def insert_into(builder: PipelineBuilder, parts: JobParts) -> PipelineBuilder:
+def insert_into(builder: PipelineBuilder, parts: ImageParts) -> PipelineBuilder:
     """The graph so far, whose rows are collected and written by the sink's threads."""
     return (
         builder.aggregate(parts.insert_rows)
@@ -182,7 +162,7 @@ def insert_into(builder: PipelineBuilder, parts: JobParts) -> PipelineBuilder:
     )
 
 
-def _insert_with(parts: JobParts) -> Callable[[list[Rows]], Outcome]:
+def _insert_with(parts: ImageParts) -> Callable[[list[Rows]], Outcome]:
     def insert(group: list[Rows]) -> Outcome:
         pictures: list[Picture] = [picture for rows in group for picture in rows.pictures]
         batch: RowBatch = concat([rows.rows for rows in group])

@@ -17,7 +17,7 @@ from ..common.memory_estimate import MemoryEstimate
 from ..common.plan import Plan
 from .batches import Picture
 from .entries import config_of
-from .graphs import JobParts, in_turn, overlapped, streaming
+from .graphs import ImageParts, in_turn, overlapped, streaming
 from .inputs import as_source, batched, pictures_of
 from .outcomes import Failure, Outcomes
 from .runner import JobRunner
@@ -243,13 +243,13 @@ class ImageEmbeddingPipeline:
         self,
         pictures: Iterable[Picture],
         collection: str | None,
-        graph: Callable[[JobParts], PipelineBuilder],
+        graph: Callable[[ImageParts], PipelineBuilder],
         size: int,
         threads: int,
         insert_rows: int | None = None,
     ) -> list[Any]:
         self._outcomes = outcomes = Outcomes()
-        self._runner.run(
+        self._runner.run_graph(
             batched(outcomes.noting(pictures), size, self._runner.batch_bytes),
             graph,
             collection,

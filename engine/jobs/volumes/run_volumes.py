@@ -104,7 +104,7 @@ def _driven(
     """Run it, and report on it however it ends; `pages` write what else there is to show of it."""
     cause: BaseException | None = None
     pipeline = job.open()
-    shown = WithFigures(watcher, "volumes", lambda: books.volumes.counts) if watcher else None
+    shown = WithFigures(watcher, lambda: {"volumes": books.volumes.counts}) if watcher else None
     try:
         report = drive(
             pipeline, job.collect, shown, interrupt, job.beat, MemoryMonitor(job.ceiling, frozenset[int]).look

@@ -15,8 +15,7 @@ from typing import Any
 
 from ....errors import ConfigError, SourceError
 from ....sinks import ScalarField, parse_fields
-from ...sources import Item, absolute, key_of
-from .batches import Picture
+from ...sources import absolute, key_of
 
 
 class Metadata:
@@ -55,7 +54,7 @@ class Metadata:
     def __call__(self, entries: Iterable[Any]) -> Iterator[Any]:
         """The entries of a source, items and pictures with their columns. What they bring themselves goes first."""
         for entry in entries:
-            if isinstance(entry, (Item, Picture)):
+            if hasattr(entry, "metadata"):
                 yield replace(entry, metadata={**self._said(entry.key), **entry.metadata})
             else:
                 yield entry

@@ -8,12 +8,12 @@ from typing import Any
 
 from ....sinks import IndexState
 from ... import Report
-from ..common.drive import Interrupt, Watcher
-from .runner import JobRunner
+from .drive import Interrupt, Watcher
+from .runner import Runner
 
 
 def wait_for_index(
-    runner: JobRunner,
+    runner: Runner[Any],
     report: Report,
     extra: dict[str, Any],
     watcher: Watcher | None,
