@@ -7,11 +7,12 @@
     |-- SourceError (OSError)               a source cannot be listed or read as a whole
     |-- ItemError                           one item cannot be done; it becomes a dead letter, the job goes on
     |   |-- ReadError (OSError)             its bytes cannot be read
-    |   |-- DecodeError (ValueError)        its bytes are not a picture we can use
+    |   |-- DecodeError (ValueError)        its bytes are not a picture, or video, we can use
     |   |   |-- UnreadableError             no decoder knows it (empty file, HTML page under a .jpg name)
     |   |   |-- TruncatedError              it ends too early
     |   |   |-- UnsupportedFormatError      a format that is not on the allow-list
-    |   |   `-- TooLargeError               its header promises more pixels than the limit
+    |   |   |-- TooLargeError               its header promises more pixels than the limit
+    |   |   `-- VideoError                  a file that is no video, or one that is damaged by more than half
     |   |-- EmbedError                      the embedder refused it
     |   |-- ChildrenFailedError             too many of the values that it was made into failed
     |   |-- DeadlineError (TimeoutError)    it took longer than an item may
@@ -85,7 +86,7 @@ class ReadError(ItemError, OSError):
 
 
 class DecodeError(ItemError, ValueError):
-    """The bytes of an item are not a picture we can use."""
+    """The bytes of an item are not a picture, or a video, we can use."""
 
 
 class UnreadableError(DecodeError):
@@ -102,6 +103,10 @@ class UnsupportedFormatError(DecodeError):
 
 class TooLargeError(DecodeError):
     """The picture's header promises more pixels than the limit."""
+
+
+class VideoError(DecodeError):
+    """A file is no video that can be read, has no frames, or is damaged by more than half."""
 
 
 class EmbedError(ItemError):

@@ -29,7 +29,14 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             },
             {"fetch", "object_stores", "shm"},
             {"engine.core", "engine.journal", "engine.machine", "engine.sources", "preprocess", "sinks"},
-            {"engine.embedders", "engine.observe", "preprocess.kernel", "preprocess.pages", "sinks.parquet"},
+            {
+                "engine.embedders",
+                "engine.observe",
+                "preprocess.kernel",
+                "preprocess.pages",
+                "preprocess.videos",
+                "sinks.parquet",
+            },
             {
                 "engine.pipeline",
                 "preprocess.decode",

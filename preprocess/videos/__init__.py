@@ -1,0 +1,23 @@
+"""Videos: what is in a file, and frames of it, each at its exact time and upright. See README.md here.
+
+PyAV (the extra ``penstock[videos]``) is imported when the first video is opened.
+"""
+
+from __future__ import annotations
+
+from .description import Scene, VideoFindings, VideoInfo, VideoLimits
+from .frames import SampledFrame
+from .sampling import Sampling, sample
+from .video import Video, open_video
+
+__all__ = [
+    "SampledFrame",
+    "Sampling",
+    "Scene",
+    "Video",
+    "VideoFindings",
+    "VideoInfo",
+    "VideoLimits",
+    "open_video",
+    "sample",
+]
