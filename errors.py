@@ -7,6 +7,8 @@
     |-- SourceError (OSError)               a source cannot be listed or read as a whole
     |-- ItemError                           one item cannot be done; it becomes a dead letter, the job goes on
     |   |-- ReadError (OSError)             its bytes cannot be read
+    |   |   `-- DownloadError               it cannot be fetched from where it lies: says what was answered
+    |   |-- HostStoppedError                its host refuses one request after the other, so it was not asked for it
     |   |-- DecodeError (ValueError)        its bytes are not a picture, or video, we can use
     |   |   |-- UnreadableError             no decoder knows it (empty file, HTML page under a .jpg name)
     |   |   |-- TruncatedError              it ends too early
@@ -56,7 +58,7 @@ others about the job.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 
 class PenstockError(Exception):
@@ -76,13 +78,37 @@ class ItemError(PenstockError):
 
     Attributes:
         sha256: of its bytes, where they could be read; None elsewhere.
+        retry_after: seconds before which it is not to be tried again, where somebody said so (an answer 429 or 503).
     """
 
     sha256: str | None = None
+    retry_after: float | None = None
 
 
 class ReadError(ItemError, OSError):
     """The bytes of an item cannot be read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {**self.__dict__, "errno": self.errno}  # an OSError's own forgets it
+
+
+class DownloadError(ReadError):
+    """An item cannot be fetched from where it lies. Its `errno` says whether it may come another time.
+
+    Attributes:
+        status: of the answer of HTTP; None where there was none.
+        is_refusal: whether the host said that it does not want to be asked (429, 403, "sign in to confirm").
+    """
+
+    status: int | None = None
+    is_refusal: bool = False
+
+
+class HostStoppedError(ItemError):
+    """The item's host refuses one request after the other: it is not asked any more in this run.
+
+    Nothing is known about the item itself. It is no dead letter: it stays undone, and a later run asks again.
+    """
 
 
 class DecodeError(ItemError, ValueError):

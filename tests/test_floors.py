@@ -47,7 +47,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             },
             {"engine", "engine.config", "preprocess.worker", "sinks.registry"},
             {"engine.workers"},
-            {"engine.jobs", "engine.jobs.common"},
+            {"engine.downloads", "engine.jobs", "engine.jobs.common"},
             {"engine.jobs.images", "engine.jobs.volumes"},
             {"engine.doctor", "engine.servers", "penstock", "volumes"},
             {"bench", "engine.cli", "testing"},
