@@ -20,7 +20,8 @@ def picture(seed: int, cell: int, strength: int) -> UInt8:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, strength, (SIDE // cell, SIDE // cell, 3))
     ramp = np.arange(SIDE)[:, None, None] + np.arange(SIDE)[None, :, None] * np.array([0, 1, -1])
-    return np.clip(np.kron(coarse, np.ones((cell, cell, 1), int)) + ramp, 0, 255).astype(np.uint8)
+    whole = np.kron(coarse, np.ones((cell, cell, 1), int)) + ramp
+    return np.asarray(np.clip(whole, 0, 255), np.uint8)
 
 
 def photo(path: Path) -> UInt8:
