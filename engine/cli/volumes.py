@@ -38,8 +38,8 @@ nothing of it before it is complete, and then there is a _SUCCESS.json. A volume
 published already is left alone: the same command does what is new.
 
 \b
-Exit status: 0 all is accounted for within the failure budget, 1 the job failed or all its pages
-did, 2 wrong usage, 130 interrupted."""
+Exit status: 0 all is accounted for within the failure budget, 1 the job failed, all its pages
+did, or a volume could not be published, 2 wrong usage, 130 interrupted."""
 
 _FIELDS = (
     *("anonymous", "instance_role", "to", "embedder", "preset", "image_size", "dtype", "background", "value_range"),
@@ -126,9 +126,12 @@ def _run_and_report(cfg: PipelineConfig, specs: Sequence[str], html: str | None)
     if interrupt.requested:
         complain(printable(f"interrupted; {again}"))
         return INTERRUPTED
+    failed = [volume["error"] for volume in report.extra["volumes"]["each"].values() if "error" in volume]
+    for error in failed:
+        complain(printable(error))
     books = report.extra.get("job")
     written, dead = (books["written"], books["dead"]) if books else (report.accounting.written, report.accounting.dead)
-    return FAILED if dead and not written else OK
+    return FAILED if failed or (dead and not written) else OK
 
 
 def _prepare_process() -> None:
@@ -159,7 +162,10 @@ def _report(cfg: PipelineConfig, report: Report) -> None:
         say(render_text(report))
     figures = report.extra["volumes"]
     done = f"{plural(figures['all'], 'volume')}: {count(figures['published'])} published in {cfg.shown_to}"
-    say(printable(done if report.stages else f"finished already: {done}. Nothing to do"))
+    failed = sum("error" in volume for volume in figures["each"].values())
+    done += f", {count(failed)} could not be" if failed else ""
+    nothing = "" if failed else ". Nothing to do"
+    say(printable(done if report.stages else f"finished already: {done}{nothing}"))
     if dead := sum(volume["dead"] for volume in figures["each"].values()):
         say(printable(f"{plural(dead, 'dead letter')} in {letters_path(cfg)}"))
     for path in cfg.report:

@@ -46,6 +46,8 @@ class ParquetSink(TableSink):
         metric: how `reader` compares: COSINE, IP or L2.
         part_bytes: the most of a part, before compression.
         layout: columns of another kind, instead of typed ones.
+        late: whether rows are taken also where another job's data set lies, and only `finish` refuses: for those that
+            are to be kept until somebody has decided which is wanted.
 
     Raises:
         ConfigError: a setting that cannot be, or pyarrow is not installed.
@@ -66,12 +68,13 @@ class ParquetSink(TableSink):
         metric: str = "COSINE",
         part_bytes: int = PART_BYTES,
         layout: Layout | None = None,
+        late: bool = False,
     ) -> None:
         arrow()
         if layout is None:
             layout = Layout(dimension or 0, parse_fields(fields or {}))
         super().__init__(place.uri, place.local_path, dimension, note, layout, metric)
-        self._place, self._mode, self._part_bytes = place, mode, part_bytes
+        self._place, self._mode, self._part_bytes, self._late = place, mode, part_bytes, late
         self._job, self._keeps_books = job or uuid4().hex, bool(job)
         self._session = uuid4().hex[:8]
         self._mutex = threading.Lock()
@@ -110,7 +113,7 @@ class ParquetSink(TableSink):
         """Take what the job has there, or begin.
 
         Raises:
-            PublishConflictError: another job's data set is there, or is about to be.
+            PublishConflictError: another job's data set is there, or is about to be; not where that is for later.
             CollectionMismatchError: the job's own rows have another dimension or other columns; to be read only:
                 nothing is published there.
             SinkError: another process has it open for the same job.
@@ -185,10 +188,11 @@ class ParquetSink(TableSink):
         names = staged_in(self._place, self._job)
         self._base = there if there and there.job == self._job else None
         self._replaces = self._replaced(there)
-        if there and self._base is None and there.publication != self._replaces:
-            raise conflict(self._place, None, there)
-        if claim and claim.job != self._job:
-            raise conflict(self._place, claim, there)
+        if not self._late:
+            if there and self._base is None and there.publication != self._replaces:
+                raise conflict(self._place, None, there)
+            if claim and claim.job != self._job:
+                raise conflict(self._place, claim, there)
         if names or self._base:
             self._check(names[0] if names else "")
         self._turn = next_turn(names)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from ....errors import ItemError
+from ....errors import ItemError, PenstockError
 from ....sinks import DeadLetters
 from ... import ItemFailure, Outcome, Pipeline, Report
 from ...config.volumes import PipelineConfig
@@ -120,14 +120,20 @@ class VolumeJob:
             self.publish()
 
     def publish(self) -> None:
-        """Publish what is whole.
+        """Publish what is whole; what keeps a single volume from it is in its `Volume.error`.
 
         Raises:
-            SinkError: a volume cannot be published.
+            SinkError: the place refuses.
         """
         for volume in self._volumes.publish():
             dead = f", {volume.dead} of them dead letters" if volume.dead else ""
-            _logger.info("volume %s: published, %d pages%s", volume.name, volume.pages, dead)
+            if volume.manifest is not None:
+                _logger.info("volume %s: published, %d pages%s", volume.name, volume.pages, dead)
+
+    @property
+    def errors(self) -> list[PenstockError]:
+        """Why volumes could not be published though all of their pages are done."""
+        return self._volumes.errors
 
     def beat(self) -> None:
         """Called several times a second, in the thread that reads."""

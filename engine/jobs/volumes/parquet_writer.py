@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ....errors import SinkError
+from ....errors import PublishConflictError, SinkError
 from ....sinks.arrow import arrow
-from ....sinks.parquet.manifest import manifest_in
+from ....sinks.parquet.manifest import MANIFEST, claim_in, manifest_in
 from ....sinks.parquet.places import parquet_place
 from ....sinks.parquet.sink import ParquetSink
 from ....sinks.parquet.staged import staged_in
@@ -23,7 +24,7 @@ class S3ParquetWriter:
 
     The data set is the folder ``VOLUME`` below the configuration's `out_prefix`: in a bucket, or on this machine.
     Readers see nothing before it is complete, and a complete one has a ``_SUCCESS.json``; of several that publish the
-    same volume one wins.
+    same volume one wins, and `publish` refuses the others: until then all of them write.
 
     Args:
         cfg: says where.
@@ -40,17 +41,17 @@ class S3ParquetWriter:
         arrow()
         assert cfg.destination is not None
         self._place = parquet_place(f"{PARQUET}{below(cfg.destination, volume_id)}")
-        self._job, self._recipe = job, recipe
+        self._volume_id, self._job, self._recipe = volume_id, job, recipe
         self._sink: ParquetSink | None = None
 
     def published(self) -> Mapping[str, Any] | None:
-        """What the volume's manifest says; None as long as it is not published.
+        """What the volume's manifest says; None as long as it is not published, or rows of the job wait there to be.
 
         Raises:
             SinkError: the place cannot be read, or holds a volume whose vectors were made otherwise.
         """
         there = manifest_in(self._place)
-        if there is None:
+        if there is None or self._has_unshown:
             return None
         if self._recipe and there.recipe != self._recipe:
             raise SinkError(
@@ -63,7 +64,7 @@ class S3ParquetWriter:
         """Take records, for good.
 
         Raises:
-            SinkError: the place refuses, or another job has published the volume.
+            SinkError: the place refuses.
         """
         rows = rows_of(records)
         if self._sink is None:
@@ -76,7 +77,8 @@ class S3ParquetWriter:
         """Show the data set.
 
         Raises:
-            SinkError: another job has published the volume, or is about to; or the place refuses.
+            PublishConflictError: another job has published the volume, or is about to.
+            SinkError: the place refuses.
         """
         del pages, dead
         if self._sink is None:
@@ -84,7 +86,10 @@ class S3ParquetWriter:
             if not staged:
                 return self.published()
             self._sink = self._opened(self._dimension_of(staged[0]))
-        self._sink.finish()
+        try:
+            self._sink.finish()
+        except PublishConflictError as error:
+            raise PublishConflictError(f"volume {self._volume_id!r}: {self._told(error)}") from error
         return self.published()
 
     def close(self) -> None:
@@ -93,8 +98,31 @@ class S3ParquetWriter:
             self._sink.close()
             self._sink = None
 
+    @property
+    def _has_unshown(self) -> bool:
+        """Whether the job has something there that is not published: an earlier run was killed, or refused."""
+        if not self._job:
+            return False
+        claim = claim_in(self._place)
+        return (claim is not None and claim.job == self._job) or bool(staged_in(self._place, self._job))
+
+    def _told(self, error: PublishConflictError) -> str:
+        """What keeps it from being published, and the ways on."""
+        there = manifest_in(self._place)
+        if there is None or there.job == self._job:
+            return str(error)
+        said = f"job {there.job} has published it in {self._place.uri} ({there.created})"
+        if not self._job:
+            return f"{said}: nothing was changed there; take another place (--to)"
+        clean = shlex.join(["penstock", "clean", f"{PARQUET}{self._place.uri}", "--job", self._job])
+        return (
+            f"{said}. The rows of this job wait there: take away its {MANIFEST} and go on (penstock resume) to publish"
+            f" them instead, or give them up: {clean}"
+        )
+
     def _opened(self, dimension: int) -> ParquetSink:
-        sink = ParquetSink(self._place, dimension, job=self._job, note=self._recipe, layout=RecordLayout(dimension))
+        layout = RecordLayout(dimension)
+        sink = ParquetSink(self._place, dimension, job=self._job, note=self._recipe, layout=layout, late=True)
         sink.open()
         return sink
 

@@ -54,7 +54,8 @@ def run_volumes(
         html: a file for a contact sheet of what this run has done: the first pages of each volume, before and after.
 
     Returns:
-        The report; of a job that was finished already one without stages.
+        The report; of a job that was finished already one without stages. A volume that somebody else has published
+        has an ``error`` in it, and the others are published.
 
     Raises:
         ConfigError: a setting is wrong.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ....errors import PenstockError, SinkError
+from ....errors import PenstockError, PublishConflictError, SinkError
 from .pages import ImageTask, Record, Row, Written
 
 
@@ -33,7 +33,8 @@ class Writes(Protocol):
             What its manifest says; None where there was nothing to publish.
 
         Raises:
-            SinkError: somebody else has published this volume, or it cannot be published.
+            PublishConflictError: somebody else has published this volume, which is no fault of the others.
+            SinkError: it cannot be published.
         """
         ...
 
@@ -51,6 +52,7 @@ class Volume:
         pages: how many it has; None while nobody knows.
         done: pages whose fate is known; dead: of these, those that failed.
         manifest: what was published; None before, and where there is nothing to publish.
+        error: why it was not published, though others may be; None: there is no reason.
         is_closed: whether nothing is to be done about it any more.
     """
 
@@ -59,6 +61,7 @@ class Volume:
     done: int = 0
     dead: int = 0
     manifest: Mapping[str, Any] | None = None
+    error: PenstockError | None = None
     is_closed: bool = False
 
     @property
@@ -138,17 +141,29 @@ class Volumes:
     def publish(self) -> list[Volume]:
         """Publish the volumes whose pages are all done; in the thread that reads the pipeline.
 
+        Returns:
+            Those that there were, of which some may have failed: see `Volume.error`.
+
         Raises:
-            SinkError: one cannot be published.
+            SinkError: the place refuses.
         """
         with self._mutex:
             whole, self._whole = [volume for volume in self._whole if not volume.is_closed], []
         for volume in whole:
             assert volume.pages is not None
             volume.is_closed = True
-            volume.manifest = self._writer(volume.name).publish(volume.pages, volume.dead)
+            try:
+                volume.manifest = self._writer(volume.name).publish(volume.pages, volume.dead)
+            except PublishConflictError as error:
+                volume.error = error
             self._close(volume.name)
-        return [volume for volume in whole if volume.manifest is not None]
+        return whole
+
+    @property
+    def errors(self) -> list[PenstockError]:
+        """Why volumes could not be published, of each of them."""
+        with self._mutex:
+            return [volume.error for volume in self.all.values() if volume.error is not None]
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -168,6 +183,7 @@ class Volumes:
                 "done": volume.done,
                 "dead": volume.dead,
                 "published": volume.manifest is not None,
+                **({} if volume.error is None else {"error": str(volume.error)}),
             }
             for volume in volumes
         }

@@ -157,6 +157,8 @@ class VolumeWorker:
     def _finish(self, job: VolumeJob, report: Report) -> Report:
         report.check(ended=True)
         job.publish()
+        for error in job.errors:
+            raise error
         return job.report(report)
 
     def _kept(self, report: Report) -> Report:
