@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from penstock.engine.cli import main
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
+from penstock.engine.jobs.common.plan import make_plan
+from penstock.engine.jobs.volumes.graph import STAGES
 from penstock.engine.jobs.volumes.run_volumes import run_volumes
+from penstock.engine.jobs.volumes.source import VolumeSource
 from penstock.tests.scans import config
 from penstock.tests.test_volume_publish import rows, volume
 from penstock.volumes import S3ParquetWriter
@@ -52,3 +56,36 @@ def test_a_volume_that_somebody_else_has_published_is_its_own_failure(
     assert main(["resume", "job"]) == 0
     assert json.loads((tmp_path / "out" / "vol_2" / "_SUCCESS.json").read_text())["publication"] != published
     assert len(rows(tmp_path / "out" / "vol_2")) == 3
+
+
+def test_a_volume_with_too_many_dead_pages_is_not_published_though_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the share of its own pages: what a job's failure budget allows, each volume that is published keeps to."""
+    monkeypatch.chdir(tmp_path)
+    for name, pages in (("vol_1", 9), ("vol_2", 2)):
+        volume(tmp_path / "scans", name, pages)
+    (tmp_path / "scans" / "vol_2" / "bad.png").write_bytes(b"no picture")
+    line = ["volumes", "scans/*", "--to", "parquet:out", "--embedder", "gist:32", "--progress", "none", "--job", "job"]
+    assert main([*line, "--max-failures", "10%"]) == 1
+    text = capsys.readouterr()
+    assert "2 volumes: 1 published in parquet:out, 1 could not be" in text.out
+    assert "volume 'vol_2' is not published: 1 of 3 items failed, more than max_failures=10% allows" in text.err
+    assert len(rows(tmp_path / "out" / "vol_1")) == 9
+    assert not (tmp_path / "out" / "vol_2" / "_SUCCESS.json").exists()
+    assert main(["resume", "job"]) == 1
+    assert main(["resume", "job", "--max-failures", "40%"]) == 0
+    assert len(rows(tmp_path / "out" / "vol_2")) == 2
+
+
+def test_the_failure_budget_of_a_job_on_volumes_is_one_of_all_its_runs(tmp_path: Path) -> None:
+    """A page that was mended does not hide those that were not: a rate is judged of what earlier runs did, too."""
+    volume(tmp_path / "scans", "vol", 4)
+    for number in range(3):
+        (tmp_path / "scans" / "vol" / f"bad-{number}.png").write_bytes(b"no picture")
+    cfg = config(to=f"parquet:{tmp_path / 'out'}", job=tmp_path / "job")
+    run_volumes(cfg, [str(tmp_path / "scans" / "vol")])
+    books = JobCheckpoint(cfg, make_plan(cfg), VolumeSource([str(tmp_path / "scans" / "vol")]))
+    with books:
+        assert books.earlier(("source", *STAGES))["decode"] == (7, 3)
+        assert books.earlier(("source", *STAGES))["compute"] == (4, 0)

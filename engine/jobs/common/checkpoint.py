@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Final, Self, get_args
 
 from ....errors import AccountingError, ConfigError, FailureBudgetError, ItemError, JournalError
 from ....sinks import DeadLetters, Found, read_dead_letters
@@ -37,6 +37,9 @@ from .plan import Plan
 from .store_check import REDONE, STORE, Known, checked, id_of, known_of
 
 _logger = logging.getLogger(__name__)
+
+_STAGES: Final = ("source", *get_args(Stage))
+"""Of a job on pictures."""
 
 _SYNC_SECONDS = 1.0
 """What a power failure may cost: outcomes of so many seconds are found out again. A dead process costs none."""
@@ -231,12 +234,12 @@ class JobCheckpoint:
         if ordinal in self._again:
             self._healed.add(self._again.pop(ordinal))
 
-    def earlier(self) -> dict[str, Tally]:
-        """What earlier runs did in each stage. Whose letter is lost counts as done everywhere."""
+    def earlier(self, stages: Sequence[str] = _STAGES) -> dict[str, Tally]:
+        """What earlier runs did in each stage, given in their order. Whose letter is lost counts as done everywhere."""
         died = stages_of(self._letters, (entry.name for _, entry in self._folder.entries(Outcome.DEAD)))
         tallies: dict[str, Tally] = {}
         reached = self._before.written + died.total()
-        for stage in ("source", *get_args(Stage)):
+        for stage in stages:
             tallies[stage] = Tally(reached, died[stage])
             reached -= died[stage]
         return tallies

@@ -45,7 +45,7 @@ class Books:
 
     def __init__(self, cfg: PipelineConfig, specs: Sequence[str], batcher: GpuBatcher) -> None:
         self._cfg, self._batcher = cfg, batcher
-        self.volumes = Volumes(lambda name: writer_for(cfg, name, self._job_id, batcher.recipe))
+        self.volumes = Volumes(lambda name: writer_for(cfg, name, self._job_id, batcher.recipe), cfg.max_failures)
         self.source = VolumeSource(specs, self.volumes.look, store_options(cfg))
         self.checkpoint: JobCheckpoint | None = None
         self._job_id = ""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ....errors import PenstockError, PublishConflictError, SinkError
+from ....errors import FailureBudgetError, ItemError, PenstockError, PublishConflictError, SinkError
+from ...core.budget import Budget, FailureBudget
 from .pages import ImageTask, Record, Row, Written
 
 
@@ -61,7 +62,7 @@ class Volume:
     done: int = 0
     dead: int = 0
     manifest: Mapping[str, Any] | None = None
-    error: PenstockError | None = None
+    error: PenstockError | FailureBudgetError | None = None
     is_closed: bool = False
 
     @property
@@ -75,10 +76,11 @@ class Volumes:
 
     Args:
         writer: makes the writer of a volume.
+        limit: how many pages of a volume may be dead: with more it is not published. See `FailureBudget`.
     """
 
-    def __init__(self, writer: Callable[[str], Writes]) -> None:
-        self._make = writer
+    def __init__(self, writer: Callable[[str], Writes], limit: Budget = -1) -> None:
+        self._make, self._limit = writer, limit
         self._writers: dict[str, Writes] = {}
         self._mutex = threading.RLock()
         self._whole: list[Volume] = []  # and not published yet
@@ -153,14 +155,15 @@ class Volumes:
             assert volume.pages is not None
             volume.is_closed = True
             try:
+                self._check_budget(volume, volume.pages)
                 volume.manifest = self._writer(volume.name).publish(volume.pages, volume.dead)
-            except PublishConflictError as error:
+            except (FailureBudgetError, PublishConflictError) as error:
                 volume.error = error
             self._close(volume.name)
         return whole
 
     @property
-    def errors(self) -> list[PenstockError]:
+    def errors(self) -> list[PenstockError | FailureBudgetError]:
         """Why volumes could not be published, of each of them."""
         with self._mutex:
             return [volume.error for volume in self.all.values() if volume.error is not None]
@@ -183,7 +186,7 @@ class Volumes:
                 "done": volume.done,
                 "dead": volume.dead,
                 "published": volume.manifest is not None,
-                **({} if volume.error is None else {"error": str(volume.error)}),
+                **({} if volume.error is None else {"error": _told(volume.error)}),
             }
             for volume in volumes
         }
@@ -193,6 +196,14 @@ class Volumes:
         """Close all writers."""
         for name in list(self._writers):
             self._close(name)
+
+    def _check_budget(self, volume: Volume, pages: int) -> None:
+        budget = FailureBudget(self._limit)
+        budget.count(pages)
+        budget.fail(volume.dead)
+        if budget.is_exceeded:
+            message = f"volume {volume.name!r} is not published: {budget}; mend them (penstock retry), or allow more"
+            raise FailureBudgetError(message, [ItemError("pages of it are dead letters")])
 
     def _note(self, volume: Volume) -> None:
         if volume.is_whole and not volume.is_closed and not any(volume is other for other in self._whole):
@@ -210,3 +221,8 @@ class Volumes:
             writer = self._writers.pop(name, None)
         if writer is not None:
             writer.close()
+
+
+def _told(error: PenstockError | FailureBudgetError) -> str:
+    """What an error says, without what groups of them add."""
+    return error.message if isinstance(error, FailureBudgetError) else str(error)

@@ -146,7 +146,7 @@ class VolumeWorker:
         if self._ran:
             raise RuntimeError("this volume worker has run already: make another one")
         self._ran = True
-        volumes = Volumes(lambda _: self._writer)
+        volumes = Volumes(lambda _: self._writer, self._cfg.max_failures)
         volumes.has(self.volume_id, len(self._tasks))
         letters = DeadLetters(path) if (path := letters_path(self._cfg)) else None
         own: dict[str, Any] = {"letters": letters, "on_failure": self._remember, "early": False}
