@@ -361,6 +361,26 @@ def test_resume_status_and_retry_know_jobs_about_volumes(
     assert "--workers: jobs on volumes have no such setting" in capsys.readouterr().err
 
 
+def test_retry_knows_the_stages_of_volumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says which there are, where one is none."""
+    monkeypatch.chdir(tmp_path)
+    volume(tmp_path / "scans", "vol", 3)
+    (tmp_path / "scans" / "vol" / "page-001.png").write_bytes(b"no picture")
+    begin = ["volumes", "scans/*", "--to", "parquet:out", "--embedder", "gist:32", "--job", "job", "--progress", "none"]
+    assert main(begin) == 0
+    volume(tmp_path / "scans", "vol", 3)
+    assert main(["retry", "job", "--stage", "preprocess"]) == 2
+    assert "there are source, prefetch, decode, patches, compute, pages, look, transform, write" in (
+        capsys.readouterr().err
+    )
+    assert main(["retry", "job", "--stage", "compute"]) == 0
+    assert "no dead letter has the stage compute; there are UnreadableError 1" in capsys.readouterr().out
+    assert main(["retry", "job", "--stage", "decode", "--progress", "none"]) == 0
+    assert sorted(row["page"] for row in rows(tmp_path / "out" / "vol")) == [0, 1, 2]
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_
 from .status import LETTERS, job_folder, listed_errors, need_job, way_on
 
 if TYPE_CHECKING:
+    from ..journal import Status
     from ..sources import Source
 
 _RESUME_EXAMPLES = """\b
@@ -31,6 +32,7 @@ _RETRY_EXAMPLES = """\b
 Examples:
   penstock retry photos-job
   penstock retry photos-job --stage embed
+  penstock retry volumes-job --stage decode
   penstock retry photos-job --error ReadError
   penstock retry photos-job --error TooLargeError --max-pixels 150000000
 
@@ -38,6 +40,7 @@ How often an item was tried is counted on in its dead letter. What the job has n
 on, too."""
 
 _STAGES = ("source", "preprocess", "embed", "insert")
+"""Of a job on pictures."""
 
 
 @click.command(cls=JobCommand, epilog=_RESUME_EXAMPLES, short_help="Go on with a job where it was.")
@@ -54,7 +57,7 @@ def resume(folder: Path, **options: Any) -> int:
 
 @click.command(cls=JobCommand, epilog=_RETRY_EXAMPLES, short_help="Try again what a job could not do.")
 @job_folder
-@click.option("--stage", type=click.Choice(_STAGES), help="Only what failed there.")
+@click.option("--stage", metavar="S", help="Only what failed there, e.g. preprocess; of volumes decode, say.")
 @click.option("--error", metavar="E", help="Only what failed with this error, e.g. ReadError.")
 @setting_options(*(field for field in RUN_FIELDS if field != "update"), defaults=False)
 def retry(folder: Path, stage: str | None, error: str | None, **options: Any) -> int:
@@ -67,6 +70,7 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
 
     need_job(folder)
     found = read_status(folder)
+    _check_stage(stage, found)
     is_theirs = is_from_python(found.settings)
     begun = None if is_theirs or kind_of(found.settings) != ServiceConfig.kind else _begun(folder, options)
     chosen = None
@@ -107,6 +111,19 @@ def _go_on(folder: Path, options: Mapping[str, Any]) -> int:
     from .volumes import go_on_with_volumes
 
     return go_on_with_volumes(found, given_of(options))
+
+
+def _check_stage(stage: str | None, found: Status) -> None:
+    """Refuse a stage that the job does not have, and say which there are."""
+    from ..jobs.common.fingerprints import kind_of
+
+    stages: Sequence[str] = _STAGES
+    if kind_of(found.settings) != ServiceConfig.kind:
+        from ..jobs.volumes.graph import STAGES
+
+        stages = ("source", *STAGES)
+    if stage is not None and stage not in stages:
+        raise click.UsageError(f"--stage: {printable(stage)!r} is no stage of this job; there are {', '.join(stages)}")
 
 
 def _nothing_to_retry(folder: Path, stage: str | None, error: str | None) -> str:
