@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 from penstock.engine import Fail, Feedback, Pipeline, PipelineBuilder, PlainValues, Policy, Retry, Skip
 from penstock.engine.core.definitions import Order
 from penstock.engine.workers.callables import WorkerPool
-from penstock.errors import ConfigError, PipelineFailure, SinkUnavailableError
+from penstock.errors import ConfigError, PipelineFailure, ReadError, SinkUnavailableError
 from penstock.tests.flaky import NEVER, SOON, Flaky, RecordingValues, built, finish, op_of
 from penstock.tests.waiting import DEADLINE, wait_until
 
@@ -62,6 +63,25 @@ def test_what_is_transient_is_tried_again_and_goes_on(kind: str, order: Order) -
     stage = op_of(pipeline)
     assert (stage.retried, stage.failed, stage.retrying, model.failures) == (8, 0, 0, [])
     assert op.calls == {item: 3 if item % 3 == 0 else 1 for item in range(10)}
+
+
+@pytest.mark.parametrize(("asked", "calls"), [(0.05, 2), (1e6, 1)])
+def test_what_a_server_asks_for_is_obeyed_or_the_item_is_given_up(asked: float, calls: int) -> None:
+    """It is never asked again before that."""
+    began: list[float] = []
+
+    def ask(item: int) -> int:
+        began.append(monotonic())
+        if len(began) == 1:
+            busy = ReadError("HTTP 429")
+            busy.errno, busy.retry_after = errno.ETIMEDOUT, asked
+            raise busy
+        return item
+
+    policy = Retry(within=DEADLINE, first=0.001, longest=0.001)
+    found = finish(built(PipelineBuilder(RecordingValues()).add_source([1]).pipe(ask, name="op", on_failure=policy)))
+    assert (len(began), found) == (calls, [1] * (calls - 1))
+    assert all(later - earlier >= asked for earlier, later in itertools.pairwise(began))
 
 
 @both_orders

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 import socket
 import ssl
 from fractions import Fraction
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 from penstock import ConfigError, Fail, Retry, ServiceConfig, Skip
 from penstock.engine.core.patience import Patience
-from penstock.engine.core.policies import Policy, is_transient, parse_policy
+from penstock.engine.core.policies import Policy, asked_wait, is_transient, parse_policy
 from penstock.errors import (
     DeadlineError,
+    DownloadError,
     EmbedderError,
     EmbedError,
     ItemError,
@@ -162,6 +164,23 @@ def test_a_time_is_spent_with_full_jitter_and_its_last_attempt_is_at_its_end() -
         assert len(attempts) < 200
     assert waited == pytest.approx(30.0)
     assert sum(2 <= at <= 30 for at in attempts) >= 3
+
+
+def test_a_wait_that_a_server_asks_for_is_waited_for_if_there_is_time() -> None:
+    """A wait of an hour is not: it would hold the item's place meanwhile."""
+    timed, counted = Patience(Retry(within=30.0, first=0.1), places=1), Patience(Retry(3, first=0.1), places=1)
+    assert timed.pause(1, 0.0, asked=5.0) == counted.pause(1, 0.0, asked=5.0) == 5.0
+    assert [timed.can_wait(seconds, 20.0) for seconds in (0.0, 10.0, 11.0)] == [True, True, False]
+    assert [counted.can_wait(seconds, 20.0) for seconds in (0.0, 600.0, 601.0)] == [True, True, False]
+
+
+def test_what_a_server_asks_for_is_found_in_what_an_error_was_caused_by() -> None:
+    """Also where another error was made of it, and after it came from a worker."""
+    asked = DownloadError("HTTP 429")
+    asked.errno, asked.retry_after, asked.status = errno.ETIMEDOUT, 7.0, 429
+    wrapped = ReadError("cannot be read")
+    wrapped.__cause__ = pickle.loads(pickle.dumps(asked))
+    assert (asked_wait(wrapped), is_transient(wrapped), asked_wait(ReadError(""))) == (7.0, True, 0.0)
 
 
 def test_where_nothing_passes_the_time_is_not_spent_on_each_item() -> None:

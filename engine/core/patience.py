@@ -10,6 +10,9 @@ from .policies import Retry
 _BRIEFLY: Final = 3
 """Attempts at an item where trying for long has proved to be in vain."""
 
+_LONGEST_ASKED: Final = 600.0
+"""Seconds that a server may ask for where the policy sets no time: an item holds its place meanwhile."""
+
 
 class Patience:
     """What a stage that tries again has learnt.
@@ -41,9 +44,24 @@ class Patience:
             return attempt >= (self._retry.attempts or 1)
         return waited >= self._retry.within or (attempt >= _BRIEFLY and self._in_vain >= self._places)
 
-    def pause(self, failed: int, waited: float) -> float:
-        """Seconds to wait after so many attempts have failed; the last one begins when the time is over."""
-        seconds = self._retry.delay(failed, self._random)
+    def can_wait(self, asked: float, waited: float) -> bool:
+        """Whether there is time for a wait that somebody asked for; else trying again before it is over is in vain.
+
+        Args:
+            asked: seconds.
+            waited: seconds since the first attempt failed.
+        """
+        return asked <= (_LONGEST_ASKED if self._retry.within is None else self._retry.within - waited)
+
+    def pause(self, failed: int, waited: float, asked: float = 0.0) -> float:
+        """Seconds to wait after so many attempts have failed; the last one begins when the time is over.
+
+        Args:
+            failed: attempts so far.
+            waited: seconds since the first one failed.
+            asked: seconds that somebody asked for, at least.
+        """
+        seconds = max(self._retry.delay(failed, self._random), asked)
         return seconds if self._retry.within is None else min(seconds, max(self._retry.within - waited, 0.0))
 
     def learn(self, in_vain: bool) -> None:

@@ -189,6 +189,12 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+def asked_wait(error: BaseException) -> float:
+    """Seconds before which an item is not to be tried again, where a server said so; else 0."""
+    said = (each.retry_after for each in _chain(error) if isinstance(each, ItemError))
+    return next((seconds for seconds in said if seconds is not None), 0.0)
+
+
 def _verdict(error: BaseException) -> bool | None:
     """About this error alone; None where its cause decides."""
     if not isinstance(error, Exception):

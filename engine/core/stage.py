@@ -169,6 +169,7 @@ class Job:
         emitted: whether something of it has gone on, so that it is not ours to give back.
         attempts: how often its operation has been run.
         failed_at: when that first failed of something transient (`monotonic`); 0 before.
+        asked: seconds that a server asked for before the next attempt.
         is_last: whether this attempt is the last one; `in_vain`: and it has failed of something transient.
         call: the operation under way outside the hub, if any.
         fiber: the one that works on it, and since when its operation is under way.
@@ -178,8 +179,8 @@ class Job:
     """
 
     __slots__ = (
-        *("attempts", "call", "emitted", "entry", "failed_at", "family", "fiber", "in_vain", "is_last", "left"),
-        *("made", "node", "position", "seconds", "since", "ticket"),
+        *("asked", "attempts", "call", "emitted", "entry", "failed_at", "family", "fiber", "in_vain", "is_last"),
+        *("left", "made", "node", "position", "seconds", "since", "ticket"),
     )
 
     def __init__(self, node: Node, entry: Entry, ticket: int) -> None:
@@ -190,6 +191,7 @@ class Job:
         self.emitted = False
         self.attempts = 0
         self.failed_at = 0.0
+        self.asked = 0.0
         self.is_last = False
         self.in_vain = False
         self.call: Call | None = None

@@ -16,7 +16,7 @@ from .channel import Channel, Entry
 from .hub import Event, Waiter
 from .operations import END, ListOf, Operation, advance, is_arity_error, step
 from .patience import Patience
-from .policies import Fail, Policy, Retry, is_transient
+from .policies import Fail, Policy, Retry, asked_wait, is_transient
 from .runners import Answer, Runner, StageBroken
 from .stage import Emitter, Engine, Job, as_exception
 from .values import NOTHING, Feedback, ItemFailure, Lane, Outcome
@@ -277,8 +277,9 @@ class Pipe(Emitter):
         if self._patience is None or not is_transient(error):
             return False
         job.failed_at = job.failed_at or monotonic()
-        job.in_vain = job.is_last
-        return not job.is_last
+        job.asked = max(job.asked, asked_wait(error))
+        job.in_vain = job.is_last or not self._patience.can_wait(job.asked, monotonic() - job.failed_at)
+        return not job.in_vain
 
     def _divided(self, job: Job, outcome: Outcome) -> tuple[Outcome, Any]:
         """An Outcome without the failures that are to be tried again, and the part of the input they are about."""
@@ -292,7 +293,7 @@ class Pipe(Emitter):
     def _pause(self, job: Job) -> None:
         """Wait until it is time for the next attempt; a drain, a stop or a fatal failure ends the waiting."""
         assert self._patience is not None
-        seconds = self._patience.pause(job.attempts, monotonic() - job.failed_at)
+        seconds, job.asked = self._patience.pause(job.attempts, monotonic() - job.failed_at, job.asked), 0.0
         item = printable(self._values.describe(job.entry.value))
         _logger.info("stage %s: %s: attempt %d failed, again in %.2f s", self.name, item, job.attempts, seconds)
         self.retrying.add(job)

@@ -7,22 +7,23 @@ are taken from a URL. Proxies of the environment are not used: behind one an add
 
 from __future__ import annotations
 
-import errno
 import http.client
-import io
 import ipaddress
-import select
+import math
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
 from ...errors import ReadError, TooLargeError
 from ...fetch import too_large
 from ...messages import redact
+from .answer import Answer, read_error, refused
+from .pinned import Found, PinnedConnection, is_stale
 
 _HOLD_IPV4: Final = tuple(map(ipaddress.ip_network, ("::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 """IPv6 networks whose last 32 bits are an IPv4 address that is reached: mapped, NAT64, compatible."""
@@ -30,22 +31,13 @@ _HOLD_IPV4: Final = tuple(map(ipaddress.ip_network, ("::ffff:0:0/96", "64:ff9b::
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOPS: Final = 4
 _PIECE: Final = 2**16
-_CONNECT: Final = 10.0
 _SAFE: Final = "/%:@!$&'()*+,;=~-._"
-
-_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers after which it is worth coming again."""
-
-_TOO_LONG: Final = "it took longer than it may"
 
 _MOST_KEPT: Final = 4
 """Connections that a thread keeps."""
 
 _Place = tuple[str, str, int]
 """Scheme, host and port."""
-
-Found = Sequence[tuple[int, tuple[str, int]]]
-"""Family and address of a host."""
 
 
 def is_public(address: str) -> bool:
@@ -85,57 +77,85 @@ class SafeHttp:
             ReadError: it is refused, not there, or does not come; its `errno` says whether it may another time.
             TooLargeError: it is larger.
         """
-        end = time.monotonic() + self._deadline
-        try:
-            for _ in range(_HOPS + 1):
-                answer = self._hop(url, max_bytes, etag, end)
-                if isinstance(answer, bytes):
-                    return answer
-                url = answer
-            raise _refused(url, "too many redirects")
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, ReadError):
-                raise
-            raise _read_error(url, error) from None
+        with self.open(url, {"If-Match": etag} if etag else {}) as answer:
+            answer.check(200)
+            if answer.length is not None and answer.length > max_bytes:
+                raise too_large(redact(url), answer.length, max_bytes)
+            body = bytearray()
+            while piece := answer.read1(min(_PIECE, max_bytes + 1 - len(body))):
+                body += piece
+                if len(body) > max_bytes:
+                    raise TooLargeError(f"{redact(url)!r} has more than {max_bytes} bytes")
+            return bytes(body)
 
-    def _hop(self, url: str, cap: int, etag: str, end: float) -> bytes | str:
-        """One request: the body, or where it is said to be."""
-        connection, response = self._ask(url, etag, end)
-        whole = False
+    @contextmanager
+    def open(
+        self, url: str, headers: Mapping[str, str], *, deadline: float | None = None, stall: float = math.inf
+    ) -> Generator[Answer]:
+        """An answer, to be read within the block; redirects are followed.
+
+        Args:
+            url: with any signs: what no URL may hold is encoded.
+            headers: of the request, besides those that are always sent.
+            deadline: seconds for all of it, the body included; None: that of this object.
+            stall: seconds within which something has to come.
+
+        Raises:
+            ReadError: it is refused, or does not come; its `errno` says whether it may another time.
+        """
+        end = time.monotonic() + (self._deadline if deadline is None else deadline)
+        sent = {"Accept-Encoding": "identity", "User-Agent": "penstock", **headers}
         try:
-            if response.status in _REDIRECTS:
-                return urljoin(url, response.getheader("Location", ""))
-            _check(url, response, cap)
-            body = _body(url, response, cap)
-            whole = not response.will_close
-            return body
+            connection, answer = self._follow(url, sent, end, stall)
+        except (OSError, http.client.HTTPException) as error:
+            raise read_error(url, error) from None
+        reusable = False
+        try:
+            yield answer
+            reusable = answer.close()
         finally:
-            response.close()  # ends the answer; the connection stays
-            if not whole:
+            if not reusable:
+                answer.close()
                 connection.close()
 
-    def _ask(self, url: str, etag: str, end: float) -> tuple[_Pinned, http.client.HTTPResponse]:
+    def _follow(
+        self, url: str, headers: Mapping[str, str], end: float, stall: float
+    ) -> tuple[PinnedConnection, Answer]:
+        """The answer at the end of all redirects."""
+        for _ in range(_HOPS + 1):
+            connection, response = self._ask(url, headers, end, stall)
+            if response.status not in _REDIRECTS:
+                return connection, Answer(url, response)
+            url = urljoin(url, response.getheader("Location", ""))
+            response.close()
+            connection.close()
+        raise refused(url, "too many redirects")
+
+    def _ask(
+        self, url: str, headers: Mapping[str, str], end: float, stall: float
+    ) -> tuple[PinnedConnection, http.client.HTTPResponse]:
         """The headers of an answer. A connection that was kept may have ended: then by a new one."""
         place = _place(url)
-        headers = {"Accept-Encoding": "identity", "User-Agent": "penstock", **({"If-Match": etag} if etag else {})}
         while True:
             connection = self._connection(place)
             try:
-                return connection, connection.ask(_target(url), headers, end)
+                return connection, connection.ask(_target(url), headers, end, stall)
             except BaseException as error:
                 connection.close()
                 if connection.is_new or not isinstance(error, ConnectionError):
                     raise
 
-    def _connection(self, place: _Place) -> _Pinned:
+    def _connection(self, place: _Place) -> PinnedConnection:
         """A connection to a host, which is checked first."""
-        kept: dict[_Place, _Pinned] = self._own.__dict__.setdefault("kept", {})
+        kept: dict[_Place, PinnedConnection] = self._own.__dict__.setdefault("kept", {})
         connection = kept.pop(place, None)
-        if connection is None or connection.sock is None or _is_stale(connection.sock):
+        if connection is None or connection.sock is None or is_stale(connection.sock):
             if connection is not None:
                 connection.close()
             scheme, host, port = place
-            connection = _Pinned(host, port, self._resolve(host, port), self._tls if scheme == "https" else None)
+            connection = PinnedConnection(
+                host, port, self._resolve(host, port), self._tls if scheme == "https" else None
+            )
         kept[place] = connection
         while len(kept) > _MOST_KEPT:
             kept.pop(next(iter(kept))).close()
@@ -155,82 +175,16 @@ class SafeHttp:
         return found
 
 
-class _Pinned(http.client.HTTPConnection):
-    """A connection to an address that has been checked: the name is never resolved again. TLS checks the name."""
-
-    def __init__(self, host: str, port: int, found: Found, tls: ssl.SSLContext | None) -> None:
-        super().__init__(host, port, timeout=_CONNECT)
-        self._found, self._tls = found, tls
-        self._end = 0.0
-        self.is_new = True
-
-    def __del__(self) -> None:
-        self.close()  # its thread has ended
-
-    def ask(self, target: str, headers: Mapping[str, str], end: float) -> http.client.HTTPResponse:
-        """The answer, whose body is to be read by then, too."""
-        self.is_new = self.sock is None
-        self._end = end
-        if self.sock is not None:
-            self.sock.settimeout(_left(end))
-        self.request("GET", target, headers=dict(headers))
-        return self.getresponse()
-
-    def connect(self) -> None:
-        """To the first address that answers."""
-        for number, (family, address) in enumerate(self._found, 1):
-            made = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                made.settimeout(min(_left(self._end), _CONNECT))
-                made.connect(address)
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.sock = self._tls.wrap_socket(made, server_hostname=self.host) if self._tls else made
-            except OSError:
-                made.close()
-                if number == len(self._found):
-                    raise
-            else:
-                return
-
-    def _answer(self, sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
-        """What `getresponse` reads the answer by."""
-        response = http.client.HTTPResponse(sock, *args, **kwargs)
-        response.fp.close()
-        response.fp = io.BufferedReader(_Timed(sock, self._end))
-        return response
-
-    response_class = cast("type[http.client.HTTPResponse]", _answer)  # called as a method
-
-
-class _Timed(io.RawIOBase):
-    """What comes by a socket until a deadline, headers and body: a time-out of the socket is about each piece."""
-
-    def __init__(self, sock: socket.socket, end: float) -> None:
-        self._sock, self._end = sock, end
-        self._raw = sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int | None:
-        self._sock.settimeout(_left(self._end))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
 def _place(url: str) -> _Place:
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise _refused(url, f"no URL ({error})") from None
+        raise refused(url, f"no URL ({error})") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise _refused(url, "only http and https are read")
+        raise refused(url, "only http and https are read")
     if parts.username is not None or parts.password is not None:
-        raise _refused(url, "credentials in a URL")
+        raise refused(url, "credentials in a URL")
     return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
@@ -238,61 +192,3 @@ def _target(url: str) -> str:
     parts = urlsplit(url)
     query = "?" + quote(parts.query, safe=_SAFE + "?") if parts.query else ""
     return (quote(parts.path, safe=_SAFE) or "/") + query
-
-
-def _body(url: str, response: http.client.HTTPResponse, cap: int) -> bytes:
-    body = bytearray()
-    while piece := response.read1(min(_PIECE, cap + 1 - len(body))):
-        body += piece
-        if len(body) > cap:
-            raise TooLargeError(f"{redact(url)!r} has more than {cap} bytes")
-    if response.length:
-        raise ConnectionResetError(errno.ECONNRESET, "the connection ended within the body")
-    return bytes(body)
-
-
-def _check(url: str, response: http.client.HTTPResponse, cap: int) -> None:
-    """Refuse what will not be read."""
-    if response.status != 200:
-        error = _refused(url, f"HTTP {response.status} {response.reason}".rstrip())
-        error.errno = errno.ETIMEDOUT if response.status in _PASSING else _ERRNO.get(response.status)
-        raise error
-    if response.getheader("Content-Encoding", "identity").lower() != "identity":
-        raise _refused(url, "its body is compressed, though that was not asked for")
-    length = response.getheader("Content-Length") or ""
-    if length.isdecimal() and int(length) > cap:
-        raise too_large(redact(url), int(length), cap)
-
-
-_ERRNO: Final = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 410: errno.ENOENT}
-
-
-def _left(end: float) -> float:
-    left = end - time.monotonic()
-    if left <= 0:
-        raise TimeoutError(errno.ETIMEDOUT, _TOO_LONG)
-    return left
-
-
-def _is_stale(kept: socket.socket) -> bool:
-    """Whether the other side has closed it, or says what nobody asked."""
-    poll = select.poll()
-    poll.register(kept, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _refused(url: str, why: str) -> ReadError:
-    return ReadError(f"{redact(url)!r}: {why}")
-
-
-def _read_error(url: str, error: Exception) -> ReadError:
-    if isinstance(error, TimeoutError):
-        said = _TOO_LONG
-    else:
-        said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    failure = _refused(url, redact(said))
-    lasting = isinstance(error, ssl.SSLCertVerificationError) or (
-        isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
-    )
-    failure.errno = None if lasting else errno.ETIMEDOUT
-    return failure
