@@ -367,8 +367,8 @@ def test_a_list_of_urls_is_a_job_with_books(
     assert (report.accounting.written, report.accounting.dead) == (6, 2)
     letters = [json.loads(line) for line in (job / "dead-letters.jsonl").read_text().splitlines()]
     assert {letter["key"]: letter["error"] for letter in letters} == {
-        pages.url("/away"): "ReadError",
-        "http://169.254.169.254/latest": "ReadError",
+        pages.url("/away"): "DownloadError",
+        "http://169.254.169.254/latest": "DownloadError",
     }
     pages.pages["/away"] = photos[6].read_bytes()
     assert main(["retry", str(job), "--progress", "none"]) == 0

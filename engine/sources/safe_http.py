@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Final
 from urllib.parse import quote, urljoin, urlsplit
 
-from ...errors import ReadError, TooLargeError
+from ...errors import DownloadError, TooLargeError
 from ...fetch import too_large
 from ...messages import redact
 from .answer import Answer, read_error, refused
@@ -171,7 +171,9 @@ class SafeHttp:
             return found
         for _, (address, _port) in found:
             if not is_public(address):
-                raise ReadError(f"{host!r} is {address}, not an address of the internet; --allow-host {host} allows it")
+                raise DownloadError(
+                    f"{host!r} is {address}, not an address of the internet; --allow-host {host} allows it"
+                )
         return found
 
 
