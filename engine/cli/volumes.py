@@ -28,6 +28,7 @@ Examples:
   penstock volumes 's3://bucket/vol_*/' --to parquet:s3://bucket/out
   penstock volumes scans/vol_1 scans/vol_2 --to parquet:out
   penstock volumes 's3://bucket/vol_*/' --to parquet:s3://bucket/out --job volumes-job
+  penstock resume volumes-job --update
   penstock volumes 'scans/*' --to parquet:out --embedder onnx:clip.onnx --preset clip
   penstock volumes 'scans/*' --to parquet:out --html pages.html
   penstock volumes 'scans/*' --to parquet:out --max-passes 0
@@ -35,7 +36,8 @@ Examples:
 \b
 Each volume becomes a data set of its own, OUT/VOLUME, with a row for each page; readers see
 nothing of it before it is complete, and then there is a _SUCCESS.json. A volume that is
-published already is left alone: the same command does what is new.
+published already is left alone: the same command does what is new. A job (--job) looks at its
+volumes again with --update: those with new, changed or removed pages are published anew.
 
 \b
 Exit status: 0 all is accounted for within the failure budget, 1 the job failed, all its pages
@@ -44,7 +46,7 @@ did, or a volume could not be published, 2 wrong usage, 130 interrupted."""
 _FIELDS = (
     *("anonymous", "instance_role", "to", "embedder", "preset", "image_size", "dtype", "background", "value_range"),
     *("max_passes", "min_angle", "min_bend", "min_quality"),
-    *("job", "accept_changes", "memory", "s3_max_inflight", "decode_threads", "compute_threads"),
+    *("job", "update", "accept_changes", "memory", "s3_max_inflight", "decode_threads", "compute_threads"),
     *("batch_size", "batch_timeout", "insert_batch_size", "max_failures", "on_failure", "stall_after"),
     *("max_pixels", "max_side", "max_file_bytes", "report", "progress"),
 )
@@ -160,6 +162,8 @@ def _report(cfg: PipelineConfig, report: Report) -> None:
         return
     if report.stages:
         say(render_text(report))
+    if found := report.extra.get("job", {}).get("update"):
+        say(f"pages: {', '.join(f'{count(found[name])} {name}' for name in ('new', 'changed', 'gone', 'same'))}")
     figures = report.extra["volumes"]
     done = f"{plural(figures['all'], 'volume')}: {count(figures['published'])} published in {cfg.shown_to}"
     failed = sum("error" in volume for volume in figures["each"].values())

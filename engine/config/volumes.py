@@ -18,7 +18,7 @@ PARQUET: Final = "parquet:"
 _OTHERS: Final = {
     *SECTIONS["sink"].values(),
     *("workers", "slots", "threads", "devices", "sandbox", "decoder", "metadata", "list_filtered", "async_pipeline"),
-    *("update", "redo", "accept_store", "item_timeout"),
+    *("redo", "accept_store", "item_timeout"),
 } - {"to", "insert_batch_size", "retry_for"}
 """Settings that a job on volumes does not have."""
 

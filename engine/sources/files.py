@@ -21,7 +21,7 @@ from .earlier import Earlier
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .kinds import has_picture_name, looks_like_picture, read_head, what_else
 from .lists import broken_line, open_list, read_paths
-from .paths import FILE_URL, Found, anchored, is_url, look, look_for, path_of_url, reason
+from .paths import FILE_URL, Found, anchored, file_version, is_url, look, look_for, path_of_url, reason
 from .selection import ALL, Selection
 from .specs import STDIN, as_pattern, check, emptiness, is_list, list_of, matches
 from .url_options import UrlOptions
@@ -105,11 +105,7 @@ class FileSource(Source):
         """Size and time of the last change, as they are now where nobody has looked yet."""
         if item.version is not None or item.path is None:
             return super().version_of(item)
-        try:
-            status = os.stat(item.path)  # noqa: PTH116  (as text, once a picture)
-        except OSError:
-            return Version()  # it went away just now: the worker will say so
-        return Version(status.st_size, status.st_mtime_ns)
+        return file_version(item.path)
 
     def look_again(self, name: str, why: str) -> Entry:
         """What lies now where something was broken. A folder still is: what it holds is not listed.

@@ -89,6 +89,15 @@ def absolute(path: str) -> str:
     return real_path(full) if ".." in Path(path).parts else full
 
 
+def file_version(path: str) -> Version:
+    """Size and time of the last change of a file, as they are now; of none, nothing: whoever reads it will say so."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  (as text, once a picture)
+    except OSError:
+        return Version()
+    return Version(status.st_size, status.st_mtime_ns)
+
+
 def anchored(path: str) -> str:
     """One spelling of a path, whether it ends in a slash or not. ``..`` stays: behind a link it means another place."""
     return path if is_plain(path) else str(Path(path).absolute())

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...errors import StoreChangedError
 from .manifest import ABOUT, Claim, Manifest, manifest_in
 from .place import Place, staging
-from .staged import SEALED, PartMaker, live_in, next_number
+from .staged import SEALED, PartMaker, Positions, live_in, next_number
 from .table import RECIPE, dimension_of, fields_of
 
 
@@ -19,6 +20,7 @@ def prepared(
     replaces: str | None,
     schema: Any,
     part_bytes: int,
+    positions: Positions | None = None,
 ) -> Claim:
     """Make the parts, and say what is to be claimed.
 
@@ -30,13 +32,21 @@ def prepared(
         replaces: the publication of another job that it is to take the place of.
         schema: of the parts.
         part_bytes: the most of a part, before compression.
+        positions: of the rows that are to be shown; None: all, as they were written.
+
+    Raises:
+        StoreChangedError: rows that are to be shown are not there.
     """
     own = base.parts if base else []
     inputs = [*(part.name for part in own), *names]
     live = live_in(place, inputs) if own else []
-    stale = {part.name for part, mask in zip(own, live, strict=False) if not mask.all()}
+    stale = {
+        part.name
+        for part, mask in zip(own, live, strict=False)
+        if not mask.all() or not (positions is None or positions.hold(place, part.name))
+    }
     again = [name for name in inputs if name in stale or name in names]
-    made = PartMaker(place, job, again, schema, part_bytes, next_number(job, own)).make()
+    made = PartMaker(place, job, again, schema, part_bytes, next_number(job, own), positions).make()
     manifest = Manifest(
         job=job,
         dimension=dimension_of(schema),
@@ -45,6 +55,11 @@ def prepared(
         fields=fields_of(schema),
         parts=[*(part for part in own if part.name not in stale), *(part.shown for part in made)],
     )
+    if positions is not None and manifest.rows != (wanted := len(positions.by_key)):
+        raise StoreChangedError(
+            f"{place.uri}: {manifest.rows:,} of the {wanted:,} rows that were written are there, the others have been"
+            " taken away. Do them again: begin a new job (--job) for them"
+        )
     was = base or manifest_in(place)
     replaced = [part.name for part in was.parts if part not in manifest.parts] if was else []
     leftover = [*names, staging(job, SEALED), staging(job, ABOUT)]

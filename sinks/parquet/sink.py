@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 from uuid import uuid4
@@ -18,7 +18,7 @@ from .place import Hold, Place, staging
 from .prepare import prepared
 from .publish import conflict, finish, publish
 from .reader import Files, Reader
-from .staged import forget_made, live_in, name_of, next_turn, staged_in
+from .staged import Positions, forget_made, live_in, name_of, next_turn, staged_in
 from .table import DIMENSION, FORMAT, JOB, RECIPE, Layout, write_options
 from .table_sink import TableSink
 
@@ -48,6 +48,7 @@ class ParquetSink(TableSink):
         layout: columns of another kind, instead of typed ones.
         late: whether rows are taken also where another job's data set lies, and only `finish` refuses: for those that
             are to be kept until somebody has decided which is wanted.
+        positions: asked by `finish` for the rows that are to be shown, which were written now or before: others go.
 
     Raises:
         ConfigError: a setting that cannot be, or pyarrow is not installed.
@@ -69,12 +70,14 @@ class ParquetSink(TableSink):
         part_bytes: int = PART_BYTES,
         layout: Layout | None = None,
         late: bool = False,
+        positions: Callable[[], Positions] | None = None,
     ) -> None:
         arrow()
         if layout is None:
             layout = Layout(dimension or 0, parse_fields(fields or {}))
         super().__init__(place.uri, place.local_path, dimension, note, layout, metric)
         self._place, self._mode, self._part_bytes, self._late = place, mode, part_bytes, late
+        self._positions = positions
         self._job, self._keeps_books = job or uuid4().hex, bool(job)
         self._session = uuid4().hex[:8]
         self._mutex = threading.Lock()
@@ -167,9 +170,11 @@ class ParquetSink(TableSink):
         if (claim := claim_in(self._place)) and claim.job == self._job:
             finish(self._place, claim, hold)  # what an earlier run has begun
             self._base = manifest_in(self._place)
-        if names := staged_in(self._place, self._job):
+        names = staged_in(self._place, self._job)
+        positions = self._positions() if self._positions else None
+        if names or self._differs(positions):
             try:
-                publish(self._place, self._claim(names), hold)
+                publish(self._place, self._claim(names, positions), hold)
             except PublishConflictError:
                 forget_made(self._place, self._job)
                 raise
@@ -210,6 +215,8 @@ class ParquetSink(TableSink):
         _, pq = arrow()
         if not name:
             assert self._base is not None
+            if not self._base.parts:
+                return
             name = self._base.parts[0].name
         with pq.ParquetFile(self._place.open(name)) as file:
             there, here = file.schema_arrow, self._layout.schema({})
@@ -219,9 +226,17 @@ class ParquetSink(TableSink):
         self._refuse(wrong)
         self._note = str(there.metadata.get(RECIPE.encode(), b""), "utf-8")
 
-    def _claim(self, names: list[str]) -> Claim:
+    def _differs(self, positions: Positions | None) -> bool:
+        """Whether what is published is not what is to be shown, though nothing was written."""
+        if positions is None or self._base is None:
+            return False
+        parts = [part.name for part in self._base.parts]
+        return self._base.rows != len(positions.by_key) or not all(positions.hold(self._place, each) for each in parts)
+
+    def _claim(self, names: list[str], positions: Positions | None) -> Claim:
         schema = self._layout.schema(self._about)
-        return prepared(self._place, self._job, names, self._base, self._replaces, schema, self._part_bytes)
+        base, replaces = self._base, self._replaces
+        return prepared(self._place, self._job, names, base, replaces, schema, self._part_bytes, positions)
 
     @property
     def _about(self) -> dict[str, str]:

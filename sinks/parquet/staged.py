@@ -11,8 +11,9 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
@@ -35,6 +36,28 @@ _TABLES: Final = 4
 
 _GROUP_BYTES: Final = 16 * 2**20
 """Of a row group, before compression: what is in memory at once, here and where it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The rows that are to be shown, by key, and where each stands now: what else was written is left out.
+
+    Attributes:
+        by_key: the ordinal of each.
+        columns: those that hold it, as int64.
+    """
+
+    by_key: Mapping[str, int]
+    columns: Sequence[str] = (ORDINAL,)
+
+    def of(self, keys: Any) -> NDArray[np.int64]:
+        """Of an Arrow column of keys; -1 of those that are left out."""
+        return np.array([self.by_key.get(key, -1) for key in keys.to_pylist()], np.int64)
+
+    def hold(self, place: Place, name: str) -> bool:
+        """Whether the rows of a file are such as they are to be shown."""
+        table = read_table(place, name, [KEY, ORDINAL])
+        return bool((self.of(table.column(KEY)) == np.asarray(table.column(ORDINAL))).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +102,8 @@ class _Rows:
     """And where in it."""
     nbytes: NDArray[np.int64]
     """About how much it takes, before compression."""
+    ordinal: NDArray[np.int64]
+    """What it is shown with."""
 
 
 class PartMaker:
@@ -91,16 +116,28 @@ class PartMaker:
         schema: of the parts.
         part_bytes: the most of a part, before compression; a single row may be larger.
         first: number of the first part.
+        positions: of the rows that are wanted; None: all, as they were written.
     """
 
-    def __init__(self, place: Place, job: str, names: Sequence[str], schema: Any, part_bytes: int, first: int) -> None:
+    def __init__(
+        self,
+        place: Place,
+        job: str,
+        names: Sequence[str],
+        schema: Any,
+        part_bytes: int,
+        first: int,
+        positions: Positions | None = None,
+    ) -> None:
         self._place, self._job, self._names, self._schema = place, job, tuple(names), schema
-        self._part_bytes, self._first = part_bytes, first
+        self._part_bytes, self._first, self._positions = part_bytes, first, positions
         self._tables: OrderedDict[int, Any] = OrderedDict()
 
     def make(self) -> list[MadePart]:
         """Make them; those that a process made of the same files before it was killed are taken as they are."""
         made = self._made_before()
+        if not self._names:
+            return made
         rows = self._ordered()
         cuts = _cuts(rows.nbytes, self._part_bytes)
         for number, (start, stop) in enumerate(pairwise(cuts)):
@@ -111,10 +148,11 @@ class PartMaker:
         self._tables.clear()
         return made
 
-    @property
+    @cached_property
     def _fingerprint(self) -> str:
         """What parts are made of, and how."""
-        told = json.dumps([self._names, self._part_bytes, self._first, str(self._schema)])
+        wanted = [] if self._positions is None else [sorted(self._positions.by_key.items())]
+        told = json.dumps([self._names, self._part_bytes, self._first, str(self._schema), *wanted])
         return hashlib.sha256(told.encode()).hexdigest()
 
     def _made_before(self) -> list[MadePart]:
@@ -133,17 +171,20 @@ class PartMaker:
         others = [name for name in self._schema.names if name != VECTOR]
         for name in self._names:
             table = read_table(self._place, name, others)
-            digests.append(digests_of(table.column(KEY)))
-            ordinals.append(np.asarray(table.column(ORDINAL).combine_chunks()))
+            keys = table.column(KEY)
+            digests.append(digests_of(keys))
+            here = self._positions
+            ordinals.append(np.asarray(table.column(ORDINAL).combine_chunks()) if here is None else here.of(keys))
             sizes.append(row_bytes(table) + vector)
         live = newest(digests)
         counts = [len(each) for each in digests]
         file = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         row = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
-        kept = np.flatnonzero(np.concatenate(live))
+        ordinal = np.concatenate(ordinals)
+        kept = np.flatnonzero(np.concatenate(live) & (ordinal >= 0))
         keys = np.concatenate(digests)[kept]
-        order = kept[np.lexsort((keys["low"], keys["high"], np.concatenate(ordinals)[kept]))]
-        return _Rows(file[order], row[order], np.concatenate(sizes)[order])
+        order = kept[np.lexsort((keys["low"], keys["high"], ordinal[kept]))]
+        return _Rows(file[order], row[order], np.concatenate(sizes)[order], ordinal[order])
 
     def _make_part(self, number: int, rows: _Rows, start: int, stop: int) -> MadePart:
         pa, pq = arrow()
@@ -173,6 +214,8 @@ class PartMaker:
             places.append(at)
         order = np.argsort(np.concatenate(places))
         columns = pa.concat_tables(taken).take(pa.array(order)).columns
+        for name in self._positions.columns if self._positions else ():
+            columns[self._schema.get_field_index(name)] = pa.chunked_array([pa.array(rows.ordinal[start:stop])])
         return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _table(self, number: int) -> Any:

@@ -24,7 +24,7 @@ from ...config.model import ServiceConfig
 from ...config.types import Stage
 from ...core.budget import Budget, FailureBudget, Tally
 from ...core.policies import tolerated
-from ...journal import Counts, Entry, JobFolder, Outcome
+from ...journal import Counts, Entry, JobFolder, ListingDiff, Outcome
 from ...sources import MANY, Broken, Filtered, Item, Source, key_of
 from .children import Children, Done
 from .dead_letters import clear_letters, letter_key, stages_of
@@ -54,6 +54,9 @@ class JobCheckpoint:
         source: what the job is about; asked for its entries in the first run, and when they are to be compared.
         interrupt: ends the listing early. Half a listing does not count: then nothing is to be done in this run.
 
+    Attributes:
+        changes: what a new listing has found, in this run; None: there was none.
+
     Raises:
         JobLockedError: another process runs this job.
         ConfigError: the folder is of a job with other settings, and ``accept_changes`` is not set.
@@ -70,6 +73,7 @@ class JobCheckpoint:
         self._store_notes: Callable[[], Sequence[str]] | None = None
         self._recording = threading.Lock()
         self._accepts_store = config.accept_store
+        self.changes: ListingDiff | None = None
         try:
             with suppress(ListingInterruptedError):
                 self._begin(config, here, settings, source, lambda: interrupt is not None and interrupt.requested)
@@ -138,11 +142,15 @@ class JobCheckpoint:
                 self._heal(ordinal)
             yield item
 
-    def listing(self) -> Iterator[tuple[int, Entry, Outcome]]:
-        """All entries in the order of the listing, with their ordinals and what has become of each so far."""
+    def listing(self, span: range | None = None) -> Iterator[tuple[int, Entry, Outcome]]:
+        """All entries in the order of the listing, with their ordinals and what has become of each so far.
+
+        Args:
+            span: only these ordinals.
+        """
         if self._folder.has_snapshot:
             snapshot, states = self._folder.snapshot, self._folder.states
-            for ordinal, entry in snapshot.numbered([range(len(snapshot))]):
+            for ordinal, entry in snapshot.numbered([range(len(snapshot)) if span is None else span]):
                 yield ordinal, entry, states[ordinal]
 
     def filtered(self) -> Iterator[tuple[str, str]]:
@@ -299,7 +307,9 @@ class JobCheckpoint:
     def summary(self) -> dict[str, Any]:
         """For the report: the whole job's books."""
         counts = self._folder.counts
+        update = {} if self.changes is None else {"update": asdict(self.changes)}
         return {
+            **update,
             "folder": self._folder.path,
             "entries": counts.total,
             "written": counts.written,
@@ -338,7 +348,7 @@ class JobCheckpoint:
         if not self._folder.has_snapshot:
             self._folder.write_snapshot(entries_of(source, stopped), lambda: source.order)
         elif config.update or "source" in changed:
-            self._folder.renew_snapshot(entries_of(source, stopped), lambda: source.order)
+            self.changes = self._folder.renew_snapshot(entries_of(source, stopped), lambda: source.order)
         if different or settings != self._folder.manifest.settings:  # those of the latest run are what `resume` takes
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
         self._accepts_store |= "sink" in changed

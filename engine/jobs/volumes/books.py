@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ....errors import SourceError
@@ -12,9 +13,9 @@ from ....formatting import printable
 from ....sinks import DeadLetters
 from ... import NOTHING, Outcome
 from ...config.volumes import PipelineConfig
-from ...journal import Kind
+from ...journal import Kind, job_id
 from ...journal import Outcome as Fate
-from ...sources import Broken, Filtered, Item
+from ...sources import Broken, Filtered, Item, key_of
 from ...sources.entries import Entry
 from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt
@@ -23,7 +24,7 @@ from .letters import letters_path
 from .pages import ImageTask, PageFailure
 from .places import store_options
 from .source import VolumeRoot, VolumeSource, failed_task, task_of
-from .volumes import Volumes
+from .volumes import Volumes, Writes
 from .writer import writer_for
 
 _logger = logging.getLogger(__name__)
@@ -45,8 +46,9 @@ class Books:
 
     def __init__(self, cfg: PipelineConfig, specs: Sequence[str], batcher: GpuBatcher) -> None:
         self._cfg, self._batcher = cfg, batcher
-        self.volumes = Volumes(lambda name: writer_for(cfg, name, self._job_id, batcher.recipe), cfg.max_failures)
-        self.source = VolumeSource(specs, self.volumes.look, store_options(cfg))
+        self.volumes = Volumes(self._writer, cfg.max_failures)
+        self.source = VolumeSource(specs, self._is_others, store_options(cfg))
+        self._spans: dict[str, range] = {}  # the ordinals of each volume
         self.checkpoint: JobCheckpoint | None = None
         self._job_id = ""
         path = letters_path(cfg)
@@ -64,6 +66,7 @@ class Books:
             self._remove_old_letters()
             _ = self.source.roots  # says at once what is not there
             return
+        self._job_id = job_id(self._cfg.job)
         self.checkpoint = JobCheckpoint(self._cfg, self._batcher.plan, self.source, interrupt)
         if not self.checkpoint.counts.total and not (interrupt and interrupt.requested):
             raise SourceError(self.source.emptiness())
@@ -97,6 +100,26 @@ class Books:
         if self.checkpoint:
             self.checkpoint.__exit__(None, None, None)
 
+    def _writer(self, name: str) -> Writes:
+        pages = partial(self._written, name) if self.checkpoint else None
+        return writer_for(self._cfg, name, self._job_id, self._batcher.recipe, pages)
+
+    def _is_others(self, name: str) -> bool:
+        """Whether a volume is published, and not by this job: then it is left alone."""
+        self.volumes.look(name)
+        manifest = self.volumes.volume(name).manifest
+        if manifest is None or manifest["job"] != self._job_id:
+            return manifest is not None
+        self.volumes.forget(name)
+        return False
+
+    def _written(self, name: str) -> dict[str, int]:
+        """The pages of a volume that have a row, by key, each with its number."""
+        assert self.checkpoint is not None
+        listed = self.checkpoint.listing(self._spans.get(name, range(0)))
+        pages = enumerate((entry, fate) for _, entry, fate in listed if entry.kind is not Kind.FILTERED)
+        return {key_of(entry.name): page for page, (entry, fate) in pages if fate is Fate.WRITTEN}
+
     def _remove_old_letters(self) -> None:
         path = self.letters.path
         if path.exists():
@@ -106,9 +129,11 @@ class Books:
         """What earlier runs have done, volume by volume."""
         assert self.checkpoint is not None
         found: dict[str, _Tally] = {}
-        for _, entry, fate in self.checkpoint.listing():
+        for ordinal, entry, fate in self.checkpoint.listing():
             if entry.kind is not Kind.FILTERED:
-                tally = found.setdefault(self.source.root_of(entry.name).name, _Tally())
+                name = self.source.root_of(entry.name).name
+                tally = found.setdefault(name, _Tally())
+                self._spans[name] = range(self._spans.get(name, range(ordinal, 0)).start, ordinal + 1)
                 tally.pages += 1
                 tally.done += fate in (Fate.WRITTEN, Fate.DEAD)
                 tally.dead += fate is Fate.DEAD
@@ -136,18 +161,18 @@ class Books:
                 yield ordinal, root, page
 
     def _all(self) -> Iterator[ImageTask | Outcome]:
-        roots, pages, seen = self.source.roots, dict[str, int](), -1
-        for number, entry in self.source.parts():
-            if number != seen and seen >= 0:
-                self.volumes.has(roots[seen].name, pages.get(roots[seen].name, 0))
-            seen, root = number, roots[number]
+        roots, pages, last = self.source.roots, dict[str, int](), ""
+        for root, entry in self.source.by_volume():
+            if last not in ("", root.name):
+                self.volumes.has(last, pages.get(last, 0))
+            last = root.name
             if isinstance(entry, Filtered):
                 yield Outcome(NOTHING, dropped=1)
                 continue
             pages[root.name] = pages.get(root.name, 0) + 1
             yield _task(entry, root, pages[root.name] - 1)
-        if seen >= 0:
-            self.volumes.has(roots[seen].name, pages.get(roots[seen].name, 0))
+        if last:
+            self.volumes.has(last, pages.get(last, 0))
         done = {volume.name for volume in self.volumes.all.values() if volume.manifest is not None}
         empty = [root.name for root in roots if root.name not in pages and root.name not in done]
         if len(empty) == len(roots):

@@ -18,6 +18,9 @@ from .pages import Record
 VERSION: Final = "1"
 """Of the columns."""
 
+PAGE: Final = "page"
+"""The column that has the ordinal of a row, for people."""
+
 _POINTS: Final = "control_points"
 
 _ABOUT_POINTS: Final = (
@@ -27,7 +30,7 @@ _ABOUT_POINTS: Final = (
 
 _COLUMNS: Final = (
     ("volume_id", "string", False, ""),
-    ("page", "int64", False, "number of the page in its volume, from 0"),
+    (PAGE, "int64", False, "number of the page in its volume, from 0"),
     ("etag", "string", True, "of the scan's object"),
     ("size", "int64", True, "of the scan's file, in bytes"),
     ("width", "int32", False, "of the scan, in pixels"),

@@ -13,9 +13,12 @@ from typing import Final, NamedTuple
 from ....errors import ConfigError, ObjectStoreError, SourceError
 from ....object_stores import ObjectStores, StoreOptions, StoreURL, is_store_url
 from ...sources import Broken, Filtered, Item, Source, UrlOptions, Version, key_of
+from ...sources.base import Order
 from ...sources.entries import Entry, path_of
 from ...sources.files import FileSource
 from ...sources.object_store import ObjectStoreSource
+from ...sources.orders import OrderSeen
+from ...sources.paths import file_version
 from .pages import ImageTask
 from .places import local_folder
 
@@ -47,8 +50,6 @@ class VolumeSource(Source):
         ConfigError: a spec is no place of volumes.
     """
 
-    order = "given"
-
     def __init__(
         self,
         specs: Sequence[str],
@@ -64,6 +65,12 @@ class VolumeSource(Source):
         self._is_finished = is_finished
         self._options = UrlOptions(stores or StoreOptions())
         self._stores = ObjectStores(self._options.stores)
+        self._seen = OrderSeen()
+
+    @property
+    def order(self) -> Order:  # type: ignore[override]
+        """That of a walk; of stores as it was found in the last listing."""
+        return self._seen.order if any(pattern.store for pattern in self._patterns) else "path"
 
     @cached_property
     def roots(self) -> list[VolumeRoot]:
@@ -72,7 +79,7 @@ class VolumeSource(Source):
         Raises:
             SourceError: none is there, two have the same name, or one lies in another.
         """
-        places = [place for pattern in self._patterns for place in self._places(pattern)]
+        places = [place for pattern in self._patterns for place in sorted(self._places(pattern), key=_listed_at)]
         roots = {place: VolumeRoot(place.rpartition("/")[2], place) for place in places}
         seen: dict[str, str] = {}
         for root in roots.values():
@@ -87,13 +94,27 @@ class VolumeSource(Source):
         return (entry for _, entry in self.parts())
 
     def parts(self) -> Iterator[tuple[int, Entry]]:
-        """The pages, each with the number of its volume."""
-        for number, root in enumerate(self.roots):
+        """The pages, each with the number of the spec that its volume is of."""
+        numbers = {root.place: self._number_of(root) for root in self.roots}
+        return ((numbers[root.place], entry) for root, entry in self.by_volume())
+
+    def by_volume(self) -> Iterator[tuple[VolumeRoot, Entry]]:
+        """The pages, each with its volume."""
+        for root in self.roots:
             if self._is_finished(root.name):
-                yield number, Filtered(key_of(root.place), FINISHED)
+                place = f"{root.place}/" if is_store_url(root.place) else root.place  # where its pages would be listed
+                yield root, Filtered(key_of(place), FINISHED)
                 continue
             for entry in self._pages(root):
-                yield number, entry
+                yield root, entry
+
+    def listed(self) -> Iterator[tuple[int, str, Version | Filtered | Broken]]:
+        """See `Source.listed`."""
+        seen = OrderSeen()
+        for part, name, found in super().listed():
+            seen.take(part, name)
+            yield part, name, found
+        self._seen = seen
 
     def item(self, ordinal: int, name: str, version: Version) -> Item:
         """The page of this path or URL."""
@@ -103,6 +124,15 @@ class VolumeSource(Source):
     def name_of(self, entry: Entry) -> str:
         """Its URL; of a file its path, of any bytes."""
         return entry.path if isinstance(entry, Item) and entry.path else path_of(entry.key)
+
+    def version_of(self, item: Item) -> Version:
+        """Of a file its size and the time of its last change, as they are now."""
+        return super().version_of(item) if item.path is None else file_version(item.path)
+
+    def _number_of(self, root: VolumeRoot) -> int:
+        return next(
+            number for number, each in enumerate(self._patterns) if each.root_of(f"{root.place}/") == root.place
+        )
 
     def root_of(self, name: str) -> VolumeRoot:
         """The volume of a page, by the page's name alone.
@@ -134,7 +164,7 @@ class VolumeSource(Source):
         found = [""]
         for part in pattern.parts:
             found = [f"{folder}/{name}" for folder in found for name in _folders(folder, part)]
-        return sorted(found, key=os.fsencode)
+        return found
 
     def _remote(self, pattern: _Pattern) -> list[str]:
         assert pattern.store is not None
@@ -206,6 +236,11 @@ class _Pattern(NamedTuple):
         matches = len(parts) > len(self.parts) and all(map(fnmatchcase, own, self.parts))
         literal = len(parts) > len(self.parts) and own == [*self.parts]
         return f"{start}{'/'.join(own)}".rstrip("/") if matches or literal else None
+
+
+def _listed_at(place: str) -> bytes:
+    """What volumes are in the order of, so that their pages are in that of one listing of all of them."""
+    return f"{place}/".encode() if is_store_url(place) else os.fsencode(place).replace(b"/", b"\0")
 
 
 def _outer(place: str, places: Container[str]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ....errors import FailureBudgetError, ItemError, PenstockError, PublishConflictError, SinkError
+from ....errors import FailureBudgetError, ItemError, PenstockError, PublishConflictError, SinkError, StoreChangedError
 from ...core.budget import Budget, FailureBudget
 from .pages import ImageTask, Record, Row, Written
 
@@ -35,6 +35,7 @@ class Writes(Protocol):
 
         Raises:
             PublishConflictError: somebody else has published this volume, which is no fault of the others.
+            StoreChangedError: some of its records have been taken away, likewise.
             SinkError: it cannot be published.
         """
         ...
@@ -103,6 +104,12 @@ class Volumes:
             self._close(name)
         return volume.is_closed
 
+    def forget(self, name: str) -> None:
+        """What was found out about a volume does not count any more."""
+        self._close(name)
+        with self._mutex:
+            self.all.pop(name, None)
+
     def has(self, name: str, pages: int, done: int = 0, dead: int = 0) -> None:
         """A volume has so many pages, of which so many were done before this run."""
         with self._mutex:
@@ -157,7 +164,7 @@ class Volumes:
             try:
                 self._check_budget(volume, volume.pages)
                 volume.manifest = self._writer(volume.name).publish(volume.pages, volume.dead)
-            except (FailureBudgetError, PublishConflictError) as error:
+            except (FailureBudgetError, PublishConflictError, StoreChangedError) as error:
                 volume.error = error
             self._close(volume.name)
         return whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...config.volumes import PipelineConfig
@@ -34,7 +34,13 @@ class RecordList(list[Record]):
         """Nothing to let go of."""
 
 
-def writer_for(cfg: PipelineConfig, volume_id: str, job: str = "", recipe: str = "") -> Writes:
+def writer_for(
+    cfg: PipelineConfig,
+    volume_id: str,
+    job: str = "",
+    recipe: str = "",
+    pages: Callable[[], Mapping[str, int]] | None = None,
+) -> Writes:
     """The writer of a volume, as the configuration says; see `S3ParquetWriter`.
 
     Raises:
@@ -44,4 +50,4 @@ def writer_for(cfg: PipelineConfig, volume_id: str, job: str = "", recipe: str =
         return RecordList()
     from .parquet_writer import S3ParquetWriter  # and with it Parquet
 
-    return S3ParquetWriter(cfg, volume_id, job, recipe)
+    return S3ParquetWriter(cfg, volume_id, job, recipe, pages)
