@@ -24,6 +24,7 @@ from .null import URI, NullSink
 from .parquet.places import PATIENT, parquet_place
 from .parquet.sink import ParquetSink
 from .parquet.table_sink import FolderSink, TableOptions
+from .signatures.sink import SignatureSink
 from .tee import TeeSink
 
 
@@ -182,6 +183,11 @@ def _store_options(options: SinkOptions) -> StoreOptions:
     return replace(PATIENT, anonymous=anonymous, instance_role=options.instance_role, retry_for=patience)
 
 
+def _signatures(uri: str, options: SinkOptions) -> Sink:
+    options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
+    return SignatureSink(local_path(uri, "signatures"), options.dimension, options.note)
+
+
 def _null(uri: str, options: SinkOptions) -> Sink:
     if uri != URI:
         raise ConfigError(f"uri: {uri!r}: nothing follows {URI}")
@@ -195,6 +201,7 @@ SCHEMES: Final[dict[str, SinkFactory]] = {
     "parquet": _parquet,
     "npy": partial(_in_folder, NpySink, "embeddings"),
     "lance": partial(_in_folder, LanceSink, "rows.lance"),
+    "signatures": _signatures,
     "null": _null,
 }
 """Scheme -> factory, of what is built in. What has no scheme is a path: a Milvus Lite store."""

@@ -81,7 +81,19 @@ def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFix
     main(["--help"])
     listed = capsys.readouterr().out.partition("Commands:")[2].partition("Examples:")[0].splitlines()
     names = [line.split()[0] for line in listed if line.strip()]
-    wanted = ["embed", "search", "status", "resume", "retry", "volumes", "import", "clean", "serve-demo", "doctor"]
+    wanted = [
+        "embed",
+        "search",
+        "status",
+        "resume",
+        "retry",
+        "dedup",
+        "volumes",
+        "import",
+        "clean",
+        "serve-demo",
+        "doctor",
+    ]
     assert names == wanted
 
 

@@ -22,6 +22,7 @@ from ...errors import ItemError, SourceError
 from ...formatting import printable
 from ...registry import scheme_of
 from .clean import clean
+from .dedup import dedup
 from .embed import run_and_tell
 from .exit_status import OK, complain, run_command, say
 from .help import GroupedCommand
@@ -240,7 +241,7 @@ def doctor(triton: str | None, as_json: bool) -> int:
     return OK if is_ready(findings) else 1
 
 
-for _command in (status, resume, retry, volumes, import_, clean, serve_demo, doctor):
+for _command in (status, resume, retry, dedup, volumes, import_, clean, serve_demo, doctor):
     cli.add_command(_command)
 
 

@@ -15,7 +15,18 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Pages": ("max_passes", "min_angle", "min_bend", "min_quality"),
     "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "value_range", "decoder"),
     "Store": (
-        *("to", "collection", "mode", "server_path", "timeout", "token", "retry_for", "backlog", "metric"),
+        *(
+            "duplicates",
+            "to",
+            "collection",
+            "mode",
+            "server_path",
+            "timeout",
+            "token",
+            "retry_for",
+            "backlog",
+            "metric",
+        ),
         *("index", "index_params", "wait_index", "partition", "partition_key"),
     ),
     "A job that goes on where it was": (

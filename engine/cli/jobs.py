@@ -10,6 +10,7 @@ import click
 
 from ...errors import SourceError
 from ...formatting import count, plural, printable
+from ..config.dedup import DedupConfig
 from ..config.model import ServiceConfig
 from .embed import run_and_tell
 from .exit_status import OK, complain, say
@@ -108,6 +109,10 @@ def _go_on(folder: Path, options: Mapping[str, Any]) -> int:
     found = read_status(folder)
     if kind_of(found.settings) == ServiceConfig.kind:
         return run_and_tell(*_begun(folder, options))
+    if kind_of(found.settings) == DedupConfig.kind:
+        from .dedup import go_on_with_dedup
+
+        return go_on_with_dedup(found, given_of(options))
     from .volumes import go_on_with_volumes
 
     return go_on_with_volumes(found, given_of(options))

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
+from ..config.dedup import DedupConfig
 from ..config.messages import spelled
 from ..config.model import PER_RUN, ServiceConfig
 from ..config.volumes import PipelineConfig
@@ -19,7 +20,7 @@ from .help import GroupedCommand
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Config = TypeVar("_Config", bound=ServiceConfig)
 
-_EVERY = PipelineConfig.model_fields
+_EVERY = {**DedupConfig.model_fields, **PipelineConfig.model_fields}
 """The fields of all models."""
 
 SECTIONS = frozenset({"async_pipeline"})
@@ -43,7 +44,8 @@ def option_name(field: str) -> str:
     flags = _flags(field)
     if flags:
         return "|".join(f"--{value}" for value in flags)
-    return str(_extra(field).get("option", "--" + field.replace("_", "-")))
+    extra = _extra(field)
+    return str(extra.get("option") or extra.get("called") or "--" + field.replace("_", "-"))
 
 
 def setting_options(

@@ -10,6 +10,7 @@ from .base import Embedder, Options
 from .callables import make_jax, make_python
 from .gist import make_gist
 from .onnx import make_onnx
+from .signature import make_signature
 
 Factory = Callable[[str, Options], Embedder]
 """Takes what stands between the scheme's colon and the question mark, and the options."""
@@ -27,6 +28,7 @@ def _make_triton(protocol: Literal["http", "grpc"]) -> Factory:
 
 SCHEMES: dict[str, Factory] = {
     "gist": make_gist,
+    "signature": make_signature,
     "onnx": make_onnx,
     "python": make_python,
     "jax": make_jax,

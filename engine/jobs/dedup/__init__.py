@@ -1,0 +1,1 @@
+"""The job behind ``penstock dedup``. See the README beside this file."""

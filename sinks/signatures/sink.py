@@ -1,0 +1,118 @@
+"""``signatures:DIR``: rows of the embedder ``signature`` as parts of signatures; what `penstock dedup` writes into."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ...errors import SinkError
+from ...preprocess.signature import unpacked
+from ..base import Found, Sink
+from ..rows import RowBatch, WriteResult, need_dimension, screen
+from .columns import Signatures
+from .files import SignatureWriter, parts_in, read_signatures
+
+_NOTE: Final = "note.json"
+_TELLING: Final = 50
+"""PDQ quality from which on a picture shows something."""
+
+_ROWS: Final = 1024
+"""Of a part."""
+
+
+class SignatureSink(Sink):
+    """Each write is a part. Items are known by their paths, where they have one; of a key that comes again the last
+    counts.
+
+    Args:
+        folder: made with the first rows.
+        dimension: of a row, with what is packed behind its vector; None: any.
+        note: what the rows are made by.
+    """
+
+    has_collections = False
+    keeps_collection_name = True
+
+    def __init__(self, folder: Path, dimension: int | None = None, note: str = "") -> None:
+        self._folder, self._dimension, self._new_note = folder.absolute(), dimension, note
+        self._note = ""
+        self._writer: SignatureWriter | None = None
+        self._mutex = threading.Lock()
+        self._next = 0
+
+    @property
+    def threads(self) -> int:
+        return 1
+
+    @property
+    def uri(self) -> str:
+        return f"signatures:{self._folder}"
+
+    @property
+    def fingerprint(self) -> str:
+        return "signatures"  # they lie in the job's own folder, which may be moved
+
+    def rows_per_write(self, asked: int) -> int:
+        return max(asked, _ROWS)
+
+    def look(self) -> Found | None:
+        note = self._folder / _NOTE
+        return Found(self._rows(), note.read_text()) if note.exists() else None
+
+    @property
+    def note(self) -> str:
+        return self._note
+
+    def open(self) -> None:
+        self._writer = SignatureWriter(self._folder)
+        note = self._folder / _NOTE
+        if not note.exists():
+            unfinished = note.with_suffix(".tmp")
+            unfinished.write_text(self._new_note)
+            unfinished.replace(note)
+        self._note = note.read_text()
+        parts = parts_in(self._folder)
+        self._next = int(parts[-1].name.split(".")[0]) + 1 if parts else 0
+
+    def write(self, rows: RowBatch) -> WriteResult:
+        """One part with all rows that fit.
+
+        Raises:
+            CollectionMismatchError: rows of another dimension.
+            SinkError: it is not open.
+        """
+        if self._writer is None:
+            raise SinkError(f"{self.uri}: the sink is not open; call open() first")
+        need_dimension(rows, self._dimension or rows.vectors.shape[1], self.uri)
+        screened = screen(rows)
+        if screened.kept:
+            kept = screened.kept
+            vectors, tail = unpacked(rows.vectors[kept])
+            columns = [rows.columns[row] for row in kept]
+            signatures = Signatures.of(
+                [str(each.get("path", rows.keys[row])) for row, each in zip(kept, columns, strict=True)],
+                vectors,
+                short_side=np.array([min(each.get("width", 0), each.get("height", 0)) for each in columns]),
+                quality=tail.quality,
+                sharpness=tail.sharpness,
+                pdq=tail.pdq,
+                # Of a flat picture equal pixels are no evidence: there may have been more in it than 64 x 64 can show.
+                digest=np.where((tail.quality >= _TELLING)[:, None], tail.digest, 0),
+            )
+            with self._mutex:
+                self._writer.write(f"{self._next:012}", signatures)
+                self._next += 1
+        return screened.result(())
+
+    def count(self) -> int:
+        return self._rows()
+
+    def _rows(self) -> int:
+        """Different keys."""
+        return len({key for part in parts_in(self._folder) for key in read_signatures(part).keys})
+
+    def close(self) -> None:
+        self._writer = None
