@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -32,13 +32,21 @@ def is_odd(key: str) -> bool:
     return _ODD.search(key) is not None
 
 
-def infos(metas: Iterable[Any]) -> Iterator[ObjectInfo]:
-    """Of what obstore says of objects."""
-    for meta in metas:  # of millions: what can be done in one step is
-        etag = meta["e_tag"]
-        yield ObjectInfo(
-            meta["path"], meta["size"], ns_of(meta["last_modified"]), etag.strip('"') if etag is not None else ""
+def infos(metas: Iterable[Any]) -> list[ObjectInfo]:
+    """Of what obstore says of the objects of a page."""
+    new = tuple.__new__  # of millions: at a third of what the class costs; and `ns_of` and `bare` are done here
+    return [
+        new(
+            ObjectInfo,
+            (
+                meta["path"],
+                meta["size"],
+                round(meta["last_modified"].timestamp() * 1e6) * 1000,
+                (meta["e_tag"] or "").strip('"'),
+            ),
         )
+        for meta in metas
+    ]
 
 
 def ns_of(when: datetime) -> int:

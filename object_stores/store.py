@@ -114,7 +114,7 @@ class ObjectStore:
         """
         requested()
         with IN_FLIGHT.hold(), store_errors(self.where(key)):
-            return next(infos([self._client.head(key)]))
+            return infos([self._client.head(key)])[0]
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """The objects in a folder, at any depth, as the store lists them, in constant memory.

@@ -71,9 +71,10 @@ class Place:
         Raises:
             ObjectStoreError: the store refuses.
         """
-        for found in _listed(store, self.folder):
-            if not self.is_glob or not self.wanted.leaves_out(self.below(found.key)):
-                yield found
+        found = _listed(store, self.folder)
+        if not self.is_glob:
+            return found
+        return (one for one in found if not self.wanted.leaves_out(self.below(one.key)))
 
 
 def _listed(store: ObjectStore, folder: str) -> Iterator[ObjectInfo]:

@@ -24,16 +24,16 @@ def entries_of(source: Source, stopped: Callable[[], bool]) -> Iterator[Entry]:
         ListingInterruptedError: it is to stop.
         SourceError: the source is not there.
     """
+    item, new = Kind.ITEM, tuple.__new__
     for part, name, found in source.listed():
         if stopped():
             raise ListingInterruptedError
-        match found:
-            case Version():
-                yield Entry(name, Kind.ITEM, *found, part)
-            case Filtered():
-                yield Entry(name, Kind.FILTERED, tag=found.why, part=part)
-            case Broken():
-                yield Entry(name, Kind.BROKEN, tag=str(found.error), part=part)
+        if isinstance(found, Version):  # nearly all, of millions: at a third of what the class costs
+            yield new(Entry, (name, item, *found, part))
+        elif isinstance(found, Filtered):
+            yield Entry(name, Kind.FILTERED, tag=found.why, part=part)
+        else:
+            yield Entry(name, Kind.BROKEN, tag=str(found.error), part=part)
 
 
 def entry_at(source: Source, ordinal: int, entry: Entry) -> Item | Filtered | Broken:
