@@ -50,11 +50,19 @@ def test_a_volume_that_somebody_else_has_published_is_its_own_failure(
         assert not [*(tmp_path / "out" / "vol_2").glob("_staging/*/*")]
         return
     published = json.loads((tmp_path / "out" / "vol_2" / "_SUCCESS.json").read_text())["publication"]
+    assert main(["status", "job"]) == 0
+    told = capsys.readouterr().out
+    assert "to go on: penstock resume" in told
+    assert "3 volumes, 2 published" in told
+    assert "1 written, not published: vol_2" in told
     assert main(["resume", "job"]) == 1
     assert "take away its _SUCCESS.json and go on (penstock resume)" in capsys.readouterr().err
     (tmp_path / "out" / "vol_2" / "_SUCCESS.json").unlink()
     assert main(["resume", "job"]) == 0
     assert json.loads((tmp_path / "out" / "vol_2" / "_SUCCESS.json").read_text())["publication"] != published
+    assert main(["status", "job", "--json"]) == 0
+    said = capsys.readouterr().out
+    assert json.loads(said[said.index("{\n") :])["volumes"] == {"all": 3, "published": 3, "unpublished": []}
     assert len(rows(tmp_path / "out" / "vol_2")) == 3
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from penstock.engine import Report
 from penstock.engine.cli import main
+from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.volumes.run_volumes import run_volumes
 from penstock.errors import PipelineFailure, SinkError
 from penstock.tests.scans import config, write_pages
@@ -196,3 +197,28 @@ def test_the_command_tells_what_an_update_has_found(
     assert main(["resume", "job", "--update"]) == 0
     assert "pages: 1 new, " in capsys.readouterr().out
     assert [row["page"] for row in rows(tmp_path / "out" / "vol")] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_status_tells_volumes_that_are_written_and_not_published(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where an earlier data set of them is published, and where a run ended between the two."""
+
+    def told() -> str:
+        assert main(["status", str(tmp_path / "job")]) == 0
+        return capsys.readouterr().out
+
+    assert "3 volumes, 3 published" in told()
+    (job.scans / "vol_2" / "3.png").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(S3ParquetWriter, "publish", lambda *_: None)
+        job.run(update=True)
+    assert "1 written, not published: vol_2" in told()
+    with monkeypatch.context() as patch:
+        patch.setattr(JobCheckpoint, "add_event", lambda *_, **__: None)
+        job.run()
+    assert "3 volumes, 2 published" in told()
+    job.run()
+    assert "3 volumes, 3 published" in told()
+    assert "not published" not in told()

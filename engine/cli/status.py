@@ -8,6 +8,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import ConfigError
-from ...formatting import CALLED, count, duration, printable, rate
+from ...formatting import CALLED, count, duration, plural, printable, rate
+from ..config.volumes import PipelineConfig
 from .exit_status import OK, say
 
 if TYPE_CHECKING:
+    from ..jobs.volumes.standing import Standing
     from ..journal import Status
 
 LETTERS = "dead-letters.jsonl"
@@ -31,6 +34,9 @@ Examples:
   penstock status photos-job --json | jq .counts.remaining"""
 
 _COUNTS = ("written", "filtered", "dead", "remaining", "total")
+
+_NAMED = 5
+"""Volumes that are named."""
 
 _FIRST = ("size", "resize", "interpolation", "mean", "std", "dtype", "layout")
 """What people ask of pixels, before the rest."""
@@ -51,9 +57,23 @@ def status(folder: Path, as_json: bool) -> int:
     need_job(folder)
     found = read_status(folder, dead=True)
     errors = errors_of(folder / LETTERS, found.dead)
-    pace = _pace(found, time.time())
-    say(json.dumps(_as_json(found, errors, pace), indent=2) if as_json else _as_text(found, errors, pace))
+    pace, volumes = _pace(found, time.time()), _volumes(found)
+    if as_json:
+        say(json.dumps(_as_json(found, errors, pace, volumes), indent=2))
+    else:
+        say(_as_text(found, errors, pace, volumes))
     return OK
+
+
+def _volumes(found: Status) -> Standing | None:
+    """How far the volumes of a job on them are; None of other jobs."""
+    from ..jobs.common.fingerprints import kind_of
+
+    if kind_of(found.settings) != PipelineConfig.kind or not found.listed:
+        return None
+    from ..jobs.volumes.standing import standing_of
+
+    return standing_of(found)
 
 
 def need_job(folder: Path) -> None:
@@ -86,7 +106,9 @@ def _pace(found: Status, now: float) -> dict[str, float | None]:
     }
 
 
-def _as_json(found: Status, errors: Counter[str], pace: dict[str, float | None]) -> dict[str, Any]:
+def _as_json(
+    found: Status, errors: Counter[str], pace: dict[str, float | None], volumes: Standing | None
+) -> dict[str, Any]:
     return {
         "job": found.job,
         "created": found.created,
@@ -94,13 +116,14 @@ def _as_json(found: Status, errors: Counter[str], pace: dict[str, float | None])
         "running": found.owner is not None,
         "counts": {name: getattr(found.counts, name) for name in _COUNTS},
         **pace,
+        **({} if volumes is None else {"volumes": asdict(volumes)}),
         "acknowledged": _ahead(found),
         "errors": dict(errors),
         "fingerprints": dict(found.fingerprints),
     }
 
 
-def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None]) -> str:
+def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None], volumes: Standing | None) -> str:
     from ..journal import held_by_orphan
 
     if found.owner is not None:
@@ -110,10 +133,12 @@ def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None])
     elif not found.listed:
         state = "not begun: its source is not listed yet"
     else:
-        state = "finished" if found.finished else f"to go on: {way_on(found)}"
+        finished = found.finished and not (volumes and volumes.unpublished)
+        state = "finished" if finished else f"to go on: {way_on(found)}"
     lines = [f"job {found.job} of {found.created}: {state}"]
     lines += [f"  {name:<10} {count(getattr(found.counts, name)):>12}" for name in _COUNTS]
     lines += [f"  {count(rows)} of the remaining are in {store} already" for store, rows in _ahead(found).items()]
+    lines += _volume_lines(volumes)
     if pace:
         lines.append(f"  {_paced(pace)}")
     if found.counts.dead:
@@ -121,6 +146,17 @@ def _as_text(found: Status, errors: Counter[str], pace: dict[str, float | None])
         lines.append(f"try them again: {_command('retry', found)}")
     lines += [f"{CALLED.get(name, name)}: {said}" for name, said in _said(found)]
     return "\n".join(printable(line) for line in lines)
+
+
+def _volume_lines(volumes: Standing | None) -> list[str]:
+    """How many volumes are published, and which are written and not published."""
+    if volumes is None:
+        return []
+    lines = [f"  {plural(volumes.all, 'volume')}, {count(volumes.published)} published"]
+    if names := volumes.unpublished:
+        more = f", and {count(len(names) - _NAMED)} more" if len(names) > _NAMED else ""
+        lines.append(f"  {count(len(names))} written, not published: {', '.join(names[:_NAMED])}{more}")
+    return lines
 
 
 def _ahead(found: Status) -> dict[str, int]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ...errors import JournalDiskError
 from .disk import Disk, reading
+from .entries import Kind
 from .layout import Layout, numbers
 from .loading import load
 from .lock import Owner, owner_of
 from .manifest import read_manifest
 from .reading import Event
-from .states import MOST_SINKS, Counts, Outcome
+from .snapshot import Snapshot
+from .states import MOST_SINKS, Counts, Outcome, States
 
 _TRIES: Final = 10
 
@@ -37,6 +40,7 @@ class Status:
         events: what was recorded beside outcomes, oldest first.
         owner: who runs it now; None: nobody.
         acknowledged: of a job into several stores, of what remains the rows that each of them has already.
+        groups: of entries, if they were asked for: how many of each came to what.
         orphan: pid of a process that a dead owner left behind and that still holds the job; 0: there is none.
         dead: names of the entries that are dead, if they were asked for.
         recorded: when the newest record was written, in seconds since 1970; None: nothing is recorded yet.
@@ -55,6 +59,7 @@ class Status:
     recorded: float | None = None
     orphan: int = 0
     acknowledged: Sequence[int] = ()
+    groups: Mapping[str, Counts] = field(default_factory=dict[str, Counts])
 
     @property
     def finished(self) -> bool:
@@ -62,13 +67,20 @@ class Status:
         return self.listed and not self.counts.remaining
 
 
-def read_status(path: str | os.PathLike[str], disk: Disk | None = None, *, dead: bool = False) -> Status:
+def read_status(
+    path: str | os.PathLike[str],
+    disk: Disk | None = None,
+    *,
+    dead: bool = False,
+    group: Callable[[str], str] | None = None,
+) -> Status:
     """How far a job is. Writes nothing. A record that is being written just now may be missing.
 
     Args:
         path: of its folder.
         disk: where it lies.
         dead: whether to read the names of what is dead, too.
+        group: the group of an entry that was not left out, by its name. Then all names are read.
 
     Raises:
         JournalDiskError: there is no job, or it cannot be read.
@@ -79,7 +91,7 @@ def read_status(path: str | os.PathLike[str], disk: Disk | None = None, *, dead:
     layout = Layout(str(Path(path).absolute()))
     for attempt in range(_TRIES):
         try:
-            return _read(disk, layout, attempt, dead)
+            return _read(disk, layout, attempt, dead, group)
         except JournalDiskError as error:
             # its owner may have replaced a file between our look at the names and at the file, or during the former
             if not isinstance(error.__cause__, FileNotFoundError) or attempt == _TRIES - 1:
@@ -102,7 +114,7 @@ def job_id(path: str | os.PathLike[str]) -> str:
         return read_manifest(Disk(), manifest).job
 
 
-def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
+def _read(disk: Disk, layout: Layout, attempt: int, dead: bool, group: Callable[[str], str] | None) -> Status:
     with reading(layout.folder):
         manifest = read_manifest(disk, layout.manifest)
         names = disk.names(layout.folder)
@@ -111,7 +123,7 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
             # a name that is added and one that is removed while names are read may both be missed
             raise FileNotFoundError(errno.ENOENT, "there is no journal", layout.folder)
     counts, events, listed, names_of_dead = Counts(0, 0, 0, 0, 0), tuple[Event, ...](), False, list[str]()
-    recorded, acknowledged = None, list[int]()
+    recorded, acknowledged, groups = None, list[int](), dict[str, Counts]()
     if found:
         with suppress(OSError):  # its owner may have replaced it by now
             recorded = Path(layout.journal(found[-1])).stat().st_mtime
@@ -120,6 +132,8 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
             if dead and loaded.snapshot is not None:
                 spans = loaded.states.ranges(Outcome.DEAD)
                 names_of_dead = [entry.name for _, entry in loaded.snapshot.numbered(spans)]
+            if group is not None and loaded.snapshot is not None:
+                groups = _grouped(loaded.snapshot, loaded.states, group)
             if next(loaded.states.acknowledged(), None) is not None:
                 acknowledged = [sum(map(len, loaded.states.acknowledged(sink))) for sink in range(MOST_SINKS)]
         finally:
@@ -140,4 +154,18 @@ def _read(disk: Disk, layout: Layout, attempt: int, dead: bool) -> Status:
         recorded,
         orphan,
         acknowledged,
+        groups,
     )
+
+
+def _grouped(snapshot: Snapshot, states: States, group: Callable[[str], str]) -> dict[str, Counts]:
+    found: dict[str, Counter[Outcome]] = {}
+    for ordinal, entry in snapshot.numbered([range(len(snapshot))]):
+        if entry.kind is not Kind.FILTERED:
+            found.setdefault(group(entry.name), Counter())[states[ordinal]] += 1
+    return {
+        name: Counts(
+            each.total(), each[Outcome.WRITTEN], each[Outcome.FILTERED], each[Outcome.DEAD], each[Outcome.UNDONE]
+        )
+        for name, each in found.items()
+    }

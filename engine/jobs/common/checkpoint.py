@@ -24,7 +24,7 @@ from ...config.model import ServiceConfig
 from ...config.types import Stage
 from ...core.budget import Budget, FailureBudget, Tally
 from ...core.policies import tolerated
-from ...journal import Counts, Entry, JobFolder, ListingDiff, Outcome
+from ...journal import Counts, Entry, Event, JobFolder, ListingDiff, Outcome
 from ...sources import MANY, Broken, Filtered, Item, Source, key_of
 from .children import Children, Done
 from .dead_letters import clear_letters, letter_key, stages_of
@@ -166,6 +166,15 @@ class JobCheckpoint:
     def is_full_run(self) -> bool:
         """Whether that is the whole listing."""
         return self._before.remaining == self._before.total
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """What was recorded beside outcomes, oldest first."""
+        return self._folder.events
+
+    def add_event(self, event: str, **fields: Any) -> None:
+        """Record something beside outcomes, as JSON values."""
+        self._folder.add_event(event, **fields)
 
     def starts(self) -> None:
         """Record that this run begins its work: `penstock status` counts its pace from here."""

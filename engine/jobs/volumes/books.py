@@ -24,6 +24,7 @@ from .letters import letters_path
 from .pages import ImageTask, PageFailure
 from .places import store_options
 from .source import VolumeRoot, VolumeSource, failed_task, task_of
+from .standing import PUBLISHED, REOPENED, published_in
 from .volumes import Volumes, Writes
 from .writer import writer_for
 
@@ -46,7 +47,7 @@ class Books:
 
     def __init__(self, cfg: PipelineConfig, specs: Sequence[str], batcher: GpuBatcher) -> None:
         self._cfg, self._batcher = cfg, batcher
-        self.volumes = Volumes(self._writer, cfg.max_failures)
+        self.volumes = Volumes(self._writer, cfg.max_failures, self._was_published)
         self.source = VolumeSource(specs, self._is_others, store_options(cfg))
         self._spans: dict[str, range] = {}  # the ordinals of each volume
         self.checkpoint: JobCheckpoint | None = None
@@ -104,6 +105,10 @@ class Books:
         pages = partial(self._written, name) if self.checkpoint else None
         return writer_for(self._cfg, name, self._job_id, self._batcher.recipe, pages)
 
+    def _was_published(self, name: str) -> None:
+        if self.checkpoint:
+            self.checkpoint.add_event(PUBLISHED, volume=name)
+
     def _is_others(self, name: str) -> bool:
         """Whether a volume is published, and not by this job: then it is left alone."""
         self.volumes.look(name)
@@ -137,10 +142,12 @@ class Books:
                 tally.pages += 1
                 tally.done += fate in (Fate.WRITTEN, Fate.DEAD)
                 tally.dead += fate is Fate.DEAD
+        known = published_in(self.checkpoint.events)
         for name, tally in found.items():
             self.volumes.has(name, tally.pages, tally.done, tally.dead)
-            if tally.done == tally.pages:
-                self.volumes.look(name)
+            is_published = tally.done == tally.pages and self.volumes.look(name)
+            if is_published != (name in known):
+                self.checkpoint.add_event(PUBLISHED if is_published else REOPENED, volume=name)
 
     def _remaining(self, checkpoint: JobCheckpoint) -> Iterator[ImageTask | Outcome]:
         places = self._places(checkpoint)

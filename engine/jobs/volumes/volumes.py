@@ -78,10 +78,13 @@ class Volumes:
     Args:
         writer: makes the writer of a volume.
         limit: how many pages of a volume may be dead: with more it is not published. See `FailureBudget`.
+        published: told of each volume that was published, by its name.
     """
 
-    def __init__(self, writer: Callable[[str], Writes], limit: Budget = -1) -> None:
-        self._make, self._limit = writer, limit
+    def __init__(
+        self, writer: Callable[[str], Writes], limit: Budget = -1, published: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._make, self._limit, self._published = writer, limit, published
         self._writers: dict[str, Writes] = {}
         self._mutex = threading.RLock()
         self._whole: list[Volume] = []  # and not published yet
@@ -167,6 +170,8 @@ class Volumes:
             except (FailureBudgetError, PublishConflictError, StoreChangedError) as error:
                 volume.error = error
             self._close(volume.name)
+            if volume.manifest is not None:
+                self._published(volume.name)
         return whole
 
     @property
