@@ -4,6 +4,7 @@ the disk."""
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -179,3 +180,82 @@ def _rename(disk: Disk, unfinished: str, path: str) -> None:
     except OSError:
         if os.path.lexists(unfinished) or not os.path.lexists(path):
             raise
+
+
+class LineFile:
+    """A file that lines are appended to (mode 0600). One process, any number of threads. Made with the first line.
+
+    Each line is one `write`, so a killed process leaves at most the last line torn; the next writer starts a new one,
+    as does the next line where the disk took only the half of one.
+
+    Args:
+        path: of the file. Its folder is made with it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mutex = threading.Lock()
+        self._descriptor: int | None = None
+        self._unsynced = False
+
+    def append(self, line: bytes) -> None:
+        """Add a line, with its end. In the file when it returns: safe against the death of the process.
+
+        Raises:
+            OSError: it cannot be written; names the file.
+        """
+        with self._mutex:
+            try:
+                self._append(line)
+            except OSError as error:
+                why = f"cannot be written ({error.strerror}); free some space, then run the job again"
+                raise OSError(error.errno, why, str(self.path)) from error
+
+    def sync(self) -> None:
+        """Back only when all lines are on the medium. Costs nothing where there are no new ones.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        with self._mutex:
+            unsynced, self._unsynced = self._unsynced, False
+        if not unsynced:
+            return
+        try:
+            sync_path(self.path)
+            sync_path(self.path.parent)
+        except FileNotFoundError:
+            pass  # the user has taken it away
+        except OSError:
+            self._unsynced = True
+            raise
+
+    def close(self) -> None:
+        """Sync and close the file. Idempotent; a later line opens it again.
+
+        Raises:
+            OSError: the disk refuses the sync; the file is closed nevertheless.
+        """
+        with self._mutex:
+            self._close()
+        self.sync()
+
+    def _append(self, line: bytes) -> None:
+        if self._descriptor is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # close the line that was left torn
+        self._unsynced = True
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except OSError:
+            self._close()  # the next line looks whether half of this one is there
+            raise
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

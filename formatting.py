@@ -58,6 +58,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def clock(seconds: float) -> str:
+    """A place in a video: ``0:01:02.500``, hours, minutes, seconds."""
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}.{thousandths:03}"
+
+
 def milliseconds(value: float) -> str:
     """``0.35``, ``12.3``, ``450``."""
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"

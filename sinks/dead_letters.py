@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..durable import put, sync_path
+from ..durable import LineFile, put
 from ..errors import ConfigError
 from ..messages import redact, without_addresses
 
@@ -39,18 +38,13 @@ class DeadLetter:
 class DeadLetters:
     """Appends dead letters to a file (mode 0600). One process, any number of threads. Made with the first letter.
 
-    Each line is one `write`, so a killed process leaves at most the last line torn; the next writer starts a new one,
-    as does the next letter where the disk took only the half of one.
-
     Args:
         path: the file, ``dead_letters.jsonl`` by convention. Its folder is made with it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._mutex = threading.Lock()
-        self._descriptor: int | None = None
-        self._unsynced = False
+        self._file = LineFile(self.path)
         self._count = 0
 
     @property
@@ -89,13 +83,8 @@ class DeadLetters:
         )
         record = asdict(letter)
         line = json.dumps(record | record.pop("fields"), default=_as_text, ensure_ascii=True) + "\n"
-        with self._mutex:
-            try:
-                self._append(line.encode("ascii"))
-            except OSError as error:
-                why = f"cannot be written ({error.strerror}); free some space, then run the job again"
-                raise OSError(error.errno, why, str(self.path)) from error
-            self._count += 1
+        self._file.append(line.encode("ascii"))
+        self._count += 1
         return letter
 
     def sync(self) -> None:
@@ -104,18 +93,7 @@ class DeadLetters:
         Raises:
             OSError: the disk refuses.
         """
-        with self._mutex:
-            unsynced, self._unsynced = self._unsynced, False
-        if not unsynced:
-            return
-        try:
-            sync_path(self.path)
-            sync_path(self.path.parent)
-        except FileNotFoundError:
-            pass  # the user has taken it away
-        except OSError:
-            self._unsynced = True
-            raise
+        self._file.sync()
 
     def close(self) -> None:
         """Sync and close the file. Idempotent; a later letter opens it again.
@@ -123,35 +101,13 @@ class DeadLetters:
         Raises:
             OSError: the disk refuses the sync; the file is closed nevertheless.
         """
-        with self._mutex:
-            self._close()
-        self.sync()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-
-    def _append(self, line: bytes) -> None:
-        if self._descriptor is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            size = os.fstat(self._descriptor).st_size
-            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-                line = b"\n" + line  # close the line that was left torn
-        self._unsynced = True
-        try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
-        except OSError:
-            self._close()  # the next letter looks whether half of this one is there
-            raise
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 def read_dead_letters(path: str | os.PathLike[str]) -> Iterator[DeadLetter]:

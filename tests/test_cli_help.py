@@ -87,6 +87,7 @@ def test_commands_are_listed_in_the_order_of_their_use(capsys: pytest.CaptureFix
         "status",
         "resume",
         "retry",
+        "videos",
         "dedup",
         "volumes",
         "import",

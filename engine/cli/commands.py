@@ -13,13 +13,13 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ... import __version__
 from ...errors import ItemError, SourceError
-from ...formatting import printable
+from ...formatting import clock, printable
 from ...registry import scheme_of
 from .clean import clean
 from .dedup import dedup
@@ -32,7 +32,11 @@ from .options import FIELDS, configured, setting_options
 from .serve import serve_demo
 from .sigusr1 import dumping
 from .status import status
+from .videos import videos
 from .volumes import volumes
+
+if TYPE_CHECKING:
+    from ...sinks import Hit
 
 _EXAMPLES = """\b
 Examples:
@@ -196,7 +200,7 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
     except ItemError as error:
         raise click.UsageError(f"IMAGE: {printable(str(error))}") from error
     for number, hit in enumerate(hits, 1):
-        say(f"{number:>{len(str(len(hits)))}}  {hit.score:8.4f}  {printable(hit.path or hit.key)}")
+        say(f"{number:>{len(str(len(hits)))}}  {hit.score:8.4f}  {printable(hit.path or hit.key)}{_time_of(hit)}")
     if not hits:
         complain(f"the collection {config.collection!r} holds no pictures")
     if html is not None:
@@ -208,6 +212,12 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
         )
         say(f"contact sheet: {printable(html)}")
     return OK
+
+
+def _time_of(hit: Hit) -> str:
+    """Where in its video a frame is: ``  at 1:02:03.5``; nothing of a picture."""
+    pts = hit.metadata.get("frame_pts_us")
+    return f"  at {clock(pts / 1e6)}" if isinstance(pts, int) else ""
 
 
 def _check_image(image: str) -> None:
@@ -241,7 +251,7 @@ def doctor(triton: str | None, as_json: bool) -> int:
     return OK if is_ready(findings) else 1
 
 
-for _command in (status, resume, retry, dedup, volumes, import_, clean, serve_demo, doctor):
+for _command in (status, resume, retry, videos, dedup, volumes, import_, clean, serve_demo, doctor):
     cli.add_command(_command)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import PipelineFailure
 from ...formatting import count, plural, printable
 from ..config.model import ServiceConfig
+from ..config.videos import VideoConfig
 from ..machine.resources import limited_by
 from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
 
@@ -27,7 +28,10 @@ _REASONS = 3
 
 def run_and_tell(config: ServiceConfig, source: Source) -> int:
     """Run a job; returns the exit status."""
-    from ..workers.picture_server import warm_start
+    if config.kind == VideoConfig.kind:
+        from ..workers.video_server import warm_start
+    else:
+        from ..workers.picture_server import warm_start
 
     # It imports JAX while this process imports the rest. A job that is there already may be finished.
     fork_server = warm_start() if config.job is None or not config.job.exists() else nullcontext()
@@ -39,9 +43,13 @@ def _run_and_tell(config: ServiceConfig, source: Source) -> int:
     # The machine is imported once it is clear that there is something to do.
     from ..jobs.common.drive import Interrupt
     from ..jobs.common.output_paths import dead_letters_path
-    from ..jobs.images.run_job import run_job
     from ..observe.progress import make_progress
     from ..observe.render_text import render_text, report_json
+
+    if config.kind == VideoConfig.kind:
+        from ..jobs.videos.run_videos import run_videos as run_job
+    else:
+        from ..jobs.images.run_job import run_job
 
     interrupt = Interrupt()
     remaining: int | None = None

@@ -12,6 +12,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         *("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
         *("anonymous", "instance_role", "allow_hosts"),
     ),
+    "Frames": ("every", "filter", "dedup", "keep", "work", "max_disk"),
     "Pages": ("max_passes", "min_angle", "min_bend", "min_quality"),
     "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "value_range", "decoder"),
     "Store": (
@@ -41,11 +42,11 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Speed and memory": (
         *("workers", "memory", "batch_size", "batch_timeout", "insert_batch_size", "slots", "threads", "devices"),
-        *("s3_max_inflight", "decode_threads", "compute_threads", "profile"),
+        *("s3_max_inflight", "decode_threads", "compute_threads", "profile", "async_mode"),
     ),
     "Failures": (
-        *("stage", "error", "max_failures", "on_failure", "item_timeout", "stall_after"),
-        *("max_pixels", "max_side", "max_file_bytes", "sandbox"),
+        *("stage", "error", "max_failures", "on_failure", "item_timeout", "video_timeout", "stall_after"),
+        *("max_pixels", "max_side", "max_duration", "max_frames", "max_file_bytes", "sandbox"),
     ),
     "Output": ("k", "html", "report", "progress"),
     "More": ("config_file", "debug", "help"),

@@ -12,6 +12,7 @@ from ...errors import SourceError
 from ...formatting import count, plural, printable
 from ..config.dedup import DedupConfig
 from ..config.model import ServiceConfig
+from ..config.videos import VideoConfig
 from .embed import run_and_tell
 from .exit_status import OK, complain, say
 from .options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_as_options
@@ -41,6 +42,7 @@ How often an item was tried is counted on in its dead letter. What the job has n
 on, too."""
 
 _STAGES = ("source", "preprocess", "embed", "insert")
+_VIDEO_STAGES = ("source", "download", "extract", "embed", "insert")
 """Of a job on pictures."""
 
 
@@ -66,14 +68,14 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
     an option says otherwise.
     """
     from ..jobs.common.dead_letters import latest_letters, undo_dead
-    from ..jobs.common.fingerprints import is_from_python, kind_of
+    from ..jobs.common.fingerprints import is_by_source, is_from_python
     from ..journal import JobFolder, read_status
 
     need_job(folder)
     found = read_status(folder)
     _check_stage(stage, found)
     is_theirs = is_from_python(found.settings)
-    begun = None if is_theirs or kind_of(found.settings) != ServiceConfig.kind else _begun(folder, options)
+    begun = _begun(folder, options) if is_by_source(found.settings) and not is_theirs else None
     chosen = None
     if stage is not None or error is not None:
         chosen = {
@@ -102,12 +104,12 @@ def retry(folder: Path, stage: str | None, error: str | None, **options: Any) ->
 
 def _go_on(folder: Path, options: Mapping[str, Any]) -> int:
     """Run a job of whatever kind again, under the options."""
-    from ..jobs.common.fingerprints import kind_of
+    from ..jobs.common.fingerprints import is_by_source, kind_of
     from ..journal import read_status
 
     need_job(folder)
     found = read_status(folder)
-    if kind_of(found.settings) == ServiceConfig.kind:
+    if is_by_source(found.settings):
         return run_and_tell(*_begun(folder, options))
     if kind_of(found.settings) == DedupConfig.kind:
         from .dedup import go_on_with_dedup
@@ -123,7 +125,9 @@ def _check_stage(stage: str | None, found: Status) -> None:
     from ..jobs.common.fingerprints import kind_of
 
     stages: Sequence[str] = _STAGES
-    if kind_of(found.settings) != ServiceConfig.kind:
+    if kind_of(found.settings) == VideoConfig.kind:
+        stages = _VIDEO_STAGES
+    elif kind_of(found.settings) != ServiceConfig.kind:
         from ..jobs.volumes.graph import STAGES
 
         stages = ("source", *STAGES)

@@ -14,13 +14,18 @@ from pydantic.fields import FieldInfo
 from ..config.dedup import DedupConfig
 from ..config.messages import spelled
 from ..config.model import PER_RUN, ServiceConfig
+from ..config.videos import VideoConfig
 from ..config.volumes import PipelineConfig
 from .help import GroupedCommand
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Config = TypeVar("_Config", bound=ServiceConfig)
 
-_EVERY = {**DedupConfig.model_fields, **PipelineConfig.model_fields}
+_EVERY = {
+    name: info
+    for model in (DedupConfig, PipelineConfig, VideoConfig, ServiceConfig)
+    for name, info in model.model_fields.items()
+}
 """The fields of all models."""
 
 SECTIONS = frozenset({"async_pipeline"})
@@ -152,7 +157,9 @@ def _extra(field: str) -> Mapping[str, Any]:
 
 def _option(field: str, info: FieldInfo, defaults: bool) -> Callable[[_Command], _Command]:
     if info.annotation is bool:  # None where it is not given: a file may say it then
-        return click.option(option_name(field), field, is_flag=True, default=None, help=_help(info, defaults))
+        name = option_name(field)
+        name += f"/--no-{name.removeprefix('--')}" if info.default else ""
+        return click.option(name, field, is_flag=True, default=None, help=_help(info, defaults))
     extra = _extra(field)
     metavar = extra.get("metavar")
     return click.option(

@@ -111,6 +111,9 @@ class ServiceConfig(Settings):
     kind: ClassVar[str] = "pictures"
     """What a job with these settings is about; its books say so where it is not pictures."""
 
+    per_run: ClassVar[frozenset[str]] = PER_RUN
+    """See `PER_RUN`."""
+
     to: Destinations = Field(default=None, json_schema_extra={"metavar": "URI", "option": "--to"})
     """Where the vectors go: photos.db (a Milvus Lite store: a folder, made on first use), http://host:19530 (a Milvus
     server, or Zilliz Cloud as https://...), parquet:DIR or parquet:s3://bucket/prefix (a Parquet data set, published

@@ -240,6 +240,9 @@ def summary(report: Report, total: int | None) -> str:
         parts.append(size(report.memory.now))
     if volumes := report.extra.get("volumes"):
         parts.append(f"{count(volumes['published'])} of {plural(volumes['all'], 'volume')}")
+    if videos := report.extra.get("videos"):
+        pace = f", {videos['seconds'] / report.seconds:.3g} s each second" if report.seconds else ""
+        parts.append(f"{plural(videos['frames']['created'], 'frame')} of {duration(videos['seconds'])} of video{pace}")
     store = report.extra.get("store") or {}
     if store.get("waiting", 0) >= 1:
         behind = f", {plural(int(store['behind']), 'row')} behind the others" if store.get("behind") else ""

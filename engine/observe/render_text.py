@@ -30,6 +30,7 @@ def render_text(report: Report) -> str:
         peak = f"memory {size(report.memory.peak)} at its peak"
         lines.append(f"{peak} ({report.memory.measure.upper()}, {processes}){most}")
     lines += [stall_line(report)] if report.stalls else []
+    lines += [frames_line(report)] if "videos" in report.extra else []
     lines.append(str(report.accounting))
     return "\n".join(lines)
 
@@ -37,6 +38,21 @@ def render_text(report: Report) -> str:
 def bottleneck_line(report: Report) -> str:
     """Which stage is slow, why, and what lifting it would be worth."""
     return f"bottleneck: {printable(report.bottleneck.reason)}" if report.bottleneck else "no stage has worked yet"
+
+
+def frames_line(report: Report) -> str:
+    """Of a job on videos: ``frames: created 580 = written 560 + blur 20 + dead 0; 1 min 2 s of video, 31 s each
+    second``.
+    """
+    found = report.extra["videos"]
+    frames, seconds = found["frames"], found["seconds"]
+    parts = {"written": frames["written"], **frames["dropped"], "dead": frames["dead"]}
+    if rest := frames["created"] - sum(parts.values()):
+        parts["in flight"] = rest
+    fates = " + ".join(f"{name} {count(number)}" for name, number in parts.items())
+    pace = f", {seconds / report.seconds:.3g} s each second" if report.seconds else ""
+    decoded = f"{count(frames['decoded'])} frames decoded"
+    return f"frames: created {count(frames['created'])} = {fates}; {decoded}, {duration(seconds)} of video{pace}"
 
 
 def stall_line(report: Report) -> str:
@@ -71,8 +87,8 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def _headline(report: Report) -> str:
-    pictures = plural(report.accounting.written, "picture")
-    return f"{pictures} in {duration(report.seconds)}, {rate(report.images_per_second)}"
+    items = plural(report.accounting.written, "video" if "videos" in report.extra else "picture")
+    return f"{items} in {duration(report.seconds)}, {rate(report.images_per_second)}"
 
 
 def _cells(stage: StageReport) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from ...references import Fetcher, Locator, Reference, Version
 from .base import MANY, Order, Source
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .files import FileSource
+from .kinds import VIDEOS
 from .options import SourceOptions
 from .paths import absolute, anchored
 from .registry import SOURCES, open_source
@@ -15,6 +16,7 @@ __all__ = [
     "MANY",
     "SOURCES",
     "STDIN",
+    "VIDEOS",
     "Broken",
     "Entry",
     "Fetcher",

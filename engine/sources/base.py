@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from ...errors import ReadError
 from ...references import Locator, Version
 from .entries import Broken, Entry, Filtered, Item
+from .kinds import PICTURES, Media
 from .selection import ALL, Selection
 
 Order = Literal["path", "bytes", "given"]
@@ -36,8 +37,8 @@ class Source(ABC):
         specs: what the user named. The registry makes the source again from them (see `portable_specs`); empty: it
             cannot be made again, and only its maker can go on with a job.
         order: see `Order`.
-        selection: what is wanted of its folders; likewise null, whether paths in its lists end with NUL. A source
-            that has no such things keeps the defaults, and the options are refused.
+        selection: what is wanted of its folders; likewise null, whether paths in its lists end with NUL, and media,
+            what is looked for. A source that has no such things keeps the defaults, and the options are refused.
         in_memory: whether its items bring their data, so that pictures in memory have to be counted.
         uncounted: what of it takes memory besides its pictures, in words, where nobody can say how much.
         locator: how the pictures of its references are read; None where items have paths or data.
@@ -47,6 +48,7 @@ class Source(ABC):
     order: Order = "bytes"
     selection: Selection = ALL
     null: bool = False
+    media: Media = PICTURES
     in_memory: bool = False
     uncounted: Sequence[str] = ()
     locator: Locator | None = None

@@ -19,7 +19,7 @@ from ...references import Reference, Version
 from .base import Source
 from .earlier import Earlier
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
-from .kinds import has_picture_name, looks_like_picture, read_head, what_else
+from .kinds import PICTURES, Media, read_head
 from .lists import broken_line, open_list, read_paths
 from .paths import FILE_URL, Found, anchored, file_version, is_url, look, look_for, path_of_url, reason
 from .selection import ALL, Selection
@@ -49,6 +49,7 @@ class FileSource(Source):
         later: look at the specs when the first entry is asked for, not now: what is wrong with them is raised then.
         selection: what is wanted of folders.
         urls: how URLs are read.
+        media: what is looked for.
 
     Raises:
         SourceError: nothing lies at a spec, or a pattern matches nothing, or a list cannot be opened or is none.
@@ -65,12 +66,14 @@ class FileSource(Source):
         later: bool = False,
         selection: Selection = ALL,
         urls: UrlOptions | None = None,
+        media: Media = PICTURES,
     ) -> None:
         self.specs = (specs,) if isinstance(specs, str) else tuple(specs)
         if any(spec.startswith(FILE_URL) for spec in self.specs):
             self.specs = tuple(map(path_of_url, self.specs))
         self.null = null
         self.selection = selection
+        self.media = media
         self._stdin = stdin
         self._urls = (urls or UrlOptions()).locator
         if any(is_list(spec) or is_url(spec) for spec in self.specs):
@@ -158,7 +161,7 @@ class FileSource(Source):
         self._total = number
 
     def _entry(self, found: Found) -> Entry:
-        return self.item(-1, found.path, Version()) if found.url else _entry(found)
+        return self.item(-1, found.path, Version()) if found.url else _entry(found, self.media)
 
     def _found(self) -> Iterator[tuple[int, Found]]:
         if not self._checked:
@@ -211,19 +214,19 @@ def _can_be_read_again(spec: str) -> bool:
     return spec != STDIN and (path is None or os.path.isfile(path))  # noqa: PTH113
 
 
-def _entry(found: Found) -> Entry:
-    """Picture, not a picture, or broken; of a file."""
+def _entry(found: Found, media: Media) -> Entry:
+    """A candidate, none, or broken; of a file."""
     path, key = found.path, key_of(found.path)
     if found.aside:
         return Filtered(key, found.aside)
     if found.problem is not None:
         return Broken(key, found.problem)
-    if has_picture_name(path):
+    if media.has_name(path):
         return Item(key, path, version=found.version)
     try:
         head = read_head(path)
     except OSError as error:
         return Broken(key, ReadError(f"cannot be read: {reason(error)}"))
-    if looks_like_picture(head):
+    if media.looks_like(head):
         return Item(key, path, version=found.version)
-    return Filtered(key, what_else(path, head, found.named))
+    return Filtered(key, media.what_else(path, head, found.named))

@@ -1,11 +1,14 @@
-"""Picture or not: by name where the name says it, else by the first bytes."""
+"""A picture (or a video) or not: by name where the name says it, else by the first bytes."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from ... import video_formats
 from ...picture_formats import CR2, FORMATS, KNOWN, picture_format
 
 SNIFFED_BYTES = 16
@@ -78,3 +81,29 @@ def read_head(path: str) -> bytes:
         return os.read(fd, SNIFFED_BYTES)
     finally:
         os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What a source looks for.
+
+    Attributes:
+        noun: what people call one.
+        extensions: of names that are candidates, whatever is in them.
+        looks_like: whether a file that begins with these bytes is one.
+        what_else: what it is instead, by its path, its first bytes, and whether it was named.
+    """
+
+    noun: str
+    extensions: frozenset[str]
+    looks_like: Callable[[bytes], bool]
+    what_else: Callable[[str, bytes, bool], str]
+
+    def has_name(self, path: str) -> bool:
+        """Whether the extension is that of one."""
+        _, dot, extension = path.rpartition(".")
+        return bool(dot) and extension.lower() in self.extensions
+
+
+PICTURES: Final = Media("picture", KNOWN, looks_like_picture, what_else)
+VIDEOS: Final = Media("video", video_formats.KNOWN, video_formats.looks_like_video, lambda *_: "not a video")

@@ -22,7 +22,7 @@ from ...object_stores import ObjectInfo, ObjectStore, ObjectStores, StoreURL
 from ...references import Reference, Version
 from .base import Order, Source
 from .entries import Broken, Entry, Filtered, Item
-from .kinds import has_extension, has_picture_name
+from .kinds import PICTURES, Media, has_extension
 from .options import SourceOptions
 from .orders import OrderSeen
 from .places import Place
@@ -30,7 +30,6 @@ from .selection import ALL, Selection
 from .url_options import UrlOptions
 
 _MARKER = "empty: the marker of a folder"
-_NO_PICTURE = "not a picture, by its name"
 
 
 class ObjectStoreSource(Source):
@@ -44,6 +43,7 @@ class ObjectStoreSource(Source):
         options: how they are read.
         selection: what is wanted of folders.
         later: ask the store when the first entry is asked for, not now.
+        media: what is looked for.
 
     Raises:
         SourceError: nothing is there, or the store refuses.
@@ -57,11 +57,13 @@ class ObjectStoreSource(Source):
         *,
         selection: Selection = ALL,
         later: bool = False,
+        media: Media = PICTURES,
     ) -> None:
         if selection.follow_links:
             raise ConfigError(f"follow_links: is about folders of this machine, and {redact(specs[0])!r} has no links")
         self.specs = tuple(specs)
         self.selection = selection
+        self.media = media
         self._selects = selection != ALL
         self._options = options or UrlOptions()
         self.locator = self._locator = self._options.locator
@@ -140,11 +142,12 @@ class ObjectStoreSource(Source):
         """Why an object is left out; empty where it is a candidate."""
         if self._selects and (why := self.selection.leaves_out(place.below(found.key))):
             return why
-        if has_picture_name(found.key):
+        if self.media.has_name(found.key):
             return ""
         if not found.size:
             return _MARKER
-        return _NO_PICTURE if has_extension(found.key) and not self.selection.include else ""
+        by_name = has_extension(found.key) and not self.selection.include
+        return f"not a {self.media.noun}, by its name" if by_name else ""
 
 
 def _hint(error: ObjectStoreError) -> str:
@@ -155,4 +158,4 @@ def _hint(error: ObjectStoreError) -> str:
 
 def make_objects(specs: Sequence[str], options: SourceOptions) -> Source:
     """What the registry calls for ``s3:``, ``gs:`` and ``az:``."""
-    return ObjectStoreSource(specs, options.urls, selection=options.selection, later=options.later)
+    return ObjectStoreSource(specs, options.urls, selection=options.selection, later=options.later, media=options.media)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .base import Source
+from .kinds import PICTURES, Media
 from .selection import ALL, Selection
 from .url_options import UrlOptions
 
@@ -22,6 +23,7 @@ class SourceOptions:
         later: look at what the specs name when the first entry is asked for, not now: a job that goes on with its
             listing may never need it.
         urls: how what URLs lead to is read.
+        media: what is looked for in folders, lists and stores.
     """
 
     selection: Selection = ALL
@@ -29,6 +31,7 @@ class SourceOptions:
     null: bool = False
     later: bool = False
     urls: UrlOptions = field(default_factory=UrlOptions)
+    media: Media = PICTURES
 
 
 Factory = Callable[[Sequence[str], SourceOptions], Source]

@@ -21,7 +21,11 @@ from .walk import is_pattern
 
 def _make_files(specs: Sequence[str], options: SourceOptions) -> Source:
     return FileSource(
-        specs, options.stdin, options.null, later=options.later, selection=options.selection, urls=options.urls
+        *(specs, options.stdin, options.null),
+        later=options.later,
+        selection=options.selection,
+        urls=options.urls,
+        media=options.media,
     )
 
 
@@ -86,6 +90,8 @@ def open_source(specs: Sequence[str], options: SourceOptions | None = None) -> S
         raise ConfigError(f"source: {asked!r} is no folder, which {given} is about")
     if source.null != options.null:
         raise ConfigError(f"null: is about lists of paths, and {asked!r} has none")
+    if source.media != options.media:
+        raise SourceError(f"{asked!r} has no {options.media.noun}s: give files, folders, lists, or URLs of them")
     return source
 
 

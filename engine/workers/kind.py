@@ -75,6 +75,8 @@ class WorkerKind(Generic[I, A]):
         item: what people call one.
         watches_itself: whether its workers see to that time themselves, and leave when it is over. Then one that does
             nothing for as long was stopped, and that is not the item's fault; else the item had its time.
+        marks_steps: whether a task has one item, and what its worker marks are steps of the work on it: each is a sign
+            of life, so that `item_timeout` is for a step.
     """
 
     entry: str
@@ -85,3 +87,4 @@ class WorkerKind(Generic[I, A]):
     item_timeout: float | None
     item: str = "item"
     watches_itself: bool = False
+    marks_steps: bool = False

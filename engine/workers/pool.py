@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Self
 
@@ -45,6 +45,19 @@ class Result(Generic[A]):
     lease: SlotLease | None
 
 
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Who waits for a slot.
+
+    Attributes:
+        home: the worker that it must be of; None: any.
+        result: hears of it.
+    """
+
+    home: int | None
+    result: AsyncResult[SlotLease] = field(default_factory=AsyncResult)
+
+
 class SlotPool(Generic[I, A]):
     """Worker processes with a shared-memory ring each. A batch goes in, a slot full of what was made of it comes out.
 
@@ -66,8 +79,8 @@ class SlotPool(Generic[I, A]):
         self._zygote: Zygote | None = None
         self._workers = [PoolWorker(index, kind, slots, named) for index in range(workers)]
         self._credit = Credit(workers, workers * slots)
-        self._waiting: deque[AsyncResult[SlotLease]] = deque()
-        self._urgent: deque[AsyncResult[SlotLease]] = deque()
+        self._waiting: deque[_Waiter] = deque()
+        self._urgent: deque[_Waiter] = deque()
         self._queued: set[Any] = set()
         self._steps = HubSteps()
         self._layout: SlotLayout | None = None
@@ -225,11 +238,13 @@ class SlotPool(Generic[I, A]):
         finally:
             self._steps.close()
 
-    def run(self, items: Sequence[I]) -> Result[A]:
+    def run(self, items: Sequence[I], home: int | None = None) -> Result[A]:
         """Have one batch done. To be called in a greenlet; returns when the slot is ready.
 
         Args:
             items: as many as the layout has rows, at most.
+            home: the number of the worker that is to do it, because it has done what came before; one that died is
+                replaced. None: whichever has least to do.
 
         Returns:
             The slot, if there are rows, with what became of each item. Release it when done with.
@@ -240,7 +255,7 @@ class SlotPool(Generic[I, A]):
         finder = PoisonFinder(len(items), self.kind.item, self.kind.item_timeout)
         again = False
         while finder.live:
-            lease = self._lease(again)
+            lease = self._lease(again, home)
             live = list(finder.part)
             try:
                 done = lease.worker.run(lease.grant, [items[position] for position in live])
@@ -262,8 +277,8 @@ class SlotPool(Generic[I, A]):
             return Result(done, live, failures, ready)
         return Result(None, (), finder.failures, None)
 
-    def _lease(self, again: bool) -> SlotLease:
-        """A free slot of the least busy worker, granted; waits for one.
+    def _lease(self, again: bool, home: int | None) -> SlotLease:
+        """A free slot of the least busy worker, or of the one that is asked for, granted; waits for one.
 
         A batch that is done again goes before all others: where order is kept, they may hold every slot and
         wait for it.
@@ -271,13 +286,15 @@ class SlotPool(Generic[I, A]):
         if self._broken:
             raise self._broken
         queue = self._urgent if again else self._waiting
-        lease = None if queue else self._grant(urgent=again)
+        lease = None if queue else self._grant(urgent=again, home=home)
         if lease is None:
-            waiter: AsyncResult[SlotLease] = AsyncResult()
+            waiter = _Waiter(home)
             queue.append(waiter)
             self._queued.add(gevent.getcurrent())
             try:
-                lease = waiter.get()
+                if home is not None:  # those before may wait for other workers
+                    self._serve()
+                lease = waiter.result.get()
             except BaseException:
                 self._leave_queue(queue, waiter)
                 raise
@@ -286,36 +303,38 @@ class SlotPool(Generic[I, A]):
         assert lease is not None
         return lease
 
-    def _leave_queue(self, queue: deque[AsyncResult[SlotLease]], waiter: AsyncResult[SlotLease]) -> None:
+    def _leave_queue(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
         """Who waited is being killed: out of the queue, or back with the slot that has just been found."""
         if waiter in queue:
             queue.remove(waiter)
-        elif waiter.successful():
-            lease = waiter.get()
+        elif waiter.result.successful():
+            lease = waiter.result.get()
             assert lease is not None
             lease.worker.take_back(lease.grant)
             self._serve()
 
-    def _grant(self, *, urgent: bool) -> SlotLease | None:
+    def _grant(self, *, urgent: bool, home: int | None) -> SlotLease | None:
         workers = sorted(self._workers, key=lambda worker: len(worker.tasks))
         # Nobody works: the slots in use may wait for the turn of whoever asks for one.
         idle = not workers[-1].tasks
         if not (urgent or idle or self._credit.allows(self._used)):
             return None
-        for worker in workers:
+        for worker in workers if home is None else (self._workers[home],):
             grant = worker.grant()
             if grant is not None:
                 return SlotLease(worker, grant, self._in_books)
         return None
 
     def _serve(self) -> None:
-        """Something has become free: serve who waits, first come, first served."""
+        """Something has become free: serve who waits, first come, first served; of each worker for itself."""
         for queue in (self._urgent, self._waiting):
-            while queue:
-                lease = self._grant(urgent=queue is self._urgent)
-                if lease is None:
+            for waiter in list(queue):
+                lease = self._grant(urgent=queue is self._urgent, home=waiter.home)
+                if lease is not None:
+                    queue.remove(waiter)
+                    waiter.result.set(lease)
+                elif waiter.home is None:
                     return
-                queue.popleft().set(lease)
 
     def _fail(self, error: WorkerError) -> None:
         """Workers cannot be kept alive: whoever waits, and whoever comes, hears it."""
@@ -325,7 +344,7 @@ class SlotPool(Generic[I, A]):
     def _refuse(self, error: WorkerError) -> None:
         for queue in (self._urgent, self._waiting):
             for waiter in queue:
-                waiter.set_exception(error)
+                waiter.result.set_exception(error)
             queue.clear()
 
     def _used(self) -> int:

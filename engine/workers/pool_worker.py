@@ -104,6 +104,8 @@ class PoolWorker(Generic[I, A]):
     def _progress(self, grant: Grant, task: _Task[I, A]) -> tuple[bool, int | None]:
         """Whether the worker has begun it, and which item it is at. What it marks may be anything."""
         begun, row = self.slots.progress(grant)
+        if self._kind.marks_steps and row is not None:
+            row = 0
         return begun, row if row is not None and row < len(task.items) else None
 
     # -- process: blocking, never on the hub --------------------------------------------------------------------------
@@ -249,7 +251,8 @@ class PoolWorker(Generic[I, A]):
                 continue
             grant, task = next(iter(self.tasks.items()), (None, None))  # the oldest: tasks are done in order
             begun, row = self._progress(grant, task) if grant and task else (False, None)
-            diagnosis = detector.poll(self.pid, (grant, begun, row) if grant else None, at_item=row is not None)
+            doing = (grant, begun, self.slots.progress(grant)) if grant else None
+            diagnosis = detector.poll(self.pid, doing, at_item=row is not None)
             if diagnosis:
                 self._diagnosis = diagnosis
                 self._supervisor.process.kill()

@@ -82,7 +82,7 @@ class Worker:
         self._rows = settings.rows
         self._sandbox = settings.sandbox
         self._preprocessor = Preprocessor(self._spec, settings.rows)
-        self._embed = _make_embedder(settings.embedder, self._spec, settings.rows)
+        self._embed = make_embedder(settings.embedder, self._spec, settings.rows)
         self._reader = Reader(Fetchers(self._spec.max_file_bytes).read, settings.threads)
         self._watch = Watch(sock, settings.item_timeout)
         self._inbox = Inbox(sock, self._reader)
@@ -216,7 +216,7 @@ def _without(
     return [rows[row] for row in kept]
 
 
-def _make_embedder(reference: Sequence[str] | None, spec: PreprocessSpec, rows: int) -> Embed | None:
+def make_embedder(reference: Sequence[str] | None, spec: PreprocessSpec, rows: int) -> Embed | None:
     """Make the embedder that runs here. By reference, because this floor does not know the embedders above it."""
     if reference is None:
         return None

@@ -182,19 +182,20 @@ class JobCheckpoint:
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
-    def check_store(self, found: Found | None, where: str, number: int = 0) -> None:
+    def check_store(self, found: Found | None, where: str, number: int = 0, rows: int | None = None) -> None:
         """Refuse to go on where a store does not hold what these books say; see `store_check.checked`.
 
         Args:
             found: what is there.
             where: it is, for people.
             number: of the store, where rows go into several.
+            rows: that were written; None: one for each entry that is written.
 
         Raises:
             StoreChangedError: it does not.
         """
         known, accept = self._stores[number], self._accepts_store
-        self._know(number, checked(self._folder, known, found, where, number=number, accept=accept))
+        self._know(number, checked(self._folder, known, found, where, number=number, accept=accept, rows=rows))
 
     def writes_to(self, notes: Callable[[], Sequence[str]]) -> None:
         """Rows go to collections with these notes from now on; asked for when the first of them are there."""
@@ -279,11 +280,12 @@ class JobCheckpoint:
         """How often earlier runs have tried an item that they gave up."""
         return self._attempts.get(letter_key(key), 0)
 
-    def flush(self, letters: DeadLetters) -> None:
+    def flush(self, letters: DeadLetters, first: Callable[[], object] = lambda: None) -> None:
         """Called often, from a thread that may wait: about once a second puts the letters on the disk, then the records
-        that vouch for them.
+        that vouch for them. `first` puts there what the records vouch for besides.
         """
         if time.monotonic() - self._synced >= _SYNC_SECONDS:
+            first()
             letters.sync()
             self._folder.sync()
             self._synced = time.monotonic()

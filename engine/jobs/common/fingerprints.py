@@ -9,8 +9,9 @@ from typing import Any
 
 from ....errors import ConfigError
 from ....formatting import CALLED
-from ...config.model import PER_RUN, ServiceConfig
+from ...config.model import ServiceConfig
 from ...config.stores import with_settings
+from ...config.videos import VideoConfig
 from ...journal import Difference, Status
 from ...sources import MANY, STDIN, Source, anchored
 from .kept_sources import kept_sources
@@ -21,6 +22,9 @@ from .source_factory import make_source
 
 _VERSION = "pixels version"
 """Among the settings of the pixels; as a person reads it in a message."""
+
+_BY_SOURCE = {model.kind: model for model in (ServiceConfig, VideoConfig)}
+"""Configurations of jobs that are a source and settings, by what they are about."""
 
 _UNSAID = {"token", "job", "update", "accept_changes", "redo", "accept_store"}
 """Settings that are a secret, or are about one run."""
@@ -46,7 +50,9 @@ def what_differs(different: Iterable[Difference]) -> str:
 def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     """What another run needs to go on, in any folder: the sources, and the settings as they were given. No secrets."""
     given = config.model_dump(mode="json", include=config.model_fields_set - _UNSAID)
-    places: dict[str, Any] = {name: anchored(given[name]) for name in ("metadata", "list_filtered") if given.get(name)}
+    places: dict[str, Any] = {
+        name: anchored(given[name]) for name in ("metadata", "list_filtered", "work") if given.get(name)
+    }
     if "report" in given:
         places["report"] = [anchored(path) for path in given["report"]]
     if "embedder" in given:
@@ -72,6 +78,11 @@ def kind_of(settings: Mapping[str, Any]) -> str:
     return str(settings.get("kind", ServiceConfig.kind))
 
 
+def is_by_source(settings: Mapping[str, Any]) -> bool:
+    """Whether a job is a source and settings, from which `begun_with` goes on."""
+    return kind_of(settings) in _BY_SOURCE
+
+
 def specs_of(found: Status) -> list[str]:
     """What the user named as the job's sources."""
     return [*(found.settings["sources"] or kept_sources(found.path))]
@@ -82,18 +93,19 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
 
     Args:
         found: the job.
-        **given: settings for this run (`PER_RUN`), which win over those of the run before.
+        **given: settings for this run (`ServiceConfig.per_run`), which win over those of the run before.
 
     Raises:
         ConfigError: the job does not know what it was begun with, a setting is not allowed, or the job needs what is
             not kept: a token, or a list that came on standard input.
         SourceError: the source has to be read and is not there.
     """
-    if fixed := sorted(given.keys() - PER_RUN):
-        raise ConfigError(f"{fixed[0]}: belongs to what the job was begun with, and a later run may not change it")
     settings = found.settings
+    model = _BY_SOURCE[kind_of(settings)]
+    if fixed := sorted(given.keys() - model.per_run):
+        raise ConfigError(f"{fixed[0]}: belongs to what the job was begun with, and a later run may not change it")
     if "config" not in settings:
-        raise ConfigError(f"the job in {found.path} ended before it began: start it again with penstock embed")
+        raise ConfigError(f"the job in {found.path} ended before it began: start it again as it was begun")
     if is_from_python(settings):
         raise ConfigError(
             f"the job in {found.path} is about pictures that a Python program has: let it call embed_images as before"
@@ -104,7 +116,7 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
             f"the job in {found.path} has its list from standard input (-), which cannot be read again: pipe the list"
             " into the command that it was begun with" + (" and add --update" * bool(given.get("update")))
         )
-    config = ServiceConfig(**{**settings["config"], **given}, job=Path(found.path))
+    config = model(**{**settings["config"], **given}, job=Path(found.path))
     if settings["token"] and config.token is None:
         raise ConfigError(
             f"the job in {found.path} was begun with a token for {config.shown_to}, and tokens are not kept: set"

@@ -15,12 +15,21 @@ def report_paths(config: ServiceConfig) -> list[Path]:
 
 
 def dead_letters_path(config: ServiceConfig) -> Path:
-    """The file that lists what could not be done.
+    """The file that lists what could not be done; see `beside_rows`."""
+    return beside_rows(config, "dead-letters.jsonl")
+
+
+def beside_rows(config: ServiceConfig, name: str) -> Path:
+    """A file about the job.
 
     In the job's folder; without one beside the file or folder of the sink (``photos.dead-letters.jsonl`` for
     ``photos.db``), or in the current folder where the rows go elsewhere.
+
+    Args:
+        config: of the job.
+        name: of the file, as ``dead-letters.jsonl``.
     """
     if config.job is not None:
-        return config.job / "dead-letters.jsonl"
+        return config.job / name
     path = job_sink(config).local_path
-    return path.with_suffix(".dead-letters.jsonl") if path else Path(f"{config.collection}.dead-letters.jsonl")
+    return path.with_suffix(f".{name}") if path else Path(f"{config.collection}.{name}")

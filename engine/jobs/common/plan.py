@@ -12,7 +12,8 @@ from ...embedders import Embedder, parse_embedder
 from ...machine.resources import usable_cores
 from ...workers import PreprocessPool
 
-_FACTORY = "penstock.engine.embedders:parse_embedder"
+FACTORY = "penstock.engine.embedders:parse_embedder"
+"""Makes an embedder of its spec, in a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Plan:
             batch_size=config.batch_size,
             slots=self.slots(config, workers),
             threads=config.threads,
-            embedder=(_FACTORY, self.embedder.spec) if in_worker else None,
+            embedder=(FACTORY, self.embedder.spec) if in_worker else None,
             dimension=self.embedder.dimension if self.embedder.knows_dimension or not in_worker else 0,
             devices=config.devices,
             item_timeout=config.item_timeout,

@@ -141,7 +141,7 @@ class _Run:
             for number, found in self.runner.look().items():
                 store = stores[number]
                 where = f"{redact(store.address)}, collection {store.config.collection!r}"
-                self.checkpoint.check_store(found, where, number)
+                self.checkpoint.check_store(found, where, number, self.runner.rows_written())
 
     def embed(self, metadata: Metadata | None, listing: FilteredList | None) -> Report:
         """Do what there is to do, and report on it however it ends."""

@@ -174,6 +174,10 @@ class Runner(ABC, Generic[P]):
         """
         return self._stores.look(self.config, self.config.collection)
 
+    def rows_written(self) -> int | None:
+        """Rows that earlier runs have written, where that is not one for each entry that is written."""
+        return None
+
     def keep_rows(self) -> None:
         """What is in the store stays there, also where the configuration says ``overwrite``: it is this job's."""
         stores = [
@@ -259,6 +263,7 @@ class Runner(ABC, Generic[P]):
         *,
         collect: Callable[[Any], None] = lambda _: None,
         figures: Callable[[], Mapping[str, Any]] = dict,
+        before_flush: Callable[[], object] = lambda: None,
         insert_rows: int | None = None,
         watcher: Watcher | None = None,
         interrupt: Interrupt | None = None,
@@ -274,6 +279,7 @@ class Runner(ABC, Generic[P]):
             threads: that plain operations share.
             collect: called with each value that reaches the end.
             figures: of the kind of job, for progress and report.
+            before_flush: called before the books are put on the disk, often; of a job that keeps some.
             insert_rows: rows of one call to the sink; default: as configured.
             watcher: see `stream`; likewise interrupt and checkpoint.
             interrupt: see `stream`.
@@ -294,7 +300,7 @@ class Runner(ABC, Generic[P]):
             stall_after=self.config.stall_after or None,
         )
         try:
-            flush = partial(checkpoint.flush, self._dead) if checkpoint else None
+            flush = partial(checkpoint.flush, self._dead, before_flush) if checkpoint else None
             keeper = MemoryMonitor(self.ceiling, lambda: self._pool.family)
             shown = WithFigures(watcher, lambda: {"store": sink.stats(), **figures()}) if watcher else None
             return drive(pipeline, collect, shown, interrupt, flush, keeper.look)

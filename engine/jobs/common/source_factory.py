@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 from ....object_stores import StoreOptions
 from ...config.model import ServiceConfig
-from ...sources import Selection, Source, SourceOptions, UrlOptions, open_source
+from ...sources import VIDEOS, Selection, Source, SourceOptions, UrlOptions, open_source
 
 
 def make_source(
@@ -26,6 +27,8 @@ def make_source(
     """
     selection = Selection(config.include, config.exclude, config.follow_links)
     options = SourceOptions(selection, stdin, null, later, _urls(config))
+    if config.kind == VIDEOS.noun + "s":
+        options = replace(options, media=VIDEOS)
     return open_source([specs] if isinstance(specs, str) else specs, options)
 
 

@@ -64,7 +64,14 @@ def known_of(events: Sequence[Event]) -> defaultdict[int, Known]:
 
 
 def checked(
-    folder: JobFolder, known: Known, found: Found | None, where: str, *, number: int = 0, accept: bool
+    folder: JobFolder,
+    known: Known,
+    found: Found | None,
+    where: str,
+    *,
+    number: int = 0,
+    accept: bool,
+    rows: int | None = None,
 ) -> Known:
     """Hold the store against the books of a job that has written rows.
 
@@ -75,6 +82,7 @@ def checked(
         where: the store, for people.
         number: of the store, where rows go into several: what it has acknowledged counts, too.
         accept: whether to take it as it is.
+        rows: that were written; None: one for each entry that is written.
 
     Returns:
         What is to be known of the store from now on.
@@ -83,13 +91,13 @@ def checked(
         StoreChangedError: it has gone, is another one, or holds fewer rows than were written. Says how to go on.
     """
     there = id_of(found.note) if found else ""
-    rows = found.rows if found else 0
-    written = folder.counts.written + sum(map(len, folder.states.acknowledged(number)))
-    if rows < written - known.missing:  # the same key twice in the listing is one row
+    held = found.rows if found else 0
+    written = folder.counts.written + sum(map(len, folder.states.acknowledged(number))) if rows is None else rows
+    if rows is None and held < written - known.missing:  # the same key twice in the listing is one row
         entries = chain(folder.entries(Outcome.WRITTEN), folder.acknowledged_entries(number))
         written = _distinct(entry.name for _, entry in entries)
     if accept:
-        return Known(there, max(0, written - rows))
+        return Known(there, max(0, written - held))
     wrong = _what_differs(known, found, there, written)
     if wrong:
         raise StoreChangedError(

@@ -103,6 +103,19 @@ class Batch:
     slot: Slot | None = None
     is_last: bool = False
 
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def lease(self) -> Slot:
+        """The slot that it lies in."""
+        assert self.slot is not None
+        return self.slot
+
+    def failure(self, row: int, error: Exception) -> PictureFailure:
+        """The picture in a row of the slot could not be done."""
+        return self.pictures[row].failure(error)
+
 
 @dataclass(slots=True)
 class Rows:

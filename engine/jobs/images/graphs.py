@@ -12,7 +12,7 @@ face             preprocess                      embed                        in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from ....preprocess import Timings
@@ -20,10 +20,11 @@ from ....sinks import RowBatch, concat
 from ... import NOTHING, ItemFailure, Outcome, PipelineBuilder, green
 from ...config.settings import AsyncPipelineConfig
 from ...config.types import Stage
-from ...core.policies import Policy, Retry
+from ...core.policies import Policy
 from ...embedders import Embedder
 from ...workers import PreprocessPool
-from ..common.in_process import LocalPreprocessor, at_home
+from ..common.embedding import add_embedding, embed_with
+from ..common.in_process import LocalPreprocessor
 from ..common.runner import JobParts
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
 
@@ -58,15 +59,7 @@ def embedding(
             on_failure=policies["preprocess"],
         )
     )
-    if embedder.runs == "worker":
-        return builder.pipe(_embedded, concurrency=pool.capacity, parallelism=pool.workers, name="embed")
-    op = _embed_with(embedder, policies["embed"])
-    return builder.add_resource(embedder).pipe(
-        green(op) if embedder.runs == "green" else op,
-        concurrency=embedder.concurrency,
-        name="embed",
-        on_failure=policies["embed"],
-    )
+    return add_embedding(builder, pool, embedder, policies["embed"], _rows)
 
 
 def overlapped(
@@ -102,7 +95,7 @@ def _in_process(
             on_failure=parts.policies["preprocess"],
         )
         .pipe(
-            _embed_with(embedder, parts.policies["embed"]),
+            embed_with(embedder, parts.policies["embed"], _rows),
             concurrency=embedding_workers,
             name="embed",
             buffer_size=room,
@@ -124,27 +117,9 @@ def _preprocess_with(local: LocalPreprocessor) -> Callable[[Batch], Outcome]:
     return preprocess
 
 
-@green
-def _embedded(batch: Batch) -> Outcome:
-    """The worker has embedded the batch already; this stage takes the vectors and accounts for the time."""
-    assert batch.slot is not None
-    seconds = batch.slot.timings.embed
-    return Outcome(take_rows(batch), seconds=seconds)
-
-
-def _embed_with(embedder: Embedder, policy: Policy) -> Callable[[Batch], Outcome]:
-    retries = isinstance(policy, Retry)
-
-    def embed(batch: Batch) -> Outcome:
-        assert batch.slot is not None
-        run = embedder.attempt if retries and not batch.is_last else embedder.embed
-        with at_home(embedder):
-            refused = run(batch.slot.view, len(batch.pictures))
-        failures = [batch.pictures[row].failure(error) for row, error in refused.items()]
-        rows = take_rows(batch, refused)
-        return Outcome(rows if rows.pictures else NOTHING, failures=failures)
-
-    return embed
+def _rows(batch: Batch, refused: Container[int]) -> Any:
+    rows = take_rows(batch, refused)
+    return rows if rows.pictures else NOTHING
 
 
 def insert_into(builder: PipelineBuilder, parts: ImageParts) -> PipelineBuilder:

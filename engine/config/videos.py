@@ -1,0 +1,122 @@
+"""What can be set about jobs on videos: the settings of any job, and those of a video miner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ...errors import ConfigError
+from .model import PER_RUN, ServiceConfig, Store
+from .types import Size
+
+FRAME_FIELDS: Final[Mapping[str, str]] = {
+    "video_key": "varchar(65535)",
+    "url": "varchar(16384)",
+    "title": "varchar(16384)",
+    "duration_s": "double",
+    "frame_pts_us": "int64",
+    "is_keyframe": "bool",
+}
+"""Columns of a frame in a data set (parquet:, lance:, npy:), with their types. Other stores have them as metadata."""
+
+_TABLES: Final = ("parquet:", "lance:", "npy:")
+
+_OTHERS: Final = frozenset(
+    {"decoder", "threads", "devices", "sandbox", "background", "value_range", "max_side", "max_file_bytes"}
+)
+"""Settings that a job on videos does not have."""
+
+FilterName = Literal["blur", "black", "flat", "slide", "noise"]
+
+
+def _every(value: str) -> str:
+    """A way to choose frames."""
+    from ...preprocess.videos import Sampling  # where somebody says one, and no sooner
+
+    try:
+        Sampling.parse(value)
+    except ConfigError as error:
+        raise ValueError(str(error).partition(": ")[2]) from error
+    return value
+
+
+def _words(value: object) -> object:
+    """``blur,black``, or a list."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(dict.fromkeys(str(word).strip() for word in cast("list[object]", value) if str(word).strip()))
+
+
+class VideoConfig(ServiceConfig):
+    """Everything that can be set about a video miner, beside what `ServiceConfig` has for every job.
+
+    Raises:
+        ConfigError: a value is not allowed, a name is no field, or a field that videos do not have; the message names
+            it.
+    """
+
+    kind: ClassVar[str] = "videos"
+    per_run: ClassVar[frozenset[str]] = PER_RUN | {"video_timeout", "max_disk", "async_mode"}
+
+    every: Annotated[str, AfterValidator(_every)] = Field(default="1s", json_schema_extra={"metavar": "STEP"})
+    """Which frames are taken: one for each step of time, as 1s, 500ms or 2min; keyframes; or scenes, the middle one of
+    each shot."""
+
+    filter: Annotated[tuple[FilterName, ...], BeforeValidator(_words)] = Field(
+        default=(), json_schema_extra={"metavar": "NAME,..."}
+    )
+    """Leave out frames that are blur, black, flat, slide (of text) or noise; several with commas."""
+
+    dedup: Literal["off", "video", "all"] = "off"
+    """Leave out frames that are nearly the same as one that is kept: as the one before in their video, or as any of all
+    videos."""
+
+    keep: Literal["none", "frames", "all"] = "none"
+    """What stays in --work: nothing, the frames that are kept as JPEG, or all frames and the downloaded videos."""
+
+    work: Path | None = Field(default=None, json_schema_extra={"metavar": "DIR"})
+    """Folder for downloads and kept frames. [default: work in the job's folder]"""
+
+    max_disk: Size | None = Field(default=None, json_schema_extra={"metavar": "SIZE"})
+    """The most that lies in --work at once before downloads wait. [default: 20 GB, or a quarter of what is free]"""
+
+    item_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
+    """A video whose decoder stands still for longer is a dead letter, and its process is replaced."""
+
+    video_timeout: float = Field(default=3600.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
+    """Seconds of processor time that the decoding of one video may take; the rest of a longer one is given up."""
+
+    max_duration: float = Field(default=86_400.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
+    """Longer videos are refused."""
+
+    max_frames: int = Field(default=100_000, ge=1, le=1 << 24, json_schema_extra={"metavar": "N"})
+    """Videos of which more frames would be taken are refused."""
+
+    max_pixels: int | None = Field(default=None, ge=1, le=2**32, json_schema_extra={"metavar": "N"})
+    """Videos whose frames have more pixels are refused. [default: 35,389,440, which is 8K]"""
+
+    async_mode: bool = True
+    """Overlap the stages. Without it they run in turn, a frame after the other, with the same results."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        if wrong := sorted(self.model_fields_set & _OTHERS):
+            raise ConfigError(f"{wrong[0]}: jobs on videos have no such setting")
+
+    @property
+    def own_fingerprints(self) -> Mapping[str, str]:
+        """Which frames there are: rows that were chosen otherwise are another job's."""
+        chosen = {"every": self.every, "filter": ",".join(sorted(self.filter)), "dedup": self.dedup}
+        return {"frames": ", ".join(f"{name} {said}" for name, said in chosen.items() if said)}
+
+    def _store(self, uri: str) -> Store:
+        """A data set has typed columns for what is known of every frame."""
+        store = super()._store(uri)
+        if store.address.startswith(_TABLES):
+            store.config.fields = {**FRAME_FIELDS, **store.config.fields}
+        return store

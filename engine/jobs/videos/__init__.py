@@ -1,0 +1,1 @@
+"""Jobs on videos: frames are taken, left out, embedded and written."""

@@ -1,0 +1,160 @@
+"""What there is to know of videos, besides the rows of their frames: ``videos.parquet`` and ``clips.parquet``.
+
+A line for each video is appended to a file as soon as the video is done, before its outcome is recorded in the job's
+books: so a job that is killed has lost none. When the job is done the newest line of each video becomes a row of the
+tables, which lie in the job's folder, or beside the place that the rows of frames go to: a reader of that data set sees
+nothing of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from ....durable import TEMPORARY, LineFile, put
+from ....errors import ConfigError
+from ....messages import redact
+from ....sinks.arrow import arrow
+from ...config.model import ServiceConfig
+from ..common.output_paths import beside_rows
+from .values import Video
+
+_LINES: Final = "videos.jsonl"
+
+_INFO: Final = ("width", "height", "fps", "codec", "container", "rotation", "is_mirrored")
+_FOUND: Final = ("frames_decoded", "is_truncated", "damaged")
+
+_VIDEO_COLUMNS: Final = {
+    **dict.fromkeys(("video_key", "url", "title", "status", "stage", "error", "error_message"), "string"),
+    "duration_s": "float64",
+    "width": "int32",
+    "height": "int32",
+    "fps": "float64",
+    "codec": "string",
+    "container": "string",
+    "rotation": "int32",
+    "is_mirrored": "bool_",
+    "frames_decoded": "int64",
+    "is_truncated": "bool_",
+    "damaged": "int64",
+    **dict.fromkeys(("frames", "frames_written", "frames_dropped", "frames_dead"), "int64"),
+    "ordinal": "int64",
+}
+_CLIP_COLUMNS: Final = {"video_key": "string", "scene": "int32", "start_us": "int64", "end_us": "int64"}
+
+
+class VideoTable:
+    """A line for each video that is done; the newest one stands. To be closed.
+
+    Args:
+        config: of the job.
+    """
+
+    def __init__(self, config: ServiceConfig) -> None:
+        self._keeps_books = config.job is not None
+        self._places = {name: beside_rows(config, f"{name}.parquet") for name in ("videos", "clips")}
+        self._lines = LineFile(beside_rows(config, _LINES))
+
+    def begin(self) -> None:
+        """A run begins. One without books begins anew."""
+        if not self._keeps_books:
+            self._lines.path.unlink(missing_ok=True)
+
+    def add(
+        self, key: str, ordinal: int, video: Video | None, status: str, stage: str = "", error: str = "", why: str = ""
+    ) -> None:
+        """A video is done.
+
+        Args:
+            key: of it.
+            ordinal: its place in the listing of the job.
+            video: what is known of it; None for what never was one.
+            status: ``written`` or ``dead``.
+            stage: where it died; likewise error, the name of its class, and why.
+            error: empty for one that is written.
+            why: what the error says.
+        """
+        said: dict[str, Any] = {"video_key": redact(key), "ordinal": ordinal, "status": status}
+        if error:
+            said |= {"stage": stage, "error": error, "error_message": why}
+        self._lines.append(json.dumps({**said, **(_known(video) if video else {})}).encode() + b"\n")
+
+    def sync(self) -> None:
+        """Back when all lines are on the medium."""
+        self._lines.sync()
+
+    @property
+    def frames_written(self) -> int:
+        """Rows of frames that the videos have that are written."""
+        return sum(int(row.get("frames_written", 0)) for row in self._newest() if row["status"] == "written")
+
+    def publish(self) -> None:
+        """All videos are done: write the tables, each at once. Without pyarrow the lines are what there is."""
+        self._lines.close()
+        try:
+            arrow()
+        except ConfigError:
+            return
+        _write(self._places["videos"], _VIDEO_COLUMNS, self._newest())
+        clips = list(_clips(self._newest()))
+        if clips:
+            _write(self._places["clips"], _CLIP_COLUMNS, iter(clips))
+        if not self._keeps_books:
+            self._lines.path.unlink(missing_ok=True)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the tables are there."""
+        return self._places["videos"].exists()
+
+    def close(self) -> None:
+        """Close the file of lines."""
+        self._lines.close()
+
+    def _newest(self) -> Iterator[dict[str, Any]]:
+        """The newest line of each video, in the order of the listing."""
+        try:
+            lines = self._lines.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        found: dict[str, dict[str, Any]] = {}
+        for line in lines:
+            try:
+                row = json.loads(line)
+                found[row["video_key"]] = row
+            except (ValueError, KeyError, TypeError):
+                continue  # torn: its video is done again
+        yield from sorted(found.values(), key=lambda row: (row["ordinal"], row["video_key"]))
+
+
+def _known(video: Video) -> dict[str, Any]:
+    tally = video.tally
+    return {
+        "url": video.url and redact(video.url),
+        "title": video.title,
+        "duration_s": video.duration_s,
+        **{name: video.info.get(name) for name in _INFO},
+        **{name: video.found.get(name) for name in _FOUND},
+        "frames": tally.created,
+        "frames_written": tally.written,
+        "frames_dropped": tally.dropped.total(),
+        "frames_dead": tally.dead,
+        "scenes": video.found.get("scenes") or [],
+    }
+
+
+def _clips(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        for number, (start, end) in enumerate(row.get("scenes") or ()):
+            yield {"video_key": row["video_key"], "scene": number, "start_us": start, "end_us": end}
+
+
+def _write(path: Path, columns: dict[str, str], rows: Iterator[dict[str, Any]]) -> None:
+    pa, pq = arrow()
+    schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in columns.items()])
+    unfinished = path.with_name(f".{path.name}{TEMPORARY}")
+    chosen = [{name: row.get(name) for name in columns} for row in rows]
+    pq.write_table(pa.Table.from_pylist(chosen, schema=schema), unfinished, compression="zstd")
+    put(unfinished, path)

@@ -1,0 +1,172 @@
+"""What a worker of videos and its parent say to each other: JSON in frames of ``shm.protocol``.
+
+A task is a piece of one video: up to a slot's rows of its frames, from a number on. An answer says what lies in the
+slot, which frames were left out, and whether there is more. Of the frames in the slot the numbers are there, too
+(`FRAMES`).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
+
+from ...errors import ItemError, WorkerError
+from ...shm import ArraySpec, SlotLayout
+from ...shm.protocol import DONE, HEAD, TASK, Message, decode_failures, encode_failures
+from ..slot_layout import pixel_layout
+from .protocol import Timings
+
+FRAMES: Final = "frames"
+"""Of each frame in a slot, int64: its number among those taken, its time in microseconds, whether it is a keyframe, and
+whether its time is an estimate."""
+
+FRAME_COLUMNS: Final = ("index", "pts_us", "is_keyframe", "time_estimated")
+
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSettings:
+    """What a worker of videos is started with (as JSON: nothing is pickled).
+
+    Attributes:
+        spec: the preprocessing specification of frames, as JSON.
+        rows: the most frames of a task.
+        every: which frames are taken, as ``Sampling.parse`` reads it.
+        limits: of a video, fields of ``VideoLimits``.
+        embedder: see ``WorkerSettings``; likewise dimension and path.
+        dimension: room for vectors that are made elsewhere, in floats.
+        stall_timeout: seconds that a decoder may take for one packet.
+        cpu_timeout: seconds of processor time that the decoding of one video may take.
+        path: the parent's ``sys.path``.
+    """
+
+    spec: dict[str, Any]
+    rows: int
+    every: str
+    limits: dict[str, float]
+    embedder: tuple[str, str] | None = None
+    dimension: int = 0
+    stall_timeout: float = 30.0
+    cpu_timeout: float = 3600.0
+    path: list[str] = field(default_factory=lambda: list(sys.path))
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A task: some frames of a video.
+
+    Attributes:
+        path: of the file, as the operating system knows it.
+        start: number of the first frame; those before have been taken.
+        cpu_used: seconds of processor time that the pieces before have taken.
+    """
+
+    path: str
+    start: int = 0
+    cpu_used: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PieceSaid:
+    """What a worker says of a piece besides its rows.
+
+    Attributes:
+        taken: frames of it, those among them that were left out, too.
+        has_more: whether there are frames behind it.
+        dropped: why frames were left out, and how many.
+        info: what the video's header says (``VideoInfo``).
+        found: what was found in it so far (``VideoFindings``), scenes as pairs of microseconds.
+        cpu_used: see `Piece`, with this one.
+        timings: seconds of its phases.
+    """
+
+    taken: int
+    has_more: bool
+    dropped: Mapping[str, int]
+    info: Mapping[str, Any]
+    found: Mapping[str, Any]
+    cpu_used: float
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class PieceDone:
+    """The answer to a task."""
+
+    slot: int
+    generation: int
+    rows: range
+    failures: list[tuple[int, ItemError]]
+    said: PieceSaid | None
+
+    def check(self, size: int) -> None:
+        """Make sure that it makes sense.
+
+        Raises:
+            WorkerError: it does not.
+        """
+        failed = [position for position, _ in self.failures]
+        fits = failed == [0] and not self.rows if self.said is None else not failed
+        if size != 1 or not fits:
+            raise WorkerError(f"an answer to a task of {size} videos: {len(self.rows)} rows, failures of {failed}")
+        if self.said and self.said.taken != len(self.rows) + sum(self.said.dropped.values()):
+            raise WorkerError(f"{len(self.rows)} rows of {self.said.taken} frames, without {dict(self.said.dropped)}")
+
+
+def video_layout(rows: int, pixel_shape: tuple[int, ...], pixel_dtype: str, dimension: int) -> SlotLayout:
+    """A slot for frames of a video: that of pictures, and what is known of each frame."""
+    layout = pixel_layout(rows, pixel_shape, pixel_dtype, dimension)
+    return SlotLayout(rows, (*layout.arrays, ArraySpec(FRAMES, (len(FRAME_COLUMNS),), "int64")))
+
+
+class PieceCodec:
+    """Pieces as tasks, and what a worker says of them."""
+
+    def encode(self, slot: int, generation: int, items: Sequence[Piece]) -> Message:
+        """A TASK."""
+        return Message.of(
+            [HEAD.pack(TASK, slot, generation, len(items)), json.dumps([*map(asdict, items)]).encode()], []
+        )
+
+    def decode(self, frame: bytes) -> PieceDone:
+        """A DONE."""
+        _, slot, generation, rows = HEAD.unpack_from(frame)
+        (length,) = _LENGTH.unpack_from(frame, HEAD.size)
+        begin = HEAD.size + _LENGTH.size
+        said = json.loads(frame[begin : begin + length])
+        found = None if said is None else PieceSaid(**{**said, "timings": Timings(*said["timings"])})
+        return PieceDone(slot, generation, range(rows), decode_failures(frame[begin + length :]), found)
+
+    def describe(self, item: Piece) -> str:
+        """The path, and which frame it begins with."""
+        return f"{item.path!r} from frame {item.start}"
+
+
+def decode_pieces(body: bytes | memoryview) -> list[Piece]:
+    """The pieces of a task, from what follows its head."""
+    return [Piece(**each) for each in json.loads(bytes(body))]
+
+
+def encode_piece_done(
+    slot: int, generation: int, rows: int, said: PieceSaid | None, failures: Sequence[tuple[int, ItemError]] = ()
+) -> bytes:
+    """A DONE frame."""
+    timings = [] if said is None else [said.timings.read, said.timings.decode, said.timings.kernel, said.timings.embed]
+    text = json.dumps(None if said is None else {**_plain(said), "timings": timings}).encode()
+    return HEAD.pack(DONE, slot, generation, rows) + _LENGTH.pack(len(text)) + text + encode_failures(failures)
+
+
+def _plain(said: PieceSaid) -> dict[str, Any]:
+    return {name: getattr(said, name) for name in said.__dataclass_fields__}

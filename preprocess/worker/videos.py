@@ -1,0 +1,269 @@
+"""The worker process of videos: a piece of a video is decoded, and its frames go into a slot as pixels.
+
+One process, one core, one decoder thread. A video stays open between its pieces, which come one after the other. Where
+another process has had the pieces before, the video is read again from its start, which gives the same frames.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from ...errors import ConfigError, DeadlineError, ItemError
+from ...shm import Ring, map_payload, recv_frame_fds, send_frame
+from ...shm.protocol import HEAD, LAYOUT, REFUSED, decode_json, encode_hung, encode_json
+from ..slot_layout import pixel_view
+from ..spec import PreprocessSpec
+from ..videos import SampledFrame, Sampling, Video, VideoLimits, open_video, sample
+from .failures import detach_traceback
+from .jax_runtime import prepare_jax
+from .preprocessor import Preprocessor
+from .protocol import Timings
+from .video_protocol import (
+    FRAMES,
+    Piece,
+    PieceSaid,
+    VideoSettings,
+    decode_pieces,
+    encode_piece_done,
+    video_layout,
+)
+from .worker import HUNG_STATUS, make_embedder
+
+_LEAST_SIDE = 256
+"""Frames are scaled down while their colours are converted, but not below this: what is found out about a frame is
+found out on these pixels."""
+
+
+def main(sock: socket.socket, argument: bytes, _fds: list[int]) -> None:
+    """Entry point of a worker process: serve until the parent closes the socket."""
+    settings = VideoSettings.from_json(argument)
+    sys.path[:] = settings.path
+    try:
+        prepare_jax()
+        worker = VideoWorker(sock, settings)
+    except ConfigError as error:
+        send_frame(sock, encode_json(REFUSED, str(error)))
+        return
+    worker.serve()
+
+
+class _OpenVideo:
+    """A video that is being read.
+
+    Args:
+        path: of the file.
+        sampling: which frames are taken.
+        limits: what it may be.
+        on_packet: called before each packet.
+    """
+
+    def __init__(self, path: str, sampling: Sampling, limits: VideoLimits, on_packet: Callable[[], None]) -> None:
+        self.path, self.at = path, 0
+        self._files = ExitStack()
+        self.video: Video = self._files.enter_context(open_video(path, limits))
+        self._frames = sample(self.video, sampling, lambda _: on_packet())
+        self._next: SampledFrame | None = None
+
+    def skip_to(self, start: int) -> None:
+        """Pass by frames that were taken before."""
+        while self.at < start and self.has_more:
+            self.take()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is another frame; reads as far as that takes."""
+        if self._next is None:
+            self._next = next(self._frames, None)
+        return self._next is not None
+
+    def take(self) -> SampledFrame:
+        """The next frame."""
+        frame, self._next = self._next, None
+        assert frame is not None
+        self.at += 1
+        return frame
+
+    def close(self) -> None:
+        """Close the file."""
+        self._next, self._frames = None, iter(())
+        self._files.close()
+
+
+class VideoWorker:
+    """One worker's life: introduce itself, compile, map the ring, then one piece after the other."""
+
+    def __init__(self, sock: socket.socket, settings: VideoSettings) -> None:
+        self._sock, self._settings = sock, settings
+        self._sampling, self._limits = Sampling.parse(settings.every), VideoLimits(**settings.limits)  # type: ignore[arg-type]
+        spec = PreprocessSpec.from_json(settings.spec)
+        self._preprocessor = Preprocessor(spec, settings.rows)
+        self._embed = make_embedder(settings.embedder, spec, settings.rows)
+        dimension = self._embed.dimension if self._embed else settings.dimension
+        self._layout = video_layout(settings.rows, spec.pixel_shape(), spec.pixel_dtype().name, dimension)
+        self._short_side = max(_LEAST_SIDE, 2 * (spec.resize or spec.size))
+        self._watch = Watch(sock, settings.stall_timeout)
+        self._open: _OpenVideo | None = None
+        self._mark: Callable[[int | None], None] = lambda _: None
+        self._steps = 0
+        self._cpu_begin = 0.0
+
+    def serve(self) -> None:
+        """Work until the parent closes the socket."""
+        send_frame(self._sock, encode_json(LAYOUT, self._layout.to_json()))
+        for _ in self._preprocessor.warm():
+            break
+        if self._embed:
+            self._embed.embed(pixel_view(self._layout.private_view()), self._settings.rows)
+        first = recv_frame_fds(self._sock)
+        if first is None:
+            return
+        frame, fds = first
+        ring = Ring.attach(fds[0], self._layout, decode_json(frame)["slots"])
+        while (message := recv_frame_fds(self._sock)) is not None:
+            frame, fds = message
+            _, slot, generation, _ = HEAD.unpack_from(frame)
+            body = map_payload(fds[0]) if fds else memoryview(frame)[HEAD.size :]
+            (piece,) = decode_pieces(body)
+            self._do(ring, slot, generation, piece)
+
+    def _do(self, ring: Ring, slot: int, generation: int, piece: Piece) -> None:
+        ring.begin(slot, generation)
+        self._mark = lambda step: ring.mark(slot, step)
+        self._cpu_begin = time.thread_time() - piece.cpu_used
+        try:
+            with self._watch.over(slot, generation):
+                said = self._made(ring.view(slot), piece)
+        except ItemError as error:
+            self._close()
+            ring.commit(slot, generation, 0)
+            failure = (0, detach_traceback(error, piece.path))
+            send_frame(self._sock, encode_piece_done(slot, generation, 0, None, [failure]))
+            return
+        rows = said.taken - sum(said.dropped.values())
+        ring.commit(slot, generation, rows)
+        send_frame(self._sock, encode_piece_done(slot, generation, rows, said))
+
+    def _made(self, arrays: Any, piece: Piece) -> PieceSaid:
+        """Fill a slot with a piece of a video.
+
+        Raises:
+            ItemError: the video cannot be read, or took its time.
+        """
+        begin = time.perf_counter()
+        opened = self._at(piece)
+        rows = 0
+        for frame in self._frames(opened):
+            self._preprocessor.load(rows, frame.rgb(self._short_side))
+            arrays[FRAMES][rows] = (frame.index, frame.pts_us, frame.is_keyframe, frame.time_estimated)
+            rows += 1
+        has_more = opened.has_more
+        self._mark(None)
+        self._watch.pause()
+        decoded = time.perf_counter()
+        view = pixel_view(arrays)
+        if rows:
+            self._preprocessor.run(view.pixels, range(rows))
+        made = time.perf_counter()
+        if self._embed and rows:
+            self._embed.embed(view, rows)
+        timings = Timings(0.0, decoded - begin, made - decoded, time.perf_counter() - made)
+        said = self._said(opened, rows, has_more, timings)
+        if not has_more:
+            self._close()
+        return said
+
+    def _said(self, opened: _OpenVideo, rows: int, has_more: bool, timings: Timings) -> PieceSaid:
+        found = asdict(opened.video.found)
+        found["scenes"] = [[scene["start_us"], scene["end_us"]] for scene in found["scenes"]]
+        cpu = time.thread_time() - self._cpu_begin
+        return PieceSaid(rows, has_more, {}, asdict(opened.video.info), found, cpu, timings)
+
+    def _frames(self, opened: _OpenVideo) -> Iterator[SampledFrame]:
+        for _ in range(self._settings.rows):
+            if not opened.has_more:
+                return
+            yield opened.take()
+            self._step()
+
+    def _at(self, piece: Piece) -> _OpenVideo:
+        """The video, where the piece begins."""
+        opened = self._open
+        if opened is None or (opened.path, opened.at) != (piece.path, piece.start):
+            self._close()
+            opened = self._open = _OpenVideo(piece.path, self._sampling, self._limits, self._step)
+            opened.skip_to(piece.start)
+        return opened
+
+    def _close(self) -> None:
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened.close()
+
+    def _step(self) -> None:
+        """The decoder goes on: it does not stand still, and has so much of its time left.
+
+        Raises:
+            DeadlineError: it has none.
+        """
+        self._steps = (self._steps + 1) % (1 << 30)
+        self._mark(self._steps)
+        self._watch.step()
+        used = time.thread_time() - self._cpu_begin
+        if used > self._settings.cpu_timeout:
+            raise DeadlineError(
+                f"decoding took more than video_timeout ({self._settings.cpu_timeout:g} s of processor time);"
+                " --video-timeout allows more, and a larger --every or --every keyframes takes less"
+            )
+
+
+class Watch:
+    """Sees to it that no decoder stands still: a thread cannot be killed, so this process leaves.
+
+    Args:
+        sock: to the parent, which is told of which task.
+        timeout: seconds without a step.
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self._sock, self._timeout = sock, timeout
+        self._lock = threading.Lock()
+        self._task: tuple[int, int] | None = None
+        self._stepped = 0.0
+        threading.Thread(target=self._run, name="penstock-watch", daemon=True).start()
+
+    def over(self, slot: int, generation: int) -> Watch:
+        """Watch this task while the ``with`` block runs."""
+        self._stepped = time.monotonic()
+        self._task = slot, generation
+        return self
+
+    def step(self) -> None:
+        """It goes on."""
+        self._stepped = time.monotonic()
+
+    def pause(self) -> None:
+        """What comes now is no decoder."""
+        with self._lock:
+            self._task = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self.pause()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._timeout / 4))
+            with self._lock:
+                if self._task and time.monotonic() - self._stepped > self._timeout:
+                    send_frame(self._sock, encode_hung(*self._task, 0))
+                    os._exit(HUNG_STATUS)

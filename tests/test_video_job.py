@@ -1,0 +1,162 @@
+"""Whole jobs on videos: a row for each frame with its time, whatever ends them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.engine.cli import main
+from penstock.engine.journal import read_status
+from penstock.sinks import read_dead_letters
+from penstock.tests.video_jobs import OWN, SABOTEUR, clips, mine, rows_of, table
+from penstock.tests.waiting import patient
+from penstock.tests.whole_jobs import penstock as command
+from penstock.tests.whole_jobs import started, wait_for
+
+pytest.importorskip("av")
+pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips of 8, 10, 12 and 14 frames at every 100 ms, a page under the name of one, and a text."""
+    made = clips(tmp_path_factory.mktemp("videos") / "clips")
+    (made / "page.mp4").write_bytes(b"<html>not found</html>")
+    (made / "notes.txt").write_text("no video")
+    return made
+
+
+def test_each_frame_is_a_row_with_its_time_and_each_video_is_accounted_for(folder: Path, tmp_path: Path) -> None:
+    """In the order of videos and times; a broken video is a dead letter, what is no video is counted."""
+    report = mine(folder, f"parquet:{tmp_path / 'out'}", job=tmp_path / "job")
+    books = report.accounting
+    assert (books.read, books.written, books.filtered, books.dead, books.in_flight) == (6, 4, 1, 1, 0)
+    found = report.extra["videos"]
+    assert found["frames"] == {"decoded": 132, "created": 44, "written": 44, "dropped": {}, "dead": 0}
+    rows = rows_of(tmp_path / "out")
+    assert [(Path(row["video_key"]).name, row["frame_pts_us"]) for row in rows] == [
+        (f"{number}.mp4", 100_000 * step) for number in range(4) for step in range(8 + 2 * number)
+    ]
+    assert {(row["width"], row["height"]) for row in rows} == {(320, 180)}
+    videos = table(tmp_path / "job" / "videos.parquet")
+    assert [(Path(row["video_key"]).name, row["status"], row["frames_written"]) for row in videos] == [
+        *((f"{number}.mp4", "written", 8 + 2 * number) for number in range(4)),
+        ("page.mp4", "dead", 0),
+    ]
+    (letter,) = read_dead_letters(tmp_path / "job" / "dead-letters.jsonl")
+    assert (Path(letter.key).name, letter.stage, letter.error) == ("page.mp4", "extract", "VideoError")
+    assert videos[-1]["error_message"] == letter.message
+
+
+def test_how_many_workers_and_how_large_batches_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    """The same rows in the same order."""
+    mine(folder, f"parquet:{tmp_path / 'a'}", job=tmp_path / "job-a")
+    mine(folder, f"parquet:{tmp_path / 'b'}", job=tmp_path / "job-b", workers=3, batch_size=5, slots=1)
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
+
+
+def test_a_job_that_is_killed_goes_on_and_leaves_the_same_rows(folder: Path, tmp_path: Path) -> None:
+    """SIGKILL of the parent once a video is written, again and again; `resume` does the rest."""
+    mine(folder, f"parquet:{tmp_path / 'whole'}", job=tmp_path / "job-whole")
+    job, out = tmp_path / "job", tmp_path / "out"
+    words = command("videos", str(folder), "--to", f"parquet:{out}", "--job", str(job), *OWN, "--progress", "none")
+    for least in (1, 2, 3):
+        with started(words) as process:
+            wait_for(process, lambda least=least: _written(job) >= least)  # type: ignore[misc]
+            process.kill()
+    done = subprocess.run(
+        command("resume", str(job), "--progress", "none"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert rows_of(out) == rows_of(tmp_path / "whole")
+    assert table(job / "videos.parquet") == table(tmp_path / "job-whole" / "videos.parquet")
+    counts = read_status(job).counts
+    assert (counts.written, counts.filtered, counts.dead, counts.remaining) == (4, 1, 1, 0)
+
+
+def _written(job: Path) -> int:
+    return read_status(job).counts.written if (job / "job.json").is_file() else 0
+
+
+@pytest.fixture
+def sabotage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Settings of a job whose workers come to their ends by the names of videos."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "video_saboteur.py").write_text(SABOTEUR)
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    how = {"embedder": "jax:video_saboteur:Embedder", "preset": "clip", "image_size": 32}
+    return {**how, "item_timeout": patient(0.5)}
+
+
+def test_workers_that_are_killed_cost_nothing(tmp_path: Path, sabotage: dict[str, Any]) -> None:
+    """SIGKILL of a decoding process: another one reads the video again, and goes on at the same frame."""
+    folder = clips(tmp_path / "clips", 2)
+    for number in range(2):
+        (folder / f"{number}.mp4").rename(folder / f"once{number}.mp4")
+    mine(folder, f"parquet:{tmp_path / 'killed'}", job=tmp_path / "job", **sabotage)
+    assert len([mark for mark in folder.iterdir() if mark.suffix != ".mp4"]) == 6
+    mine(folder, f"parquet:{tmp_path / 'whole'}", job=tmp_path / "job-whole", **sabotage)
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
+
+
+def test_a_video_that_hangs_its_decoder_or_kills_it_is_given_up_alone(tmp_path: Path, sabotage: dict[str, Any]) -> None:
+    """With what came of it before; the others are whole."""
+    folder = clips(tmp_path / "clips", 2)
+    for name in ("hangs", "kills"):
+        (folder / f"{name}.mp4").write_bytes((folder / "1.mp4").read_bytes())
+    report = mine(folder, f"parquet:{tmp_path / 'out'}", job=tmp_path / "job", **sabotage)
+    books = report.accounting
+    assert (books.read, books.written, books.dead, books.in_flight) == (4, 2, 2, 0)
+    assert report.extra["videos"]["frames"]["written"] == 8 + 10 + 4 + 4
+    letters = {Path(letter.key).name: letter for letter in read_dead_letters(tmp_path / "job" / "dead-letters.jsonl")}
+    assert letters["hangs.mp4"].error == "DeadlineError"
+    assert letters["kills.mp4"].error == "PoisonItemError"
+    assert {letter.stage for letter in letters.values()} == {"extract"}
+
+
+def test_a_job_whose_videos_all_failed_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 1, and why."""
+    (tmp_path / "page.mp4").write_bytes(b"<html>")
+    assert main(["videos", str(tmp_path), "--to", f"parquet:{tmp_path / 'out'}", *OWN, "--progress", "none"]) == 1
+    assert "no video that can be read" in capsys.readouterr().err
+
+
+def test_a_search_shows_where_in_its_video_a_frame_is(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In Milvus its time is metadata of the row."""
+    from PIL import Image
+
+    from penstock.tests.clips import picture
+
+    assert main(["videos", str(folder), "--to", str(tmp_path / "v.db"), *OWN, "--progress", "none"]) == 0
+    Image.fromarray(picture(21, 320, 180)).save(tmp_path / "query.png")
+    capsys.readouterr()
+    assert main(["search", str(tmp_path / "v.db"), str(tmp_path / "query.png"), "-k", "1"]) == 0
+    assert "mp4  at 0:00:00.700" in capsys.readouterr().out
+
+
+def test_a_finished_job_does_nothing_and_its_tables_are_made_again(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed between the last row and the tables, say."""
+    words = ["videos", str(folder), "--to", f"parquet:{tmp_path / 'out'}", "--job", str(tmp_path / "job"), *OWN]
+    assert main(words) == 0
+    before = table(tmp_path / "job" / "videos.parquet")
+    (tmp_path / "job" / "videos.parquet").unlink()
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert table(tmp_path / "job" / "videos.parquet") == before
+
+
+def test_other_frames_are_another_job(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows that were chosen otherwise are not mixed."""
+    words = ["videos", str(folder), "--to", f"parquet:{tmp_path / 'out'}", "--job", str(tmp_path / "job"), *OWN]
+    assert main(words) == 0
+    assert main([*words, "--every", "200ms"]) == 2
+    assert "frames was every 100ms" in capsys.readouterr().err
