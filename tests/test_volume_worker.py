@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ import pytest
 from penstock import ConfigError, PipelineFailure
 from penstock.bench.page_renderer import WARPS, bent
 from penstock.bench.volume_parts import Around
+from penstock.preprocess.pages.summary import PageSummary
+from penstock.preprocess.pages.transform import PageTransform, plan_transform
 from penstock.tests.scans import WatchedBatcher, by_page, config, page, tasks_in, worker, write_pages
 from penstock.volumes import ImageTask
 
@@ -132,7 +137,7 @@ def test_colours_and_depths_are_taken_as_they_come(tmp_path: Path) -> None:
 def test_a_page_goes_round_at_most_so_often(volumes: Path) -> None:
     """Even where it would never be good enough."""
     cfg = config(volumes, min_angle=0, max_passes=2)
-    done = worker(volumes, cfg, tasks=tasks_in(volumes, "vol")[:1])
+    done = worker(volumes, cfg, tasks=tasks_in(volumes, "vol")[3:4])
     done.run_sync()
     (record,) = done.records
     assert record.passes == 2
@@ -180,3 +185,33 @@ def test_what_is_compiled_for_patches_is_kept_where_nobody_else_uses_jax() -> No
         "import jax; assert jax.config.jax_compilation_cache_dir and jax.config.jax_platforms == 'cpu'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong_pass", [1, 2])
+def test_a_result_that_is_worse_than_before_is_not_taken(
+    volumes: Path, monkeypatch: pytest.MonkeyPatch, wrong_pass: int
+) -> None:
+    """The row is that of the scan, or of the pass before, with its vector and its control points; and says so."""
+    turned = tasks_in(volumes, "vol")[3:4]
+    calls = count(1)
+
+    def wrongly(summary: PageSummary, *arguments: Any) -> PageTransform | None:
+        other_way = replace(summary, angle=-ANGLE, coefficients=None)
+        return plan_transform(other_way if next(calls) == wrong_pass else summary, *arguments)
+
+    monkeypatch.setattr("penstock.engine.jobs.volumes.transform.plan_transform", wrongly)
+    done = worker(volumes, config(volumes, min_angle=0, max_passes=2), tasks=turned)
+    done.run_sync()
+    monkeypatch.undo()
+    before = worker(volumes, config(volumes, max_passes=wrong_pass - 1), tasks=turned)
+    before.run_sync()
+    (record,), (right,) = done.records, before.records
+    assert (record.passes, record.best_pass) == (wrong_pass, wrong_pass - 1)
+    assert record.vector is not None
+    assert right.vector is not None
+    np.testing.assert_allclose(record.vector, right.vector)
+    assert (record.out_width, record.quality_after) == (right.out_width, right.quality_after)
+    assert (record.control_points is None) == (right.control_points is None)
+    if right.control_points is not None:
+        np.testing.assert_array_equal(record.control_points, right.control_points)

@@ -26,7 +26,7 @@ class ContactSheet:
     def __init__(self, transform: Inspects, pages: int = 12) -> None:
         self._transform, self._pages = transform, pages
         self._mutex = threading.Lock()
-        self._before: dict[tuple[str, int], bytes] = {}
+        self._seen: dict[tuple[str, int], list[bytes]] = {}
         self._pairs: dict[tuple[str, int], PagePair] = {}
 
     def inspect(self, page: PageLook) -> DecodedFrame | Record:
@@ -37,11 +37,13 @@ class ContactSheet:
             return self._transform.inspect(page)
         picture = page_thumbnail(frame.pixels)
         with self._mutex:
-            before = self._before.setdefault(where, picture)
+            seen = self._seen.setdefault(where, [])
+            seen.append(picture)
         found = self._transform.inspect(page)
         if isinstance(found, Record):
+            taken = frame.passes if found.best_pass is None else found.best_pass
             with self._mutex:
-                self._pairs[where] = PagePair(found, before, picture if frame.passes else None)
+                self._pairs[where] = PagePair(found, seen[0], seen[min(taken, len(seen) - 1)] if taken else None)
         return found
 
     def html(self, where: str) -> str:
@@ -56,4 +58,4 @@ class ContactSheet:
 
     def _shows(self, where: tuple[str, int]) -> bool:
         with self._mutex:
-            return where[1] < self._pages and (where in self._before or len(self._before) < _MOST)
+            return where[1] < self._pages and (where in self._seen or len(self._seen) < _MOST)

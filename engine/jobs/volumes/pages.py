@@ -137,12 +137,14 @@ class Record:
         angle: of its lines, in degrees, counter-clockwise positive.
         bend: the most by which a line departs from a straight one, in pixels.
         quality: how much the lines stand out, 0 (blank) to 5, in the scan.
-        quality_after: the same in the last result; None where nothing was straightened.
+        quality_after: the same in the result; None where the scan stays.
         passes: how often it was straightened.
+        best_pass: whose result is taken, since its lines lie straightest; 0: none, the scan stays. None: nothing was
+            straightened.
         control_points: float32 ``[K, 4]``: x, y in the result and where that lies in the scan; None likewise.
         out_width: of the result, in pixels; None likewise, as is out_height.
         patches: how many the vector is of.
-        vector: float32 ``[D]`` of the page as it was last looked at; None without an embedder.
+        vector: float32 ``[D]`` of the page as it is taken: the scan or the result; None without an embedder.
     """
 
     key: str
@@ -157,6 +159,7 @@ class Record:
     quality: float = 0.0
     quality_after: float | None = None
     passes: int = 0
+    best_pass: int | None = None
     control_points: NDArray[np.float32] | None = None
     out_width: int | None = None
     out_height: int | None = None

@@ -40,6 +40,7 @@ _COLUMNS: Final = (
     ("quality", "float32", False, "how much the lines stand out in the scan: 0 blank, 2 to 5 straight text"),
     ("quality_after", "float32", True, "the same in the result"),
     ("passes", "int32", False, "how often the page was straightened"),
+    ("best_pass", "int32", True, "whose result this is; 0: the scan, since straightening made its lines worse"),
     (_POINTS, None, True, _ABOUT_POINTS),
     ("out_width", "int32", True, "of the result, in pixels"),
     ("out_height", "int32", True, "of the result, in pixels"),
