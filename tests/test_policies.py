@@ -166,6 +166,14 @@ def test_a_time_is_spent_with_full_jitter_and_its_last_attempt_is_at_its_end() -
     assert sum(2 <= at <= 30 for at in attempts) >= 3
 
 
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ETIMEDOUT])
+def test_a_connection_that_was_cut_in_a_worker_is_transient(number: int) -> None:
+    """Its class stays there, and its number arrives."""
+    error = ReadError("the connection ended")
+    error.errno = number
+    assert is_transient(error)
+
+
 def test_a_wait_that_a_server_asks_for_is_waited_for_if_there_is_time() -> None:
     """A wait of an hour is not: it would hold the item's place meanwhile."""
     timed, counted = Patience(Retry(within=30.0, first=0.1), places=1), Patience(Retry(3, first=0.1), places=1)

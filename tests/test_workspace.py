@@ -64,7 +64,11 @@ def test_a_sweep_takes_what_nobody_can_go_on_with(workspace: Workspace) -> None:
     kept = [put(folder.path / name) for name in ("video", "meta.json", "frames/1.jpg")]
     resumed = [put(workspace.folder("b").path / name) for name in ("video.part", "video.part.json")]
     lost = [put(folder.path / "frames.1.tmp" / "1.jpg"), put(folder.path / "meta.json.tmp")]
-    lost += [put(folder.path / "video.part"), put(workspace.folder("c").path / "video.part.json")]
+    lost += [
+        put(folder.path / "video.part"),
+        put(folder.path / "video.part.json"),
+        put(workspace.folder("c").path / "video.part.json"),
+    ]
     lost += [put(workspace.path / ".trash" / "0123" / "video")]
     assert workspace.sweep() == len(lost)
     assert [path for path in lost if path.exists()] == []

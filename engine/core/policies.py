@@ -36,6 +36,11 @@ _PASSING = frozenset(
         errno.EREMOTEIO,
         errno.ESTALE,  # a file that was replaced on the NFS server
         errno.ETIMEDOUT,  # NFS softerr, CIFS
+        *(
+            errno.ECONNRESET,
+            errno.ECONNREFUSED,
+            errno.ECONNABORTED,
+        ),  # as their classes are, which a worker does not send
         errno.ENOTCONN,  # a FUSE daemon is gone; often it is mounted again
         errno.EHOSTDOWN,
         errno.EHOSTUNREACH,

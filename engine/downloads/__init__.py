@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from .disk_budget import DiskBudget
+from .downloader import Downloader, Transfer
+from .hosts import HostReport
+from .settings import Downloaded, DownloadSettings
 from .workspace import VideoFolder, Workspace, video_id
 
-__all__ = ["DiskBudget", "VideoFolder", "Workspace", "video_id"]
+__all__ = [
+    "DiskBudget",
+    "DownloadSettings",
+    "Downloaded",
+    "Downloader",
+    "HostReport",
+    "Transfer",
+    "VideoFolder",
+    "Workspace",
+    "video_id",
+]

@@ -95,16 +95,11 @@ class Workspace:
     def sweep(self) -> int:
         """Delete what a run that was killed has left and nobody can go on with; returns bytes. At a job's start.
 
-        What is in the trash, whatever ends with ``.tmp``, and the beginning of a download without a note.
+        What is in the trash, whatever ends with ``.tmp``, and a beginning of a download without a note, or beside the
+        whole.
         """
         freed = empty(self._fd)
-        for folder in self.folders():
-            found = set(folder.names())
-            lost = {name for name in found if name.endswith(TEMPORARY)}
-            if not {PART, NOTE} <= found:
-                lost |= {PART, NOTE} & found
-            freed += sum(folder.remove(name) for name in sorted(lost))
-        return freed
+        return freed + sum(folder.sweep() for folder in self.folders())
 
     def names(self, *parts: str) -> list[str]:
         """What lies in a folder below this one, sorted; nothing where there is none."""
@@ -169,6 +164,14 @@ class VideoFolder:
             OSError: the disk refuses.
         """
         write_json(self.path / META, meta)
+
+    def sweep(self) -> int:
+        """Delete what nobody can go on with, if nobody works in it; returns its bytes. See `Workspace.sweep`."""
+        found = set(self.names())
+        lost = {name for name in found if name.endswith(TEMPORARY)}
+        if VIDEO in found or not {PART, NOTE} <= found:
+            lost |= {PART, NOTE} & found
+        return sum(self.remove(name) for name in sorted(lost))
 
     def remove(self, name: str) -> int:
         """Delete one thing in it; returns its bytes. What the budget counts is not changed: see `DiskBudget.settle`."""

@@ -89,6 +89,12 @@ class CallQueue:
                     future.set_running_or_notify_cancel()  # wakes whoever waits for it
         self._mailbox.post(self._wake_all)
 
+    def kill(self) -> None:
+        """As `close` with `cancel`, and end the workers in the middle of what they do. Does not wait."""
+        self.close(cancel=True)
+        if self._owner == os.getpid():
+            self._mailbox.post(self._abandon)
+
     def join(self, seconds: float | None = None) -> None:
         """Wait until all have left."""
         if self._thread is not None and self._owner == os.getpid():
@@ -161,6 +167,9 @@ class CallQueue:
         except Exception as error:  # noqa: BLE001
             future.set_exception(error)
             return
+        except BaseException:  # this fiber is being killed
+            future.set_exception(WorkerError("the workers of this pool have been ended"))
+            raise
         if result.answer is None:
             future.set_exception(result.failures[0][1])
         else:
@@ -189,7 +198,7 @@ class CallQueue:
                 future.set_exception(error)
 
     def _abandon(self) -> None:
-        """The interpreter exits: nobody will hear of a call any more."""
+        """End it at once: the interpreter exits, or nobody wants a call any more."""
         self._closed = True
         self._calls.clear()
         for fiber in self._fibers:

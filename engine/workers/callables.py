@@ -91,6 +91,11 @@ class WorkerPool(Executor):
         self._queue.put(call, future)
         return future
 
+    def kill_workers(self) -> None:
+        """Accept no more calls, cancel those that wait, and end the workers at once: calls under way fail with
+        `WorkerError`. Does not wait; see `shutdown`."""
+        self._queue.kill()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more calls; the workers leave after those that were accepted.
 
