@@ -186,8 +186,10 @@ def is_installed() -> bool:
 
 def is_known_site(url: str) -> bool:
     """Whether an extractor of yt-dlp is made for this URL, rather than for whatever there may be."""
-    library = _library()
-    classes: Sequence[Any] = library.gen_extractor_classes()
+    _library()
+    from yt_dlp.extractor import gen_extractor_classes
+
+    classes: Sequence[Any] = gen_extractor_classes()
     return any(each.suitable(url) and each.ie_key() != "Generic" for each in classes)
 
 
