@@ -6,11 +6,15 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
 from penstock.engine.cli import main
 from penstock.engine.journal import read_status
 from penstock.sinks import read_dead_letters
+from penstock.tests.clips import make_clip, picture
 from penstock.tests.video_jobs import OWN, SABOTEUR, clips, mine, rows_of, table
 from penstock.tests.waiting import patient
 from penstock.tests.whole_jobs import penstock as command
@@ -129,10 +133,6 @@ def test_a_search_shows_where_in_its_video_a_frame_is(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In Milvus its time is metadata of the row."""
-    from PIL import Image
-
-    from penstock.tests.clips import picture
-
     assert main(["videos", str(folder), "--to", str(tmp_path / "v.db"), *OWN, "--progress", "none"]) == 0
     Image.fromarray(picture(21, 320, 180)).save(tmp_path / "query.png")
     capsys.readouterr()
@@ -160,3 +160,69 @@ def test_other_frames_are_another_job(folder: Path, tmp_path: Path, capsys: pyte
     assert main(words) == 0
     assert main([*words, "--every", "200ms"]) == 2
     assert "frames was every 100ms" in capsys.readouterr().err
+
+
+def scenes(n: int) -> NDArray[np.uint8]:
+    """Nine frames that stand still, nine black ones, and the same picture again; then others that move."""
+    if 9 <= n < 18:
+        return np.zeros((180, 320, 3), np.uint8)
+    noise = np.random.default_rng(3 if n < 27 else n // 3).integers(0, 256, (6, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((320, 180), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="module")
+def with_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of 13 frames at every 100 ms: 3 that stand still, 3 black, 3 as the first, 4 that move."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for number in range(2):
+        make_clip(folder / f"{number}.mp4", frames=39, draw=scenes, options={"crf": "12"})
+    return folder
+
+
+def test_frames_are_left_out_by_filters_and_what_repeats_the_last_one_of_its_video(
+    with_scenes: Path, tmp_path: Path
+) -> None:
+    """Each with its reason, and its numbers; the books say how many, and a list which repeats which."""
+    report = mine(with_scenes, f"parquet:{tmp_path / 'out'}", job=tmp_path / "job", filter="black,flat", dedup="video")
+    frames = report.extra["videos"]["frames"]
+    assert frames["dropped"] == {"black": 6, "duplicate": 10}
+    assert (frames["created"], frames["written"], frames["dead"]) == (26, 10, 0)
+    rows = [row for row in rows_of(tmp_path / "out") if row["video_key"].endswith("0.mp4")]
+    assert [row["frame_pts_us"] for row in rows] == [0, 900_000, 1_000_000, 1_100_000, 1_200_000]
+    assert all(row["mean"] > 16 and row["std"] > 6 for row in rows)
+    dropped = table(tmp_path / "job" / "filtered.parquet")
+    assert [(row["frame_pts_us"], row["reason"]) for row in dropped[:3]] == [(100_000 * n, "black") for n in (3, 4, 5)]
+    assert all(row["mean"] < 16 for row in dropped)
+    repeated = table(tmp_path / "job" / "duplicates.parquet")
+    first = f"{with_scenes / '0.mp4'}#t="
+    assert [(row["key"], row["duplicate_of"]) for row in repeated[:5]] == [
+        (f"{first}{100_000 * n}", f"{first}0") for n in (1, 2, 6, 7, 8)
+    ]
+
+
+def test_what_repeats_is_the_same_whatever_the_batches_and_the_deaths(
+    tmp_path: Path, with_scenes: Path, sabotage: dict[str, Any]
+) -> None:
+    """A worker that goes on with a video knows the last frame that was kept."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "once.mp4").write_bytes((with_scenes / "0.mp4").read_bytes())
+    how = {**sabotage, "filter": "black", "dedup": "video", "batch_size": 3}
+    mine(folder, f"parquet:{tmp_path / 'killed'}", job=tmp_path / "job", **how)
+    assert len(list(folder.iterdir())) == 4
+    mine(folder, f"parquet:{tmp_path / 'whole'}", job=tmp_path / "job-whole", **{**how, "batch_size": 7})
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
+    for name in ("filtered", "duplicates"):
+        assert table(tmp_path / "job" / f"{name}.parquet") == table(tmp_path / "job-whole" / f"{name}.parquet")
+
+
+def test_a_video_of_which_nothing_is_left_is_written_all_the_same(tmp_path: Path) -> None:
+    """And a job that goes on does not miss its rows in the store."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    make_clip(folder / "black.mp4", draw=lambda _: np.zeros((180, 320, 3), np.uint8))
+    make_clip(folder / "one.mp4", frames=1)
+    mine(folder, str(tmp_path / "v.db"), job=tmp_path / "job", filter="black")
+    make_clip(folder / "two.mp4", frames=2)
+    report = mine(folder, str(tmp_path / "v.db"), job=tmp_path / "job", filter="black", update=True)
+    assert report.extra["job"]["written"] == 3

@@ -19,13 +19,15 @@ Examples:
   penstock videos clips/*.mp4 --to parquet:out --every 5s
   penstock videos @list.txt --to parquet:out --every keyframes --job clips-job
   penstock videos ~/Videos --to parquet:out --every scenes
+  penstock videos ~/Videos --to parquet:out --filter blur,black,flat,slide --dedup video
   penstock resume clips-job
 
 \b
 A row for each frame, with its video (video_key), its time (frame_pts_us, in microseconds from
 the start) and a vector. In the job's folder, or beside the place of the rows, there is a table
 of the videos with what became of each (videos.parquet), and with --every scenes one of their
-shots (clips.parquet).
+shots (clips.parquet); with --filter and --dedup also those of the frames that were left out
+(filtered.parquet, duplicates.parquet).
 
 \b
 Exit status: 0 all is accounted for within the failure budget, 1 the job failed or all videos
@@ -34,7 +36,7 @@ did, 2 wrong usage, 130 interrupted."""
 _NOT_THEIRS = frozenset(
     {"decoder", "threads", "devices", "sandbox", "background", "value_range", "max_side", "max_file_bytes"}
 )
-_OWN = ("every", "video_timeout", "max_duration", "max_frames")
+_OWN = ("every", "filter", "dedup", "video_timeout", "max_duration", "max_frames")
 _FIELDS = (*_OWN, *(field for field in FIELDS if field not in _NOT_THEIRS))
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ...errors import ConfigError
 from .model import PER_RUN, ServiceConfig, Store
-from .types import Size
 
 FRAME_FIELDS: Final[Mapping[str, str]] = {
     "video_key": "varchar(65535)",
@@ -19,6 +17,7 @@ FRAME_FIELDS: Final[Mapping[str, str]] = {
     "duration_s": "double",
     "frame_pts_us": "int64",
     "is_keyframe": "bool",
+    **dict.fromkeys(("mean", "std", "entropy", "blur", "biggest_bin", "flat_share", "edge_share"), "float"),
 }
 """Columns of a frame in a data set (parquet:, lance:, npy:), with their types. Other stores have them as metadata."""
 
@@ -61,7 +60,7 @@ class VideoConfig(ServiceConfig):
     """
 
     kind: ClassVar[str] = "videos"
-    per_run: ClassVar[frozenset[str]] = PER_RUN | {"video_timeout", "max_disk", "async_mode"}
+    per_run: ClassVar[frozenset[str]] = PER_RUN | {"video_timeout"}
 
     every: Annotated[str, AfterValidator(_every)] = Field(default="1s", json_schema_extra={"metavar": "STEP"})
     """Which frames are taken: one for each step of time, as 1s, 500ms or 2min; keyframes; or scenes, the middle one of
@@ -72,18 +71,8 @@ class VideoConfig(ServiceConfig):
     )
     """Leave out frames that are blur, black, flat, slide (of text) or noise; several with commas."""
 
-    dedup: Literal["off", "video", "all"] = "off"
-    """Leave out frames that are nearly the same as one that is kept: as the one before in their video, or as any of all
-    videos."""
-
-    keep: Literal["none", "frames", "all"] = "none"
-    """What stays in --work: nothing, the frames that are kept as JPEG, or all frames and the downloaded videos."""
-
-    work: Path | None = Field(default=None, json_schema_extra={"metavar": "DIR"})
-    """Folder for downloads and kept frames. [default: work in the job's folder]"""
-
-    max_disk: Size | None = Field(default=None, json_schema_extra={"metavar": "SIZE"})
-    """The most that lies in --work at once before downloads wait. [default: 20 GB, or a quarter of what is free]"""
+    dedup: Literal["off", "video"] = "off"
+    """Leave out frames that repeat the last one of their video that was kept."""
 
     item_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
     """A video whose decoder stands still for longer is a dead letter, and its process is replaced."""
@@ -99,9 +88,6 @@ class VideoConfig(ServiceConfig):
 
     max_pixels: int | None = Field(default=None, ge=1, le=2**32, json_schema_extra={"metavar": "N"})
     """Videos whose frames have more pixels are refused. [default: 35,389,440, which is 8K]"""
-
-    async_mode: bool = True
-    """Overlap the stages. Without it they run in turn, a frame after the other, with the same results."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)

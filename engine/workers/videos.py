@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from ...errors import ItemError
 from ...preprocess.spec import PreprocessSpec
+from ...preprocess.videos.statistics import STATISTICS
 from ...preprocess.worker.protocol import Row, Timings
 from ...preprocess.worker.video_protocol import (
     FRAMES,
+    STATISTICS_ARRAY,
     Piece,
     PieceCodec,
     PieceDone,
@@ -37,20 +39,24 @@ class FrameSlot(SlotBatch):
     Attributes:
         said: what the worker says of the piece; None where it failed.
         numbers: int64 ``[n, 4]``, see ``preprocess.worker.video_protocol.FRAMES``; not of the slot's memory.
+        statistics: float32 ``[n, 7]``, see ``preprocess.videos.statistics``; likewise.
     """
 
-    __slots__ = ("numbers", "said")
+    __slots__ = ("numbers", "said", "statistics")
 
     def __init__(
         self, said: PieceSaid | None, failures: Sequence[tuple[int, ItemError]], lease: SlotLease | None
     ) -> None:
-        taken = said.taken - sum(said.dropped.values()) if said else 0
+        taken = said.rows if said else 0
         width, height = (said.info["width"], said.info["height"]) if said else (0, 0)
         rows = [Row(position, width, height) for position in range(taken)]
         super().__init__(rows, failures, said.timings if said else Timings(), lease)
         self.said = said
         self.numbers: NDArray[np.int64] = (
             np.array(lease.arrays[FRAMES][:taken]) if lease else np.zeros((0, 4), np.int64)
+        )
+        self.statistics: NDArray[np.float32] = (
+            np.array(lease.arrays[STATISTICS_ARRAY][:taken]) if lease else np.zeros((0, len(STATISTICS)), np.float32)
         )
         self.check()
 
@@ -67,6 +73,8 @@ class VideoPool(SlotPool[Piece, PieceDone]):
         slots: see ``PreprocessPool``; likewise embedder, dimension and named.
         embedder: one that runs in the workers.
         dimension: of one that runs elsewhere.
+        filters: names of those that frames go by; see ``preprocess.videos.filters``.
+        neighbours: whether frames go that repeat the last one of their video that was kept.
         item_timeout: seconds that a decoder may take for one packet.
         video_timeout: seconds of processor time that the decoding of one video may take.
         named: keep the segments' names.
@@ -83,13 +91,16 @@ class VideoPool(SlotPool[Piece, PieceDone]):
         slots: int = 3,
         embedder: tuple[str, str] | None = None,
         dimension: int = 0,
+        filters: Sequence[str] = (),
+        neighbours: bool = False,
         item_timeout: float = 30.0,
         video_timeout: float = 3600.0,
         named: bool = False,
     ) -> None:
         self.spec, self.batch_size = spec, batch_size
         settings = VideoSettings(
-            spec.to_json(), batch_size, every, dict(limits), embedder, dimension, item_timeout, video_timeout
+            *(spec.to_json(), batch_size, every, dict(limits), embedder, dimension),
+            *(tuple(filters), neighbours, item_timeout, video_timeout),
         ).to_json()
         known = not spec.transform and (dimension or embedder is None)
         layout = video_layout(batch_size, spec.pixel_shape(), spec.pixel_dtype().name, dimension) if known else None

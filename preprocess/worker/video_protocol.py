@@ -18,6 +18,7 @@ from ...errors import ItemError, WorkerError
 from ...shm import ArraySpec, SlotLayout
 from ...shm.protocol import DONE, HEAD, TASK, Message, decode_failures, encode_failures
 from ..slot_layout import pixel_layout
+from ..videos.statistics import STATISTICS
 from .protocol import Timings
 
 FRAMES: Final = "frames"
@@ -25,6 +26,12 @@ FRAMES: Final = "frames"
 whether its time is an estimate."""
 
 FRAME_COLUMNS: Final = ("index", "pts_us", "is_keyframe", "time_estimated")
+
+STATISTICS_ARRAY: Final = "statistics"
+"""Of each frame in a slot, float32: the numbers that filters decide by, in the order of ``videos.statistics``."""
+
+REPEATED: Final = "duplicate"
+"""The reason for which a frame is left out that repeats the last one of its video that was kept."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -39,6 +46,8 @@ class VideoSettings:
         every: which frames are taken, as ``Sampling.parse`` reads it.
         limits: of a video, fields of ``VideoLimits``.
         embedder: see ``WorkerSettings``; likewise dimension and path.
+        filters: names of those that are asked, see ``videos.filters``.
+        neighbours: whether frames go that repeat the last one of their video that was kept.
         dimension: room for vectors that are made elsewhere, in floats.
         stall_timeout: seconds that a decoder may take for one packet.
         cpu_timeout: seconds of processor time that the decoding of one video may take.
@@ -51,6 +60,8 @@ class VideoSettings:
     limits: dict[str, float]
     embedder: tuple[str, str] | None = None
     dimension: int = 0
+    filters: tuple[str, ...] = ()
+    neighbours: bool = False
     stall_timeout: float = 30.0
     cpu_timeout: float = 3600.0
     path: list[str] = field(default_factory=lambda: list(sys.path))
@@ -64,6 +75,40 @@ class VideoSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The last frame of a video that was kept, as the next ones are compared with it.
+
+    Attributes:
+        pts_us: its time.
+        digest: of its pixels, in hex; likewise pdq, its hash, and its quality.
+    """
+
+    pts_us: int
+    digest: str
+    pdq: str
+    quality: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A frame that was taken and left out.
+
+    Attributes:
+        pts_us: its time.
+        reason: the filter that it goes by, or `REPEATED`.
+        of_us: the time of the frame that it repeats; None of others.
+        distance: between their hashes, in bits.
+        statistics: its numbers.
+    """
+
+    pts_us: int
+    reason: str
+    of_us: int | None
+    distance: int
+    statistics: list[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A task: some frames of a video.
 
@@ -71,11 +116,13 @@ class Piece:
         path: of the file, as the operating system knows it.
         start: number of the first frame; those before have been taken.
         cpu_used: seconds of processor time that the pieces before have taken.
+        kept: the last frame of them that was kept, where frames are compared.
     """
 
     path: str
     start: int = 0
     cpu_used: float = 0.0
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +132,27 @@ class PieceSaid:
     Attributes:
         taken: frames of it, those among them that were left out, too.
         has_more: whether there are frames behind it.
-        dropped: why frames were left out, and how many.
+        left_out: those of them that were.
         info: what the video's header says (``VideoInfo``).
         found: what was found in it so far (``VideoFindings``), scenes as pairs of microseconds.
         cpu_used: see `Piece`, with this one.
         timings: seconds of its phases.
+        kept: see `Piece`, for the next one.
     """
 
     taken: int
     has_more: bool
-    dropped: Mapping[str, int]
+    left_out: Sequence[LeftOut]
     info: Mapping[str, Any]
     found: Mapping[str, Any]
     cpu_used: float
     timings: Timings
+    kept: Kept | None = None
+
+    @property
+    def rows(self) -> int:
+        """Frames that lie in the slot."""
+        return self.taken - len(self.left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +175,20 @@ class PieceDone:
         fits = failed == [0] and not self.rows if self.said is None else not failed
         if size != 1 or not fits:
             raise WorkerError(f"an answer to a task of {size} videos: {len(self.rows)} rows, failures of {failed}")
-        if self.said and self.said.taken != len(self.rows) + sum(self.said.dropped.values()):
-            raise WorkerError(f"{len(self.rows)} rows of {self.said.taken} frames, without {dict(self.said.dropped)}")
+        if self.said and self.said.rows != len(self.rows):
+            raise WorkerError(
+                f"{len(self.rows)} rows of {self.said.taken} frames, of which {len(self.said.left_out)} were left out"
+            )
 
 
 def video_layout(rows: int, pixel_shape: tuple[int, ...], pixel_dtype: str, dimension: int) -> SlotLayout:
     """A slot for frames of a video: that of pictures, and what is known of each frame."""
     layout = pixel_layout(rows, pixel_shape, pixel_dtype, dimension)
-    return SlotLayout(rows, (*layout.arrays, ArraySpec(FRAMES, (len(FRAME_COLUMNS),), "int64")))
+    numbers = (
+        ArraySpec(FRAMES, (len(FRAME_COLUMNS),), "int64"),
+        ArraySpec(STATISTICS_ARRAY, (len(STATISTICS),), "float32"),
+    )
+    return SlotLayout(rows, (*layout.arrays, *numbers))
 
 
 class PieceCodec:
@@ -146,7 +206,7 @@ class PieceCodec:
         (length,) = _LENGTH.unpack_from(frame, HEAD.size)
         begin = HEAD.size + _LENGTH.size
         said = json.loads(frame[begin : begin + length])
-        found = None if said is None else PieceSaid(**{**said, "timings": Timings(*said["timings"])})
+        found = None if said is None else _said(said)
         return PieceDone(slot, generation, range(rows), decode_failures(frame[begin + length :]), found)
 
     def describe(self, item: Piece) -> str:
@@ -156,17 +216,23 @@ class PieceCodec:
 
 def decode_pieces(body: bytes | memoryview) -> list[Piece]:
     """The pieces of a task, from what follows its head."""
-    return [Piece(**each) for each in json.loads(bytes(body))]
+    return [Piece(**{**each, "kept": _kept(each["kept"])}) for each in json.loads(bytes(body))]
 
 
 def encode_piece_done(
     slot: int, generation: int, rows: int, said: PieceSaid | None, failures: Sequence[tuple[int, ItemError]] = ()
 ) -> bytes:
     """A DONE frame."""
-    timings = [] if said is None else [said.timings.read, said.timings.decode, said.timings.kernel, said.timings.embed]
-    text = json.dumps(None if said is None else {**_plain(said), "timings": timings}).encode()
+    text = json.dumps(None if said is None else asdict(said)).encode()
     return HEAD.pack(DONE, slot, generation, rows) + _LENGTH.pack(len(text)) + text + encode_failures(failures)
 
 
-def _plain(said: PieceSaid) -> dict[str, Any]:
-    return {name: getattr(said, name) for name in said.__dataclass_fields__}
+def _said(plain: Mapping[str, Any]) -> PieceSaid:
+    left_out = [LeftOut(**each) for each in plain["left_out"]]
+    return PieceSaid(
+        **{**plain, "left_out": left_out, "timings": Timings(**plain["timings"]), "kept": _kept(plain["kept"])}
+    )
+
+
+def _kept(plain: Mapping[str, Any] | None) -> Kept | None:
+    return None if plain is None else Kept(**plain)

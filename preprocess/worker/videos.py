@@ -23,11 +23,14 @@ from ..slot_layout import pixel_view
 from ..spec import PreprocessSpec
 from ..videos import SampledFrame, Sampling, Video, VideoLimits, open_video, sample
 from .failures import detach_traceback
+from .frame_look import FrameLook, warm_up
 from .jax_runtime import prepare_jax
 from .preprocessor import Preprocessor
 from .protocol import Timings
 from .video_protocol import (
     FRAMES,
+    STATISTICS_ARRAY,
+    LeftOut,
     Piece,
     PieceSaid,
     VideoSettings,
@@ -62,11 +65,14 @@ class _OpenVideo:
         path: of the file.
         sampling: which frames are taken.
         limits: what it may be.
+        look: looks at its frames.
         on_packet: called before each packet.
     """
 
-    def __init__(self, path: str, sampling: Sampling, limits: VideoLimits, on_packet: Callable[[], None]) -> None:
-        self.path, self.at = path, 0
+    def __init__(
+        self, path: str, sampling: Sampling, limits: VideoLimits, look: FrameLook, on_packet: Callable[[], None]
+    ) -> None:
+        self.path, self.at, self.look = path, 0, look
         self._files = ExitStack()
         self.video: Video = self._files.enter_context(open_video(path, limits))
         self._frames = sample(self.video, sampling, lambda _: on_packet())
@@ -120,6 +126,7 @@ class VideoWorker:
         send_frame(self._sock, encode_json(LAYOUT, self._layout.to_json()))
         for _ in self._preprocessor.warm():
             break
+        warm_up()
         if self._embed:
             self._embed.embed(pixel_view(self._layout.private_view()), self._settings.rows)
         first = recv_frame_fds(self._sock)
@@ -147,9 +154,8 @@ class VideoWorker:
             failure = (0, detach_traceback(error, piece.path))
             send_frame(self._sock, encode_piece_done(slot, generation, 0, None, [failure]))
             return
-        rows = said.taken - sum(said.dropped.values())
-        ring.commit(slot, generation, rows)
-        send_frame(self._sock, encode_piece_done(slot, generation, rows, said))
+        ring.commit(slot, generation, said.rows)
+        send_frame(self._sock, encode_piece_done(slot, generation, said.rows, said))
 
     def _made(self, arrays: Any, piece: Piece) -> PieceSaid:
         """Fill a slot with a piece of a video.
@@ -160,9 +166,15 @@ class VideoWorker:
         begin = time.perf_counter()
         opened = self._at(piece)
         rows = 0
+        left_out: list[LeftOut] = []
         for frame in self._frames(opened):
-            self._preprocessor.load(rows, frame.rgb(self._short_side))
+            picture = opened.look.at(frame.pts_us, frame.rgb(self._short_side))
+            if isinstance(picture, LeftOut):
+                left_out.append(picture)
+                continue
+            self._preprocessor.load(rows, picture)
             arrays[FRAMES][rows] = (frame.index, frame.pts_us, frame.is_keyframe, frame.time_estimated)
+            arrays[STATISTICS_ARRAY][rows] = opened.look.statistics
             rows += 1
         has_more = opened.has_more
         self._mark(None)
@@ -175,16 +187,19 @@ class VideoWorker:
         if self._embed and rows:
             self._embed.embed(view, rows)
         timings = Timings(0.0, decoded - begin, made - decoded, time.perf_counter() - made)
-        said = self._said(opened, rows, has_more, timings)
+        said = self._said(opened, rows + len(left_out), left_out, has_more, timings)
         if not has_more:
             self._close()
         return said
 
-    def _said(self, opened: _OpenVideo, rows: int, has_more: bool, timings: Timings) -> PieceSaid:
+    def _said(
+        self, opened: _OpenVideo, taken: int, left_out: list[LeftOut], has_more: bool, timings: Timings
+    ) -> PieceSaid:
         found = asdict(opened.video.found)
         found["scenes"] = [[scene["start_us"], scene["end_us"]] for scene in found["scenes"]]
         cpu = time.thread_time() - self._cpu_begin
-        return PieceSaid(rows, has_more, {}, asdict(opened.video.info), found, cpu, timings)
+        info = asdict(opened.video.info)
+        return PieceSaid(taken, has_more, left_out, info, found, cpu, timings, opened.look.kept)
 
     def _frames(self, opened: _OpenVideo) -> Iterator[SampledFrame]:
         for _ in range(self._settings.rows):
@@ -198,7 +213,8 @@ class VideoWorker:
         opened = self._open
         if opened is None or (opened.path, opened.at) != (piece.path, piece.start):
             self._close()
-            opened = self._open = _OpenVideo(piece.path, self._sampling, self._limits, self._step)
+            look = FrameLook(self._settings.filters, self._settings.neighbours, piece.kept)
+            opened = self._open = _OpenVideo(piece.path, self._sampling, self._limits, look, self._step)
             opened.skip_to(piece.start)
         return opened
 

@@ -82,11 +82,11 @@ def _extract_with(pool: VideoPool, books: VideoBooks) -> Callable[[Video], Gener
                     return
                 video.info, video.found = said.info, said.found
                 video.tally.created += said.taken
-                video.tally.dropped.update(said.dropped)
+                video.leave_out(said.left_out)
                 yield _outcome(video, slot)
                 if not said.has_more:
                     return
-                begin = Piece(video.path, begin.start + said.taken, said.cpu_used)
+                begin = Piece(video.path, begin.start + said.taken, said.cpu_used, said.kept)
 
     return extract
 

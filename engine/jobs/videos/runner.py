@@ -130,6 +130,8 @@ def video_pool(plan: Plan, config: ServiceConfig) -> VideoPool:
         slots=plan.slots(config, workers),
         embedder=(FACTORY, embedder.spec) if in_worker else None,
         dimension=embedder.dimension if embedder.knows_dimension or not in_worker else 0,
+        filters=config.filter,
+        neighbours=config.dedup != "off",
         item_timeout=config.item_timeout,
         video_timeout=config.video_timeout,
         named=embedder.runs == "green",

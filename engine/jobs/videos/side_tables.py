@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from ....durable import TEMPORARY, LineFile, put
 from ....errors import ConfigError
 from ....messages import redact
+from ....preprocess.pdq import BYTES
+from ....preprocess.videos.statistics import STATISTICS
+from ....preprocess.worker.video_protocol import REPEATED
 from ....sinks.arrow import arrow
 from ...config.model import ServiceConfig
 from ..common.output_paths import beside_rows
-from .values import Video
+from .values import Video, frame_key
 
 _LINES: Final = "videos.jsonl"
 
@@ -42,6 +46,13 @@ _VIDEO_COLUMNS: Final = {
     **dict.fromkeys(("frames", "frames_written", "frames_dropped", "frames_dead"), "int64"),
     "ordinal": "int64",
 }
+_FILTERED_COLUMNS: Final = {
+    "video_key": "string",
+    "frame_pts_us": "int64",
+    "reason": "string",
+    **dict.fromkeys(STATISTICS, "float32"),
+}
+_DUPLICATE_COLUMNS: Final = {"key": "string", "duplicate_of": "string", "similarity": "float32", "rule": "string"}
 _CLIP_COLUMNS: Final = {"video_key": "string", "scene": "int32", "start_us": "int64", "end_us": "int64"}
 
 
@@ -54,7 +65,7 @@ class VideoTable:
 
     def __init__(self, config: ServiceConfig) -> None:
         self._keeps_books = config.job is not None
-        self._places = {name: beside_rows(config, f"{name}.parquet") for name in ("videos", "clips")}
+        self._places = {name: beside_rows(config, f"{name}.parquet") for name in ("videos", *_OTHERS)}
         self._lines = LineFile(beside_rows(config, _LINES))
 
     def begin(self) -> None:
@@ -98,9 +109,9 @@ class VideoTable:
         except ConfigError:
             return
         _write(self._places["videos"], _VIDEO_COLUMNS, self._newest())
-        clips = list(_clips(self._newest()))
-        if clips:
-            _write(self._places["clips"], _CLIP_COLUMNS, iter(clips))
+        for name, (columns, rows_of) in _OTHERS.items():
+            if rows := list(rows_of(self._newest())):
+                _write(self._places[name], columns, iter(rows))
         if not self._keeps_books:
             self._lines.path.unlink(missing_ok=True)
 
@@ -142,6 +153,7 @@ def _known(video: Video) -> dict[str, Any]:
         "frames_dropped": tally.dropped.total(),
         "frames_dead": tally.dead,
         "scenes": video.found.get("scenes") or [],
+        "left_out": [asdict(frame) for frame in video.left_out],
     }
 
 
@@ -149,6 +161,32 @@ def _clips(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for row in rows:
         for number, (start, end) in enumerate(row.get("scenes") or ()):
             yield {"video_key": row["video_key"], "scene": number, "start_us": start, "end_us": end}
+
+
+def _filtered(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        for frame in row.get("left_out") or ():
+            if frame["reason"] != REPEATED:
+                numbers = dict(zip(STATISTICS, frame["statistics"], strict=True))
+                known = {"frame_pts_us": frame["pts_us"], "reason": frame["reason"]}
+                yield {"video_key": row["video_key"], **known, **numbers}
+
+
+def _duplicates(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        for frame in row.get("left_out") or ():
+            if frame["reason"] == REPEATED:
+                key, of = (frame_key(row["video_key"], frame[name]) for name in ("pts_us", "of_us"))
+                similarity = 1 - frame["distance"] / (8 * BYTES)
+                yield {"key": key, "duplicate_of": of, "similarity": similarity, "rule": "neighbour"}
+
+
+_OTHERS: Final = {
+    "clips": (_CLIP_COLUMNS, _clips),
+    "filtered": (_FILTERED_COLUMNS, _filtered),
+    "duplicates": (_DUPLICATE_COLUMNS, _duplicates),
+}
+"""Tables that there are where they have rows."""
 
 
 def _write(path: Path, columns: dict[str, str], rows: Iterator[dict[str, Any]]) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
+from ....preprocess.videos.statistics import STATISTICS
+from ....preprocess.worker.video_protocol import LeftOut
 from ....sinks import RowBatch, row_key
 from ... import NOTHING, ItemFailure
 from ...workers.videos import FrameSlot
 
 _FRAMES_OF_A_VIDEO: Final = 1 << 24
 """More than there may be: rows of data sets are put in order by the number of the video, then by that of the frame."""
+
+
+def frame_key(video_key: str, pts_us: int) -> str:
+    """The key of a frame of a video, the same in every run."""
+    return f"{video_key}#t={pts_us}"
 
 
 @dataclass(slots=True)
@@ -53,6 +60,7 @@ class Video:
         info: what its header says; see ``preprocess.videos.VideoInfo``.
         found: what was found in it; see ``preprocess.videos.VideoFindings``.
         tally: of its frames.
+        left_out: frames of it that were.
         error: why no more frames came of it, where that turned out in the middle.
         first_error: of a frame that failed.
         stage: where that was, of either.
@@ -67,15 +75,21 @@ class Video:
     info: Mapping[str, Any] = field(default_factory=dict[str, Any])
     found: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tally: Tally = field(default_factory=Tally)
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])
     error: Exception | None = None
     first_error: Exception | None = None
     stage: str = ""
 
     def begin(self) -> None:
         """Its frames come, from the first on."""
-        self.info, self.found, self.tally = {}, {}, Tally()
+        self.info, self.found, self.tally, self.left_out = {}, {}, Tally(), []
         self.error = self.first_error = None
         self.stage = ""
+
+    def leave_out(self, frames: Sequence[LeftOut]) -> None:
+        """Frames of it were taken, and left out."""
+        self.left_out += frames
+        self.tally.dropped.update(frame.reason for frame in frames)
 
     def frame_died(self, stage: str, error: Exception) -> None:
         """A frame of it could not be done."""
@@ -85,7 +99,7 @@ class Video:
 
     def frame_key(self, pts_us: int) -> str:
         """The key of a frame of it, the same in every run."""
-        return f"{self.key}#t={pts_us}"
+        return frame_key(self.key, pts_us)
 
     @property
     def duration_s(self) -> float | None:
@@ -206,6 +220,7 @@ def take_rows(batch: FrameBatch, refused: Container[int] = ()) -> Any:
         index, pts_us, is_keyframe, estimated = slot.numbers[row].tolist()
         keys.append(video.frame_key(pts_us))
         known = {"time_estimated": True} if estimated else {}
-        columns.append({**common, "frame_pts_us": pts_us, "is_keyframe": bool(is_keyframe), **known})
+        numbers = dict(zip(STATISTICS, map(float, slot.statistics[row]), strict=True))
+        columns.append({**common, "frame_pts_us": pts_us, "is_keyframe": bool(is_keyframe), **known, **numbers})
         ordinals.append(-1 if video.ordinal < 0 else video.ordinal * _FRAMES_OF_A_VIDEO + index)
     return FrameRows(video, keys, RowBatch([*map(row_key, keys)], vectors, columns, ordinals))
