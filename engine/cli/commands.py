@@ -205,11 +205,11 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
         complain(f"the collection {config.collection!r} holds no pictures")
     if html is not None:
         from ...durable import write_text
+        from ..jobs.common.source_factory import urls_of
         from ..observe.contact_sheet import contact_sheet
 
-        write_text(
-            html, contact_sheet(image, hits, f"{config.shown_to}, collection {config.collection}", config.metric)
-        )
+        where = f"{config.shown_to}, collection {config.collection}"
+        write_text(html, contact_sheet(image, hits, where, config.metric, urls_of(config)))
         say(f"contact sheet: {printable(html)}")
     return OK
 

@@ -6,20 +6,24 @@ import base64
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
 from PIL import Image, ImageOps
 
-from ...errors import ConfigError
+from ...errors import ConfigError, ItemError
 from ...picture_formats import FORMATS
-from ..sources import path_of
+from ..sources import UrlOptions, path_of
+from ..sources.by_key import read_by_keys
 from .html import page
 
 THUMBNAIL: Final = 360
 """Longest side in pixels: sharp at the size the page shows it, about 20 KB each."""
+
+PATIENCE: Final = 10.0
+"""Seconds for all pictures that are no files of this machine. Those that are not begun by then have a note instead."""
 
 _MAX_PIXELS: Final = 64_000_000
 
@@ -66,19 +70,24 @@ class Thumbnail:
     dimensions: str = ""
 
 
-def contact_sheet(query: str, hits: Sequence[Neighbour], where: str, metric: str = "COSINE") -> str:
-    """The page. Files that are gone or cannot be shown are said so in their place.
+def contact_sheet(
+    query: str, hits: Sequence[Neighbour], where: str, metric: str = "COSINE", urls: UrlOptions | None = None
+) -> str:
+    """The page. Pictures that are gone or cannot be shown are said so in their place.
 
     Args:
         query: path of the picture that was asked about.
-        hits: nearest first.
+        hits: nearest first. One without a path is looked for by its key, for a while: in a store, a tar, a table.
         where: what was searched.
         metric: says what a score means.
+        urls: how stores and hosts are spoken to.
     """
+    keys = [hit.key for hit in hits if hit.path is None]
+    elsewhere = read_by_keys(keys, urls or UrlOptions(), lambda data: _shown(io.BytesIO(data)), seconds=PATIENCE)
     return page(
         "contact_sheet.html",
         query=_thumbnail(query, query),
-        hits=[_hit(hit) for hit in hits],
+        hits=[_hit(hit, elsewhere) for hit in hits],
         where=where,
         scale=_SCALES.get(metric, ""),
     )
@@ -97,17 +106,22 @@ def check_sheet_path(path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"--html: {str(target)!r} cannot be written: its folder must exist and be writable")
 
 
-def _hit(hit: Neighbour) -> Thumbnail:
+def _hit(hit: Neighbour, elsewhere: Mapping[str, str | Exception]) -> Thumbnail:
     size = f"{hit.width} x {hit.height} pixels" if hit.width and hit.height else ""
-    if hit.path is None:
-        return Thumbnail(hit.key, hit.key, None, "This row has no path: nothing to show.", hit.score, size)
-    return _thumbnail(hit.path, hit.path, hit.score, size)
+    if hit.path is not None:
+        return _thumbnail(hit.path, hit.path, hit.score, size)
+    found = elsewhere[hit.key]
+    name = os.path.basename(hit.key) or hit.key
+    if isinstance(found, str):
+        return Thumbnail(name, hit.key, found, "", hit.score, size)
+    said = str(found) if isinstance(found, ItemError) else type(found).__name__
+    return Thumbnail(name, hit.key, None, f"Cannot be shown: {said}", hit.score, size)
 
 
 def _thumbnail(shown: str, key: str, score: float | None = None, size: str = "") -> Thumbnail:
     name = os.path.basename(shown)
     try:
-        return Thumbnail(name, shown, _shown(path_of(key)), "", score, size)
+        return Thumbnail(name, shown, _shown_file(path_of(key)), "", score, size)
     except FileNotFoundError:
         problem = "The file is not there any more."
     except Exception as error:  # noqa: BLE001  (Pillow's plugins raise nine kinds, and one bad file must not cost the page)
@@ -115,11 +129,16 @@ def _thumbnail(shown: str, key: str, score: float | None = None, size: str = "")
     return Thumbnail(name, shown, None, problem, score, size)
 
 
-def _shown(path: str) -> str:
-    """A small JPEG of the picture. Size and format are looked at before anything is decoded."""
+def _shown_file(path: str) -> str:
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise OSError("not a regular file")
-    with Image.open(path, formats=FORMATS) as image:
+    with open(path, "rb") as file:
+        return _shown(file)
+
+
+def _shown(file: IO[bytes]) -> str:
+    """A small JPEG of the picture. Size and format are looked at before anything is decoded."""
+    with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
             raise OSError("too large")
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))

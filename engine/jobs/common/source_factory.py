@@ -26,13 +26,13 @@ def make_source(
         ConfigError: ``include`` or ``exclude`` is no glob, or not for this source; its plugin is broken.
     """
     selection = Selection(config.include, config.exclude, config.follow_links)
-    options = SourceOptions(selection, stdin, null, later, _urls(config))
+    options = SourceOptions(selection, stdin, null, later, urls_of(config))
     if config.kind == VIDEOS.noun + "s":
         options = replace(options, media=VIDEOS)
     return open_source([specs] if isinstance(specs, str) else specs, options)
 
 
-def _urls(config: ServiceConfig) -> UrlOptions:
+def urls_of(config: ServiceConfig) -> UrlOptions:
     """How URLs are read: all attempts together within the time that a picture may take, or its worker is replaced."""
     stores = StoreOptions(
         config.anonymous, config.instance_role, timeout=config.item_timeout / 3, retry_for=config.item_timeout / 2

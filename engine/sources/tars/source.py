@@ -75,8 +75,27 @@ class TarSource(Source):
         """The entries, each with the index of the spec it comes from."""
         for part, pattern in enumerate(self._patterns):
             for name in self._containers.names(pattern, MARK):
-                for entry in self._entries(name):
+                for entry in self.members(name):
                     yield part, entry
+
+    def members(self, name: str) -> Iterator[Entry]:
+        """The entries of one tar, by its path or URL.
+
+        Raises:
+            SourceError: a store was busy, or away.
+        """
+        begun = False
+        try:
+            with closing(self._containers.open(name)) as tar, tar.file() as file:
+                listed = TarListing(tar, file, self.item)
+                for entry in listed.entries(members_of(file, tar.known.size)):
+                    begun = True
+                    yield entry
+        except (OSError, ReadError) as error:
+            if may_pass(error):
+                raise SourceError(f"{name!r} cannot be listed: {error}") from error
+            said = str(error) if isinstance(error, ReadError) else f"cannot be read: {reason(error)}"
+            yield Broken(key_of(f"{name}{_REST}" if begun else name), ReadError(f"the tar {said}"))
 
     def item(self, ordinal: int, name: str, version: Version) -> Item:
         """The member that was listed so."""
@@ -111,21 +130,6 @@ class TarSource(Source):
     def emptiness(self) -> str:
         """What to say if there are no entries."""
         return f"{' '.join(self.specs)} has no members"
-
-    def _entries(self, name: str) -> Iterator[Entry]:
-        """Of one tar."""
-        begun = False
-        try:
-            with closing(self._containers.open(name)) as tar, tar.file() as file:
-                listed = TarListing(tar, file, self.item)
-                for entry in listed.entries(members_of(file, tar.known.size)):
-                    begun = True
-                    yield entry
-        except (OSError, ReadError) as error:
-            if may_pass(error):
-                raise SourceError(f"{name!r} cannot be listed: {error}") from error
-            said = str(error) if isinstance(error, ReadError) else f"cannot be read: {reason(error)}"
-            yield Broken(key_of(f"{name}{_REST}" if begun else name), ReadError(f"the tar {said}"))
 
 
 def make_tars(specs: Sequence[str], options: SourceOptions) -> Source:
