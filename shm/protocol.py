@@ -152,11 +152,14 @@ def encode_hung(slot: int, generation: int, row: int) -> bytes:
 def encode_failures(failures: Iterable[tuple[int, errors.ItemError]]) -> bytes:
     """Errors with the positions of their items, as JSON."""
     record = [
-        (at, type(error).__name__, str(error), error.sha256, error.errno if isinstance(error, OSError) else None)
-        for at, error in failures
+        (at, type(error).__name__, str(error), error.sha256, _errno(error), error.retry_after) for at, error in failures
     ]
     # ASCII with escapes: a message may quote a file name that is not UTF-8.
     return json.dumps(record).encode()
+
+
+def _errno(error: errors.ItemError) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
 
 
 def decode_failures(data: bytes | memoryview) -> list[tuple[int, errors.ItemError]]:
@@ -170,9 +173,10 @@ def decode_failures(data: bytes | memoryview) -> list[tuple[int, errors.ItemErro
 
 def _failure(record: object) -> tuple[int, errors.ItemError]:
     match record:
-        case [int(position), str(name), str(message), (str() | None) as sha256, (int() | None) as errno]:
+        case [int(position), str(name), str(message), (str() | None) as sha256, (int() | None) as errno, later]:
             error = _ITEM_ERRORS.get(name, errors.ItemError)(message)
             error.sha256 = sha256
+            error.retry_after = later if isinstance(later, float) else None
             if isinstance(error, OSError):
                 error.errno = errno
             return position, error

@@ -13,6 +13,7 @@ import pytest
 from penstock.engine.core.policies import is_transient
 from penstock.engine.downloads import Downloaded, DownloadSettings
 from penstock.engine.downloads.address_guard import guarded
+from penstock.engine.downloads.page import is_known_site
 from penstock.engine.downloads.page_errors import failure_of
 from penstock.engine.downloads.worker import DownloadRequest, download
 from penstock.engine.workers.callables import WorkerPool
@@ -91,6 +92,20 @@ def test_a_page_is_told_from_a_file_by_what_comes(pages: Pages, video: bytes) ->
     assert pages.get("page", way="auto").way == "yt-dlp"
     assert pages.server.seen["/page"] > 1
     assert pages.get("ok", way="auto").way == "fetch"
+
+
+@pytest.mark.parametrize(
+    ("url", "known"),
+    [
+        ("https://www.youtube.com/watch?v=aaaaaaaaaaa", True),
+        ("https://vimeo.com/123456", True),
+        ("https://example.com/watch/1", False),
+        ("https://example.com/a.mp4", False),
+    ],
+)
+def test_a_site_that_an_extractor_is_made_for_is_not_asked_twice(pool: WorkerPool, url: str, known: bool) -> None:
+    """It is told by the URL alone."""
+    assert pool.submit(is_known_site, url).result(DEADLINE) is known
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import CancelledError, wait
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from penstock.engine import PipelineBuilder
 from penstock.engine.workers import pool_worker
 from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError, ItemError, PoisonItemError, WorkerError, WorkerStartError
-from penstock.tests.waiting import DEADLINE
+from penstock.tests.waiting import DEADLINE, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +305,32 @@ def test_a_pool_that_is_shut_down_takes_no_calls_and_leaves_nothing() -> None:
     assert not wait(held, DEADLINE).not_done
     assert any(future.cancelled() for future in held)
     WorkerPool(1).shutdown()
+
+
+def block(path: str) -> None:
+    """Say that it has begun, and never come back."""
+    Path(path).touch()
+    threading.Event().wait()
+
+
+@pytest.mark.slow
+def test_workers_are_killed_in_the_middle_of_their_calls(tmp_path: Path) -> None:
+    """Whoever waits for a call is told; no process is left."""
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    pool = WorkerPool(1)
+    under_way, waiting = pool.submit(block, str(tmp_path / "begun")), pool.submit(square, 1)
+    wait_until((tmp_path / "begun").exists)
+    pool.kill_workers()
+    with pytest.raises(WorkerError, match="have been ended"):
+        under_way.result(DEADLINE)
+    with pytest.raises(CancelledError):
+        waiting.result(DEADLINE)
+    with pytest.raises(RuntimeError, match="shut down"):
+        pool.submit(square, 1)
+    pool.shutdown()
+    pool.kill_workers()
+    assert {process.pid for process in psutil.Process().children(recursive=True)} == before
+    WorkerPool(1).kill_workers()
 
 
 @pytest.mark.slow

@@ -301,8 +301,10 @@ def test_an_error_keeps_its_number_on_the_way_from_the_worker(tmp_path: Path) ->
         read_file(str(tmp_path / "gone.jpg"), 100)
     assert gone.value.errno == errno.ENOENT
     errors = [(0, gone.value), (1, read_error(errno.EIO)), (2, ReadError("no errno")), (3, TruncatedError("x"))]
+    errors[1][1].retry_after = 7.0
     frame = encode_done(Task(1, 2, [""] * 4), [], errors, Timings())
     failures = decode_done(frame).failures
+    assert [asked_wait(error) for _, error in failures] == [0.0, 7.0, 0.0, 0.0]
     assert [(position, type(error), str(error)) for position, error in failures] == [
         (position, type(error), str(error)) for position, error in errors
     ]

@@ -57,7 +57,7 @@ class Downloader:
         self._pool = WorkerPool(
             self.settings.workers,
             preload=[DownloadRequest.__module__],
-            env={"YTDLP_NO_PLUGINS": "1"},
+            env={"YTDLP_NO_PLUGINS": "1", "OPENBLAS_NUM_THREADS": "1"},  # else NumPy starts a thread, before the forks
             item_timeout=self.settings.deadline + min(_GRACE, self.settings.deadline),
         )
         self._active: dict[str, tuple[str, float]] = {}
