@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from .description import Scene, VideoFindings, VideoInfo, VideoLimits
 from .frames import SampledFrame
+from .opening import open_video
 from .sampling import Sampling, sample
-from .video import Video, open_video
+from .video import OnPacket, Video
 
 __all__ = [
+    "OnPacket",
     "SampledFrame",
     "Sampling",
     "Scene",

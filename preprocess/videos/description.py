@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...errors import ConfigError
 
@@ -85,9 +85,9 @@ class VideoFindings:
         frames_decoded: Of them.
         frames_used: Of those: they were given out.
         end_us: Where the last packet ends, in microseconds from the start.
-        is_truncated: It ends by an error, or well before the declared end.
-        damaged: Places that could not be decoded; what follows on each was left out until the next keyframe.
-        packets_lost: What was left out, in packets.
+        is_truncated: It ends in the middle of something, or well before the declared end.
+        damaged: Places that could not be decoded; nothing is taken from there to the next keyframe.
+        missed: Wanted frames that lay there.
         scenes: Where they were asked for.
     """
 
@@ -97,5 +97,5 @@ class VideoFindings:
     end_us: int = 0
     is_truncated: bool = False
     damaged: int = 0
-    packets_lost: int = 0
-    scenes: tuple[Scene, ...] = ()
+    missed: int = 0
+    scenes: list[Scene] = field(default_factory=list[Scene])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from .pixels import UInt8, to_rgb
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +22,7 @@ class SampledFrame:
         is_keyframe: Whether it can be decoded alone.
         time_estimated: The file has no times: this is counted from the frame rate.
         decoded: As the decoder made it.
+        aspect: Width of its pixels to their height.
     """
 
     index: int
@@ -31,6 +30,7 @@ class SampledFrame:
     is_keyframe: bool
     time_estimated: bool
     decoded: VideoFrame
+    aspect: Fraction = Fraction(1)
 
     def rgb(self, short_side: int | None = None) -> UInt8:
         """Its pixels.
@@ -39,12 +39,6 @@ class SampledFrame:
             short_side: Scale it down to it; a smaller frame stays as it is. None: full size.
 
         Returns:
-            uint8 ``[height, width, 3]``, sRGB, upright, C-contiguous.
+            uint8 ``[height, width, 3]``: sRGB, upright, with square pixels, C-contiguous, its own memory.
         """
-        from av.video.reformatter import Interpolation
-
-        frame = self.decoded
-        share = min(1.0, short_side / min(frame.width, frame.height)) if short_side else 1.0
-        width, height = (max(1, round(side * share)) for side in (frame.width, frame.height))
-        made = frame.reformat(width, height, "rgb24", interpolation=Interpolation.AREA, threads=1)
-        return np.ascontiguousarray(made.to_ndarray(), np.uint8)
+        return to_rgb(self.decoded, self.aspect, short_side)

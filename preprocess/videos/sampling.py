@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, Self
 
-from ...errors import ConfigError
+from ...errors import ConfigError, TooLargeError, VideoError
 from .frames import SampledFrame
-from .video import Video
-
-OnPacket = Callable[[int | None], None]
-"""Called with the time of each packet before it is read on, in microseconds; what it raises ends the reading."""
+from .keyframes import Keyframes
+from .scenes import Scenes
+from .steps import Steps
+from .video import SECOND, OnPacket, Video
 
 _UNITS = {"ms": Fraction(1, 1000), "s": Fraction(1), "min": Fraction(60)}
 
@@ -44,33 +44,59 @@ class Sampling:
         step = Fraction(found[1]) * _UNITS[found[2]] if found else Fraction(0)
         if step < Fraction(1, 1000):
             raise ConfigError(f"every={text!r}: a step of 1ms or more such as 1s, 500ms, 2min; or keyframes, scenes")
-        return cls("every", round(step * 1_000_000))
+        return cls("every", round(step * SECOND))
 
     def __str__(self) -> str:
-        return f"{Fraction(self.step_us, 1_000_000)!s}s" if self.kind == "every" else self.kind
+        return f"{self.step_us / SECOND:g}s" if self.kind == "every" else self.kind
 
 
 def sample(video: Video, sampling: Sampling, on_packet: OnPacket | None = None) -> Iterator[SampledFrame]:
-    """The frames of a video that are wanted, in their order; each once.
+    """The wanted frames of a video in the order in which they are shown, each once.
+
+    What was found on the way is in ``video.found``, whole when the last frame has been given.
 
     Args:
         video: Freshly opened: it is read once.
-        sampling: Which.
+        sampling: Which frames.
         on_packet: See `OnPacket`: for a watchdog, and for deadlines.
 
     Raises:
-        DecodeError: It cannot be decoded, by more than half.
+        TooLargeError: There are more of them than a video may have, or it is longer than it said.
+        VideoError: More than half of them cannot be decoded, or there are none. Only known at the end.
     """
-    base, wanted, index = video.time_base, 0, 0
-    for packet in video.packets():
-        if on_packet is not None:
-            on_packet(None if packet.pts is None else video.us(packet.pts))
-        for frame in packet.decode():
-            video.found.frames_decoded += 1
-            at = video.us(frame.pts or 0)
-            if frame.key_frame if sampling.kind == "keyframes" else at >= wanted * sampling.step_us:
-                wanted = at // sampling.step_us + 1 if sampling.step_us else 0
-                video.found.frames_used += 1
-                yield SampledFrame(index, at, bool(frame.key_frame), False, frame)
-                index += 1
-    assert base
+    video.on_packet = on_packet
+    _check(video, sampling)
+    taker = _taker(video, sampling)
+    found, limits = video.found, video.limits
+    for index, frame in enumerate(taker.frames()):
+        if index >= limits.max_frames:
+            raise TooLargeError(f"more than max_frames={limits.max_frames} frames of it were to be taken")
+        found.frames_used, found.missed = index + 1, taker.missed
+        yield SampledFrame(
+            index,
+            video.us(frame.ticks),
+            bool(frame.decoded.key_frame),
+            frame.is_estimated,
+            frame.decoded,
+            video.aspect,
+        )
+    found.missed = taker.missed
+    if taker.missed > taker.had:
+        raise VideoError(f"damaged in {found.damaged} places: {taker.missed} frames cannot be decoded, {taker.had} can")
+    if not taker.had:
+        raise VideoError("there is no frame in it")
+
+
+def _taker(video: Video, sampling: Sampling) -> Steps | Keyframes | Scenes:
+    if sampling.kind == "every":
+        return Steps(video, sampling.step_us)
+    return Keyframes(video) if sampling.kind == "keyframes" else Scenes(video)
+
+
+def _check(video: Video, sampling: Sampling) -> None:
+    """What the header declares is refused before the work."""
+    declared, most = video.info.duration_us, video.limits.max_frames
+    if sampling.step_us and declared is not None and declared > sampling.step_us * most:
+        raise TooLargeError(
+            f"a frame each {sampling} of {declared / SECOND:g} s: more than max_frames={most}; take a longer step"
+        )

@@ -1,112 +1,146 @@
-"""Open a video file: what is in it, and its packets."""
+"""An open video: what is in it, and its packets."""
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from ...errors import ConfigError, ReadError, TooLargeError, VideoError
-from ...messages import kind_of_path
+from ...errors import TooLargeError
 from .description import VideoFindings, VideoInfo, VideoLimits
+from .gops import Groups
+from .pixels import square_pixels
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,avi,flv,ogg,asf,mxf"
-"""Containers that are read. Others are pictures, or lists that name further files and hosts."""
+OnPacket = Callable[[int | None], None]
+"""Called with the time of each packet, in microseconds from the start, when it is read and when it is decoded; None:
+the file does not say. What it raises ends the reading."""
+
+SECOND: Final = 1_000_000
+"""Microseconds."""
+
+_SHORT = Fraction(1, 50)
+"""Of the declared duration, but at least a second: what may be missing at the end."""
 
 
 @dataclass(slots=True)
 class Video:
-    """A video file that is open. Made by `open_video`.
+    """A video file that is open; made by `open_video`. It is read once.
 
     Attributes:
-        info: What its header says.
+        info: What its header and its first frame say.
         limits: What it may be.
+        path: Of the file.
+        container: As PyAV has opened it.
+        stream: Its first video stream that is no cover picture.
+        first: Packets that have been read to find the first frame.
+        has_times: Whether the file says when its frames are shown.
+        on_packet: See `OnPacket`.
         found: What was found while it was read.
     """
 
     info: VideoInfo
     limits: VideoLimits
+    path: Path
     container: InputContainer
     stream: VideoStream
+    first: list[Packet[VideoStream]] = field(default_factory=list["Packet[VideoStream]"])
+    has_times: bool = True
+    on_packet: OnPacket | None = None
     found: VideoFindings = field(default_factory=VideoFindings)
 
     @property
     def time_base(self) -> Fraction:
-        """Seconds of a tick."""
-        return self.stream.time_base or Fraction(1, 1_000_000)
+        """Seconds of a tick of the stream's clock."""
+        return self.stream.time_base or Fraction(1, SECOND)
+
+    @property
+    def start(self) -> int:
+        """Ticks at which it begins."""
+        begins = self.stream.start_time
+        return (begins if begins is not None else self.first[0].pts if self.first else None) or 0
+
+    @property
+    def aspect(self) -> Fraction:
+        """Width of a pixel to its height."""
+        return square_pixels(self.stream.sample_aspect_ratio)
+
+    @property
+    def ticks_a_frame(self) -> int:
+        """How long a frame is shown, on average."""
+        return max(1, round(1 / ((self.stream.guessed_rate or Fraction(25)) * self.time_base)))
 
     def us(self, ticks: int) -> int:
-        """Microseconds from the start of the video."""
-        return round((ticks - (self.stream.start_time or 0)) * self.time_base * 1_000_000)
+        """Microseconds from its start."""
+        return round((ticks - self.start) * self.time_base * SECOND)
+
+    def ticks(self, packet: Packet[VideoStream]) -> int | None:
+        """When a packet is shown; None: the file does not say."""
+        return packet.pts if self.has_times else None
+
+    def tell(self, packet: Packet[VideoStream]) -> None:
+        """Tell whoever watches that this packet's turn has come."""
+        if self.on_packet is not None:
+            shown = self.ticks(packet)
+            self.on_packet(None if shown is None else self.us(shown))
+
+    def groups(self) -> Groups:
+        """Its packets by what can be decoded alone."""
+        return Groups(self.packets(), self.ticks)
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
-        """All packets of its video stream."""
-        for packet in self.container.demux(self.stream):
+        """All packets of its stream, in the order of decoding. At their end it is known whether the file is whole.
+
+        Raises:
+            TooLargeError: They go on for longer than a video may.
+        """
+        longest = self.start + int(self.limits.max_duration_s / self.time_base)
+        end, is_whole = self.start, True
+        for packet in chain(self.first, demuxed(self.container, self.stream, self.found)):
             self.found.packets += 1
+            self.tell(packet)
+            if packet.pts is not None:
+                end = max(end, packet.pts + (packet.duration or 0))
+            if end > longest:
+                raise TooLargeError(f"it goes on beyond max_duration_s={self.limits.max_duration_s:g}")
+            is_whole = not packet.is_corrupt
             yield packet
+        self.found.end_us = self.us(end)
+        declared = self._declared()
+        if not is_whole or (declared and declared - end * self.time_base > max(Fraction(1), _SHORT * declared)):
+            self.found.is_truncated = True
+
+    def _declared(self) -> Fraction | None:
+        """Seconds of its clock at which the stream ends, where something says that of this stream."""
+        if self.stream.duration:
+            return (self.stream.duration + self.start) * self.time_base
+        if (tag := self.stream.metadata.get("DURATION")) is not None:  # Matroska
+            hours, minutes, seconds = tag.rstrip("\0").split(":")
+            return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
+        if self.container.duration and len(self.container.streams) == 1:
+            return Fraction(self.container.duration, SECOND) + self.start * self.time_base
+        return None
 
 
-@contextmanager
-def open_video(path: str | os.PathLike[str], limits: VideoLimits | None = None) -> Generator[Video, None, None]:
-    """Open a video file.
+def demuxed(container: InputContainer, stream: VideoStream, found: VideoFindings) -> Iterator[Packet[VideoStream]]:
+    """Packets of a stream, up to where the file can be read."""
+    import av.error
 
-    Args:
-        path: A file, never a URL.
-        limits: None: the defaults.
-
-    Raises:
-        ConfigError: PyAV is not installed.
-        ReadError: There is no such file, or it may not be read.
-        VideoError: It is none that can be read, or has no video stream.
-        TooLargeError: It is over a limit.
-    """
-    try:
-        import av
-        import av.error
-        from av.stream import Disposition
-    except ImportError as error:
-        raise ConfigError("videos need PyAV: pip install 'penstock[videos]'") from error
-    limits = limits or VideoLimits()
-    name = Path(path).absolute()
-    try:
-        mode = name.stat().st_mode
-    except OSError as error:
-        raise ReadError(f"cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(mode):
-        raise VideoError(f"{kind_of_path(mode)}, not a file")
-    try:
-        container = av.open(
-            f"file:{name}",
-            options={"protocol_whitelist": "file", "format_whitelist": FORMATS, "fflags": "+genpts"},
-        )
-    except av.error.FFmpegError as error:
-        raise VideoError(f"no video that can be read: {error.strerror}") from error
-    with container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not streams:
-            raise VideoError("it has no video stream")
-        stream = streams[0]
-        context = stream.codec_context
-        context.thread_count = 1
-        if context.width * context.height > limits.max_pixels:
-            raise TooLargeError(f"{context.width} x {context.height} pixels are over max_pixels={limits.max_pixels}")
-        duration = None if stream.duration is None else stream.duration * (stream.time_base or 0)
-        info = VideoInfo(
-            context.width,
-            context.height,
-            container.duration if duration is None else round(duration * 1_000_000),
-            float(stream.average_rate) if stream.average_rate else None,
-            context.name,
-            container.format.name,
-        )
-        yield Video(info, limits, container, stream)
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            found.is_truncated = True
+            return
+        if packet is None:
+            return
+        if packet.size:  # the last one is empty: it tells a decoder to give what it has left
+            yield packet
