@@ -9,10 +9,11 @@ from typing import Final
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
 
 _SIGNATURES: Final = re.compile(
-    r"(?<=[?&])((?:x-(?:amz|goog)-(?:signature|credential|security-token)|sig|signature|access_token)=)[^&\s'\"]+",
+    r"(?<=[?&])((?:x-(?:amz|goog)-(?:signature|credential|security-token)|sig|lsig|signature|policy|(?:access_)?token|hdn[et][as])=)[^&\s'\"]+",
     re.IGNORECASE,
 )
-"""What makes a URL as good as a key: of presigned ones of S3 and GCS, and Azure's shared access."""
+"""What makes a URL as good as a key: of presigned ones of S3 and GCS, Azure's shared access, and those of networks that
+deliver videos."""
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]{6,}\b")
 """Where an object lies in memory: says nothing, and would make each of many equal messages another one."""

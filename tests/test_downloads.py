@@ -164,12 +164,11 @@ def test_a_page_that_drips_is_ended_by_killing_its_process(
 
 
 def test_downloads_are_ended_in_the_middle(
-    downloader: Downloader, workspace: Workspace, server: VideoServer, threads: ThreadPoolExecutor
+    downloader: Downloader, workspace: Workspace, server: VideoServer, threads: ThreadPoolExecutor, video: bytes
 ) -> None:
     """Those under way, those that wait for their host, and those that come later; what has come stays."""
     under_way = [threads.submit(downloader.download, server.url(f"stall.mp4?{number}")) for number in range(4)]
-    for _ in range(2):
-        assert server.served.acquire(timeout=DEADLINE)
+    wait_until(lambda: sum(each.nbytes >= len(video) // 2 for each in downloader.transfers()) == 2)
     downloader.close()
     for future in under_way:
         with pytest.raises(WorkerError):

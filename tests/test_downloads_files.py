@@ -176,6 +176,14 @@ def test_what_only_begins_like_a_video_is_refused_when_it_is_there(folder: Folde
     assert folder.names == []
 
 
+def test_a_video_that_is_too_long_is_refused(folder: Folder) -> None:
+    """When it is there: nothing said so before. Else its length is known."""
+    error = folder.failure("ok.mp4", max_duration=0.3)
+    assert "max_duration allows 0.3" in str(error)
+    assert (is_transient(error), folder.names) == (False, [])
+    assert folder.get("ok.mp4", max_duration=0.5).duration_s == pytest.approx(0.4)
+
+
 @pytest.mark.parametrize("name", ["to-file.mp4", "inward.mp4"])
 def test_a_redirect_leads_to_no_file_and_to_no_host_inside(folder: Folder, name: str) -> None:
     """Each redirect is a new URL."""

@@ -94,6 +94,11 @@ def test_a_page_is_told_from_a_file_by_what_comes(pages: Pages, video: bytes) ->
     assert pages.get("ok", way="auto").way == "fetch"
 
 
+def test_by_default_all_extractors_may_be_used(pages: Pages, video: bytes) -> None:
+    """Those of a site, and the one that looks at any page."""
+    assert pages.get("page", extractors=None).path.read_bytes() == video
+
+
 @pytest.mark.parametrize(
     ("url", "known"),
     [

@@ -24,6 +24,11 @@ from penstock.messages import kind_of_path, redact, without_addresses
             "https://b/k?X-Amz-Date=1&X-Amz-Signature=***&X-Amz-Security-Token=*** 403",
         ),
         ("'https://a.net/c?sv=2&sig=abc%3D'", "'https://a.net/c?sv=2&sig=***'"),
+        (
+            "https://cdn/v.mp4?Policy=ab&Signature=cd&Key-Pair-Id=K",
+            "https://cdn/v.mp4?Policy=***&Signature=***&Key-Pair-Id=K",
+        ),
+        ("https://cdn/v.m3u8?token=ab&hdnts=st~1", "https://cdn/v.m3u8?token=***&hdnts=***"),
         ("photos.db?signal=1", "photos.db?signal=1"),
     ],
 )

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from ...errors import ItemError
+from ...errors import DeadlineError, ItemError
 from ...messages import redact
 from ..workers import WorkerPool
 from .hosts import HostReport, Hosts
+from .http_file import too_late
 from .settings import Downloaded, DownloadSettings
 from .worker import DownloadRequest, download
 from .workspace import VideoFolder, Workspace
@@ -151,6 +152,8 @@ class Downloader:
         folder.make()
         try:
             return self._pool.submit(download, DownloadRequest(url, str(folder.path), self.settings)).result()
+        except DeadlineError:  # the pool knows of no downloads
+            raise too_late(url, self.settings) from None
         finally:
             with suppress(OSError):  # no error of clearing up takes the place of a failure
                 folder.sweep()

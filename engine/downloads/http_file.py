@@ -63,9 +63,7 @@ class HttpFile:
                 return answer.url, True if answer.is_delimited else None
         except DownloadError:
             if time.monotonic() >= self._end:
-                raise DeadlineError(
-                    f"{redact(self._url)!r} took longer than a download may ({self._settings.deadline:g} s)"
-                ) from None
+                raise too_late(self._url, self._settings) from None
             raise
 
     def _begin(self, part: PartFile, answer: Answer) -> None:
@@ -85,31 +83,34 @@ class HttpFile:
         part.go_on(part.have, None if found[3] == "*" else int(found[3]))
 
     def _copy(self, part: PartFile, answer: Answer) -> None:
-        head = bytearray(part.head(ENOUGH))
-        looked = len(head) >= ENOUGH
+        head, looked = part.head(ENOUGH), False
         while data := answer.read1(_PIECE):
             if not looked:
-                head += data
-                if len(head) >= ENOUGH:
-                    _look(self._url, bytes(head), answer)
-                    looked = True
+                head += data[: ENOUGH - len(head)]
+                looked = len(head) == ENOUGH and self._look(part, head, answer)
             part.write(data)
         if not looked:
-            _look(self._url, bytes(head), answer)
+            self._look(part, head, answer)
         if part.total is not None and part.have != part.total:
             raise refused(self._url, f"{part.have} bytes came, and {part.total} were told", errno.ECONNRESET)
 
+    def _look(self, part: PartFile, head: bytes, answer: Answer) -> bool:
+        """Refuse what is no video before it is downloaded.
 
-def _look(url: str, head: bytes, answer: Answer) -> None:
-    """Refuse what is no video before it is downloaded.
+        A page that says it is one may be where the video is; one that says it is a video is not to be trusted with
+        more.
+        """
+        kind = kind_of(head)
+        if kind == "video":
+            return True
+        part.discard()
+        said = answer.headers.get_content_type()
+        if (kind == "page" and said in _HTML) or (kind == "playlist" and said in _LISTS):
+            raise PageFound(self._url)
+        what = {"page": "a page of HTML", "playlist": "a playlist"}.get(kind, "no video")
+        raise UnreadableError(f"{redact(self._url)!r} is {what}, though it is served as {said!r}")
 
-    A page that says it is one may be where the video is; one that says it is a video is not to be trusted with more.
-    """
-    kind = kind_of(head)
-    if kind == "video":
-        return
-    said = answer.headers.get_content_type()
-    if (kind == "page" and said in _HTML) or (kind == "playlist" and said in _LISTS):
-        raise PageFound(url)
-    what = {"page": "a page of HTML", "playlist": "a playlist"}.get(kind, "no video")
-    raise UnreadableError(f"{redact(url)!r} is {what}, though it is served as {said!r}")
+
+def too_late(url: str, settings: DownloadSettings) -> DeadlineError:
+    """What is said of a download that takes too long."""
+    return DeadlineError(f"{redact(url)!r} took longer than a download may ({settings.deadline:g} s)")

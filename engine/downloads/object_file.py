@@ -40,6 +40,7 @@ def fetch_object(stores: ObjectStores, url: str, part: PartFile) -> None:
             span = (part.have, min(part.have + _PIECE, found.size))
             data = store.get(where.key, max_bytes=_PIECE, etag=found.etag, modified_ns=found.modified_ns, span=span)
             if not part.have and kind_of(data[:ENOUGH]) != "video":
+                part.discard()
                 raise UnreadableError(f"{url!r} is no video")
             part.write(data)
     except ObjectChangedError as error:
@@ -49,6 +50,7 @@ def fetch_object(stores: ObjectStores, url: str, part: PartFile) -> None:
         found_error = as_read_error(error)
         raise _failure(str(found_error), found_error.errno) from None
     if not found.size:
+        part.discard()
         raise UnreadableError(f"{url!r} is empty")
 
 

@@ -14,7 +14,7 @@ from ...errors import ConfigError, DownloadError, ItemError, TooLargeError
 from ...messages import redact
 from .address_guard import guarded
 from .page_errors import failure_of
-from .settings import DownloadSettings
+from .settings import DownloadSettings, too_long
 
 _LOG: Final = logging.getLogger("penstock.downloads")
 
@@ -123,7 +123,7 @@ class PageDownload:
             "sleep_interval": pause,
             "max_sleep_interval": 3 * pause,
             "cookiefile": self._cookies(),
-            "allowed_extractors": settings.extractors and list(settings.extractors),
+            "allowed_extractors": list(settings.extractors or ["default"]),
             "max_filesize": settings.max_bytes,  # looks at Content-Length only
             "match_filter": self._decline,
             "progress_hooks": [self._count],
@@ -144,7 +144,7 @@ class PageDownload:
         if info.get("is_live") or info.get("live_status") in _LIVE:
             self._declined = "a live stream"
         elif longest is not None and seconds and seconds > longest:
-            self._declined = f"{seconds:g} s long; max_duration allows {longest:g}"
+            self._declined = too_long(seconds, longest)
         return self._declined or None
 
     def _count(self, state: Mapping[str, Any]) -> None:

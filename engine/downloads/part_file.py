@@ -45,9 +45,7 @@ class PartFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._fd)
-            busy = DownloadError("another process downloads it")
-            busy.errno = errno.EAGAIN
-            raise busy from None
+            raise _busy() from None
         self.have, self.tag, self.total = self._beginning()
 
     @property
@@ -134,8 +132,11 @@ class PartFile:
         """It is whole: write down what is known of it, and give it its name. Both are on the medium then.
 
         Raises:
+            DownloadError: another process has begun it anew.
             OSError: the disk refuses.
         """
+        if not os.path.samestat(os.fstat(self._fd), self.path.lstat()):
+            raise _busy()
         write_json(self._folder / META, meta)
         put(self.path, self._folder / VIDEO)
         self._forget()
@@ -160,6 +161,12 @@ class PartFile:
     def _forget(self) -> None:
         with suppress(FileNotFoundError):
             (self._folder / NOTE).unlink()
+
+
+def _busy() -> DownloadError:
+    error = DownloadError("another process downloads it")
+    error.errno = errno.EAGAIN
+    return error
 
 
 def _boot() -> str:

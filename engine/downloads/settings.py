@@ -32,7 +32,8 @@ class DownloadSettings:
             confirm"), after which it is left alone for the rest of the run.
         allowed: hosts that may have private addresses: ``host`` or ``host:port``.
         max_height: lines of the picture that is chosen where a page has several.
-        max_duration: seconds of video, where a page says how long it is; None: any. Live streams are refused.
+        max_duration: seconds of video; None: any. Of a page that says how long it is nothing is downloaded then; of a
+            file it is known when it is there. Live streams are refused.
         cookies: a file of cookies in Netscape's format, for pages; read, never written.
         politeness: seconds between two downloads from pages, at least.
         extractors: those of yt-dlp that may be used, as regular expressions; None: all.
@@ -68,6 +69,11 @@ class DownloadSettings:
                 raise ConfigError(f"{name} of downloads must be above 0 seconds, not {getattr(self, name)}")
 
 
+def too_long(seconds: float, longest: float) -> str:
+    """What is said of a video that takes more time than is wanted."""
+    return f"{seconds:g} s long; max_duration allows {longest:g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Downloaded:
     """A video that lies on the disk.
@@ -76,7 +82,7 @@ class Downloaded:
         path: of the file.
         url: where it came from in the end, without secrets.
         title: as its page says; empty where there is none.
-        duration_s: seconds, as its page says; None where it does not.
+        duration_s: seconds, as its page says, or its file; None where neither does.
         size: bytes.
         etag: of its file; empty where there is none.
         is_complete: whether all of it came; None where the server did not say how much there is.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ...durable import TEMPORARY, put
-from ...errors import DownloadError, TooLargeError, UnreadableError, VideoError
+from ...errors import DownloadError, ItemError, TooLargeError, UnreadableError, VideoError
 from ...messages import redact
 from ...object_stores import ObjectStores, StoreOptions, is_store_url
 from ...preprocess.videos import open_video
@@ -19,7 +19,7 @@ from .http_file import HttpFile, PageFound
 from .object_file import fetch_object
 from .page import PageDownload, described, is_installed, is_known_site
 from .part_file import PartFile
-from .settings import Downloaded, DownloadSettings
+from .settings import Downloaded, DownloadSettings, too_long
 from .sniff import ENOUGH, is_file_name, kind_of
 from .workspace import META, VIDEO, write_json
 
@@ -72,30 +72,27 @@ def _is_of_known_site(url: str) -> bool:
 
 def _from_file(request: DownloadRequest) -> Downloaded:
     with PartFile(Path(request.folder), request.settings.max_bytes) as part:
-        try:
-            source, is_complete = HttpFile(_http(request.settings.allowed), request.url, request.settings).fetch(part)
-            etag = part.tag.strip('"')
-            found = Downloaded(part.path, redact(source), size=part.have, etag=etag, is_complete=is_complete)
-            return _finished(part, found)
-        except (PageFound, UnreadableError, VideoError, TooLargeError):
-            part.discard()
-            raise
+        source, is_complete = HttpFile(_http(request.settings.allowed), request.url, request.settings).fetch(part)
+        etag = part.tag.strip('"')
+        found = Downloaded(part.path, redact(source), size=part.have, etag=etag, is_complete=is_complete)
+        return _finished(part, found, request.settings)
 
 
 def _from_store(request: DownloadRequest) -> Downloaded:
     with PartFile(Path(request.folder), request.settings.max_bytes) as part:
-        try:
-            fetch_object(_stores(request.settings.stores), request.url, part)
-            etag = part.tag.strip('"')
-            return _finished(part, Downloaded(part.path, redact(request.url), size=part.have, etag=etag, way="store"))
-        except (UnreadableError, VideoError, TooLargeError):
-            part.discard()
-            raise
+        fetch_object(_stores(request.settings.stores), request.url, part)
+        etag = part.tag.strip('"')
+        found = Downloaded(part.path, redact(request.url), size=part.have, etag=etag, way="store")
+        return _finished(part, found, request.settings)
 
 
-def _finished(part: PartFile, found: Downloaded) -> Downloaded:
-    _check_opens(found.path, found.is_complete)
-    return replace(found, path=part.finish(found.to_json()))
+def _finished(part: PartFile, found: Downloaded, settings: DownloadSettings) -> Downloaded:
+    try:
+        opened = _opened(found, settings)
+    except ItemError:
+        part.discard()
+        raise
+    return replace(opened, path=part.finish(opened.to_json()))
 
 
 def _from_page(request: DownloadRequest) -> Downloaded:
@@ -109,23 +106,27 @@ def _from_page(request: DownloadRequest) -> Downloaded:
         if kind_of(file.read(ENOUGH)) != "video":
             raise UnreadableError(f"{redact(request.url)!r}: what came is no video, though yt-dlp says so")
     found = Downloaded(path, size=size, is_complete=None, way="yt-dlp", **described(info))
-    _check_opens(path, found.is_complete)
+    found = _opened(found, settings)
     write_json(folder / META, found.to_json())
     put(path, folder / VIDEO)
     return replace(found, path=folder / VIDEO)
 
 
-def _check_opens(path: Path, is_complete: bool | None) -> None:
+def _opened(found: Downloaded, settings: DownloadSettings) -> Downloaded:
     """A file is a video where its index can be read. One that may have been cut off may come whole another time."""
     try:
-        with open_video(path):
-            return
+        with open_video(found.path) as video:
+            duration_us = video.info.duration_us
     except VideoError as error:
-        if is_complete is not None:
+        if found.is_complete is not None:
             raise
         cut = DownloadError(f"what came cannot be opened, and the server did not say how much there is: {error}")
         cut.errno = errno.ECONNRESET
         raise cut from None
+    seconds = found.duration_s if duration_us is None else duration_us / 1e6
+    if settings.max_duration is not None and seconds is not None and seconds > settings.max_duration:
+        raise DownloadError(too_long(seconds, settings.max_duration))
+    return replace(found, duration_s=seconds if found.duration_s is None else found.duration_s)
 
 
 @cache
