@@ -198,7 +198,7 @@ def test_a_video_is_never_larger_than_allowed(folder: Folder, name: str, video: 
     """By what is promised, and by what comes."""
     error = folder.failure(name, max_bytes=len(video) - 1)
     assert isinstance(error, TooLargeError)
-    assert "max_video_bytes" in str(error)
+    assert "max_file_bytes" in str(error)
     assert folder.names == []
 
 

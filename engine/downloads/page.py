@@ -153,7 +153,7 @@ class PageDownload:
             raise self._too_large()
 
     def _too_large(self) -> ItemError:
-        return TooLargeError(f"{redact(self._url)!r} has more bytes than max_video_bytes={self._settings.max_bytes}")
+        return TooLargeError(f"{redact(self._url)!r} has more bytes than max_file_bytes={self._settings.max_bytes}")
 
 
 class _Words:

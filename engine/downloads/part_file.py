@@ -156,7 +156,7 @@ class PartFile:
     def _check(self, nbytes: int) -> None:
         if nbytes > self._max_bytes:
             self.tag = ""  # nobody goes on with it
-            raise TooLargeError(f"the video has at least {nbytes} bytes; max_video_bytes allows {self._max_bytes}")
+            raise TooLargeError(f"the video has at least {nbytes} bytes; max_file_bytes allows {self._max_bytes}")
 
     def _forget(self) -> None:
         with suppress(FileNotFoundError):

@@ -101,7 +101,7 @@ def _from_page(request: DownloadRequest) -> Downloaded:
     path, info = PageDownload(request.url, fresh, settings).run()
     size = path.stat().st_size
     if size > settings.max_bytes:
-        raise TooLargeError(f"{redact(request.url)!r} has {size} bytes; max_video_bytes allows {settings.max_bytes}")
+        raise TooLargeError(f"{redact(request.url)!r} has {size} bytes; max_file_bytes allows {settings.max_bytes}")
     with path.open("rb") as file:
         if kind_of(file.read(ENOUGH)) != "video":
             raise UnreadableError(f"{redact(request.url)!r}: what came is no video, though yt-dlp says so")
