@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .base import Found, Hit, IndexState, Searchable, Sink, SinkMemory
+    from .base import Deletable, Found, Hit, IndexState, Scannable, Searchable, Sink, SinkMemory
     from .dead_letters import DeadLetter, DeadLetters, read_dead_letters
     from .fields import ScalarField, parse_fields
     from .milvus.bulk_files import ParquetBulkSink
@@ -24,7 +24,7 @@ else:
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {
-            "base": ("Found", "Hit", "IndexState", "Searchable", "Sink", "SinkMemory"),
+            "base": ("Deletable", "Found", "Hit", "IndexState", "Scannable", "Searchable", "Sink", "SinkMemory"),
             "dead_letters": ("DeadLetter", "DeadLetters", "read_dead_letters"),
             "fields": ("ScalarField", "parse_fields"),
             "milvus.bulk_files": ("ParquetBulkSink",),
@@ -43,6 +43,7 @@ __all__ = [
     "SINKS",
     "DeadLetter",
     "DeadLetters",
+    "Deletable",
     "Found",
     "Hit",
     "ImportProgress",
@@ -52,6 +53,7 @@ __all__ = [
     "ParquetBulkSink",
     "RowBatch",
     "ScalarField",
+    "Scannable",
     "Searchable",
     "Sink",
     "SinkFactory",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -77,6 +77,32 @@ class Searchable(Protocol):
         ...
 
 
+class Scannable(Protocol):
+    """A sink whose rows can be read from the first to the last."""
+
+    def scan(self) -> Iterator[RowBatch]:
+        """Every row once, in any order, with the columns that were written; including every acknowledged write.
+
+        What is written while it runs may be among them or not.
+
+        Raises:
+            SinkUnavailableError: not reachable, after retries.
+        """
+        ...
+
+
+class Deletable(Protocol):
+    """A sink that rows can be taken out of."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Take out the rows with these keys, if they are there. When it returns they are gone for every reader.
+
+        Raises:
+            SinkUnavailableError: not reachable, after retries; doing it again is harmless.
+        """
+        ...
+
+
 class Sink(ABC):
     """A place where rows go, idempotent by key.
 
@@ -93,6 +119,9 @@ class Sink(ABC):
 
     keeps_collection_name: ClassVar[bool] = False
     """Whether a place that has room for one alone keeps the name of it all the same."""
+
+    rewrites: ClassVar[bool] = False
+    """Whether rows of a scan can be written back with other metadata, also where it was opened without a dimension."""
 
     @property
     def members(self) -> Sequence[Sink]:
@@ -247,6 +276,14 @@ class Sink(ABC):
 
     def reader(self) -> Searchable | None:
         """What finds the rows again, once the sink is open; None for one that cannot."""
+        return None
+
+    def scanner(self) -> Scannable | None:
+        """What reads all rows, once the sink is open; None for one that cannot."""
+        return None
+
+    def deleter(self) -> Deletable | None:
+        """What takes rows out, once the sink is open to be written to; None for one that cannot."""
         return None
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from ..errors import CollectionMismatchError, ConfigError, PenstockError, SinkError
 from .arrow import arrow
-from .base import Found, Hit, Searchable
-from .parquet.table import RECIPE, decoded, hit
+from .base import Deletable, Found, Hit, Scannable, Searchable
+from .parquet.table import RECIPE, decoded, hit, row_batch
 from .parquet.table_sink import FolderSink, TableOptions
-from .rows import KEY, VECTOR, is_fit_key
+from .rows import KEY, VECTOR, RowBatch, is_fit_key
 
 _METRICS: Final = {"COSINE": "cosine", "IP": "dot", "L2": "l2"}
 _DISTANCE: Final = "_distance"
+_ROWS: Final = 4096
 _NO_TIME: Final = timedelta(0)
 
 
@@ -89,6 +90,27 @@ class LanceSink(FolderSink):
     def reader(self) -> Searchable:
         """Lance's own search: over every vector unless somebody has made an index."""
         return self
+
+    def scanner(self) -> Scannable:
+        return self
+
+    def scan(self) -> Iterator[RowBatch]:
+        """See `Scannable`."""
+        with self._errors():
+            for batch in () if self._dataset is None else self._dataset.to_batches(batch_size=_ROWS):
+                yield row_batch(batch)
+
+    def deleter(self) -> Deletable | None:
+        return self if self._is_open else None
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See `Deletable`. Makes a version without them; `finish` lets go of the others."""
+        fit = [key for key in keys if is_fit_key(key)]
+        with self._mutex, self._errors():
+            for first in range(0, 0 if self._dataset is None else len(fit), _ROWS):
+                named = ", ".join(f"'{key}'" for key in fit[first : first + _ROWS])
+                self._dataset.delete(f"{KEY} IN ({named})")
+            self._dataset = self._there()
 
     def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """The rows with these keys, as column dicts by key."""

@@ -218,6 +218,35 @@ class StoreContract(SinkContract):
         state = sink.wait_index(60.0)
         assert state.indexed >= 10
 
+    def test_a_scan_gives_every_row_once_with_all_its_columns(self, sink: Sink) -> None:
+        """Where it can be read as a whole: in any order, of a key that was written over the newest row."""
+        sink.write(make_rows(40, first=1))
+        newer = make_rows(10, first=5, label="new")
+        sink.write(newer)
+        scanner = sink.scanner()
+        if scanner is not None:
+            found: dict[str, tuple[dict[str, Any], Any]] = {}
+            for rows in scanner.scan():
+                assert not found.keys() & set(rows.keys)
+                found |= dict(zip(rows.keys, zip(rows.columns, rows.vectors, strict=True), strict=True))
+            assert len(found) == 40
+            for rows in (make_rows(4, first=1), newer):
+                for key, columns, vector in zip(rows.keys, rows.columns, rows.vectors, strict=True):
+                    assert found[key][0] == columns
+                    np.testing.assert_allclose(found[key][1], vector)
+
+    def test_rows_that_are_taken_out_are_gone(self, sink: Sink) -> None:
+        """Where they can be: the others stay, and what is not there is no error."""
+        rows = make_rows(20)
+        sink.write(rows)
+        deleter = sink.deleter()
+        if deleter is not None:
+            deleter.delete([*rows.keys[:5], row_key("never was there")])
+            assert sink.count() == 15
+            assert set(self.read(sink, rows.keys)) == set(rows.keys[5:])
+            assert sink.write(make_rows(1)).written == 1
+            assert sink.count() == 16
+
     def test_a_search_gives_the_nearest_first(self, sink: Sink) -> None:
         """Where it can be searched: the row itself comes first, with its columns."""
         rows = make_rows(20)

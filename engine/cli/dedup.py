@@ -1,11 +1,13 @@
-"""``penstock dedup``: near-duplicates among pictures, listed in a file."""
+"""``penstock dedup``: near-duplicates among pictures or the rows of a store, listed in a file."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,27 +21,34 @@ from .help import GroupedCommand
 from .options import configured_as, setting_options, spelled_as_options
 
 if TYPE_CHECKING:
+    from ..dedup import Decision
     from ..jobs.common.memory_estimate import MemoryEstimate
     from ..jobs.dedup.run_dedup import Deduplicated
     from ..journal import Status
     from ..sources import Source
 
+_TELL_SECONDS = 5.0
+
 _EXAMPLES = """\b
 Examples:
   penstock dedup ~/Pictures
-  penstock dedup ~/Pictures --rule strict --to duplicates.parquet
+  penstock dedup ~/Pictures --rule strict --to duplicates.parquet --html duplicates.html
   penstock dedup s3://bucket/photos --job dedup-job --workers 4
+  penstock dedup photos.db --rule vectors:0.97 --flag
+  penstock dedup http://localhost:19530 --collection holidays --rule vectors:0.98 --delete
+  penstock dedup parquet:rows --rule vectors:0.97
 
 \b
-No picture is ever deleted: the list says which are not needed. With --job it can be killed at any
-moment, and the same command goes on; given again later it judges what is new.
+No picture is ever deleted: the list says which are not needed; --delete is about rows of a store.
+With --job it can be killed at any moment, and the same command goes on; given again later it
+judges what is new.
 
 \b
 Exit status: 0 all is accounted for within the failure budget, 1 the job failed or all its items
 did, 2 wrong usage, 130 interrupted."""
 
 _FIELDS = (
-    *("duplicates", "rule", "rededup"),
+    *("duplicates", "rule", "html", "delete", "flag", "rededup", "collection", "partition", "token", "retry_for"),
     *("include", "exclude", "follow_links", "anonymous", "instance_role", "allow_hosts", "list_filtered"),
     *("job", "update", "accept_changes", "workers", "memory", "batch_size", "slots", "threads", "decoder", "sandbox"),
     *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_side", "max_file_bytes"),
@@ -50,7 +59,7 @@ _FIELDS = (
 @click.command(
     cls=GroupedCommand,
     epilog=_EXAMPLES,
-    short_help="Find near-duplicates among pictures.",
+    short_help="Find near-duplicates among pictures or rows.",
     options_metavar="[OPTIONS]",
 )
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
@@ -60,17 +69,23 @@ _FIELDS = (
 def dedup(sources: tuple[str, ...], null: bool, config_file: str | None, **options: Any) -> int:
     """Find near-duplicates: the same picture in other sizes, formats, colours, crops of some percent.
 
-    SOURCE is what penstock embed reads: a folder, files, a glob, a tar or table of pictures, URLs, @list.txt. Of
-    each group the best one stays: the largest, then the sharpest; the list names all others and whom they duplicate.
+    SOURCE is what penstock embed reads: a folder, files, a glob, a tar or table of pictures, URLs, @list.txt; or one
+    store of vectors: photos.db, http://host:19530, parquet:DIR, npy:DIR, lance:DIR. Of each group the best one stays:
+    the largest, then the sharpest; the list names all others and whom they duplicate.
     """
     from ..jobs.common.source_factory import make_source
+    from ..jobs.dedup.stores import is_store
 
     config = configured_as(DedupConfig, config_file, options)
+    if any(map(is_store, sources)):
+        if len(sources) > 1:
+            raise click.UsageError("a store is compared by itself: give it alone")
+        return _store(config.model_copy(update={"to": sources[0]}))
     try:
         source = make_source(config, sources, null=null)
     except SourceError as error:
         raise click.UsageError(printable(str(error))) from error
-    return _run_and_report(config, source, sources)
+    return _pictures(config, source, sources)
 
 
 def go_on_with_dedup(found: Status, given: Mapping[str, Any]) -> int:
@@ -92,12 +107,12 @@ def go_on_with_dedup(found: Status, given: Mapping[str, Any]) -> int:
         config = DedupConfig(**{**said, **given}, job=Path(found.path))
     specs = specs_of(found)
     source = make_source(config, specs, null=found.settings["null"], later=found.listed and not config.update)
-    return _run_and_report(config, source, specs)
+    return _pictures(config, source, specs)
 
 
-def _run_and_report(config: DedupConfig, source: Source, specs: Sequence[str]) -> int:
+def _pictures(config: DedupConfig, source: Source, specs: Sequence[str]) -> int:
     from ..jobs.common.drive import Interrupt
-    from ..jobs.dedup.run_dedup import run_dedup
+    from ..jobs.dedup.run_dedup import dedup_pictures
     from ..observe.progress import make_progress
 
     interrupt, remaining = Interrupt(), None
@@ -116,9 +131,12 @@ def _run_and_report(config: DedupConfig, source: Source, specs: Sequence[str]) -
     again = f"to go on: {_way_on(config, specs)}"
     with draining(interrupt, progress.announce):
         try:
-            with run_dedup(config, source, watcher=progress, interrupt=interrupt, begins=begins) as done:
+            step = _Steps(config, "pictures", progress.close)
+            with dedup_pictures(
+                config, source, watcher=progress, interrupt=interrupt, begins=begins, tells=step
+            ) as done:
                 progress.close()
-                _report(config, done)
+                _report(config, done, "picture")
         except PipelineFailure as failure:
             if config.job is not None:
                 failure.add_note(printable(again))
@@ -134,45 +152,87 @@ def _run_and_report(config: DedupConfig, source: Source, specs: Sequence[str]) -
     return FAILED if dead and not written else OK
 
 
+def _store(config: DedupConfig) -> int:
+    from ..jobs.common.drive import Interrupt
+    from ..jobs.dedup.run_dedup import dedup_store
+
+    interrupt = Interrupt()
+    tells = _Steps(config, "rows")
+    with draining(interrupt, _announce), dedup_store(config, interrupt=interrupt, tells=tells) as done:
+        _report(config, done, "row")
+    if done.decision is None:
+        complain("interrupted; nothing was deleted or flagged: the same command begins again")
+        return INTERRUPTED
+    return OK
+
+
+def _announce(text: str) -> None:
+    os.write(2, f"\n{text}\n".encode())  # by a signal handler, which may have come in the middle of a print
+
+
+class _Steps:
+    """Tells how the steps go that are no pipeline, every few seconds.
+
+    Args:
+        config: says how.
+        what: is counted.
+        begins: called before the first word.
+    """
+
+    def __init__(self, config: DedupConfig, what: str, begins: Callable[[], None] = lambda: None) -> None:
+        self._mode, self._what, self._begins = config.progress, what, begins
+        self._due = time.monotonic() + _TELL_SECONDS
+
+    def __call__(self, step: str, done: int, total: int | None) -> None:
+        """So many are done."""
+        self._begins()
+        if self._mode == "none" or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + _TELL_SECONDS
+        if self._mode == "json":
+            event = {"event": "progress", "step": step, "done": done, "total": total}
+            print(json.dumps(event), file=sys.stderr, flush=True)
+        else:
+            of = f" of {count(total)}" if total else ""
+            complain(f"{step}: {count(done)}{of} {self._what}")
+
+
 def _way_on(config: DedupConfig, specs: Sequence[str]) -> str:
     if config.job is not None:
         return shlex.join(["penstock", "resume", str(config.job)])
     return shlex.join(["penstock", "dedup", *specs, "--to", str(config.duplicates)])
 
 
-def _report(config: DedupConfig, done: Deduplicated) -> None:
+def _report(config: DedupConfig, done: Deduplicated, what: str) -> None:
     """The report, and what was found."""
-    from ..jobs.common.output_paths import dead_letters_path
-    from ..jobs.dedup.run_dedup import signing
     from ..observe.render_text import render_text, report_json
 
-    report, decision = done.report, done.decision
-    found = None
-    if decision is not None:
-        found = {
-            "items": decision.items,
-            "duplicates": decision.dropped,
-            "exact": decision.exact,
-            "rule": decision.rule.name,
-            "capped": decision.capped,
-        }
+    report = done.report
     if config.progress == "json":
+        found = done.decision and {**done.decision.figures, "rule": done.decision.rule.name}
         say(json.dumps({"event": "report", **report_json(report), "dedup": found}))
         return
     if report.stages:
         say(render_text(report))
-    if report.accounting.dead:
-        letters = dead_letters_path(signing(config, Path("signatures")))
+    if letters := report.extra.get("dead_letters"):
         say(printable(f"{plural(report.accounting.dead, 'dead letter')} in {letters}"))
     for path in config.report:
         say(f"report: {printable(str(path))}")
-    if decision is not None:
-        exact = f" ({count(decision.exact)} exact)" if decision.exact else ""
-        say(
-            printable(
-                f"{plural(decision.items, 'picture')}: {count(decision.items - decision.dropped)} stay,"
-                f" {plural(decision.dropped, 'duplicate')}{exact} listed in {config.duplicates}"
-            )
+    if done.decision is not None:
+        _tell(config, done.decision, what)
+
+
+def _tell(config: DedupConfig, decision: Decision, what: str) -> None:
+    exact = f" ({count(decision.exact)} exact)" if decision.exact else ""
+    duplicates = f"{plural(decision.dropped, 'duplicate')}{exact}"
+    stay = f"{plural(decision.items, what)}: {count(decision.items - decision.dropped)} stay"
+    done = "deleted, and " if config.delete else "flagged, and " if config.flag else ""
+    say(printable(f"{stay}, {duplicates} {done}listed in {config.duplicates}"))
+    if config.html is not None:
+        say(f"contact sheet: {printable(str(config.html))}")
+    if decision.capped:
+        from ..dedup.survivors import CAP
+
+        complain(
+            f"{plural(decision.capped, what)} had more than {count(CAP)} neighbours; those of the first ranks count"
         )
-        if decision.capped:
-            complain(f"{plural(decision.capped, 'picture')} had more than 1,000 neighbours; the first by rank counted")

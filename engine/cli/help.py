@@ -13,11 +13,11 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         *("anonymous", "instance_role", "allow_hosts"),
     ),
     "Frames": ("every", "filter", "dedup", "keep", "work", "max_disk"),
+    "Duplicates": ("duplicates", "rule", "delete", "flag", "rededup"),
     "Pages": ("max_passes", "min_angle", "min_bend", "min_quality"),
     "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "value_range", "decoder"),
     "Store": (
         *(
-            "duplicates",
             "to",
             "collection",
             "mode",

@@ -39,6 +39,13 @@ class DedupConfig(ServiceConfig):
     html: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE.html"})
     """Also write a contact sheet: each picture that stays, with its duplicates."""
 
+    delete: bool = False
+    """Of a store: delete the rows that are not needed. Files of pictures are never deleted."""
+
+    flag: bool = False
+    """Of a store with room for it (Milvus): write into each row that is not needed whose duplicate it is, as
+    duplicate_of."""
+
     rededup: bool = False
     """Decide anew. Else who stayed in an earlier decision of the job stays, and only what is new is judged."""
 
@@ -46,3 +53,5 @@ class DedupConfig(ServiceConfig):
         super().__init__(**values)
         if wrong := sorted(self.model_fields_set & _OTHERS):
             raise ConfigError(f"{wrong[0]}: jobs about near-duplicates have no such setting")
+        if self.delete and self.flag:
+            raise ConfigError("delete: excludes flag: give one of them")

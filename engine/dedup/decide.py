@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...sinks.signatures import Signatures, merge, parts_in
 from .bands import BandComparer
+from .buckets import BucketNeighbours, Buckets
 from .near import Index, VectorComparer
 from .outcome import Outcome, digests_of, matched
 from .rules import EXACT, Rule
@@ -76,6 +77,11 @@ class Decision:
         """How many items had more neighbours than are looked at."""
         return int(self.outcome.capped[0])
 
+    @property
+    def figures(self) -> dict[str, int]:
+        """All of these by name, for a report."""
+        return {"items": self.items, "duplicates": self.dropped, "exact": self.exact, "capped": self.capped}
+
     def duplicates(self) -> Iterator[Duplicate]:
         """Every item that goes, by key."""
         keys, outcome = self.signatures.keys, self.outcome
@@ -123,7 +129,7 @@ def decide(
         order = np.argsort(rank)
         stays = order[earlier.is_decided[order] & (earlier.keeper[order] < 0)]
         asked = order[~earlier.is_decided[order] & (twins[order] < 0)]
-        neighbours = _neighbours(signatures, rule, pool, all_pairs)
+        neighbours = _neighbours(signatures, rule, pool, all_pairs, folder)
         neighbours.add(stays)
         choose(found, rank, asked, neighbours, on_progress=lambda done: on_progress(done, len(asked)))
     _resolve_twins(found, is_exact, twins, earlier.is_decided)
@@ -200,8 +206,13 @@ def _resolve_twins(found: Survivors, is_exact: NDArray[np.uint8], twins: Index, 
     is_exact[items] = np.where(stays, 1, is_exact[first])
 
 
-def _neighbours(signatures: Signatures, rule: Rule, pool: ThreadPoolExecutor, all_pairs: int) -> Neighbours:
-    del all_pairs
+def _neighbours(
+    signatures: Signatures, rule: Rule, pool: ThreadPoolExecutor, all_pairs: int, folder: Path
+) -> Neighbours:
+    """Where to look for duplicates: among all hashes by bands; among all vectors, or above `all_pairs` in buckets."""
     if rule.cosine is None:
         return AllNeighbours(BandComparer(signatures, rule), pool, 8192, 1 << 16)
-    return AllNeighbours(VectorComparer(signatures, rule), pool, 1024, 4096)
+    comparer = VectorComparer(signatures, rule)
+    if len(signatures) <= all_pairs:
+        return AllNeighbours(comparer, pool, 1024, 4096)
+    return BucketNeighbours(comparer, Buckets(signatures, folder / "centroids.set", pool), pool)

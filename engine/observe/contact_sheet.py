@@ -118,6 +118,11 @@ def _hit(hit: Neighbour, elsewhere: Mapping[str, str | Exception]) -> Thumbnail:
     return Thumbnail(name, hit.key, None, f"Cannot be shown: {said}", hit.score, size)
 
 
+def picture(key: str) -> Thumbnail:
+    """A picture by its key, for a page; or why it cannot be shown."""
+    return _thumbnail(key, key)
+
+
 def _thumbnail(shown: str, key: str, score: float | None = None, size: str = "") -> Thumbnail:
     name = os.path.basename(shown)
     try:

@@ -7,16 +7,17 @@ import shlex
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CollectionMismatchError, ConfigError, SinkError
 from ...messages import redact
-from ..base import Found, Hit, IndexState, Searchable, Sink, SinkMemory
+from ..base import Deletable, Found, Hit, IndexState, Scannable, Searchable, Sink, SinkMemory
 from ..fields import parse_fields
 from ..rows import KEY, VECTOR, RowBatch, WriteResult, is_fit_key, screen
 from .collection import Collection, partitions, wait_for_index
@@ -29,6 +30,9 @@ from .schema import CollectionSpec, Layout
 from .upsert import upsert
 from .uri import parse_uri
 from .writer import MilvusWriter
+
+_PAGE: Final = 1000
+"""Rows that are read, or taken out, by one call."""
 
 
 class MilvusSink(Sink):
@@ -65,6 +69,8 @@ class MilvusSink(Sink):
     Raises:
         ConfigError: a setting that cannot be. The message names it.
     """
+
+    rewrites: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -268,6 +274,60 @@ class MilvusSink(Sink):
 
     def reader(self) -> Searchable:
         return self
+
+    def scanner(self) -> Scannable:
+        return self
+
+    def scan(self) -> Iterator[RowBatch]:
+        """See `Scannable`: in the order of keys, a page at a time."""
+        last = ""
+        while rows := self._page(last):
+            last = str(rows[-1][KEY])
+            vectors = np.array([row[VECTOR] for row in rows], np.float32)
+            yield RowBatch([str(row[KEY]) for row in rows], vectors, [decode_columns(row) for row in rows])
+
+    def _page(self, last: str) -> list[Any]:
+        """The first rows with keys behind this one."""
+        if last and not is_fit_key(last):
+            raise SinkError(f"{self.uri}: the key {last!r:.150} cannot be asked for: rows behind it cannot be read")
+        rows = self._ask(
+            "scan",
+            lambda client, seconds: client.query(
+                self._spec.name,
+                filter=f'{KEY} > "{last}"',
+                limit=_PAGE,
+                output_fields=["*"],
+                consistency_level="Strong",
+                timeout=seconds,
+                # As the iterators of pymilvus ask: the least keys, and not any.
+                iterator="True",
+                reduce_stop_for_best="True",
+                **partitions(self._spec),
+            ),
+        )
+        found = list(rows)
+        keys = [str(row[KEY]).encode() for row in found]
+        if any(before >= after for before, after in pairwise([last.encode(), *keys])):
+            raise SinkError(f"{self.uri}: the store gave rows out of the order of their keys: they cannot all be read")
+        return found
+
+    def deleter(self) -> Deletable:
+        return self
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See `Deletable`."""
+        fit = [key for key in keys if is_fit_key(key)]
+        for first in range(0, len(fit), _PAGE):
+            some = fit[first : first + _PAGE]
+            self._ask(
+                "delete",
+                lambda client, seconds, some=some: client.delete(
+                    self._spec.name,
+                    ids=some,
+                    timeout=seconds,
+                    **({"partition_name": self._spec.partition} if self._spec.partition else {}),
+                ),
+            )
 
     def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """The rows with these keys, as column dicts by key; keys that are not there are left out.

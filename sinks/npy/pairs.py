@@ -17,7 +17,7 @@ from ...errors import ConfigError, SinkError
 from ..arrow import arrow
 from ..parquet.parts import digests_in, newest
 from ..parquet.table import RECIPE, decoded, write_options
-from ..rows import KEY, VECTOR
+from ..rows import KEY, VECTOR, RowBatch
 
 PATH: Final = "image_path"
 """What clip-retrieval calls the column ``path``."""
@@ -94,6 +94,16 @@ class Pairs:
         columns = {name: told.column(name) for name in told.column_names}
         columns[VECTOR] = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
         return pa.table([columns[name] for name in schema.names], schema=schema).filter(pa.array(live))
+
+    def rows(self, number: int, live: NDArray[np.bool_]) -> RowBatch:
+        """The live rows of a pair, as they were written."""
+        _, pq = arrow()
+        with disk_errors(self._uri):
+            told = pq.read_table(self.metadata(number))
+        vectors = np.ascontiguousarray(self.matrix(number)[live], np.float32)
+        rows = [row for row, kept in zip(told.to_pylist(), live.tolist(), strict=True) if kept]
+        columns = [_columns(row, told.schema, vectors=False) for row in rows]
+        return RowBatch([row[KEY] for row in rows], vectors, columns)
 
     def live(self, numbers: Sequence[int]) -> list[NDArray[np.bool_]]:
         """For each pair, which of its rows are the newest of their key. Reads all keys."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Unpack
 
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from ...descriptors import CloseOnFork
 from ...errors import CollectionMismatchError, ConfigError, SinkError
 from ..arrow import arrow
-from ..base import Found, Hit, Searchable
+from ..base import Found, Hit, Scannable, Searchable
 from ..parquet.reader import nearness
 from ..parquet.table import RECIPE, hit
 from ..parquet.table_sink import FolderSink, TableOptions
-from ..rows import VECTOR
+from ..rows import VECTOR, RowBatch
 from .pairs import PATH, Pairs, disk_errors
 
 _ROWS: Final = 8192
@@ -105,6 +105,15 @@ class NpySink(FolderSink):
     def reader(self) -> Searchable:
         """Looks at every vector: for up to some millions of them."""
         return self
+
+    def scanner(self) -> Scannable:
+        return self
+
+    def scan(self) -> Iterator[RowBatch]:
+        """See `Scannable`. Reads all keys before."""
+        numbers = self._pairs.numbers()
+        for number, live in zip(numbers, self._pairs.live(numbers), strict=True):
+            yield self._pairs.rows(number, live)
 
     def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """The rows with these keys, as column dicts by key."""

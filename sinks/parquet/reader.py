@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ...errors import ConfigError, SinkError
 from ..arrow import arrow
 from ..base import Hit
-from ..rows import KEY, VECTOR
+from ..rows import KEY, VECTOR, RowBatch
 from .place import Place
 from .staged import live_in
-from .table import decoded, hit, matrix
+from .table import decoded, hit, matrix, row_batch
 
 _ROWS: Final = 8192
 """Read at once."""
@@ -83,6 +83,18 @@ class Reader:
         sign = -1.0 if self._metric == "L2" else 1.0
         rows = self._rows(files.names, [(number, row) for _, number, row in best])
         return [hit(rows[number, row], sign * score) for score, number, row in best]
+
+    def scan(self) -> Iterator[RowBatch]:
+        """See `Scannable`. Reads every row, and where keys may be there twice all keys before."""
+        files = self._files()
+        live = [None] * len(files.names) if files.distinct else live_in(self._place, files.names)
+        for number, name in enumerate(files.names):
+            first = 0
+            with self._opened(name) as file:
+                for batch in file.iter_batches(_ROWS):
+                    mask = live[number]
+                    yield row_batch(batch, None if mask is None else mask[first : first + len(batch)])
+                    first += len(batch)
 
     def _scores(self, name: str, query: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Of each row of a file how near it is, more being nearer: the number of the first, and the scores."""

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from ...errors import CollectionMismatchError, PublishConflictError, SinkError
 from ..arrow import arrow
-from ..base import Found, Searchable, SinkMemory
+from ..base import Found, Scannable, Searchable, SinkMemory
 from ..fields import parse_fields
 from .leftovers import undo
 from .manifest import About, Claim, Manifest, claim_in, manifest_in
@@ -154,6 +154,9 @@ class ParquetSink(TableSink):
 
     def reader(self) -> Searchable:
         """Looks at every vector: for up to some millions of them."""
+        return Reader(self._place, self._files, self._metric)
+
+    def scanner(self) -> Scannable:
         return Reader(self._place, self._files, self._metric)
 
     def finish(self) -> None:

@@ -173,6 +173,22 @@ def decoded(row: Mapping[str, Any], schema: Any, *, vectors: bool) -> dict[str, 
     return found
 
 
+def row_batch(table: Any, mask: NDArray[np.bool_] | None = None) -> RowBatch:
+    """Rows as they were written, of an Arrow record batch or table of all columns.
+
+    Args:
+        table: the rows.
+        mask: which of them; None: all.
+    """
+    kept = np.arange(len(table)) if mask is None else np.flatnonzero(mask)
+    column = table.column(VECTOR)
+    vectors = matrix(column.combine_chunks() if hasattr(column, "combine_chunks") else column)
+    others = table.select([name for name in table.schema.names if name != VECTOR]).to_pylist()
+    rows = [others[row] for row in kept.tolist()]
+    columns = [decoded(row, table.schema, vectors=False) for row in rows]
+    return RowBatch([row[KEY] for row in rows], np.ascontiguousarray(vectors[kept], np.float32), columns)
+
+
 def hit(row: Mapping[str, Any], score: float) -> Hit:
     """An answer of a search, of a row's columns and its key."""
     rest = {name: value for name, value in row.items() if name not in _HITS_OWN}

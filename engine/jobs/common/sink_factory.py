@@ -71,6 +71,13 @@ def sink_to_read(config: ServiceConfig, collection: str) -> Sink:
     return sink
 
 
+def sink_to_scan(config: ServiceConfig) -> Sink:
+    """The one store of a configuration, to read all of it, not open; what it names must be there."""
+    (store,) = config.stores
+    with store.named():
+        return make_sink(store.address, SinkOptions(**_access(store, None)))
+
+
 def searchable(sink: Sink) -> Searchable:
     """What finds the rows of a sink again.
 

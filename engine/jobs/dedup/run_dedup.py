@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ....durable import DISK, write_text
 from ....errors import ConfigError
+from ....sinks import Sink
 from ... import Report
 from ...config.dedup import DedupConfig
 from ...dedup import Decision, Rule, decide
+from ...journal.lock import Lock
 from ...machine.resources import usable_cores
+from ...observe.duplicates_sheet import duplicates_sheet
 from ..common.drive import Interrupt, Watcher
 from ..common.memory_estimate import MemoryEstimate
+from ..common.sink_factory import sink_to_scan
 from ..images.run_job import run_job
+from .stores import check_disposal, check_rule, delete_rows, flag_rows, scan_into
 from .table import check_table_path, write_duplicates
 
 _SIGNATURES: Final = "signatures"
@@ -27,7 +34,7 @@ class Deduplicated:
     """What a run has done.
 
     Attributes:
-        report: of reading the pictures.
+        report: of reading the pictures, or the store.
         decision: None of a run that was interrupted before it was made.
     """
 
@@ -36,51 +43,115 @@ class Deduplicated:
 
 
 class _InterruptedError(Exception):
-    """The decision was asked to end."""
+    """It was asked to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who may end a run, and who hears how it goes."""
+
+    interrupt: Interrupt
+    tells: Callable[[str, int, int | None], None]
+
+    def step(self, what: str) -> Callable[[int, int | None], None]:
+        """Tells of a step, and ends it where that was asked for."""
+
+        def on_progress(done: int, total: int | None) -> None:
+            if self.interrupt.requested:
+                raise _InterruptedError
+            self.tells(what, done, total)
+
+        return on_progress
 
 
 @contextmanager
-def run_dedup(
+def dedup_pictures(
     config: DedupConfig,
     source: Iterable[Any],
     *,
     watcher: Watcher | None = None,
     interrupt: Interrupt | None = None,
     begins: Callable[[MemoryEstimate, int | None], None] = lambda *_: None,
-    decides: Callable[[int, int], None] = lambda *_: None,
+    tells: Callable[[str, int, int | None], None] = lambda *_: None,
 ) -> Generator[Deduplicated]:
     """Find near-duplicates among pictures, and list them in a file. What is yielded is good while the block runs.
 
     Args:
         config: what to do.
         source: a ``Source``, or pictures.
-        watcher: told how reading the pictures goes; see `images.run_job`. Likewise interrupt, begins.
-        decides: hears, when all have been read, how many of how many items have been decided on.
+        watcher: told how reading the pictures goes; see `images.run_job`. Likewise begins.
+        interrupt: ends it early.
+        tells: hears, when all have been read, ``"compared"`` and how many of how many.
 
     Raises:
         ConfigError: a setting is wrong.
         PipelineFailure: the job could not go on, or its failure budget is spent.
     """
-    interrupt = interrupt or Interrupt()
+    asked = _Asked(interrupt or Interrupt(), tells)
     with config.spelled():
-        rule = Rule.parse(config.rule)
-        if rule.cosine is not None and not rule.needs_pictures:
+        rule = _checked(config)
+        if not rule.needs_pictures:
             raise ConfigError(
                 f"rule: {rule.name} is about vectors that a store holds, as in penstock dedup photos.db --rule"
                 f" {rule.name}; for pictures there are default and strict"
             )
-        check_table_path(config.duplicates)
+        for name in ("delete", "flag"):
+            if getattr(config, name):
+                raise ConfigError(f"{name}: is about rows of a store; files of pictures are never touched, but listed")
     with _signatures_of(config) as folder:
-        report = run_job(signing(config, folder), source, watcher=watcher, interrupt=interrupt, begins=begins)
-        decision = None if interrupt.requested else _decided(config, rule, folder, interrupt, decides)
+        report = run_job(signing(config, folder), source, watcher=watcher, interrupt=asked.interrupt, begins=begins)
+        yield Deduplicated(report, _decided(config, rule, folder, asked))
+
+
+@contextmanager
+def dedup_store(
+    config: DedupConfig,
+    *,
+    interrupt: Interrupt | None = None,
+    tells: Callable[[str, int, int | None], None] = lambda *_: None,
+) -> Generator[Deduplicated]:
+    """Find near-duplicates among the rows of the store ``config.to``, list them, and delete or flag them if asked to.
+
+    Args:
+        config: what to do.
+        interrupt: ends it early; rows are deleted or flagged when all is decided.
+        tells: hears ``"read"`` and how many rows, then ``"compared"`` and how many of how many.
+
+    Raises:
+        ConfigError: a setting is wrong, or the store cannot do what is asked.
+        SinkError: the store cannot be asked.
+        JobLockedError: another process runs this job.
+    """
+    asked, begin = _Asked(interrupt or Interrupt(), tells), time.monotonic()
+    with config.spelled():
+        rule = _checked(config)
+        check_rule(rule, config.shown_to)
+        sink = sink_to_scan(config)
+    with _locked(config), _signatures_of(config) as folder, sink:
+        with config.spelled():
+            check_disposal(config, sink)
+        decision = None
+        try:
+            on_rows = asked.step("read")
+            scan_into(folder, sink, lambda rows: on_rows(rows, None))
+            decision = _decided(config, rule, folder, asked)
+        except _InterruptedError:
+            pass
         if decision is not None:
-            write_duplicates(decision.duplicates(), config.duplicates)
-        yield Deduplicated(report, decision)
+            _dispose(config, decision, sink)
+        yield Deduplicated(Report(seconds=time.monotonic() - begin), decision)
 
 
 def signing(config: DedupConfig, folder: Path) -> DedupConfig:
     """The configuration of the job that makes signatures into a folder."""
     return config.model_copy(update={"to": f"signatures:{folder}", "embedder": "signature", "collection": "duplicates"})
+
+
+def _checked(config: DedupConfig) -> Rule:
+    check_table_path(config.duplicates)
+    if config.html is not None and (not config.html.parent.is_dir() or config.html.is_dir()):
+        raise ConfigError(f"html: {str(config.html)!r} cannot be written: its folder must exist")
+    return Rule.parse(config.rule)
 
 
 @contextmanager
@@ -93,17 +164,40 @@ def _signatures_of(config: DedupConfig) -> Generator[Path]:
         yield Path(folder) / _SIGNATURES
 
 
-def _decided(
-    config: DedupConfig, rule: Rule, folder: Path, interrupt: Interrupt, decides: Callable[[int, int], None]
-) -> Decision | None:
-    def on_progress(done: int, total: int) -> None:
-        if interrupt.requested:
-            raise _InterruptedError
-        decides(done, total)
-
+@contextmanager
+def _locked(config: DedupConfig) -> Generator[None]:
+    """The job's folder, for this process alone."""
+    if config.job is None:
+        yield
+        return
+    config.job.mkdir(parents=True, exist_ok=True)
+    if (config.job / "job.json").exists():
+        raise ConfigError(f"job: {str(config.job)!r} is the folder of another job")
+    lock = Lock(DISK, str(config.job / "LOCK"))
     try:
-        return decide(
-            folder, rule, anew=config.rededup, workers=config.workers or usable_cores(), on_progress=on_progress
-        )
+        yield
+    finally:
+        lock.close()
+
+
+def _decided(config: DedupConfig, rule: Rule, folder: Path, asked: _Asked) -> Decision | None:
+    """Decide, and write down what was decided; None where that was interrupted."""
+    workers = config.workers or usable_cores()
+    try:
+        on_progress = asked.step("compared")
+        on_progress(0, 0)
+        decision = decide(folder, rule, anew=config.rededup, workers=workers, on_progress=on_progress)
     except _InterruptedError:
         return None
+    write_duplicates(decision.duplicates(), config.duplicates)
+    if config.html is not None:
+        write_text(config.html, duplicates_sheet(decision.duplicates(), decision.rule.name))
+    return decision
+
+
+def _dispose(config: DedupConfig, decision: Decision, sink: Sink) -> None:
+    duplicates = {each.key: each.duplicate_of for each in decision.duplicates()}
+    if config.delete:
+        delete_rows(sink, duplicates)
+    if config.flag:
+        flag_rows(sink, duplicates)

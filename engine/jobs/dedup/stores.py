@@ -1,0 +1,107 @@
+"""Near-duplicates among the rows of a store, by the vectors that it holds; and what becomes of those rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from ....errors import ConfigError
+from ....registry import scheme_of
+from ....sinks import RowBatch, Sink
+from ....sinks.signatures import Signatures, SignatureWriter, parts_in
+from ...config.dedup import DedupConfig
+from ...config.stores import split_settings
+from ...dedup import Rule
+
+FLAG: Final = "duplicate_of"
+"""The column that names whose duplicate a row is."""
+
+_STORES: Final = frozenset({"parquet", "npy", "lance", "bulk"})
+_LITE: Final = ".db"
+
+
+def is_store(spec: str) -> bool:
+    """Whether a source is a store of vectors and no source of pictures: ``photos.db``, ``http://host:19530``,
+    ``parquet:DIR``, ``npy:DIR`` or ``lance:DIR``, with settings behind it or without."""
+    address, _ = split_settings(spec)
+    scheme = scheme_of(address)
+    if scheme in ("http", "https"):
+        return not urlsplit(address).path.strip("/")
+    return scheme in _STORES or (scheme is None and address.endswith(_LITE))
+
+
+def check_rule(rule: Rule, where: str) -> None:
+    """Refuse a rule that asks for more than a store holds.
+
+    Raises:
+        ConfigError: it does; says which is possible.
+    """
+    if rule.needs_pictures:
+        raise ConfigError(
+            f"rule: {rule.name} looks at pictures, and {where} holds vectors: possible is vectors:COSINE, as in --rule"
+            " vectors:0.97. For default and strict give the pictures themselves (penstock dedup FOLDER)"
+        )
+
+
+def check_disposal(config: DedupConfig, sink: Sink) -> None:
+    """Refuse to delete or flag rows where the store cannot, before anything is begun.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if config.delete and sink.deleter() is None:
+        raise ConfigError(f"delete: {sink.uri} is never changed: make it anew without the keys of the list")
+    if config.flag and not sink.rewrites:
+        raise ConfigError(f"flag: {sink.uri} has no room for a column more; the list has the same (--to)")
+
+
+def scan_into(folder: Path, sink: Sink, on_rows: Callable[[int], None] = lambda _: None) -> None:
+    """Signatures of all rows of a store, in place of those that lie there.
+
+    Args:
+        folder: where they go.
+        sink: open.
+        on_rows: hears how many have been read; may raise to end it.
+
+    Raises:
+        ConfigError: it cannot be read back.
+        SinkError: it cannot be asked.
+    """
+    scanner = sink.scanner()
+    if scanner is None:
+        raise ConfigError(f"{sink.uri} cannot be read back{sink.next_step and f'; {sink.next_step}'}")
+    writer, total = SignatureWriter(folder), 0
+    for part in parts_in(folder):
+        part.unlink()
+    for number, rows in enumerate(scanner.scan()):
+        sides = [min(each.get("width") or 0, each.get("height") or 0) for each in rows.columns]
+        writer.write(f"{number:012}", Signatures.of(rows.keys, rows.vectors, short_side=np.array(sides, np.int32)))
+        total += len(rows)
+        on_rows(total)
+
+
+def delete_rows(sink: Sink, duplicates: Mapping[str, str]) -> None:
+    """Take the rows that go out of a store."""
+    deleter = sink.deleter()
+    assert deleter is not None
+    deleter.delete(list(duplicates))
+    sink.finish()
+
+
+def flag_rows(sink: Sink, duplicates: Mapping[str, str]) -> None:
+    """Write into each row that goes whose duplicate it is; and take that from rows that stay."""
+    scanner = sink.scanner()
+    assert scanner is not None
+    for rows in scanner.scan():
+        changed = [
+            row for row, key in enumerate(rows.keys) if rows.columns[row].get(FLAG, "") != duplicates.get(key, "")
+        ]
+        if changed:
+            columns: list[dict[str, Any]] = [
+                {**rows.columns[row], FLAG: duplicates.get(rows.keys[row], "")} for row in changed
+            ]
+            sink.write(RowBatch([rows.keys[row] for row in changed], rows.vectors[changed], columns))

@@ -1,0 +1,59 @@
+"""Duplicates as one HTML page: each picture that stays, and beside it those that are not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from .contact_sheet import Thumbnail, picture
+from .html import page
+
+_GROUPS: Final = 200
+_SHOWN: Final = 12
+"""Groups on a page, and pictures of one."""
+
+
+class Listed(Protocol):
+    """What the page needs of a duplicate."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def duplicate_of(self) -> str: ...
+    @property
+    def similarity(self) -> float: ...
+    @property
+    def rule(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A picture that stays, and its duplicates; `more` of them are not shown."""
+
+    keeper: Thumbnail
+    duplicates: list[tuple[Thumbnail, str]]
+    more: int
+
+
+def duplicates_sheet(duplicates: Iterable[Listed], rule: str) -> str:
+    """The page, the largest groups first. Keys are paths; what cannot be shown is said so in its place.
+
+    Args:
+        duplicates: items that go.
+        rule: by which.
+    """
+    groups: dict[str, list[Listed]] = {}
+    for each in duplicates:
+        groups.setdefault(each.duplicate_of, []).append(each)
+    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    shown = [
+        _Group(
+            picture(keeper),
+            [(picture(each.key), f"{each.rule} {each.similarity:.4f}") for each in members[:_SHOWN]],
+            max(0, len(members) - _SHOWN),
+        )
+        for keeper, members in largest[:_GROUPS]
+    ]
+    count = sum(map(len, groups.values()))
+    return page("duplicates_sheet.html", groups=shown, rule=rule, count=count, more=max(0, len(groups) - _GROUPS))

@@ -1,0 +1,126 @@
+"""`penstock dedup` over the rows of a store: listed, deleted, flagged, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.engine.cli import main
+from penstock.sinks import RowBatch, Sink, SinkOptions, make_sink, row_key
+
+pq = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.slow
+
+DIMENSION = 16
+RULE = ("--rule", "vectors:0.97", "--progress", "none")
+
+
+def rows() -> RowBatch:
+    """Five distinct rows, and of each but the last a smaller near copy."""
+    random = np.random.default_rng(0)
+    distinct = random.standard_normal((5, DIMENSION))
+    near = distinct[:4] + random.standard_normal((4, DIMENSION)) * 0.02
+    keys = [row_key(f"{kind}{number}") for kind, n in (("large", 5), ("small", 4)) for number in range(n)]
+    columns: list[dict[str, Any]] = [{"path": f"/{n}.jpg", "width": 9, "height": 9, "label": "é"} for n in range(5)]
+    columns += [{"path": f"/{n}-small.jpg", "width": 3, "height": 3} for n in range(4)]
+    return RowBatch(keys, np.concatenate([distinct, near]).astype(np.float32), columns)
+
+
+EXPECTED = {row_key(f"small{number}"): row_key(f"large{number}") for number in range(4)}
+
+
+def stored(uri: str) -> str:
+    """A store with these rows."""
+    with make_sink(uri, SinkOptions(dimension=DIMENSION)) as sink:
+        sink.write(rows())
+        sink.finish()
+    return uri
+
+
+def read(uri: str) -> dict[str, dict[str, Any]]:
+    with make_sink(uri, SinkOptions()) as sink:
+        return keyed(sink)
+
+
+def keyed(sink: Sink) -> dict[str, dict[str, Any]]:
+    scanner = sink.scanner()
+    assert scanner is not None
+    return {key: columns for some in scanner.scan() for key, columns in zip(some.keys, some.columns, strict=True)}
+
+
+def listed(path: Path) -> dict[str, str]:
+    return {row["key"]: row["duplicate_of"] for row in pq.read_table(path).to_pylist()}
+
+
+@pytest.mark.parametrize("kind", ["", "parquet:", "npy:", "lance:"])
+def test_the_rows_of_every_store_that_can_be_read_are_compared(tmp_path: Path, kind: str) -> None:
+    """By the vectors that it holds; nothing in it changes."""
+    if kind == "lance:":
+        pytest.importorskip("lance")
+    uri, to = stored(f"{kind}{tmp_path / 'rows.db'}"), tmp_path / "d.parquet"
+    before = read(uri)
+    assert main(["dedup", uri, "--to", str(to), *RULE]) == 0
+    assert listed(to) == EXPECTED
+    assert read(uri) == before
+
+
+@pytest.mark.parametrize("kind", ["", "lance:"])
+def test_rows_are_deleted_where_that_is_asked_for(tmp_path: Path, kind: str) -> None:
+    """The others stay as they are, and a second run finds nothing."""
+    if kind == "lance:":
+        pytest.importorskip("lance")
+    uri, to = stored(f"{kind}{tmp_path / 'rows.db'}"), tmp_path / "d.parquet"
+    before = read(uri)
+    assert main(["dedup", uri, "--to", str(to), "--delete", *RULE]) == 0
+    assert listed(to) == EXPECTED
+    assert read(uri) == {key: columns for key, columns in before.items() if key not in EXPECTED}
+    assert main(["dedup", uri, "--to", str(to), *RULE]) == 0
+    assert listed(to) == {}
+
+
+def test_rows_are_flagged_and_a_flag_goes_with_its_reason(tmp_path: Path) -> None:
+    """Nothing else of a row changes; under another threshold who stays has no flag."""
+    uri, to = stored(str(tmp_path / "rows.db")), tmp_path / "d.parquet"
+    before = read(uri)
+    assert main(["dedup", uri, "--to", str(to), "--flag", *RULE]) == 0
+    after = read(uri)
+    assert {key: columns.pop("duplicate_of") for key, columns in after.items() if key in EXPECTED} == EXPECTED
+    assert after == before
+    assert main(["dedup", uri, "--to", str(to), "--flag", "--rule", "vectors:1", "--progress", "none"]) == 0
+    assert {columns.get("duplicate_of", "") for columns in read(uri).values()} == {""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("", ("--rule", "default"), "vectors:0.97"),
+        ("parquet:", ("--delete", *RULE), "delete"),
+        ("npy:", ("--flag", *RULE), "flag"),
+        ("npy:", ("--delete", "--flag", *RULE), "excludes"),
+    ],
+)
+def test_what_a_store_cannot_do_is_refused_with_what_to_do_instead(
+    tmp_path: Path, kind: str, options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is read, and as wrong usage."""
+    uri, to = stored(f"{kind}{tmp_path / 'rows.db'}"), tmp_path / "d.parquet"
+    assert main(["dedup", uri, "--to", str(to), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not to.exists()
+
+
+def test_a_job_over_a_store_keeps_who_stayed(tmp_path: Path) -> None:
+    """A larger copy that came later goes; with --rededup it stays instead."""
+    uri, to, job = stored(f"npy:{tmp_path / 'rows'}"), tmp_path / "d.parquet", tmp_path / "job"
+    command = ["dedup", uri, "--to", str(to), "--job", str(job), *RULE]
+    assert main(command) == 0
+    with make_sink(uri, SinkOptions(dimension=DIMENSION)) as sink:
+        own = {"path": "/new.jpg", "width": 99, "height": 99}
+        sink.write(RowBatch(["new"], rows().vectors[:1].copy(), [own]))
+    assert main(command) == 0
+    assert listed(to) == {**EXPECTED, "new": row_key("large0")}
+    assert main([*command, "--rededup"]) == 0
+    assert listed(to) == {**EXPECTED, row_key("small0"): "new", row_key("large0"): "new"}
