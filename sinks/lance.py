@@ -107,7 +107,9 @@ class LanceSink(FolderSink):
         """See `Deletable`. Makes a version without them; `finish` lets go of the others."""
         fit = [key for key in keys if is_fit_key(key)]
         with self._mutex, self._errors():
-            for first in range(0, 0 if self._dataset is None else len(fit), _ROWS):
+            if self._dataset is None:
+                return
+            for first in range(0, len(fit), _ROWS):
                 named = ", ".join(f"'{key}'" for key in fit[first : first + _ROWS])
                 self._dataset.delete(f"{KEY} IN ({named})")
             self._dataset = self._there()

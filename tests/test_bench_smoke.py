@@ -41,6 +41,7 @@ VARIANTS = {
         "memory",
         "ceiling",
     },
+    "dedup": {"default", "strict", "all pairs", "buckets"},
     "tee": {"Milvus Lite", "bulk", "both"},
     "packed": {"loose files", "tar"},
     "object_store": {"local files"},

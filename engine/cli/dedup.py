@@ -77,10 +77,13 @@ def dedup(sources: tuple[str, ...], null: bool, config_file: str | None, **optio
     from ..jobs.dedup.stores import is_store
 
     config = configured_as(DedupConfig, config_file, options)
-    if any(map(is_store, sources)):
-        if len(sources) > 1:
+    match [*filter(is_store, sources)]:
+        case [store] if len(sources) == 1:
+            return _store(config.model_copy(update={"to": store}))
+        case [_, *_]:
             raise click.UsageError("a store is compared by itself: give it alone")
-        return _store(config.model_copy(update={"to": sources[0]}))
+        case _:
+            pass
     try:
         source = make_source(config, sources, null=null)
     except SourceError as error:
