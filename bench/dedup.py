@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..engine.dedup import Rule, decide
 from .child import Measure, Measures
-from .dedup_large import SAMPLE
+from .dedup_large import SAMPLE, make_synthetic
 from .dedup_pictures import HARD, KINDS, distinct, write_signatures
 from .harness import Options, Variant, run_rounds
 from .result import Goal, Result, tabulate
@@ -29,6 +29,9 @@ def run(options: Options) -> Result:
         WorkerError: a variant broke down.
     """
     n = options.n or _DISTINCT
+    _make_pictures(options.data, n)
+    for times in (10, 50):
+        make_synthetic(options.data, _pictures_folder(options.data, n), times * n)
     own: dict[str, Any] = {"data": str(options.data), "n": n}
     rules = [Variant(rule, "dedup:judged", {**own, "rule": rule}, fresh=True) for rule in ("default", "strict")]
     judged = run_rounds(rules, 1)
@@ -55,6 +58,7 @@ def run(options: Options) -> Result:
             large,
             goals=[Goal("all pairs", 480, at_most=True)],
         ),
+        tabulate("The same: CPU time", "s", {**timed.of("cpu"), **searched.of("cpu")}),
         tabulate(
             "The same: peak memory of the process",
             "MiB",
@@ -81,10 +85,7 @@ def _missed(judged: Any) -> tuple[str, ...]:
 @contextmanager
 def judged(data: str, n: int, rule: str) -> Generator[Measure, None, None]:
     """What a rule makes of distinct pictures and of copies."""
-    folder = Path(data) / f"dedup-pictures-{n}"
-    if not folder.exists():
-        write_signatures(folder.with_suffix(".tmp"), _pictures(n))
-        folder.with_suffix(".tmp").rename(folder)
+    folder = _pictures_folder(Path(data), n)
 
     def measure() -> Measures:
         decision = decide(folder, Rule.parse(rule), anew=True, workers=2)
@@ -92,6 +93,19 @@ def judged(data: str, n: int, rule: str) -> Generator[Measure, None, None]:
         return _verdict([key.decode() for key in decision.signatures.keys], gone, n)
 
     yield measure
+
+
+def _pictures_folder(data: Path, n: int) -> Path:
+    return data / f"dedup-pictures-{n}"
+
+
+def _make_pictures(data: Path, n: int) -> None:
+    """Make their signatures, if they are not there."""
+    folder = _pictures_folder(data, n)
+    if not folder.exists():
+        unfinished = folder.with_suffix(".tmp")
+        write_signatures(unfinished, _pictures(n))
+        unfinished.rename(folder)
 
 
 def _pictures(n: int) -> Iterator[tuple[str, Image.Image]]:

@@ -27,19 +27,40 @@ _PART: Final = 20_000
 @contextmanager
 def large(data: str, n: int, times: int) -> Generator[Measure, None, None]:
     """Decide on many signatures; where they are in buckets, see which pairs those miss."""
-    folder = Path(data) / f"dedup-synthetic-{times * n}"
-    if not folder.exists():
-        _synthetic(folder.with_suffix(".tmp"), Path(data) / f"dedup-pictures-{n}", times * n)
-        folder.with_suffix(".tmp").rename(folder)
+    folder = synthetic_folder(Path(data), times * n)
     is_in_buckets = times > 10
 
     def measure() -> Measures:
-        start = time.perf_counter()
+        start, work = time.perf_counter(), time.process_time()
         decide(folder, Rule.parse("default"), anew=True, workers=2, all_pairs=0 if is_in_buckets else times * n)
-        found = {"seconds": time.perf_counter() - start, "mib": peak_bytes() / 2**20}
+        found = {
+            "seconds": time.perf_counter() - start,
+            "cpu": time.process_time() - work,
+            "mib": peak_bytes() / 2**20,
+        }
         return {**found, "recall": _recall(folder)} if is_in_buckets else found
 
     yield measure
+
+
+def synthetic_folder(data: Path, count: int) -> Path:
+    """Where so many of them lie."""
+    return data / f"dedup-synthetic-{count}"
+
+
+def make_synthetic(data: Path, pictures: Path, count: int) -> None:
+    """Make them, if they are not there.
+
+    Args:
+        data: where they go.
+        pictures: signatures of pictures.
+        count: how many.
+    """
+    folder = synthetic_folder(data, count)
+    if not folder.exists():
+        unfinished = folder.with_suffix(".tmp")
+        _synthetic(unfinished, pictures, count)
+        unfinished.rename(folder)
 
 
 def _synthetic(folder: Path, pictures: Path, count: int) -> None:
