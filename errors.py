@@ -16,11 +16,13 @@
     |   |   |-- TooLargeError               its header promises more pixels than the limit
     |   |   `-- VideoError                  a file that is no video, or one that is damaged by more than half
     |   |-- EmbedError                      the embedder refused it
+    |   |-- DetectError                     the detector's answer is none
     |   |-- ChildrenFailedError             too many of the values that it was made into failed
     |   |-- DeadlineError (TimeoutError)    it took longer than an item may
     |   |-- PoisonItemError (RuntimeError)  it killed every worker that tried it
     |   `-- RowRefusedError (ValueError)    the sink refused its row
     |-- EmbedderError (RuntimeError)        the embedder cannot work at all
+    |-- DetectorError (RuntimeError)        the detector cannot work at all
     |-- SinkError                           the sink cannot work at all
     |   |-- SinkUnavailableError (ConnectionError)   not reachable, after retries
     |   |-- CollectionMismatchError (ValueError)     what exists there does not fit this job
@@ -139,6 +141,10 @@ class EmbedError(ItemError):
     """The embedder refused this item."""
 
 
+class DetectError(ItemError):
+    """The detector looked at this item, and its answer is none."""
+
+
 class ChildrenFailedError(ItemError):
     """Too many of the children that a fan-out made of this item failed. The cause is the error of the first."""
 
@@ -157,6 +163,10 @@ class RowRefusedError(ItemError, ValueError):
 
 class EmbedderError(PenstockError, RuntimeError):
     """The embedder cannot work at all."""
+
+
+class DetectorError(PenstockError, RuntimeError):
+    """The detector cannot work at all."""
 
 
 class SinkError(PenstockError):

@@ -39,6 +39,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
                 "sinks.parquet",
             },
             {
+                "engine.detectors",
                 "engine.pipeline",
                 "preprocess.decode",
                 "preprocess.sandbox",

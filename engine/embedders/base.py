@@ -301,12 +301,18 @@ def nonfinite_rows(vectors: Array) -> list[int]:
     return rows
 
 
-def no_options(name: str, options: Options, known: tuple[str, ...] = ()) -> None:
+def no_options(name: str, options: Options, known: tuple[str, ...] = (), field: str = "embedder") -> None:
     """Refuse options nobody reads, so that a misspelt one is not silently ignored.
+
+    Args:
+        name: what the message calls what has them.
+        options: that were given.
+        known: all there are.
+        field: the setting, for the message.
 
     Raises:
         ConfigError: one is not in `known`.
     """
     for option in sorted(options.keys() - set(known)):
         can = f"it has {', '.join(known)}" if known else "it has none"
-        raise ConfigError(f"embedder {name} has no option {option!r}: {can}")
+        raise ConfigError(f"{field} {name} has no option {option!r}: {can}")

@@ -6,13 +6,11 @@ starts. What it cannot say is its normalization: that is the preset's business.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,36 +32,28 @@ from .base import (
     no_options,
     spec_string,
 )
+from .onnx_session import (
+    PIXEL_TYPES,
+    Node,
+    Session,
+    model_digests,
+    model_files,
+    number,
+    padded,
+    pixel_input,
+    start_session,
+    threads_option,
+)
 from .pictures import check_pixels, geometry
 
-_PIXEL_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 _VECTOR_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
-
-# Where exporters put weights that are too large for the file itself: torch.onnx ".data", Hugging Face Optimum "_data".
-_WEIGHT_SUFFIXES = (".data", "_data")
-
-
-class _Node(Protocol):
-    """An input or output as ONNX Runtime describes it; a dimension is a number, a name, or None."""
-
-    name: str
-    type: str
-    shape: list[int | str | None]
-
-
-class _Session(Protocol):
-    """What we use of ``onnxruntime.InferenceSession``."""
-
-    def get_inputs(self) -> Sequence[_Node]: ...
-    def get_outputs(self) -> Sequence[_Node]: ...
-    def run(self, output_names: list[str], input_feed: dict[str, Array]) -> list[Array]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Model:
     """A loaded model and what it takes; None where the file leaves it open."""
 
-    session: _Session
+    session: Session
     input: str
     output: str
     dtype: str
@@ -99,7 +89,7 @@ class OnnxEmbedder(Embedder):
     def fingerprint(self) -> str:
         """Of the bytes of the file and of weights kept beside it, and of the chosen output."""
         if self._fingerprint is None:
-            self._fingerprint = digest("onnx", self._output or "", *map(_file_digest, self._files()))
+            self._fingerprint = digest("onnx", self._output or "", *model_digests("embedder", self._path))
         return self._fingerprint
 
     @property
@@ -116,7 +106,7 @@ class OnnxEmbedder(Embedder):
     def memory(self, spec: Pixels, rows: int) -> int:
         """An estimate: the weights twice, because ONNX Runtime packs them anew, and 32 times a batch of pixels."""
         pixels = math.prod(spec.pixel_shape()) * spec.pixel_dtype().itemsize
-        return 2 * sum(Path(file).stat().st_size for file in self._files()) + 32 * rows * pixels
+        return 2 * sum(Path(file).stat().st_size for file in model_files("embedder", self._path)) + 32 * rows * pixels
 
     def check(self, spec: Pixels) -> None:
         """Hold the pixels against the model's input. Loads the model."""
@@ -139,20 +129,16 @@ class OnnxEmbedder(Embedder):
         step = self._model.batch or max(rows, 1)
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            pixels = _padded(view.pixels[start:stop], self._model.batch)
+            pixels = padded(view.pixels[start:stop], self._model.batch)
             view.embeddings[start:stop] = self._run(self._model, pixels)[: stop - start]
         return NONE_REFUSED
 
     def close(self) -> None:
         self._model = None  # ends ONNX Runtime's threads
 
-    def _files(self) -> list[str]:
-        files = [_existing(self._path), *(self._path + suffix for suffix in _WEIGHT_SUFFIXES)]
-        return [file for file in files if Path(file).is_file()]
-
     def _loaded(self) -> _Model:
         if self._model is None:
-            session = _start(_existing(self._path), self._threads or usable_cores())
+            session = start_session("embedder", self._path, self._threads or usable_cores(), EmbedderError)
             self._model = _read(self.name, session, self._output)
         return self._model
 
@@ -176,67 +162,19 @@ def make_onnx(rest: str, options: Options) -> OnnxEmbedder:
     no_options(f"onnx:{rest}", options, ("output", "threads"))
     if not rest:
         raise ConfigError("embedder onnx: say which file, e.g. onnx:model.onnx")
-    threads = options.get("threads")
-    if threads is not None and not (threads.isdecimal() and len(threads) < 5 and int(threads) > 0):
-        raise ConfigError(f"onnx:{rest}: threads={threads!r} must be a positive integer")
-    return OnnxEmbedder(rest, options.get("output"), int(threads) if threads else None)
+    threads = threads_option(f"onnx:{rest}", options.get("threads"))
+    return OnnxEmbedder(rest, options.get("output"), threads)
 
 
-def _existing(path: str) -> str:
-    if not Path(path).is_file():
-        raise ConfigError(f"embedder onnx: there is no file {path!r}")
-    return path
-
-
-def _file_digest(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-
-
-def _start(path: str, threads: int) -> _Session:
-    # From 1.31 on it writes a device id and cache files at its import, unless it is told otherwise before.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError("embedder onnx needs ONNX Runtime: pip install 'penstock[onnx]'") from error
-    options: Any = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Its threads would otherwise busy-wait for the next batch, on the cores the preprocessing workers need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    try:
-        # Named, because the default list may hold providers of a cloud.
-        session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise EmbedderError(f"ONNX Runtime cannot load {path!r}: {error}") from error
-    return cast("_Session", session)
-
-
-def _read(name: str, session: _Session, output: str | None) -> _Model:
-    inputs = session.get_inputs()
-    if len(inputs) != 1:
-        found = ", ".join(node.name for node in inputs)
-        raise ConfigError(f"{name} must have one input, the pictures; it has {len(inputs)}: {found}")
-    node = inputs[0]
-    if node.type not in _PIXEL_TYPES:
-        raise ConfigError(f"{name}: input {node.name!r} is a {node.type}; it may be {', '.join(_PIXEL_TYPES)}")
-    layout, size = _geometry(name, node)
-    chosen = _choose_output(name, session.get_outputs(), output)
-    return _Model(session, node.name, chosen, _PIXEL_TYPES[node.type], _number(node.shape[0]), layout, size)
-
-
-def _geometry(name: str, node: _Node) -> tuple[str | None, int | None]:
-    """Layout and side of the square, as far as the input's shape tells."""
-    if len(node.shape) != 4:
-        raise ConfigError(
-            f"{name}: input {node.name!r} has shape {node.shape}; pictures are [n, 3, H, W] or [n, H, W, 3]"
-        )
+def _read(name: str, session: Session, output: str | None) -> _Model:
+    node = pixel_input(name, session)
     where = f"{name}: input {node.name!r} has shape {node.shape}"
-    return geometry(where, [_number(d) for d in node.shape[1:]])
+    layout, size = geometry(where, [number(d) for d in node.shape[1:]])
+    chosen = _choose_output(name, session.get_outputs(), output)
+    return _Model(session, node.name, chosen, PIXEL_TYPES[node.type], number(node.shape[0]), layout, size)
 
 
-def _choose_output(name: str, nodes: Sequence[_Node], wanted: str | None) -> str:
+def _choose_output(name: str, nodes: Sequence[Node], wanted: str | None) -> str:
     """The output that holds the vectors: the one asked for, else the only one of a vector's shape."""
     names = [node.name for node in nodes]
     if wanted is not None:
@@ -250,14 +188,3 @@ def _choose_output(name: str, nodes: Sequence[_Node], wanted: str | None) -> str
             f"{name}: say which output holds the [n, D] vectors, as in ?output={names[0]}; it has {found}"
         )
     return fitting[0]
-
-
-def _number(dimension: int | str | None) -> int | None:
-    return dimension if isinstance(dimension, int) and dimension > 0 else None
-
-
-def _padded(pixels: Array, batch: int | None) -> Array:
-    """Exactly `batch` rows for a model that takes no other number; the last row again where some are missing."""
-    if batch is None or len(pixels) == batch:
-        return pixels
-    return np.concatenate([pixels, np.repeat(pixels[-1:], batch - len(pixels), axis=0)])
