@@ -52,13 +52,15 @@ class Clip:
         mirrored: the matrix mirrors left and right, too.
         sample_aspect_ratio: width of a pixel / height.
         tags: attributes of the encoder's context and of each frame: ``color_trc``, ``colorspace``, ``color_range``.
+        coded_as: number of the colour space that is coded without a tag; None: what the tags say, or BT.601.
         options: of the encoder, beside `FASTEST`.
         movflags: of the mp4 muxer.
         cover: an attached picture as the first stream.
         video: whether there is a video stream.
-        sound: a track of silence.
-        interlaced: frames are tagged and coded as two fields.
-        draw: what is to be seen in frame ``n``: uint8 ``[height, width, 3]``; None: `picture`.
+        sound: whether there is a track of silence, somewhat longer than the video.
+        silence: seconds by which it goes on at least.
+        draw: what is to be seen in frame ``n``: uint8 ``[height, width, 3]``, or uint16 of the full range; None:
+            `picture`.
     """
 
     frames: int = 24
@@ -75,13 +77,14 @@ class Clip:
     mirrored: bool = False
     sample_aspect_ratio: Fraction | None = None
     tags: dict[str, int] = field(default_factory=dict[str, int])
+    coded_as: int | None = None
     options: dict[str, str] = field(default_factory=dict[str, str])
     movflags: str = ""
     cover: bool = False
     video: bool = True
     sound: bool = False
-    interlaced: bool = False
-    draw: Callable[[int], UInt8] | None = None
+    silence: float = 0
+    draw: Callable[[int], UInt8 | npt.NDArray[np.uint16]] | None = None
 
     @property
     def coded(self) -> list[float]:
@@ -126,7 +129,7 @@ def make_clip(path: Path, clip: Clip | None = None, **changes: Any) -> Path:
                 container.mux(stream.encode(_frame(clip, n, round(time / _TIME_BASE))))
             container.mux(stream.encode(None))
         if sound is not None:
-            _silence(container, sound, max([*clip.coded, 0.5]) + 0.1)
+            _silence(container, sound, max([*clip.coded, 0.5]) + 0.1 + clip.silence)
     return path
 
 
@@ -211,7 +214,12 @@ def _frame(clip: Clip, n: int, pts: int) -> Any:
     from av.video.frame import VideoFrame
 
     rgb = clip.draw(n) if clip.draw else picture(n, clip.width, clip.height)
-    frame = VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=clip.pix_fmt)
+    frame = VideoFrame.from_ndarray(rgb, "rgb24" if rgb.dtype == np.uint8 else "rgb48le")
+    meant = clip.coded_as or clip.tags.get("colorspace")
+    # by the scaler's numbers of colour spaces, which differ from those of H.273 but for these three
+    space = {1: 1, 9: 9}.get(meant or 0, 5)
+    frame = frame.reformat(format=clip.pix_fmt, dst_colorspace=space, dst_color_range=clip.tags.get("color_range"))
+    frame.colorspace, frame.color_range = clip.tags.get("colorspace", 2), clip.tags.get("color_range", 0)
     frame.pts, frame.time_base = pts, _TIME_BASE
     for name, value in clip.tags.items():
         setattr(frame, name, value)
