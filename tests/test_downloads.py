@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import psutil
 import pytest
 
 from penstock.engine.core.policies import is_transient
@@ -206,6 +208,35 @@ def clear_killed(step: int, path: str, key: str) -> int:
     workspace = Workspace(path, "job", 10**9)
     _kill_at(step, path)
     return workspace.folder(key).clear()
+
+
+_A_RUN = """
+import sys
+from penstock.engine.downloads import Downloader, DownloadSettings, Workspace
+work, url, host = sys.argv[1:]
+with Downloader(Workspace(work, "job"), DownloadSettings(allowed=(host,), workers=1)) as downloader:
+    downloader.download(url)
+"""
+
+
+@pytest.mark.kills
+def test_a_run_killed_in_the_middle_is_gone_on_with(
+    workspace: Workspace, settings: DownloadSettings, server: VideoServer, video: bytes
+) -> None:
+    """Its workers end with it, and what they had is not asked for again."""
+    url = server.url("stall-once.mp4")
+    folder = workspace.folder(url)
+    with subprocess.Popen([sys.executable, "-c", _A_RUN, str(workspace.path), url, server.host]) as run:
+        wait_until(lambda: folder.size("video.part") >= len(video) // 2)
+        family = psutil.Process(run.pid).children(recursive=True)
+        run.kill()
+    assert len(family) == 2  # fork server and worker
+    assert psutil.wait_procs(family, DEADLINE)[1] == []
+    workspace.sweep()
+    with Downloader(workspace, settings) as later:
+        assert later.download(url).path.read_bytes() == video
+    assert server.ranges == [("/stall-once.mp4", len(video) // 2)]
+    assert names(workspace) == [f"{folder.id[:2]}/{folder.id}/{name}" for name in ("meta.json", "video")]
 
 
 @pytest.fixture

@@ -182,13 +182,13 @@ def test_a_stall_ends(pages: Pages) -> None:
     assert is_transient(error)
 
 
-@pytest.mark.parametrize("name", ["to-file.mp4", "inward.mp4"])
+@pytest.mark.parametrize("name", ["to-file.mp4", "inward.mp4", "inward-list.m3u8"])
 def test_a_redirect_leads_to_no_file_and_to_no_host_inside(pages: Pages, name: str) -> None:
-    """Whoever follows it."""
+    """Whoever follows it; nor does a playlist."""
     error = pages.failure(name)
     assert isinstance(error, DownloadError)
     assert not is_transient(error)
-    if name == "inward.mp4":
+    if name != "to-file.mp4":
         assert "--allow-host" in str(error)
 
 
@@ -231,7 +231,22 @@ def test_the_guard_asks_about_each_connection_and_only_within_its_block() -> Non
             socket.create_connection(("localhost", port)).close()
             with pytest.raises(DownloadError):
                 socket.create_connection(("127.0.0.1", port))
+            with socket.socket() as unresolved, pytest.raises(DownloadError):
+                unresolved.connect(("localhost", port))
         socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_plugins_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: VideoServer) -> None:
+    """They are any package on the path."""
+    plugin = tmp_path / "path" / "yt_dlp_plugins" / "extractor" / "own.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(f"open({str(tmp_path / 'was run')!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    with WorkerPool(1, preload=[DownloadRequest.__module__], env={"YTDLP_NO_PLUGINS": "1"}) as pool:
+        pages = Pages(tmp_path / "video", server, pool)
+        pages.path.mkdir()
+        assert pages.get("ok.mp4", extractors=None).size
+    assert not (tmp_path / "was run").exists()
 
 
 def test_a_bot_is_told_by_words() -> None:

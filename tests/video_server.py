@@ -222,6 +222,19 @@ class VideoServer:
         text = "\n".join([*lines, "#EXTINF:1,", "/segment.ts", "#EXT-X-ENDLIST", ""])
         handler.whole(text.encode(), None, "application/vnd.apple.mpegurl")
 
+    def serve_inward_list(self, handler: Handler, _: int) -> None:
+        """A playlist; its second segment lies at a cloud's metadata service."""
+        lines = [
+            "#EXTM3U",
+            "#EXT-X-TARGETDURATION:1",
+            "#EXTINF:1,",
+            "/segment.ts",
+            "#EXTINF:1,",
+            "http://169.254.169.254/",
+        ]
+        text = "\n".join([*lines, "#EXT-X-ENDLIST", ""])
+        handler.whole(text.encode(), None, "application/vnd.apple.mpegurl")
+
     def serve_segment(self, handler: Handler, _: int) -> None:
         handler.whole(bytes([0x47, *bytes(187)]) * 100, None, "video/mp2t")
 

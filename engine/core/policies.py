@@ -15,6 +15,7 @@ from ...errors import (
     ConfigError,
     DeadlineError,
     DecodeError,
+    HostStoppedError,
     ItemError,
     PenstockError,
     PoisonItemError,
@@ -61,8 +62,8 @@ _CUT_OFF = frozenset({"SSLEOFError", "SSLZeroReturnError"})
 _WITHIN = 30.0
 """Seconds of trying by default: longer than a file server takes to hand over to another, or a mount to come back."""
 
-_LASTING = (DecodeError, DeadlineError, PoisonItemError)
-"""About the item itself: it would fail again, and the last two cost a worker each time."""
+_LASTING = (DecodeError, DeadlineError, PoisonItemError, HostStoppedError)
+"""About the item itself: it would fail again, and a deadline and poison cost a worker each time; or for this run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from ...errors import DownloadError
-from ..sources.safe_http import is_public
+from ..sources.safe_http import is_public, not_public
 
 _own: Final = threading.local()
 """Which host a thread asked the address of."""
@@ -57,10 +56,16 @@ def _look(event: str, arguments: tuple[Any, ...]) -> None:
         host, port = _text(arguments[0]), arguments[1]
         _own.host, _own.is_allowed = host, not allowed.isdisjoint({host, f"{host}:{port}"})
     elif event == "socket.connect" and isinstance(arguments[1], tuple):  # else a socket of this machine
-        address = str(arguments[1][0])
-        if not getattr(_own, "is_allowed", False) and not is_public(address):
-            host = getattr(_own, "host", address)
-            raise DownloadError(f"{host!r} is {address}, not an address of the internet; --allow-host {host} allows it")
+        address = _text(arguments[1][0])
+        if not getattr(_own, "is_allowed", False) and not _is_public(address):
+            raise not_public(getattr(_own, "host", address), address)
+
+
+def _is_public(address: str) -> bool:
+    try:
+        return is_public(address)
+    except ValueError:  # a name, which nobody has resolved
+        return False
 
 
 def _text(host: object) -> str:

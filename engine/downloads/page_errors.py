@@ -9,6 +9,7 @@ from typing import Any, Final
 from ...errors import DownloadError, PenstockError
 from ...messages import redact
 from ..sources.answer import read_error, refused, status_error
+from ..sources.safe_http import NOT_PUBLIC
 
 _MOST: Final = 32
 """Errors in a chain to look at."""
@@ -47,6 +48,8 @@ def failure_of(url: str, error: Exception) -> Exception:
         bot = refused(url, said)
         bot.is_refusal = True
         return bot
+    if NOT_PUBLIC in said:  # it tries again what the guard refuses, and keeps the words only
+        return refused(url, said)
     if _GAVE_UP in said.lower():
         return refused(url, said, errno.ECONNRESET)
     for each in chain:

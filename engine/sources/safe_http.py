@@ -40,6 +40,14 @@ _Place = tuple[str, str, int]
 """Scheme, host and port."""
 
 
+NOT_PUBLIC: Final = "not an address of the internet"
+
+
+def not_public(host: str, address: str) -> DownloadError:
+    """What is said of a host that is not connected to."""
+    return DownloadError(f"{host!r} is {address}, {NOT_PUBLIC}; --allow-host {host} allows it")
+
+
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the internet, also where an IPv6 address leads to one of IPv4."""
     ip = ipaddress.ip_address(address.split("%")[0])
@@ -171,9 +179,7 @@ class SafeHttp:
             return found
         for _, (address, _port) in found:
             if not is_public(address):
-                raise DownloadError(
-                    f"{host!r} is {address}, not an address of the internet; --allow-host {host} allows it"
-                )
+                raise not_public(host, address)
         return found
 
 
