@@ -146,8 +146,12 @@ def picture(n: int, width: int, height: int) -> UInt8:
 
 
 def number(rgb: UInt8, n: int) -> UInt8:
-    """Burn a number into a picture, in place: its bits, the highest first, as white and black blocks."""
+    """Burn a number into a picture, in place: its bits, the highest first, as white and black blocks.
+
+    In Gray code, of which one bit changes from a number to the next one: a detector of scenes would see more.
+    """
     height, width = rgb.shape[:2]
+    n ^= n >> 1
     for bit in range(BITS):
         left, right = (width * side // BITS for side in (bit, bit + 1))
         rgb[: height // 4, left:right] = 255 * (n >> (BITS - 1 - bit) & 1)
@@ -170,7 +174,7 @@ def read_number(rgb: UInt8) -> int:
         level = float(rgb[height // 16 : height * 3 // 16, left : max(right, left + 1)].mean())
         if 80 < level < 176:
             raise ValueError(f"block {bit} is neither black nor white: {level:.0f}")
-        found = found << 1 | (level > 128)
+        found = found << 1 | ((level > 128) ^ (found & 1))
     return found
 
 

@@ -27,14 +27,14 @@ _AROUND: Final = 2
 """Frames before and behind, whose mean score a cut stands out of."""
 
 _RATIO: Final = 3.0
-_LEAST: Final = 10.0
+_LEAST: Final = 8.0
 """Score of a cut: so many times those around it, and so much."""
 
 _SHORTEST_US: Final = 6 * SECOND // 10
 """A shot is not shorter: a flash is none."""
 
-_HELD_BYTES: Final = 96 * 2**20
-_HELD: Final = 32
+HELD_BYTES: Final = 96 * 2**20
+HELD: Final = 32
 """Frames that are held of a shot, of which one will be in the middle: at most, and in bytes."""
 
 
@@ -65,13 +65,13 @@ class Scenes:
                 continue
             last = coming.popleft()
             if shot is None:
-                shot = _Shot(last.ticks)
+                shot = Shot(last.ticks)
             elif is_cut and self._video.us(last.ticks) - self._video.us(shot.start) >= _SHORTEST_US:
                 yield self._ended(shot, last.ticks)
-                shot = _Shot(last.ticks)
+                shot = Shot(last.ticks)
             shot.add(last)
         for last in coming:
-            shot = shot or _Shot(last.ticks)
+            shot = shot or Shot(last.ticks)
             shot.add(last)
         if shot is not None and last is not None:
             yield self._ended(shot, last.ticks + self._video.ticks_a_frame)
@@ -85,13 +85,22 @@ class Scenes:
             if self._decoder.is_damaged:
                 self.missed += max(1, len(gop.packets) + 1 - (self.had - before))
 
-    def _ended(self, shot: _Shot, end: int) -> TimedFrame:
+    def _ended(self, shot: Shot, end: int) -> TimedFrame:
         self._video.found.scenes.append(Scene(self._video.us(shot.start), self._video.us(end)))
         return shot.middle(end)
 
 
 @dataclass(slots=True)
-class _Shot:
+class Shot:
+    """A shot that has not ended.
+
+    Attributes:
+        start: Ticks at which it begins.
+        step: Every so many frames are held.
+        seen: Frames so far.
+        held: Those that are.
+    """
+
     start: int
     step: int = 1
     seen: int = 0
@@ -102,7 +111,7 @@ class _Shot:
         if self.seen % self.step == 0:
             self.held.append(frame)
             picture = frame.decoded
-            most = max(4, min(_HELD, _HELD_BYTES // max(1, sum(plane.buffer_size for plane in picture.planes))))
+            most = max(4, min(HELD, HELD_BYTES // max(1, sum(plane.buffer_size for plane in picture.planes))))
             if len(self.held) > most:
                 self.held, self.step = self.held[::2], 2 * self.step
         self.seen += 1
