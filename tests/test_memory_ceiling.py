@@ -32,7 +32,9 @@ from penstock.engine.jobs.images.embed import embed_images
 from penstock.engine.jobs.images.pipeline import ImageEmbeddingPipeline
 from penstock.engine.machine.resources import memory_total
 from penstock.engine.observe.report import MemoryReport
+from penstock.engine.sources import SourceMemory, open_source
 from penstock.errors import ConfigError, SharedMemoryFullError
+from penstock.tests.packed import picture, write_tar
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -140,6 +142,45 @@ def test_the_books_of_a_job_are_in_it() -> None:
     assert part(some, "Milvus Lite").nbytes > part(none, "Milvus Lite").nbytes + 10_000 * 4 * 512
     assert none.uncounted == ("the rows of Milvus Lite",)
     assert some.uncounted == ()
+
+
+def test_what_the_source_takes_is_in_it(tmp_path: Path) -> None:
+    """By the largest group of a table; of pictures with metadata each row may have some. Of paths nothing."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"image": [bytes([number]) * 1_000_000 for number in range(9)], "n": range(9)})
+    pq.write_table(table, tmp_path / "large.parquet", compression="none")
+    pq.write_table(table, tmp_path / "small.parquet", compression="none", row_group_size=2)
+    tar = write_tar(tmp_path / "a.tar", [("1.png", picture(1))])
+    config = ServiceConfig(to="http://localhost:19530", workers=1)
+    plan = make_plan(config)
+
+    def estimate(source: str) -> MemoryEstimate:
+        return estimate_memory(plan, config, source=open_source([source]).memory(plan.spec.max_file_bytes))
+
+    plain = estimate(str(tmp_path))
+    assert plain == estimate_memory(plan, config)
+    large, small = (part(estimate(f"{tmp_path}/{name}.parquet"), "source").nbytes for name in ("large", "small"))
+    assert large > 4 * 9_000_000
+    assert 4 * 2_000_000 < small < large / 2
+    assert part(estimate(f"{tmp_path}/*.parquet"), "source").nbytes == large
+    for source in (f"{tmp_path}/small.parquet?columns=n", str(tar)):
+        assert part(estimate(source), "rows").nbytes > part(plain, "rows").nbytes + 32 * 64 * KIB
+
+
+def test_footers_of_many_tables_are_not_all_read_for_it(tmp_path: Path) -> None:
+    """Of tables in a store that would be minutes. That they are not counted is said; the listing has seen them all."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    for number in range(20):
+        size = 1_000_000 if number == 19 else 1_000
+        pq.write_table(pa.table({"image": [bytes([number]) * size]}), tmp_path / f"{number:02}.parquet")
+    source = open_source([f"{tmp_path}/*.parquet"])
+    before = source.memory(2**30)
+    assert before.nbytes < 20_000
+    assert before.uncounted == ("tables behind the first 16",)
+    assert len(list(source)) == 20
+    after = source.memory(2**30)
+    assert after.nbytes > 4_000_000
+    assert after == SourceMemory(after.nbytes)
 
 
 def test_what_nobody_knows_is_named() -> None:
@@ -420,11 +461,44 @@ def test_the_ceiling_is_kept_as_seen_from_outside(photos: list[Path], tmp_path: 
     assert 300 * MIB < peak <= whole["bytes"] <= whole["limit"] == 1200 * MIB
 
 
-def taken(pid: int) -> int:
+@pytest.mark.slow
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_the_ceiling_holds_for_a_table_of_large_groups(tmp_path: Path, dictionary: bool) -> None:
+    """A page of 190 MB, or nearly: what the job's own process takes is below its parts, and would not be without it."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    noise = np.random.default_rng(0)
+    rows = [picture(number) + noise.bytes(3_000_000) for number in range(64)]  # behind its end a PNG may have anything
+    pq.write_table(
+        pa.table({"image": rows}), tmp_path / "a.parquet", row_group_size=len(rows), use_dictionary=dictionary
+    )
+    del rows
+    sizes: dict[str, Any] = {"max_pixels": 1_000_000, "max_file_bytes": 4 * MIB, "workers": 1, "batch_size": 1}
+    config = ServiceConfig(to="null:", **sizes, insert_batch_size=16, slots=1)
+    plan = make_plan(config)
+    reading = open_source([str(tmp_path / "a.parquet")]).memory(plan.spec.max_file_bytes)
+    memory = estimate_memory(plan, config, source=reading).total + 16 * MIB  # little for pictures on their way
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
+    command = [sys.executable, "-m", "penstock", "embed", str(tmp_path / "a.parquet"), "--to", "null:", *options]
+    command += ["--insert-batch-size=16", "--slots=1", f"--memory={memory}", "--report", str(tmp_path / "report.json")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        own = whole = 0
+        while process.poll() is None:
+            own, whole = max(own, taken(process.pid, below=False)), max(whole, taken(process.pid))
+        said = process.stderr.read() if process.stderr else ""
+    assert process.returncode == 0, said
+    report = json.loads((tmp_path / "report.json").read_text())
+    parts = report["extra"]["memory_ceiling"]["parts"]
+    assert report["accounting"]["written"] == 64
+    most = sum(parts[name] for name in ("parent", "rows", "source", "pictures in memory"))
+    assert most - parts["source"] < own <= most
+    assert whole <= report["extra"]["memory_ceiling"]["bytes"] <= memory
+
+
+def taken(pid: int, *, below: bool = True) -> int:
     """Bytes of a process and all below it, pages that are shared counted once."""
     whole = 0
     try:
-        for process in (parent := psutil.Process(pid), *parent.children(recursive=True)):
+        for process in (parent := psutil.Process(pid), *(parent.children(recursive=True) if below else ())):
             whole += process.memory_full_info().pss
     except psutil.Error:
         pass

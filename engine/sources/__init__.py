@@ -1,7 +1,7 @@
 """Where items come from. See the README beside this file."""
 
 from ...references import Fetcher, Locator, Reference, Version
-from .base import MANY, Order, Source
+from .base import MANY, Order, Source, SourceMemory
 from .entries import Broken, Entry, Filtered, Item, key_of, path_of
 from .files import FileSource
 from .kinds import VIDEOS
@@ -28,6 +28,7 @@ __all__ = [
     "Reference",
     "Selection",
     "Source",
+    "SourceMemory",
     "SourceOptions",
     "UrlOptions",
     "Version",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from ...errors import ReadError
 from ...references import Locator, Version
@@ -20,6 +20,20 @@ first two are compared by a merge; of the third they may differ in place or at t
 
 MANY: Final = 100
 """More specs than these are told by a digest, and kept in a file of their own."""
+
+
+class SourceMemory(NamedTuple):
+    """Memory that a source takes while it is read.
+
+    Attributes:
+        nbytes: besides its pictures, and what its rows are made of.
+        has_metadata: whether rows get metadata of it.
+        uncounted: what takes some more, in words, where nobody can say how much.
+    """
+
+    nbytes: int = 0
+    has_metadata: bool = False
+    uncounted: tuple[str, ...] = ()
 
 
 class Source(ABC):
@@ -40,7 +54,6 @@ class Source(ABC):
         selection: what is wanted of its folders; likewise null, whether paths in its lists end with NUL, and media,
             what is looked for. A source that has no such things keeps the defaults, and the options are refused.
         in_memory: whether its items bring their data, so that pictures in memory have to be counted.
-        uncounted: what of it takes memory besides its pictures, in words, where nobody can say how much.
         locator: how the pictures of its references are read; None where items have paths or data.
     """
 
@@ -50,7 +63,6 @@ class Source(ABC):
     null: bool = False
     media: Media = PICTURES
     in_memory: bool = False
-    uncounted: Sequence[str] = ()
     locator: Locator | None = None
 
     @abstractmethod
@@ -108,6 +120,15 @@ class Source(ABC):
             why: what was said of it then.
         """
         return Broken(name, ReadError(why))
+
+    def memory(self, max_bytes: int) -> SourceMemory:
+        """What reading it takes in this process at most. May look at what is to be read.
+
+        Args:
+            max_bytes: of a picture.
+        """
+        del max_bytes
+        return SourceMemory()
 
     def total(self) -> int | None:
         """How many entries there will be, if that is known by now. Returns at once."""

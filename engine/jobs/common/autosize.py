@@ -11,6 +11,7 @@ from ....formatting import size
 from ....shm import no_room
 from ...config.model import ServiceConfig
 from ...machine.resources import usable_cores
+from ...sources import SourceMemory
 from .largest import USEFUL, cramped, halves, largest, lowered
 from .memory_estimate import MemoryEstimate, estimate_memory
 from .payloads import with_payloads
@@ -27,6 +28,7 @@ def fit_to_memory(
     room: int | None = None,
     *,
     in_memory: bool = False,
+    source: SourceMemory | None = None,
 ) -> tuple[ServiceConfig, MemoryEstimate]:
     """The configuration as it can be run in ``config.memory`` and in the shared memory there is, and what it takes.
 
@@ -41,6 +43,7 @@ def fit_to_memory(
         room: bytes that ``/dev/shm`` has for the rings; None: do not look at it.
         in_memory: whether pictures come as bytes or arrays: then the least of them that `with_payloads` counts has room
             in ``memory``, too.
+        source: what reading takes.
 
     Raises:
         ConfigError: even the smallest does not fit into ``memory``; the message has its parts.
@@ -48,7 +51,9 @@ def fit_to_memory(
     """
 
     def ceiling(settings: Mapping[str, int]) -> MemoryEstimate:
-        return estimate_memory(plan, config.model_copy(update=dict(settings)), entries, letters)
+        return estimate_memory(
+            plan, config.model_copy(update=dict(settings)), entries, letters, source or SourceMemory()
+        )
 
     def counted(found: MemoryEstimate) -> MemoryEstimate:
         return with_payloads(found)[0] if in_memory else found

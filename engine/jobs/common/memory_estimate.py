@@ -18,6 +18,7 @@ from ....shm import SlotLayout
 from ....sinks import Sink
 from ...config.model import ServiceConfig
 from ...machine.resources import usable_cores
+from ...sources import SourceMemory
 from .plan import Plan
 from .sink_factory import job_sink
 
@@ -49,6 +50,9 @@ _CALLS: Final = 8
 
 _COPIES: Final = 3
 """Of the rows of one call to the store: joined, as a message, and as the library below keeps it."""
+
+
+_NOTHING: Final = SourceMemory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,9 @@ class MemoryEstimate:
         }
 
 
-def estimate_memory(plan: Plan, config: ServiceConfig, entries: int | None = None, letters: int = 0) -> MemoryEstimate:
+def estimate_memory(
+    plan: Plan, config: ServiceConfig, entries: int | None = None, letters: int = 0, source: SourceMemory = _NOTHING
+) -> MemoryEstimate:
     """The most memory that a job takes in worker processes, in this one, and in a store that is its own.
 
     Args:
@@ -146,6 +152,7 @@ def estimate_memory(plan: Plan, config: ServiceConfig, entries: int | None = Non
         config: settings; workers, slots and sizes that it leaves open are as a job would choose them.
         entries: how many its books have; None where it keeps none.
         letters: dead letters in them.
+        source: what reading takes.
     """
     workers = config.workers or usable_cores()
     slots = plan.slots(config, workers)
@@ -155,14 +162,16 @@ def estimate_memory(plan: Plan, config: ServiceConfig, entries: int | None = Non
     calls = sink.writes_at_once(rows) if sink else _CALLS
     shared: list[Part] = [
         Part("parent", _parent_bytes(config), "parent"),
-        Part("rows", _waiting_bytes(plan, config, workers * slots, rows, calls), "parent"),
+        Part("rows", _waiting_bytes(plan, config, workers * slots, rows, calls, source.has_metadata), "parent"),
         Part("fork server", FORK_SERVER_BYTES, "workers"),
         Part("worker", worker_bytes(plan.spec, config.batch_size, config.threads), "workers", workers),
         Part("ring", layout.ring_bytes(slots), "workers", workers),
     ]
     if entries is not None:
         shared.append(Part("books", _ENTRY_BYTES * entries + _LETTER_BYTES * letters, "parent"))
-    store, uncounted = _store(sink, dimension_of(layout), entries or 0), list[str]()
+    if source.nbytes:
+        shared.append(Part("source", source.nbytes, "parent"))
+    store, uncounted = _store(sink, dimension_of(layout), entries or 0), list(source.uncounted)
     model = _model(plan, config, workers)
     if model is None:
         where = "each worker" if plan.embedder.runs == "worker" else "the parent"
@@ -187,11 +196,11 @@ def _parent_bytes(config: ServiceConfig) -> int:
     return _PARENT_BYTES + (_PAGE_BYTES if any(path.suffix == ".html" for path in config.report) else 0)
 
 
-def _waiting_bytes(plan: Plan, config: ServiceConfig, slots: int, rows: int, calls: int) -> int:
+def _waiting_bytes(plan: Plan, config: ServiceConfig, slots: int, rows: int, calls: int, has_metadata: bool) -> int:
     """Pictures and vectors between the source and the store, everywhere they can be at once; see ``graphs``."""
     embedding = slots if plan.embedder.runs == "worker" else plan.embedder.concurrency
     group = rows + config.batch_size
-    one = _PICTURE_BYTES + (_METADATA_BYTES if config.metadata is not None else 0)
+    one = _PICTURE_BYTES + (_METADATA_BYTES if has_metadata or config.metadata is not None else 0)
     vector = 4 * dimension_of(layout_of(plan, 1))
     before = (8 + slots + 2 + embedding) * config.batch_size
     behind = (embedding + 3) * config.batch_size + (1 + 2 + calls) * group

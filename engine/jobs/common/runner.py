@@ -147,9 +147,10 @@ class Runner(ABC, Generic[P]):
             ConfigError: it cannot be; of ``/dev/shm`` a SharedMemoryFullError.
         """
         payloads = source is not None and self.in_memory(source)
-        uncounted = source.uncounted if isinstance(source, Source) else ()
-        self.config, found = fit_to_memory(self.plan, self.given, entries, letters, room, in_memory=payloads)
-        self._ceiling = replace(found, uncounted=(*found.uncounted, *uncounted))
+        reading = source.memory(self.plan.spec.max_file_bytes) if isinstance(source, Source) else None
+        self.config, self._ceiling = fit_to_memory(
+            self.plan, self.given, entries, letters, room, in_memory=payloads, source=reading
+        )
         if payloads:
             self._ceiling, self._batch_bytes = with_payloads(self._ceiling)
 

@@ -79,6 +79,8 @@ def _width(type_: Any) -> int:
 class ArrowFormat(ContainerFormat):
     """``arrow:``."""
 
+    unit = "a record batch of the table"
+
     def table(self, container: Container) -> TableFile:
         """A file or stream."""
         return ArrowTable(container)

@@ -15,6 +15,9 @@ from ..containers import Container, Known, LocalContainer
 BATCH_ROWS = 16
 """Rows with pictures that are in memory at once."""
 
+BATCH_BYTES = 4 << 20
+"""Bytes of such a batch, about, where the rows are smaller than that."""
+
 
 class TableFile(ABC):
     """One file of a table, open for reading. One thread at a time.
@@ -42,6 +45,11 @@ class TableFile(ABC):
             Exception: of the library, where they cannot be read.
         """
 
+    def largest_page(self, columns: Sequence[str]) -> int | None:
+        """Bytes that a page of each of these columns has together, at most; None where nothing tells."""
+        del columns
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Give up the file. Idempotent."""
@@ -55,9 +63,11 @@ class TableFormat(ABC):
 
     Attributes:
         needs: a module of its library, and the extra that it is installed with.
+        unit: what is in memory at once of a table, besides a batch of rows.
     """
 
     needs: tuple[str, str]
+    unit: str
 
     def __init__(self, options: StoreOptions) -> None:
         self.containers = Containers(options)

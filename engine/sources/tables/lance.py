@@ -63,6 +63,7 @@ class LanceFormat(TableFormat):
     """``lance:``."""
 
     needs = "lance", "lance"
+    unit = "a page of the table"
 
     def check(self, place: str) -> None:
         """Of this machine alone: the library would look for credentials by itself, also where there must be none."""

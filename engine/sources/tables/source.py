@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from ....errors import ConfigError, ItemError, ReadError, SourceError
 from ....references import Reference, Version
-from ..base import Source
+from ..base import Source, SourceMemory
 from ..containers import may_pass, settled
 from ..entries import Broken, Entry, Item, key_of
 from ..options import Factory, SourceOptions
 from ..url_options import UrlOptions
-from .base import TableFile
+from .base import BATCH_BYTES, TableFile
 from .columns import Columns, key_in
 from .formats import FORMATS
 from .reader import MARK, RowPlace, TableReader, locator_of, said_of
@@ -24,6 +24,9 @@ from .seen import Seen
 from .spec import TableSpec
 
 _KEYS_AT_ONCE: Final = 8192
+
+_LOOKED_AT: Final = 16
+"""Tables whose footers are read to know what memory they take, where they have not been listed: each is a request."""
 
 
 class TableSource(Source):
@@ -49,7 +52,6 @@ class TableSource(Source):
 
     order = "bytes"
     in_memory = True
-    uncounted = ("a page of the table",)
 
     def __init__(self, specs: Sequence[TableSpec], urls: UrlOptions | None = None, later: bool = False) -> None:
         first = self._first = specs[0]
@@ -63,6 +65,7 @@ class TableSource(Source):
         self._urls = urls or UrlOptions()
         self._format = FORMATS[first.scheme](self._urls.stores)
         self.locator = self._locator = locator_of(first, self._urls)
+        self._pages = set[int | None]()
         if not later:
             self._check()
 
@@ -72,6 +75,7 @@ class TableSource(Source):
     def parts(self) -> Iterator[tuple[int, Entry]]:
         """The entries, each with the index of the spec it comes from."""
         seen = Seen()
+        self._pages.clear()
         for part, place in enumerate(self._places):
             for name in self._format.names(place, MARK):
                 for entry in self._entries(name, seen):
@@ -102,9 +106,37 @@ class TableSource(Source):
                 elsewhere = None if found.url is None else Reference(self._urls.locator, found.url)
                 yield replace(entry, data=found.data, path=found.path, metadata=metadata, reference=elsewhere)
 
+    def memory(self, max_bytes: int) -> SourceMemory:
+        """By what the footers say: of all tables that were listed by this source, else of the first ones.
+
+        There are, of the largest page, what it was compressed or a dictionary's copy of it, the page itself, and a
+        batch of rows, which grows by doubling (measured: 2.0 to 4.0 of a column whose group is one page).
+        """
+        pages, others = self._pages, False
+        if not pages:
+            try:
+                names = [name for place in self._places for name in self._format.names(place, MARK)]
+            except SourceError:  # a job that goes on with its listing says so of each row
+                names = []
+            pages, others = {*map(self._page_of, names[:_LOOKED_AT])}, len(names) > _LOOKED_AT
+        has_metadata = bool(self._first.columns)
+        if None in pages:
+            return SourceMemory(0, has_metadata, (self._format.unit,))
+        most = max(filter(None, pages), default=0)
+        nbytes = 2 * most + 2 * min(most, max(BATCH_BYTES, max_bytes))
+        return SourceMemory(nbytes, has_metadata, (f"tables behind the first {_LOOKED_AT}",) if others else ())
+
     def emptiness(self) -> str:
         """What to say if there are no entries."""
         return f"{' '.join(self.specs)} has no rows"
+
+    def _page_of(self, name: str) -> int | None:
+        """See `TableFile.largest_page`; 0 of a table that cannot be read, of which whoever reads it says more."""
+        try:
+            with closing(self._format.open(name)) as file:
+                return file.largest_page(Columns.of(self._first, file.schema).all)
+        except Exception:  # noqa: BLE001  (whatever a library says of a file)
+            return 0
 
     def _check(self) -> None:
         for place in self._places:
@@ -122,6 +154,7 @@ class TableSource(Source):
         try:
             with closing(self._format.open(name)) as file:
                 columns = Columns.of(self._first, file.schema)
+                self._pages.add(file.largest_page(columns.all))
                 places = (RowPlace(row, file.token, name) for row in range(sum(file.groups)))
                 if columns.key:
                     yield from self._keyed(places, _values(file, columns.key), seen)

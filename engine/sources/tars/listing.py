@@ -18,7 +18,11 @@ MARK: Final = "!"
 """Between the name of a tar and that of a member in it, as of a jar's."""
 
 _MOST_OF_A_SAMPLE: Final = 1000
-"""Members that are held until the sample is whole. One with more goes on as another."""
+_LONGEST_OF_A_SAMPLE: Final = 1 << 20
+"""Members, and characters of their names, that are held until the sample is whole. What has more goes on as another."""
+
+SAMPLE_BYTES: Final = 16 << 20
+"""What a sample takes in memory, its entries included: names have up to four bytes a character."""
 
 
 class TarListing:
@@ -37,13 +41,14 @@ class TarListing:
     def entries(self, members: Iterator[Member]) -> Iterator[Entry]:
         """Samples are held until they are whole: metadata may come behind its picture."""
         sample: list[Member] = []
-        name = ""
+        name, length = "", 0
         try:
             for member in members:
                 stem = sample_of(member.name)[0]
-                if sample and (stem != name or len(sample) == _MOST_OF_A_SAMPLE):
+                length += len(member.name)
+                if sample and (stem != name or len(sample) == _MOST_OF_A_SAMPLE or length > _LONGEST_OF_A_SAMPLE):
                     yield from self._sample(sample)
-                    sample = []
+                    sample, length = [], len(member.name)
                 name = stem
                 sample.append(member)
         except ReadError:  # what was found before the damage is good

@@ -13,13 +13,13 @@ from ....object_stores.options import StoreOptions
 from ....object_stores.urls import is_store_url
 from ....references import Reference, Version
 from ..ahead import mapped_ahead
-from ..base import Source
+from ..base import Source, SourceMemory
 from ..container_finder import Containers, place_named, without_scheme
 from ..containers import may_pass, settled
 from ..entries import Broken, Entry, Item, key_of
 from ..options import SourceOptions
 from ..paths import reason
-from .listing import MARK, TarListing
+from .listing import MARK, SAMPLE_BYTES, TarListing
 from .members import members_of
 from .reader import TarReader, locator_of
 from .samples import columns_of
@@ -126,6 +126,11 @@ class TarSource(Source):
         except ItemError as error:
             return replace(entry, data=settled(error), reference=None)
         return replace(entry, metadata={**entry.metadata, **columns}) if columns else entry
+
+    def memory(self, max_bytes: int) -> SourceMemory:
+        """A sample of names, and what lies beside the pictures of the rows."""
+        del max_bytes
+        return SourceMemory(SAMPLE_BYTES, has_metadata=True)
 
     def emptiness(self) -> str:
         """What to say if there are no entries."""
