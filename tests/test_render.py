@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from penstock.engine import Accounting, Bottleneck, ChannelReport, MemoryReport, Report, StageReport
+from penstock.engine.jobs.common.shown_frames import show_frames
 from penstock.engine.observe import report_files
 from penstock.engine.observe.contact_sheet import check_sheet_path, contact_sheet
 from penstock.engine.observe.render_text import render_text, report_json
@@ -190,7 +191,7 @@ def test_a_contact_sheet_shows_query_and_neighbours(tmp_path: Path, hits: list[H
     """As pictures inside the page, with scores, in order; what cannot be shown says why."""
     query = tmp_path / "query.png"
     Image.new("RGBA", (1000, 10), (0, 0, 0, 0)).save(query)
-    page = Page(contact_sheet(str(query), hits, "photos.db"))
+    page = Page(contact_sheet(str(query), hits, "photos.db", show_frames=show_frames))
     assert_self_contained(page)
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(pictures) == 1 + len(HOSTILE)
@@ -202,7 +203,7 @@ def test_a_contact_sheet_shows_query_and_neighbours(tmp_path: Path, hits: list[H
 
 def test_hostile_names_are_shown_escaped_in_a_contact_sheet(tmp_path: Path, hits: list[Hit]) -> None:
     """No control character and no markup of a name reaches the page."""
-    text = contact_sheet(str(tmp_path / "a\nb.jpg"), hits, "photos.db")
+    text = contact_sheet(str(tmp_path / "a\nb.jpg"), hits, "photos.db", show_frames=show_frames)
     assert not {"\x1b", "\u202e", "\udcff"} & set(text)
     assert "<script" not in text
     for shown in ("a\\nb.jpg", "\\x1b[31mred.jpg", "$(id).jpg", "-x.jpg", "<script>alert(1)<", "\\u202egpj.exe"):
@@ -211,7 +212,10 @@ def test_hostile_names_are_shown_escaped_in_a_contact_sheet(tmp_path: Path, hits
 
 def test_a_sheet_of_no_neighbours_says_so(tmp_path: Path) -> None:
     """An empty page would look like a fault."""
-    assert "holds no pictures" in Page(contact_sheet(str(tmp_path / "q.jpg"), [], "photos.db")).words
+    assert (
+        "holds no pictures"
+        in Page(contact_sheet(str(tmp_path / "q.jpg"), [], "photos.db", show_frames=show_frames)).words
+    )
 
 
 @pytest.mark.parametrize("name", ["folder", "nowhere/x.html"])
@@ -225,14 +229,17 @@ def test_a_sheet_that_cannot_be_written_is_refused_before_the_search(tmp_path: P
 def test_what_is_no_regular_file_is_not_opened_for_a_thumbnail(tmp_path: Path) -> None:
     """A path in a store may have become a FIFO, and opening it would wait for ever."""
     os.mkfifo(tmp_path / "x.jpg")
-    page = Page(contact_sheet(str(tmp_path / "x.jpg"), [], "photos.db"))
+    page = Page(contact_sheet(str(tmp_path / "x.jpg"), [], "photos.db", show_frames=show_frames))
     assert "Cannot be shown: OSError" in page.words
 
 
 def test_a_huge_picture_is_not_decoded_for_a_thumbnail(tmp_path: Path) -> None:
     """64 megapixels are the limit, judged by the header."""
     Image.new("1", (8001, 8001)).save(tmp_path / "bomb.png")
-    assert "Cannot be shown" in Page(contact_sheet(str(tmp_path / "bomb.png"), [], "photos.db")).words
+    assert (
+        "Cannot be shown"
+        in Page(contact_sheet(str(tmp_path / "bomb.png"), [], "photos.db", show_frames=show_frames)).words
+    )
 
 
 @given(st.text(max_size=30))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.engine.jobs.common.shown_frames import show_frames
 from penstock.engine.observe.contact_sheet import contact_sheet
 from penstock.engine.sources import Item, SourceOptions, UrlOptions, open_source
 from penstock.engine.sources.by_key import read_by_keys
@@ -106,7 +107,7 @@ def test_a_sheet_shows_what_lies_in_tars_and_tables(tmp_path: Path) -> None:
         Hit(key, 0.5, None, 32, 32, {})
         for key in (f"{tar}!1.png", f"{table}#000000000", f"{tar}!bad.png", f"{tar}!gone.png")
     ]
-    page = Page(contact_sheet(str(tmp_path / "q.png"), hits, "photos.db"))
+    page = Page(contact_sheet(str(tmp_path / "q.png"), hits, "photos.db", show_frames=show_frames))
     pictures = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
     assert pictures == ["The query: q.png", "a.tar!1.png", "t.parquet#000000000"]
     assert "Cannot be shown: UnidentifiedImageError" in page.words

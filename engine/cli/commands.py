@@ -205,11 +205,14 @@ def search(uri: str, image: str, k: int, html: str | None, config_file: str | No
         complain(f"the collection {config.collection!r} holds no pictures")
     if html is not None:
         from ...durable import write_text
+        from ..jobs.common.shown_frames import show_frames
         from ..jobs.common.source_factory import urls_of
         from ..observe.contact_sheet import contact_sheet
 
         where = f"{config.shown_to}, collection {config.collection}"
-        write_text(html, contact_sheet(image, hits, where, config.metric, urls_of(config)))
+        write_text(
+            html, contact_sheet(image, hits, where, config.metric, show_frames=show_frames, urls=urls_of(config))
+        )
         say(f"contact sheet: {printable(html)}")
     return OK
 

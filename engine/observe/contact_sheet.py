@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from PIL import Image, ImageOps
 
-from ...errors import ConfigError, ItemError
+from ...errors import ConfigError, PenstockError
+from ...formatting import clock
 from ...picture_formats import FORMATS
 from ..sources import UrlOptions, path_of
 from ..sources.by_key import read_by_keys
 from .html import page
-
-THUMBNAIL: Final = 360
-"""Longest side in pixels: sharp at the size the page shows it, about 20 KB each."""
+from .thumbnails import THUMBNAIL, data_uri, thumbnail
 
 PATIENCE: Final = 10.0
 """Seconds for all pictures that are no files of this machine. Those that are not begun by then have a note instead."""
+
+Frame = tuple[str, int]
+"""A video's key, which is its path, and microseconds from its start."""
+
+ShowFrames = Callable[[Sequence[Frame], float], Mapping[Frame, str | Exception]]
+"""A data: URI for each frame, or why there is none, in so many seconds for all of them."""
 
 _MAX_PIXELS: Final = 64_000_000
 
@@ -47,6 +51,8 @@ class Neighbour(Protocol):
     def width(self) -> int | None: ...
     @property
     def height(self) -> int | None: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +77,32 @@ class Thumbnail:
 
 
 def contact_sheet(
-    query: str, hits: Sequence[Neighbour], where: str, metric: str = "COSINE", urls: UrlOptions | None = None
+    query: str,
+    hits: Sequence[Neighbour],
+    where: str,
+    metric: str = "COSINE",
+    *,
+    show_frames: ShowFrames,
+    urls: UrlOptions | None = None,
 ) -> str:
     """The page. Pictures that are gone or cannot be shown are said so in their place.
 
     Args:
         query: path of the picture that was asked about.
-        hits: nearest first. One without a path is looked for by its key, for a while: in a store, a tar, a table.
+        hits: nearest first. One without a path is looked for by its key, for a while: in a store, a tar, a table. The
+            frame of a video is read from it again.
         where: what was searched.
         metric: says what a score means.
+        show_frames: reads frames of videos.
         urls: how stores and hosts are spoken to.
     """
     keys = [hit.key for hit in hits if hit.path is None]
     elsewhere = read_by_keys(keys, urls or UrlOptions(), lambda data: _shown(io.BytesIO(data)), seconds=PATIENCE)
+    frames = show_frames([(hit.path, at) for hit in hits if hit.path and (at := time_of(hit)) is not None], PATIENCE)
     return page(
         "contact_sheet.html",
         query=_thumbnail(query, query),
-        hits=[_hit(hit, elsewhere) for hit in hits],
+        hits=[_hit(hit, elsewhere, frames) for hit in hits],
         where=where,
         scale=_SCALES.get(metric, ""),
     )
@@ -106,16 +121,28 @@ def check_sheet_path(path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"--html: {str(target)!r} cannot be written: its folder must exist and be writable")
 
 
-def _hit(hit: Neighbour, elsewhere: Mapping[str, str | Exception]) -> Thumbnail:
+def time_of(hit: Neighbour) -> int | None:
+    """Microseconds from the start of its video, of a frame; None of a picture."""
+    at = hit.metadata.get("frame_pts_us")
+    return at if isinstance(at, int) else None
+
+
+def _hit(
+    hit: Neighbour, elsewhere: Mapping[str, str | Exception], frames: Mapping[Frame, str | Exception]
+) -> Thumbnail:
     size = f"{hit.width} x {hit.height} pixels" if hit.width and hit.height else ""
-    if hit.path is not None:
+    at = time_of(hit)
+    if hit.path is not None and at is None:
         return _thumbnail(hit.path, hit.path, hit.score, size)
-    found = elsewhere[hit.key]
-    name = os.path.basename(hit.key) or hit.key
+    where = hit.path or hit.key
+    found = elsewhere[where] if at is None or hit.path is None else frames[hit.path, at]
+    name = os.path.basename(where) or where
+    if at is not None:
+        name = f"{name} at {clock(at / 1e6)}"
     if isinstance(found, str):
-        return Thumbnail(name, hit.key, found, "", hit.score, size)
-    said = str(found) if isinstance(found, ItemError) else type(found).__name__
-    return Thumbnail(name, hit.key, None, f"Cannot be shown: {said}", hit.score, size)
+        return Thumbnail(name, where, found, "", hit.score, size)
+    said = str(found) if isinstance(found, PenstockError) else type(found).__name__
+    return Thumbnail(name, where, None, f"Cannot be shown: {said}", hit.score, size)
 
 
 def picture(key: str) -> Thumbnail:
@@ -149,18 +176,3 @@ def _shown(file: IO[bytes]) -> str:
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))
         upright = ImageOps.exif_transpose(image)
     return data_uri(thumbnail(upright))
-
-
-def thumbnail(image: Image.Image) -> bytes:
-    """A small JPEG of a picture, its longest side `THUMBNAIL` pixels at most. The picture is shrunk in place."""
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    file = io.BytesIO()
-    image.convert("RGB").save(file, "JPEG", quality=82)
-    return file.getvalue()
-
-
-def data_uri(jpeg: bytes) -> str:
-    """A JPEG file as a page can hold it."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

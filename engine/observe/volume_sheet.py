@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .contact_sheet import data_uri, thumbnail
 from .html import page
+from .thumbnails import data_uri, thumbnail
 
 
 class PageRecord(Protocol):

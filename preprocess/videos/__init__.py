@@ -5,6 +5,7 @@ PyAV (the extra ``penstock[videos]``) is imported when the first video is opened
 
 from __future__ import annotations
 
+from .at_times import frames_at
 from .description import Scene, VideoFindings, VideoInfo, VideoLimits
 from .frames import SampledFrame
 from .opening import open_video
@@ -20,6 +21,7 @@ __all__ = [
     "VideoFindings",
     "VideoInfo",
     "VideoLimits",
+    "frames_at",
     "open_video",
     "sample",
 ]
