@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from penstock.engine import PipelineBuilder, Retry
 from penstock.engine.core.policies import is_transient
 from penstock.engine.downloads import Downloaded, Downloader, DownloadSettings, Workspace
 from penstock.engine.downloads.hosts import Hosts, host_of
@@ -31,6 +32,7 @@ from penstock.errors import (
     WorkerError,
 )
 from penstock.tests.clips import make_clip
+from penstock.tests.flaky import built, finish
 from penstock.tests.mounts import mounts
 from penstock.tests.small_s3 import SmallS3
 from penstock.tests.video_server import VideoServer, served
@@ -139,6 +141,17 @@ def test_a_host_that_refuses_again_and_again_is_left_alone(
     assert (server.seen["/refused.mp4"], server.seen["/bot.mp4"], server.seen["/ok.mp4"]) == (1, 1, 1)
     with Downloader(Workspace(workspace.path, "job"), settings) as later:
         assert later.download(server.url("ok.mp4")).size
+
+
+def test_a_job_asks_again_when_it_was_told_to(downloader: Downloader, server: VideoServer) -> None:
+    """A stage of the engine with its policy, and not a moment before."""
+    server.after = "1"
+    policy = Retry(within=DEADLINE, first=0.001, longest=0.001)
+    builder = PipelineBuilder().add_source([server.url("busy.mp4")]).pipe(downloader.download, on_failure=policy)
+    (found,) = finish(built(builder))
+    assert found.path.exists()
+    first, second = server.times
+    assert second - first >= 1
 
 
 def test_a_killed_worker_s_download_is_gone_on_with(

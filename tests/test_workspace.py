@@ -88,6 +88,18 @@ def test_deleting_tells_the_bytes_and_lets_them_go(workspace: Workspace) -> None
     assert (folder.clear(), folder.size(), workspace.budget.used, list(workspace.folders())) == (0, 0, 0, [])
 
 
+def test_a_video_of_no_use_is_downloaded_once_more_and_not_again(workspace: Workspace) -> None:
+    """What else lies with it stays."""
+    folder = workspace.folder("a")
+    for name in ("video", "meta.json", "frames/1.jpg"):
+        put(folder.path / name)
+    assert folder.forget_video()
+    assert folder.names() == ["again.json", "frames"]
+    put(folder.video)
+    assert not folder.forget_video()
+    assert folder.video.exists()
+
+
 def test_links_are_deleted_and_never_followed(workspace: Workspace, tmp_path: Path) -> None:
     """A link within a folder, one in place of it, and one on the way to it."""
     outside = put(tmp_path / "outside" / "photo.jpg")

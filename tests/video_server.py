@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from time import monotonic
 
 TAG = '"one"'
 LATER = '"two"'
@@ -18,6 +19,7 @@ class VideoServer:
     Attributes:
         video: the bytes of the video; `other`: those that it has become where a path changes it.
         seen: how often each path was asked for; `ranges`: from which byte, of those that asked for a part.
+        after: what ``busy`` says about when to ask again; `times`: when each request came (`monotonic`).
         served: released when half of a video that stalls has been sent.
         let_go: until it is set, requests for ``hold`` wait; `held`: how many do; `most_held`: did at once.
         gone: set when all is over: what drips or stalls waits for it.
@@ -31,6 +33,8 @@ class VideoServer:
         self.cookies: list[str] = []
         self.gone = threading.Event()
         self.host = ""
+        self.after = "7"
+        self.times: list[float] = []
         self.served = threading.Semaphore(0)
         self.let_go = threading.Event()
         self.held = 0
@@ -44,6 +48,7 @@ class VideoServer:
         path = handler.path.partition("?")[0]
         name = path.strip("/").partition(".")[0].replace("-", "_")
         self.seen[path] += 1
+        self.times.append(monotonic())
         self.cookies.append(handler.headers.get("Cookie", ""))
         begin = handler.begin()
         if begin:
@@ -92,7 +97,7 @@ class VideoServer:
     def serve_busy(self, handler: Handler, times: int) -> None:
         """Once; then it is there."""
         if times == 1:
-            handler.head(429, {"Content-Length": "0", "Retry-After": "7"})
+            handler.head(429, {"Content-Length": "0", "Retry-After": self.after})
         else:
             handler.whole(self.video, TAG)
 

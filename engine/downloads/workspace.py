@@ -8,6 +8,7 @@
                               video.part.json    what they are the beginning of, so that the rest can be asked for
                               meta.json          what is known of the video
                               video              the video: it is there whole, or not at all
+                              again.json         that it has been downloaded once already, and was of no use
                               <anything>.tmp     what somebody is about to make
 
 The id is a digest of the video's key (its URL or path): no name of a stranger's is ever part of a path.
@@ -36,6 +37,7 @@ VIDEO: Final = "video"
 PART: Final = "video.part"
 NOTE: Final = "video.part.json"
 META: Final = "meta.json"
+AGAIN: Final = "again.json"
 
 _ID: Final = re.compile(r"[0-9a-f]{20}")
 
@@ -176,6 +178,22 @@ class VideoFolder:
     def remove(self, name: str) -> int:
         """Delete one thing in it; returns its bytes. What the budget counts is not changed: see `DiskBudget.settle`."""
         return self.workspace.remove(self.id[:2], self.id, name)
+
+    def forget_video(self) -> bool:
+        """Have the video downloaded once more: it came whole, and turned out to be of no use.
+
+        Returns:
+            Whether that is worth it: False where it has been done before, and then nothing is touched.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        if AGAIN in self.names():
+            return False
+        self.remove(VIDEO)
+        self.remove(META)
+        write_json(self.path / AGAIN, {})
+        return True
 
     def clear(self) -> int:
         """Delete it whole, and let its bytes go from the budget; returns them."""
