@@ -40,7 +40,9 @@ def test_each_frame_is_a_row_with_its_time_and_each_video_is_accounted_for(folde
     books = report.accounting
     assert (books.read, books.written, books.filtered, books.dead, books.in_flight) == (6, 4, 1, 1, 0)
     found = report.extra["videos"]
-    assert found["frames"] == {"decoded": 132, "created": 44, "written": 44, "dropped": {}, "dead": 0}
+    frames = found["frames"]
+    assert 44 <= frames.pop("decoded") <= 132
+    assert frames == {"created": 44, "written": 44, "dropped": {}, "dead": 0}
     rows = rows_of(tmp_path / "out")
     assert [(Path(row["video_key"]).name, row["frame_pts_us"]) for row in rows] == [
         (f"{number}.mp4", 100_000 * step) for number in range(4) for step in range(8 + 2 * number)
@@ -126,7 +128,7 @@ def test_a_job_whose_videos_all_failed_says_so(tmp_path: Path, capsys: pytest.Ca
     """Exit status 1, and why."""
     (tmp_path / "page.mp4").write_bytes(b"<html>")
     assert main(["videos", str(tmp_path), "--to", f"parquet:{tmp_path / 'out'}", *OWN, "--progress", "none"]) == 1
-    assert "no video that can be read" in capsys.readouterr().err
+    assert "the only video failed: no video" in capsys.readouterr().err
 
 
 def test_a_search_shows_where_in_its_video_a_frame_is(

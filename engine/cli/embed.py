@@ -95,6 +95,9 @@ def _run_and_tell(config: ServiceConfig, source: Source) -> int:
             say(f"job: {_counts_line(books)}")
     if config.progress != "json" and (said := report.extra.get("nothing_written")):
         complain(said)
+    if left := report.extra.get("videos", {}).get("left"):
+        complain(f"{plural(left, 'video')} of hosts that refuse remain; to go on later: {_resume(config)}")
+        return FAILED
     if interrupt.requested:
         again = "the same command does all of it again (rows are written over); add --job DIR to go on where it was"
         complain(f"interrupted; to go on: {_resume(config)}" if books else f"interrupted: {again}")

@@ -12,9 +12,10 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         *("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
         *("anonymous", "instance_role", "allow_hosts"),
     ),
-    "Frames": ("every", "filter", "dedup", "keep", "work", "max_disk"),
+    "Frames": ("every", "filter", "classes", "detector", "dedup", "keep", "work"),
     "Duplicates": ("duplicates", "rule", "delete", "flag", "rededup"),
     "Pages": ("max_passes", "min_angle", "min_bend", "min_quality"),
+    "Downloads": ("downloads", "per_host", "politeness", "download_timeout", "cookies", "max_disk"),
     "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "value_range", "decoder"),
     "Store": (
         *(

@@ -20,6 +20,7 @@ Examples:
   penstock videos @list.txt --to parquet:out --every keyframes --job clips-job
   penstock videos ~/Videos --to parquet:out --every scenes
   penstock videos ~/Videos --to parquet:out --filter blur,black,flat,slide --dedup video
+  penstock videos @urls.txt --to parquet:out --job clips-job --keep frames --max-disk 50GB
   penstock resume clips-job
 
 \b
@@ -33,10 +34,9 @@ shots (clips.parquet); with --filter and --dedup also those of the frames that w
 Exit status: 0 all is accounted for within the failure budget, 1 the job failed or all videos
 did, 2 wrong usage, 130 interrupted."""
 
-_NOT_THEIRS = frozenset(
-    {"decoder", "threads", "devices", "sandbox", "background", "value_range", "max_side", "max_file_bytes"}
-)
-_OWN = ("every", "filter", "dedup", "video_timeout", "max_duration", "max_frames")
+_NOT_THEIRS = frozenset({"decoder", "threads", "devices", "sandbox", "background", "value_range", "max_side"})
+_FILES = ("keep", "work", "max_disk", "downloads", "per_host", "politeness", "download_timeout", "cookies")
+_OWN = ("every", "filter", "dedup", *_FILES, "video_timeout", "max_duration", "max_frames")
 _FIELDS = (*_OWN, *(field for field in FIELDS if field not in _NOT_THEIRS))
 
 
@@ -53,9 +53,9 @@ _FIELDS = (*_OWN, *(field for field in FIELDS if field not in _NOT_THEIRS))
 def videos(sources: tuple[str, ...], null: bool, config_file: str | None, **options: Any) -> int:
     """Take frames of videos, embed them and keep their vectors.
 
-    SOURCE is a folder (searched to its end), a video file, a glob in quotes, a text file of paths (@list.txt), or - for
-    a list of paths on standard input. Every video ends with a row for each of its frames, or as a dead letter with a
-    reason; what is no video is counted.
+    SOURCE is a folder (searched to its end), a video file, a glob in quotes, a text file of paths and URLs (@list.txt),
+    - for such a list on standard input, a URL of a file or a page (https://), or one of a store (s3://bucket/folder).
+    Every video ends with a row for each of its frames, or as a dead letter with a reason; what is no video is counted.
     """
     from ..jobs.common.source_factory import make_source
     from ..observe.report_files import check_report_path

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ...errors import ConfigError
 from .model import PER_RUN, ServiceConfig, Store
+from .types import Size
 
 FRAME_FIELDS: Final[Mapping[str, str]] = {
     "video_key": "varchar(65535)",
@@ -23,9 +25,7 @@ FRAME_FIELDS: Final[Mapping[str, str]] = {
 
 _TABLES: Final = ("parquet:", "lance:", "npy:")
 
-_OTHERS: Final = frozenset(
-    {"decoder", "threads", "devices", "sandbox", "background", "value_range", "max_side", "max_file_bytes"}
-)
+_OTHERS: Final = frozenset({"decoder", "threads", "devices", "sandbox", "background", "value_range", "max_side"})
 """Settings that a job on videos does not have."""
 
 FilterName = Literal["blur", "black", "flat", "slide", "noise"]
@@ -60,7 +60,9 @@ class VideoConfig(ServiceConfig):
     """
 
     kind: ClassVar[str] = "videos"
-    per_run: ClassVar[frozenset[str]] = PER_RUN | {"video_timeout"}
+    per_run: ClassVar[frozenset[str]] = PER_RUN | {
+        *("video_timeout", "max_disk", "downloads", "per_host", "politeness", "download_timeout", "cookies"),
+    }
 
     every: Annotated[str, AfterValidator(_every)] = Field(default="1s", json_schema_extra={"metavar": "STEP"})
     """Which frames are taken: one for each step of time, as 1s, 500ms or 2min; keyframes; or scenes, the middle one of
@@ -73,6 +75,34 @@ class VideoConfig(ServiceConfig):
 
     dedup: Literal["off", "video"] = "off"
     """Leave out frames that repeat the last one of their video that was kept."""
+
+    keep: Literal["none", "frames", "all"] = "none"
+    """What stays in --work: nothing; the frames that are kept, as JPEG files; or these and the downloaded videos."""
+
+    work: Path | None = Field(default=None, json_schema_extra={"metavar": "DIR"})
+    """Folder for downloads and for frames that are kept: a new one, or that of this job. [default: work in the job's
+    folder, or beside the rows]"""
+
+    max_disk: Size | None = Field(default=None, json_schema_extra={"metavar": "SIZE"})
+    """Bytes of videos in --work before downloads wait. [default: 20 GB, or a quarter of what is free]"""
+
+    downloads: int = Field(default=3, ge=1, le=64, json_schema_extra={"metavar": "N"})
+    """Downloads at once, each in a process of its own."""
+
+    per_host: int = Field(default=2, ge=1, le=64, json_schema_extra={"metavar": "N"})
+    """Downloads at once from one host."""
+
+    politeness: float = Field(default=5.0, ge=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
+    """Seconds between two downloads from pages (yt-dlp), at least."""
+
+    download_timeout: float = Field(default=3600.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
+    """A download that takes longer is ended; what has come of a file is gone on with at the next attempt."""
+
+    cookies: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE"})
+    """Cookies for pages, in Netscape's format. Read, never written."""
+
+    max_file_bytes: Size | None = Field(default=None, json_schema_extra={"metavar": "SIZE"})
+    """Larger videos are not downloaded. [default: 4GiB]"""
 
     item_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
     """A video whose decoder stands still for longer is a dead letter, and its process is replaced."""

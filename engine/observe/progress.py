@@ -243,6 +243,8 @@ def summary(report: Report, total: int | None) -> str:
     if videos := report.extra.get("videos"):
         pace = f", {videos['seconds'] / report.seconds:.3g} s each second" if report.seconds else ""
         parts.append(f"{plural(videos['frames']['created'], 'frame')} of {duration(videos['seconds'])} of video{pace}")
+        if videos.get("downloads"):
+            parts.append(f"{plural(len(videos['downloads']), 'download')}, {size(videos['disk'])} on disk")
     store = report.extra.get("store") or {}
     if store.get("waiting", 0) >= 1:
         behind = f", {plural(int(store['behind']), 'row')} behind the others" if store.get("behind") else ""

@@ -8,6 +8,9 @@ from typing import Any
 from ...formatting import count, duration, milliseconds, percent, plural, printable, rate, size
 from .report import Report, StageReport
 
+_HOSTS = 5
+"""Hosts that the report names."""
+
 _STALLS = 3
 """Stalls that the table names."""
 
@@ -52,7 +55,14 @@ def frames_line(report: Report) -> str:
     fates = " + ".join(f"{name} {count(number)}" for name, number in parts.items())
     pace = f", {seconds / report.seconds:.3g} s each second" if report.seconds else ""
     decoded = f"{count(frames['decoded'])} frames decoded"
-    return f"frames: created {count(frames['created'])} = {fates}; {decoded}, {duration(seconds)} of video{pace}"
+    line = f"frames: created {count(frames['created'])} = {fates}; {decoded}, {duration(seconds)} of video{pace}"
+    hosts = [
+        f"{printable(host['host'])} {size(host['nbytes'])} at {size(host['rate'])}/s"
+        + (f", {plural(host['failures'], 'failure')}" if host["failures"] else "")
+        + (", stopped" if host["is_stopped"] else "")
+        for host in found.get("hosts", ())[:_HOSTS]
+    ]
+    return line + (f"\ndownloaded: {'; '.join(hosts)}" if hosts else "")
 
 
 def stall_line(report: Report) -> str:

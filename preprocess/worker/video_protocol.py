@@ -117,12 +117,14 @@ class Piece:
         start: number of the first frame; those before have been taken.
         cpu_used: seconds of processor time that the pieces before have taken.
         kept: the last frame of them that was kept, where frames are compared.
+        frames: folder that the frames that are kept go to as JPEG files, complete with the last of them; None: nowhere.
     """
 
     path: str
     start: int = 0
     cpu_used: float = 0.0
     kept: Kept | None = None
+    frames: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

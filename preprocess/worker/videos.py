@@ -23,7 +23,8 @@ from ..slot_layout import pixel_view
 from ..spec import PreprocessSpec
 from ..videos import SampledFrame, Sampling, Video, VideoLimits, open_video, sample
 from .failures import detach_traceback
-from .frame_look import FrameLook, warm_up
+from .frame_files import FrameFiles
+from .frame_look import FrameLook, UInt8, warm_up
 from .jax_runtime import prepare_jax
 from .preprocessor import Preprocessor
 from .protocol import Timings
@@ -66,22 +67,38 @@ class _OpenVideo:
         sampling: which frames are taken.
         limits: what it may be.
         look: looks at its frames.
+        files: keeps those of them that stay; None: nobody does.
         on_packet: called before each packet.
     """
 
     def __init__(
-        self, path: str, sampling: Sampling, limits: VideoLimits, look: FrameLook, on_packet: Callable[[], None]
+        self,
+        path: str,
+        sampling: Sampling,
+        limits: VideoLimits,
+        look: FrameLook,
+        files: FrameFiles | None,
+        on_packet: Callable[[], None],
     ) -> None:
-        self.path, self.at, self.look = path, 0, look
+        self.path, self.at, self.look, self.files = path, 0, look, files
         self._files = ExitStack()
         self.video: Video = self._files.enter_context(open_video(path, limits))
         self._frames = sample(self.video, sampling, lambda _: on_packet())
         self._next: SampledFrame | None = None
 
-    def skip_to(self, start: int) -> None:
-        """Pass by frames that were taken before."""
+    def skip_to(self, start: int, short_side: int) -> None:
+        """Pass by frames that were taken before; their files have gone with the process that wrote them."""
         while self.at < start and self.has_more:
-            self.take()
+            frame = self.take()
+            if self.files is not None:
+                self.seen(frame, short_side)
+
+    def seen(self, frame: SampledFrame, short_side: int) -> UInt8 | LeftOut:
+        """The picture in a frame, its short side scaled down to so many pixels; or why it is left out."""
+        picture = self.look.at(frame.pts_us, frame.rgb(short_side))
+        if self.files is not None and not isinstance(picture, LeftOut):
+            self.files.add(frame, self.look.statistics)
+        return picture
 
     @property
     def has_more(self) -> bool:
@@ -98,7 +115,9 @@ class _OpenVideo:
         return frame
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. Frames that are to be kept are, if it has been read to its end."""
+        if self.files is not None:
+            self.files.abandon()
         self._next, self._frames = None, iter(())
         self._files.close()
 
@@ -168,7 +187,7 @@ class VideoWorker:
         rows = 0
         left_out: list[LeftOut] = []
         for frame in self._frames(opened):
-            picture = opened.look.at(frame.pts_us, frame.rgb(self._short_side))
+            picture = opened.seen(frame, self._short_side)
             if isinstance(picture, LeftOut):
                 left_out.append(picture)
                 continue
@@ -177,6 +196,9 @@ class VideoWorker:
             arrays[STATISTICS_ARRAY][rows] = opened.look.statistics
             rows += 1
         has_more = opened.has_more
+        if not has_more and opened.files is not None:
+            opened.files.complete()
+            opened.files = None
         self._mark(None)
         self._watch.pause()
         decoded = time.perf_counter()
@@ -213,9 +235,17 @@ class VideoWorker:
         opened = self._open
         if opened is None or (opened.path, opened.at) != (piece.path, piece.start):
             self._close()
-            look = FrameLook(self._settings.filters, self._settings.neighbours, piece.kept)
-            opened = self._open = _OpenVideo(piece.path, self._sampling, self._limits, look, self._step)
-            opened.skip_to(piece.start)
+            files = FrameFiles(piece.frames) if piece.frames is not None else None
+            kept = piece.kept if files is None else None  # all frames are looked at again
+            look = FrameLook(self._settings.filters, self._settings.neighbours, kept)
+            try:
+                opened = _OpenVideo(piece.path, self._sampling, self._limits, look, files, self._step)
+            except ItemError:
+                if files is not None:
+                    files.abandon()
+                raise
+            self._open = opened
+            opened.skip_to(piece.start, self._short_side)
         return opened
 
     def _close(self) -> None:

@@ -280,15 +280,17 @@ class JobCheckpoint:
         """How often earlier runs have tried an item that they gave up."""
         return self._attempts.get(letter_key(key), 0)
 
-    def flush(self, letters: DeadLetters, first: Callable[[], object] = lambda: None) -> None:
+    def flush(self, letters: DeadLetters, first: Callable[[], object] = lambda: None) -> bool:
         """Called often, from a thread that may wait: about once a second puts the letters on the disk, then the records
-        that vouch for them. `first` puts there what the records vouch for besides.
+        that vouch for them. `first` puts there what the records vouch for besides. Says whether it did.
         """
         if time.monotonic() - self._synced >= _SYNC_SECONDS:
             first()
             letters.sync()
             self._folder.sync()
             self._synced = time.monotonic()
+            return True
+        return False
 
     def check(self, report: Report, interrupted: bool) -> None:
         """Hold what this run recorded against what its engine counted, at its end.
@@ -307,7 +309,7 @@ class JobCheckpoint:
             # Recorded as they are drawn: an early end may leave the last of them between the source and its stage.
             "filtered": (filtered, max(filtered, counted.filtered) if interrupted else counted.filtered),
             "dead": (after.dead - before.dead, counted.dead),
-            "remaining": (after.remaining, after.remaining if interrupted else 0),
+            "remaining": (after.remaining, after.remaining if interrupted else counted.in_flight),
         }
         wrong = [
             f"{name}: {kept} in the journal, {seen} counted" for name, (kept, seen) in found.items() if kept != seen

@@ -88,13 +88,14 @@ def nothing_written(counts: Mapping[str, int], passed: Passing, source: Iterable
     if not (counts["filtered"] or counts["dead"]):
         found = source.emptiness() if isinstance(source, Source) else "there was no picture to iterate over"
         return f"nothing was read: {found}"
+    noun = source.media.noun if isinstance(source, Source) else "picture"
     said = [_reason(passed, why, number) for why, number in passed.reasons.most_common(_SHOWN)]
     if counts["dead"]:
         only = counts["dead"] == 1
-        failed = "the only picture failed" if only else f"all {count(counts['dead'])} pictures failed"
+        failed = f"the only {noun} failed" if only else f"all {count(counts['dead'])} {noun}s failed"
         because = f"{': ' if only else ', the first because: '}{printable(why)[:_LONGEST]}" if why else ""
         return "nothing was written: " + "; ".join([failed + because, *(f"left out: {reason}" for reason in said)])
-    return f"nothing was written, for there was no picture: {'; '.join(said) or 'everything was left out'}"
+    return f"nothing was written, for there was no {noun}: {'; '.join(said) or 'everything was left out'}"
 
 
 def _reason(passed: Passing, why: str, number: int) -> str:

@@ -51,7 +51,7 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     """What another run needs to go on, in any folder: the sources, and the settings as they were given. No secrets."""
     given = config.model_dump(mode="json", include=config.model_fields_set - _UNSAID)
     places: dict[str, Any] = {
-        name: anchored(given[name]) for name in ("metadata", "list_filtered", "work") if given.get(name)
+        name: anchored(given[name]) for name in ("metadata", "list_filtered", "work", "cookies") if given.get(name)
     }
     if "report" in given:
         places["report"] = [anchored(path) for path in given["report"]]

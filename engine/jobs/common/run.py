@@ -173,7 +173,7 @@ class _Run:
         if checkpoint:
             checkpoint.check(report, interrupted=interrupted)
         self.extra["filtered"] = dict(passing.reasons)
-        if not interrupted:
+        if not (interrupted or report.accounting.in_flight):  # else something is left for a later run
             self.runner.finish_stores()
             self.extra.update(self._said_of_nothing(report, passing))
             self._wait_index(report)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from ....errors import EmbedderError
@@ -265,6 +264,7 @@ class Runner(ABC, Generic[P]):
         collect: Callable[[Any], None] = lambda _: None,
         figures: Callable[[], Mapping[str, Any]] = dict,
         before_flush: Callable[[], object] = lambda: None,
+        behind_flush: Callable[[], object] = lambda: None,
         insert_rows: int | None = None,
         watcher: Watcher | None = None,
         interrupt: Interrupt | None = None,
@@ -281,6 +281,7 @@ class Runner(ABC, Generic[P]):
             collect: called with each value that reaches the end.
             figures: of the kind of job, for progress and report.
             before_flush: called before the books are put on the disk, often; of a job that keeps some.
+            behind_flush: called behind that, and as often where there are no books.
             insert_rows: rows of one call to the sink; default: as configured.
             watcher: see `stream`; likewise interrupt and checkpoint.
             interrupt: see `stream`.
@@ -301,7 +302,11 @@ class Runner(ABC, Generic[P]):
             stall_after=self.config.stall_after or None,
         )
         try:
-            flush = partial(checkpoint.flush, self._dead, before_flush) if checkpoint else None
+
+            def flush() -> None:
+                if checkpoint is None or checkpoint.flush(self._dead, before_flush):
+                    behind_flush()
+
             keeper = MemoryMonitor(self.ceiling, lambda: self._pool.family)
             shown = WithFigures(watcher, lambda: {"store": sink.stats(), **figures()}) if watcher else None
             return drive(pipeline, collect, shown, interrupt, flush, keeper.look)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ....errors import ItemError, PenstockError
+from ....errors import HostStoppedError, ItemError, PenstockError
 from ....formatting import printable
 from ....sinks import DeadLetters
 from ... import ItemFailure
@@ -23,10 +23,18 @@ class VideoValues:
         letters: where dead letters go.
         books: of the videos.
         checkpoint: told of each video, after its letter; None for a job that cannot be resumed.
+        spent: called for each video that is dead: its file is not needed any more.
     """
 
-    def __init__(self, letters: DeadLetters, books: VideoBooks, checkpoint: JobCheckpoint | None = None) -> None:
+    def __init__(
+        self,
+        letters: DeadLetters,
+        books: VideoBooks,
+        checkpoint: JobCheckpoint | None = None,
+        spent: Callable[[Video], object] = lambda _: None,
+    ) -> None:
         self._letters, self._books, self._checkpoint = letters, books, checkpoint
+        self._spent = spent
 
     def units(self, value: Any) -> int:
         """Videos or frames in a value."""
@@ -50,6 +58,9 @@ class VideoValues:
         for failure in failures:
             if self._checkpoint and _is_about_the_job(failure.error):
                 continue  # the next run does it again
+            if self._checkpoint and isinstance(failure.error, HostStoppedError):
+                self._books.left += 1  # likewise, and this one goes on
+                continue
             found += _failures(value, failure)
         for failure in found:
             if failure.is_frame and failure.video is not None:
@@ -72,6 +83,8 @@ class VideoValues:
         self._books.died(failure.key, failure.ordinal, failure.video, stage, error)
         if self._checkpoint:
             self._checkpoint.dead([failure.ordinal])
+        if failure.video:
+            self._spent(failure.video)
 
     def discard(self, value: Any) -> None:
         """A batch that goes no further gives its slot back."""

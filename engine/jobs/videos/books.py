@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ....errors import AccountingError
 from ....messages import redact
@@ -14,6 +14,9 @@ from ... import Report
 from ...observe.report import Accounting
 from .side_tables import VideoTable
 from .values import Finished, Tally, Video
+
+_OF_VIDEOS: Final = ("source", "download", "extract", "videos")
+"""Stages at which videos fail, and not frames."""
 
 
 @dataclass(slots=True)
@@ -41,10 +44,14 @@ class VideoBooks:
 
     Args:
         table: gets a line for each video that is done.
+
+    Attributes:
+        left: videos that were not tried, since their host refuses: they stay undone for a later run.
     """
 
     def __init__(self, table: VideoTable) -> None:
         self._table = table
+        self.left = 0
         self._mutex = threading.Lock()
         self._open: dict[Video, None] = {}
         self._done = _Totals()
@@ -88,6 +95,7 @@ class VideoBooks:
         return {
             "written": fates.get("written", 0),
             "dead": fates.get("dead", 0),
+            "left": self.left,
             "open": len(open_videos),
             "seconds": total.seconds,
             "frames": {
@@ -102,7 +110,7 @@ class VideoBooks:
     def accounting(self, report: Report) -> Accounting:
         """A run's books in videos; the engine's count frames, too."""
         stages = {stage.name: stage for stage in report.stages}
-        failed = sum(stages[name].failed for name in ("source", "extract", "videos") if name in stages)
+        failed = sum(stages[name].failed for name in _OF_VIDEOS if name in stages) - self.left
         dropped = stages["source"].dropped if "source" in stages else 0
         books = report.accounting
         rest = books.read - books.delivered - dropped - failed

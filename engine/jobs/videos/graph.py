@@ -2,8 +2,8 @@
 
 ::
 
-    videos -> extract ====> embed -> rows -> insert ====> gather -> videos
-              (fan-out: batches of frames, each in a slot)
+    videos -> download -> extract ====> embed -> rows -> insert ====> gather -> videos
+                          (fan-out: batches of frames, each in a slot)
 
 A video becomes batches of frames, each a slot of the worker that decodes it; they travel alone, and rows of several
 videos are written together. When the last frame of a video is accounted for, the video is whole again and is done.
@@ -12,7 +12,8 @@ videos are written together. When the last frame of a video is accounted for, th
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from ....errors import ChildrenFailedError
 from ....preprocess.worker.video_protocol import Piece
@@ -26,17 +27,30 @@ from ..common.embedding import add_embedding
 from ..common.runner import JobParts
 from .accounting import VideoValues
 from .books import VideoBooks
+from .downloads import VideoFiles
 from .values import Finished, FrameBatch, FrameRows, Video, VideoFailure, Written, take_rows
+
+_ROWS_WAIT: Final = 5.0
+"""Seconds that rows wait for others to be written with: what was decoded is not to be lost for the wait for a host."""
 
 VideoParts = JobParts[VideoValues]
 
 
-def video_graph(parts: VideoParts, pool: VideoPool, embedder: Embedder, books: VideoBooks) -> PipelineBuilder:
+def video_graph(
+    parts: VideoParts, pool: VideoPool, embedder: Embedder, books: VideoBooks, files: VideoFiles
+) -> PipelineBuilder:
     """The stages; what comes out of them is `Finished`, in no particular order."""
     builder = (
         PipelineBuilder(values=parts.values)
         .add_source(parts.source)
         .add_resource(pool)
+        .pipe(
+            files.fetch,
+            concurrency=files.at_once,
+            executor=files.threads,
+            name="download",
+            on_failure=parts.policies["preprocess"],
+        )
         .fanout(
             _extract_with(pool, books),
             concurrency=pool.workers,
@@ -46,7 +60,7 @@ def video_graph(parts: VideoParts, pool: VideoPool, embedder: Embedder, books: V
     )
     return (
         add_embedding(builder, pool, embedder, parts.policies["embed"], take_rows)
-        .aggregate(parts.insert_rows, name="rows")
+        .aggregate(parts.insert_rows, max_wait=_ROWS_WAIT, name="rows")
         .pipe(
             _insert_with(parts),
             concurrency=parts.sink.writes_at_once(parts.insert_rows),
@@ -66,7 +80,7 @@ def _extract_with(pool: VideoPool, books: VideoBooks) -> Callable[[Video], Gener
     def extract(video: Video) -> Generator[Outcome]:
         """Piece after piece of a video, all by one worker."""
         books.begun(video)
-        begin = Piece(video.path)
+        begin = Piece(video.path, frames=video.frames_folder)
         with pool.home() as home:
             while True:
                 slot = pool.decode(begin, home)
@@ -86,7 +100,7 @@ def _extract_with(pool: VideoPool, books: VideoBooks) -> Callable[[Video], Gener
                 yield _outcome(video, slot)
                 if not said.has_more:
                     return
-                begin = Piece(video.path, begin.start + said.taken, said.cpu_used, said.kept)
+                begin = replace(begin, start=begin.start + said.taken, cpu_used=said.cpu_used, kept=said.kept)
 
     return extract
 

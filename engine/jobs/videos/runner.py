@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,8 +12,9 @@ from ....errors import ConfigError
 from ... import NOTHING, Outcome, Report
 from ...config.model import ServiceConfig
 from ...config.videos import VideoConfig
+from ...journal import Outcome as Fate
 from ...machine.resources import usable_cores
-from ...sources import Broken, Filtered, Item
+from ...sources import Broken, Filtered, Item, key_of
 from ...workers.videos import VideoPool
 from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher
@@ -21,6 +22,7 @@ from ..common.plan import FACTORY, Plan
 from ..common.runner import Runner
 from .accounting import VideoValues
 from .books import VideoBooks
+from .downloads import VideoFiles
 from .graph import video_graph
 from .side_tables import VideoTable
 from .values import Finished, Video, VideoFailure
@@ -56,12 +58,14 @@ class VideoRunner(Runner[VideoPool]):
             match entry:
                 case Item() if entry.path is not None:
                     yield Video(entry.key, entry.path, entry.ordinal, metadata=entry.metadata)
+                case Item() if entry.reference is not None:
+                    yield Video(entry.key, "", entry.ordinal, source=entry.reference.ref, metadata=entry.metadata)
                 case Filtered():
                     yield Outcome(NOTHING, dropped=1)
                 case Broken():
                     yield Outcome(NOTHING, failures=[VideoFailure(entry.key, entry.error, ordinal=entry.ordinal)])
                 case _:
-                    raise ConfigError(f"videos are files of this machine, not {entry!r:.200}")
+                    raise ConfigError(f"videos are files and URLs, not {entry!r:.200}")
 
     def stream(
         self,
@@ -73,21 +77,28 @@ class VideoRunner(Runner[VideoPool]):
     ) -> Report:
         """Run the graph over videos, to the end; see `Runner.stream`. The report counts videos."""
         self._table.begin()
-        values = VideoValues(self._dead, self._books, checkpoint)
+        assert isinstance(self.config, VideoConfig)
+        files = VideoFiles(self.config, checkpoint.job_id if checkpoint else "a job without books")
+        if checkpoint:
+            undone = (entry for _, entry, fate in checkpoint.listing() if fate is Fate.UNDONE)
+            files.drop_done(key_of(entry.name) for entry in undone)
+        values = VideoValues(self._dead, self._books, checkpoint, files.spent)
 
         def collect(value: Finished) -> None:
             self._books.finished(value)
             if checkpoint:
                 checkpoint.written([value.video.ordinal])
+            files.spent(value.video)
 
-        with self.workers(self.config) as pool:
-            graph = partial(video_graph, pool=pool, embedder=self.plan.embedder, books=self._books)
+        with closing(files), self.workers(self.config) as pool:
+            graph = partial(video_graph, pool=pool, embedder=self.plan.embedder, books=self._books, files=files)
             try:
                 report = self.run(
                     *(source, graph, values, None, 2),
                     collect=collect,
-                    figures=lambda: {"videos": self._books.figures},
+                    figures=lambda: {"videos": {**self._books.figures, **files.figures}},
                     before_flush=self._table.sync,
+                    behind_flush=files.tidy,
                     watcher=watcher,
                     interrupt=interrupt,
                     checkpoint=checkpoint,
@@ -95,6 +106,7 @@ class VideoRunner(Runner[VideoPool]):
             finally:
                 if self.report:
                     self.report = replace(self.report, accounting=self._books.accounting(self.report))
+            files.tidy()
         self._books.check(report, interrupt is not None and interrupt.requested)
         return replace(report, accounting=self._books.accounting(report))
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from ....messages import redact
 from ....preprocess.videos.statistics import STATISTICS
 from ....preprocess.worker.video_protocol import LeftOut
 from ....sinks import RowBatch, row_key
@@ -52,7 +53,10 @@ class Video:
 
     Attributes:
         key: what people know it by: its path, or its URL.
-        path: of its file.
+        path: of its file; empty before it has been downloaded.
+        source: the URL that it is to be had from; None of a file of this machine.
+        frames_folder: where its frames go as JPEG files; None: nowhere.
+        page_duration_s: as its page says.
         ordinal: its place in the listing of a job that keeps books; -1 in others.
         url: where it came from, if it was not a file.
         title: of its page, if it came from one.
@@ -69,6 +73,9 @@ class Video:
     key: str
     path: str
     ordinal: int = -1
+    source: str | None = None
+    frames_folder: str | None = None
+    page_duration_s: float | None = None
     url: str | None = None
     title: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -105,13 +112,14 @@ class Video:
     def duration_s(self) -> float | None:
         """As it is declared, or as far as it has been read."""
         end = self.info.get("duration_us") or self.found.get("end_us")
-        return end / 1e6 if end else None
+        return end / 1e6 if end else self.page_duration_s
 
     def columns(self) -> dict[str, Any]:
         """What all of its rows say of it."""
+        key = redact(self.key)
         own = {
-            "path": self.key,
-            "video_key": self.key,
+            "path": key,
+            "video_key": key,
             "url": self.url,
             "title": self.title,
             "duration_s": self.duration_s,
