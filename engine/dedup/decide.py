@@ -18,6 +18,7 @@ from .near import Index, VectorComparer
 from .outcome import Outcome, digests_of, matched
 from .rules import EXACT, Rule
 from .survivors import AllNeighbours, Neighbours, Survivors, choose, ranked
+from .videos import SameVideos, same_videos
 
 ALL_PAIRS: Final = 200_000
 """Items up to which all are compared with all."""
@@ -89,6 +90,10 @@ class Decision:
             rule = EXACT if outcome.is_exact[item] else self.rule.name
             similarity = float(outcome.similarity[item])
             yield Duplicate(keys.text(item), keys.text(int(outcome.keeper[item])), similarity, rule)
+
+    def same_videos(self) -> SameVideos:
+        """Videos that are the same, by their frames; see `videos.same_videos`."""
+        return same_videos(self.signatures, self.outcome.keeper, self.outcome.generation)
 
 
 def decide(
