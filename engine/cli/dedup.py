@@ -50,7 +50,19 @@ did, 2 wrong usage, 130 interrupted."""
 _FIELDS = (
     *("duplicates", "rule", "html", "delete", "flag", "rededup", "collection", "partition", "token", "retry_for"),
     *("include", "exclude", "follow_links", "anonymous", "instance_role", "allow_hosts", "list_filtered"),
-    *("job", "update", "accept_changes", "workers", "memory", "batch_size", "slots", "threads", "decoder", "sandbox"),
+    *(
+        "job",
+        "update",
+        "accept_changes",
+        "workers",
+        "memory",
+        "batch_size",
+        "insert_batch_size",
+        "slots",
+        "threads",
+        "decoder",
+        "sandbox",
+    ),
     *("max_failures", "on_failure", "item_timeout", "stall_after", "max_pixels", "max_side", "max_file_bytes"),
     *("report", "progress"),
 )

@@ -103,6 +103,7 @@ def decide(
     anew: bool = False,
     workers: int = 1,
     all_pairs: int = ALL_PAIRS,
+    only: NDArray[np.uint64] | None = None,
     on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Decision:
     """Find the near-duplicates among all signatures of a folder.
@@ -115,13 +116,14 @@ def decide(
         anew: forget earlier decisions; else who stayed stays, and only what is new is judged.
         workers: threads.
         all_pairs: items up to which all are compared with all; above, buckets are searched.
+        only: of the keys that are wanted, see `sinks.signatures.merge`; None: all.
         on_progress: hears how many of how many items have been decided on; may raise to end it.
 
     Raises:
         SinkError: a file is no file of signatures, or they are of vectors of different lengths.
         OSError: the disk refuses.
     """
-    signatures = merge(parts_in(folder), folder / f"{_MERGED}.set")
+    signatures = merge(parts_in(folder), folder / f"{_MERGED}.set", only)
     path = folder / f"decided-{rule.name.replace(':', '-')}.set"
     before = None if anew else Outcome.read(path)
     own = digests_of(signatures)

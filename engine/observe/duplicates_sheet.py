@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -36,24 +36,32 @@ class _Group:
     more: int
 
 
-def duplicates_sheet(duplicates: Iterable[Listed], rule: str) -> str:
-    """The page, the largest groups first. Keys are paths; what cannot be shown is said so in its place.
+def duplicates_sheet(
+    duplicates: Iterable[Listed], rule: str, paths: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {}
+) -> str:
+    """The page, the largest groups first. What cannot be shown is said so in its place.
 
     Args:
         duplicates: items that go.
         rule: by which.
+        paths: of keys that are no paths themselves.
     """
     groups: dict[str, list[Listed]] = {}
     for each in duplicates:
         groups.setdefault(each.duplicate_of, []).append(each)
-    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:_GROUPS]
+    named = paths([key for keeper, some in largest for key in (keeper, *(each.key for each in some[:_SHOWN]))])
     shown = [
         _Group(
-            picture(keeper),
-            [(picture(each.key), f"{each.rule} {each.similarity:.4f}") for each in members[:_SHOWN]],
+            picture(named.get(keeper, keeper)),
+            [(picture(named.get(each.key, each.key)), _why(each)) for each in members[:_SHOWN]],
             max(0, len(members) - _SHOWN),
         )
-        for keeper, members in largest[:_GROUPS]
+        for keeper, members in largest
     ]
     count = sum(map(len, groups.values()))
     return page("duplicates_sheet.html", groups=shown, rule=rule, count=count, more=max(0, len(groups) - _GROUPS))
+
+
+def _why(listed: Listed) -> str:
+    return f"{listed.rule} {listed.similarity:.4f}"

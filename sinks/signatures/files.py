@@ -6,6 +6,7 @@ multiples of 64 bytes. A folder of parts has one such file for each `SignatureWr
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 import mmap
@@ -101,12 +102,13 @@ def read_file(path: Path) -> dict[str, NDArray[Any]]:
         raise SinkError(f"{path} holds no signatures, or was cut: {error}") from error
 
 
-def merge(parts: Sequence[Path], target: Path) -> Signatures:
+def merge(parts: Sequence[Path], target: Path, only: NDArray[np.uint64] | None = None) -> Signatures:
     """Make one file of all parts in a linear pass: each key once, sorted.
 
     Args:
         parts: by name; of a key in several the last counts.
         target: where it will be.
+        only: `key_hash` of the keys that are wanted, sorted; None: all.
 
     Raises:
         SinkError: a part is no file of signatures, or they are of different vectors.
@@ -116,7 +118,7 @@ def merge(parts: Sequence[Path], target: Path) -> Signatures:
     dimensions = {each.vector.shape[1] for each in read if len(each)}
     if len(dimensions) > 1:
         raise SinkError(f"{target.parent}: signatures of vectors of {sorted(dimensions)} dimensions lie together")
-    part, row = _merged_order([each.keys for each in read])
+    part, row = _merged_order([each.keys for each in read], only)
     n, width = len(part), next(iter(dimensions), 0)
     shapes: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
     for name in ("keys", "groups"):
@@ -180,7 +182,14 @@ def _header(shapes: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], sizes: 
         length = max(length, needed)
 
 
-def _merged_order(keys: Sequence[Texts]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def key_hash(key: bytes) -> int:
+    """64 bits of a key, for sets of very many."""
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
+def _merged_order(
+    keys: Sequence[Texts], only: NDArray[np.uint64] | None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Part and row of each key, in the order of keys; of equal keys the row of the last part."""
     streams = [_stream(texts, part) for part, texts in enumerate(keys)]
     most = sum(map(len, keys))
@@ -190,7 +199,12 @@ def _merged_order(keys: Sequence[Texts]) -> tuple[NDArray[np.int32], NDArray[np.
         if key != before:
             parts[n], rows[n] = -part, row
             n, before = n + 1, key
-    return parts[:n], rows[:n]
+    parts, rows = parts[:n], rows[:n]
+    if only is None:
+        return parts, rows
+    pairs = zip(parts.tolist(), rows.tolist(), strict=True)
+    wanted = np.isin(np.fromiter((key_hash(keys[part][row]) for part, row in pairs), np.uint64, n), only)
+    return parts[wanted], rows[wanted]
 
 
 def _stream(texts: Texts, part: int) -> Iterator[tuple[bytes, int, int]]:

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ....durable import DISK, write_text
 from ....errors import ConfigError
 from ....sinks import Sink
+from ....sinks.signatures.columns import encoded
+from ....sinks.signatures.files import key_hash
 from ... import Report
 from ...config.dedup import DedupConfig
 from ...dedup import Decision, Rule, decide
+from ...journal import JobFolder, Outcome
 from ...journal.lock import Lock
 from ...machine.resources import usable_cores
 from ...observe.duplicates_sheet import duplicates_sheet
+from ...sources import Source, key_of
 from ..common.drive import Interrupt, Watcher
 from ..common.memory_estimate import MemoryEstimate
 from ..common.sink_factory import sink_to_scan
 from ..images.run_job import run_job
-from .stores import check_disposal, check_rule, delete_rows, flag_rows, scan_into
+from .stores import check_disposal, check_rule, delete_rows, flag_rows, paths_in, scan_into
 from .table import check_table_path, write_duplicates
 
 _SIGNATURES: Final = "signatures"
@@ -100,7 +108,7 @@ def dedup_pictures(
                 raise ConfigError(f"{name}: is about rows of a store; files of pictures are never touched, but listed")
     with _signatures_of(config) as folder:
         report = run_job(signing(config, folder), source, watcher=watcher, interrupt=asked.interrupt, begins=begins)
-        yield Deduplicated(report, _decided(config, rule, folder, asked))
+        yield Deduplicated(report, _decided(config, rule, folder, asked, only=_listed(config, source)))
 
 
 @contextmanager
@@ -134,7 +142,7 @@ def dedup_store(
         try:
             on_rows = asked.step("read")
             scan_into(folder, sink, lambda rows: on_rows(rows, None))
-            decision = _decided(config, rule, folder, asked)
+            decision = _decided(config, rule, folder, asked, paths=partial(paths_in, sink))
         except _InterruptedError:
             pass
         if decision is not None:
@@ -180,18 +188,34 @@ def _locked(config: DedupConfig) -> Generator[None]:
         lock.close()
 
 
-def _decided(config: DedupConfig, rule: Rule, folder: Path, asked: _Asked) -> Decision | None:
+def _listed(config: DedupConfig, source: Iterable[Any]) -> NDArray[np.uint64] | None:
+    """What of a job's signatures is of pictures that are in its listing still: who is gone is nobody's keeper."""
+    if config.job is None or not isinstance(source, Source):
+        return None
+    with JobFolder.create_or_open(config.job) as job:
+        keys = (key_hash(encoded(key_of(entry.name))) for _, entry in job.entries(Outcome.WRITTEN))
+        return np.sort(np.fromiter(keys, np.uint64))
+
+
+def _decided(
+    config: DedupConfig,
+    rule: Rule,
+    folder: Path,
+    asked: _Asked,
+    only: NDArray[np.uint64] | None = None,
+    paths: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {},
+) -> Decision | None:
     """Decide, and write down what was decided; None where that was interrupted."""
     workers = config.workers or usable_cores()
     try:
         on_progress = asked.step("compared")
         on_progress(0, 0)
-        decision = decide(folder, rule, anew=config.rededup, workers=workers, on_progress=on_progress)
+        decision = decide(folder, rule, anew=config.rededup, workers=workers, only=only, on_progress=on_progress)
     except _InterruptedError:
         return None
     write_duplicates(decision.duplicates(), config.duplicates)
     if config.html is not None:
-        write_text(config.html, duplicates_sheet(decision.duplicates(), decision.rule.name))
+        write_text(config.html, duplicates_sheet(decision.duplicates(), decision.rule.name, paths))
     return decision
 
 

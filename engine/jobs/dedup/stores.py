@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -82,6 +82,13 @@ def scan_into(folder: Path, sink: Sink, on_rows: Callable[[int], None] = lambda 
         writer.write(f"{number:012}", Signatures.of(rows.keys, rows.vectors, short_side=np.array(sides, np.int32)))
         total += len(rows)
         on_rows(total)
+
+
+def paths_in(sink: Sink, keys: Sequence[str]) -> dict[str, str]:
+    """The paths of rows by key, of those that have one."""
+    reader = sink.reader()
+    found = {} if reader is None else reader.get(keys)
+    return {key: str(columns["path"]) for key, columns in found.items() if columns.get("path")}
 
 
 def delete_rows(sink: Sink, duplicates: Mapping[str, str]) -> None:
