@@ -35,6 +35,7 @@ BENCHMARKS = {
     "pages": "scanned pages: what the first pass and the resampling cost, how exact they are on drawn text",
     "volumes": "the two lanes of a volume worker; a job over three volumes that is killed again and again",
     "dedup": "near-duplicates: what rules keep and find, large collections in pairs and in buckets",
+    "frames": "one core: what looking at a frame of a video costs: statistics, hashes, bars, boxes",
     "sandbox": "what confining the workers costs (--sandbox)",
     "startup": "seconds to the first batch: everything cold, warm compilation cache, warm pool",
     "soak": "a million tiny pictures through the whole job: memory, descriptors and threads do not grow",

@@ -16,6 +16,7 @@ from penstock.tests.waiting import DEADLINE
 VARIANTS = {
     "chain": {"pillow+numpy", "penstock"},
     "gist": {"gist:32", "gist", "gist:128"},
+    "frames": {"statistics of 224 x 224", "PDQ and quality of 64 x 64", "suppression among 300 boxes", "bars found"},
     "stream": {"penstock"},
     "engine": {"bare workers", "engine"},
     "scaling": {"1 worker", "2 workers"},
@@ -53,6 +54,7 @@ VARIANTS = {
 LONG = {
     "chain",
     "faces",
+    "frames",
     "gist",
     "memory",
     "milvus",

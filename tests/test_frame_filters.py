@@ -16,9 +16,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from penstock.errors import ConfigError
-from penstock.preprocess.squash import squash
 from penstock.preprocess.videos.filters import FILTERS, Filter, Thresholds, decide, parse_filters
-from penstock.preprocess.videos.statistics import SIDE, STATISTICS, FrameStatistics, statistics_of
+from penstock.preprocess.videos.statistics import SIDE, STATISTICS, FrameStatistics, squash224, statistics_of
 
 UInt8 = npt.NDArray[np.uint8]
 PHOTOS = sorted((Path(__file__).resolve().parent.parent / "examples" / "photos").glob("*.jpg"))
@@ -35,7 +34,7 @@ def photos() -> tuple[Image.Image, ...]:
 
 
 def seen(pictures: Sequence[Image.Image]) -> FrameStatistics:
-    return statistics_of(np.stack([squash(np.asarray(picture), SIDE) for picture in pictures]))
+    return statistics_of(np.stack([squash224(np.asarray(picture)) for picture in pictures]))
 
 
 def darker(light: float) -> list[Image.Image]:
@@ -87,7 +86,7 @@ def test_the_kernel_computes_the_definitions() -> None:
     """Of photographs, of a grey one (whose steps lie just on the bounds), of noise, of one colour, of black."""
     pictures = [*photos()[:8], photos()[6].convert("L").convert("RGB"), snow()]
     pictures += [Image.new("RGB", (9, 5), colour) for colour in ("black", "white", "tomato")]
-    frames = np.stack([squash(np.asarray(picture), SIDE) for picture in pictures])
+    frames = np.stack([squash224(np.asarray(picture)) for picture in pictures])
     found = np.stack(list(statistics_of(frames).columns().values()), axis=1)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [in_numpy(frame) for frame in frames], rtol=1e-4, atol=1e-6)

@@ -82,18 +82,23 @@ def suppress(boxes: Floats, scores: Floats, classes: Ints, iou: float) -> Ints:
     Returns:
         Indices of those that stay, the surest first; of more than 1000 the surest 1000 are looked at.
     """
-    left = np.argsort(-scores, kind="stable")[:_MOST]
-    kept: list[int] = []
-    while left.size:
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        left = left[(_overlap(boxes[best], boxes[left]) <= iou) | (classes[left] != classes[best])]
-    return np.array(kept, np.int64)
+    order = np.argsort(-scores, kind="stable")[:_MOST]
+    hides = _overlaps(boxes[order]) > iou
+    hides &= classes[order, None] == classes[order]
+    stays = np.ones(len(order), bool)
+    for place, hidden in enumerate(hides):
+        if stays[place]:
+            hidden[: place + 1] = False
+            stays &= ~hidden
+    return order[stays]
 
 
-def _overlap(box: Floats, boxes: Floats) -> Floats:
-    """Intersection over union of one with many; 0 where neither has an area."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared = sides.clip(0).prod(axis=1)
-    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - shared
+def _overlaps(boxes: Floats) -> Floats:
+    """Intersection over union of each with each ``[n, n]``; 0 where neither has an area."""
+    left, top, right, bottom = boxes.T
+    wide = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)
+    high = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)
+    shared = wide.clip(0) * high.clip(0)
+    areas = (right - left) * (bottom - top)
+    union = areas[:, None] + areas - shared
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..pdq import luma, pdq, quality, squash64
-from ..squash import squash
 from ..videos.filters import Filter, decide
 from ..videos.letterbox import content_box
 from ..videos.neighbours import FrameSignature, Neighbours, digest64
-from ..videos.statistics import SIDE, statistics_of
+from ..videos.statistics import SIDE, squash224, statistics_of
 from .video_protocol import REPEATED, Kept, LeftOut
 
 UInt8 = NDArray[np.uint8]
@@ -51,7 +50,7 @@ class FrameLook:
             rgb: uint8 ``[height, width, 3]``.
         """
         picture = content_box(rgb).cut(rgb)
-        found = statistics_of(squash(picture, SIDE)[None])
+        found = statistics_of(squash224(picture)[None])
         self.statistics = np.array([*found.columns().values()], np.float32)[:, 0]
         (reason,) = decide(found, self._filters)
         if reason is not None:
