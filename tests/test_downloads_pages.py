@@ -13,7 +13,7 @@ import pytest
 from penstock.engine.core.policies import is_transient
 from penstock.engine.downloads import Downloaded, DownloadSettings
 from penstock.engine.downloads.address_guard import guarded
-from penstock.engine.downloads.page import is_known_site
+from penstock.engine.downloads.page import PageDownload, is_known_site
 from penstock.engine.downloads.page_errors import failure_of
 from penstock.engine.downloads.worker import DownloadRequest, download
 from penstock.engine.workers.callables import WorkerPool
@@ -92,6 +92,13 @@ def test_a_page_is_told_from_a_file_by_what_comes(pages: Pages, video: bytes) ->
     assert pages.get("page", way="auto").way == "yt-dlp"
     assert pages.server.seen["/page"] > 1
     assert pages.get("ok", way="auto").way == "fetch"
+
+
+def test_a_stream_in_segments_is_a_video(pages: Pages, tmp_path: Path) -> None:
+    """Told by its name; put together without any other program."""
+    pages.server.segment = make_clip(tmp_path / "clip.ts", frames=12).read_bytes()
+    found = pages.get("stream.m3u8", way="auto")
+    assert (found.path.read_bytes(), found.way) == (pages.server.segment, "yt-dlp")
 
 
 def test_by_default_all_extractors_may_be_used(pages: Pages, video: bytes) -> None:
@@ -247,6 +254,22 @@ def test_plugins_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, se
         pages.path.mkdir()
         assert pages.get("ok.mp4", extractors=None).size
     assert not (tmp_path / "was run").exists()
+
+
+@pytest.mark.parametrize(
+    ("info", "why"),
+    [
+        ({"is_live": True}, "a live stream"),
+        ({"live_status": "is_upcoming"}, "a live stream"),
+        ({"duration": 61}, "61 s long; max_duration allows 60"),
+        ({"duration": 60, "live_status": "was_live"}, None),
+        ({}, None),
+    ],
+)
+def test_what_is_not_wanted_is_told_by_its_page(tmp_path: Path, info: dict[str, Any], why: str | None) -> None:
+    """Before anything is downloaded."""
+    page = PageDownload("http://host/a", tmp_path, DownloadSettings(max_duration=60))
+    assert page.decline(info) == why
 
 
 def test_a_bot_is_told_by_words() -> None:

@@ -18,6 +18,7 @@ class VideoServer:
 
     Attributes:
         video: the bytes of the video; `other`: those that it has become where a path changes it.
+        segment: of a stream.
         seen: how often each path was asked for; `ranges`: from which byte, of those that asked for a part.
         after: what ``busy`` says about when to ask again; `times`: when each request came (`monotonic`).
         served: released when half of a video that stalls has been sent.
@@ -28,6 +29,7 @@ class VideoServer:
     def __init__(self, video: bytes) -> None:
         self.video = video
         self.other = video[: len(video) // 2] + bytes(len(video) - len(video) // 2)
+        self.segment = bytes([0x47, *bytes(187)]) * 100
         self.seen: Counter[str] = Counter()
         self.ranges: list[tuple[str, int]] = []
         self.cookies: list[str] = []
@@ -240,8 +242,13 @@ class VideoServer:
         text = "\n".join([*lines, "#EXT-X-ENDLIST", ""])
         handler.whole(text.encode(), None, "application/vnd.apple.mpegurl")
 
+    def serve_stream(self, handler: Handler, _: int) -> None:
+        """A playlist, all of whose segments are there; called plain text."""
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", "/segment.ts", "#EXT-X-ENDLIST", ""]
+        handler.whole("\n".join(lines).encode(), None, "text/plain")
+
     def serve_segment(self, handler: Handler, _: int) -> None:
-        handler.whole(bytes([0x47, *bytes(187)]) * 100, None, "video/mp2t")
+        handler.whole(self.segment, None, "video/mp2t")
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -125,7 +125,7 @@ class PageDownload:
             "cookiefile": self._cookies(),
             "allowed_extractors": list(settings.extractors or ["default"]),
             "max_filesize": settings.max_bytes,  # looks at Content-Length only
-            "match_filter": self._decline,
+            "match_filter": self.decline,
             "progress_hooks": [self._count],
         }
 
@@ -138,7 +138,7 @@ class PageDownload:
         except (OSError, ValueError) as error:
             raise ConfigError(f"cookies: {self._settings.cookies!r} cannot be read: {error}") from None
 
-    def _decline(self, info: Mapping[str, Any], *, incomplete: bool = False) -> str | None:  # noqa: ARG002
+    def decline(self, info: Mapping[str, Any], *, incomplete: bool = False) -> str | None:  # noqa: ARG002
         """Why a video is not wanted, by what its page says."""
         longest, seconds = self._settings.max_duration, info.get("duration")
         if info.get("is_live") or info.get("live_status") in _LIVE:

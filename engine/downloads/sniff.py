@@ -52,7 +52,16 @@ def kind_of(head: bytes) -> Kind:
 
 def is_file_name(url: str) -> bool:
     """Whether a URL is called like a file of video."""
-    return urlsplit(url).path.rpartition(".")[2].lower() in FILES
+    return _ending(url) in FILES
+
+
+def is_playlist_name(url: str) -> bool:
+    """Whether a URL is called like a list of the segments of a stream (HLS, DASH)."""
+    return _ending(url) in ("m3u8", "mpd")
+
+
+def _ending(url: str) -> str:
+    return urlsplit(url).path.rpartition(".")[2].lower()
 
 
 def _is_avi(head: bytes) -> bool:

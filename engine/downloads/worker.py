@@ -20,7 +20,7 @@ from .object_file import fetch_object
 from .page import PageDownload, described, is_installed, is_known_site
 from .part_file import PartFile
 from .settings import Downloaded, DownloadSettings, too_long
-from .sniff import ENOUGH, is_file_name, kind_of
+from .sniff import ENOUGH, is_file_name, is_playlist_name, kind_of
 from .workspace import META, VIDEO, write_json
 
 _ATTEMPT: Final = "page."
@@ -54,7 +54,7 @@ def download(request: DownloadRequest) -> Downloaded:
         return found
     if is_store_url(url):
         return _from_store(request)
-    if settings.way == "yt-dlp" or (settings.way == "auto" and _is_of_known_site(url)):
+    if settings.way == "yt-dlp" or (settings.way == "auto" and _is_surely_a_page(url)):
         return _from_page(request)
     try:
         return _from_file(request)
@@ -65,9 +65,11 @@ def download(request: DownloadRequest) -> Downloaded:
     return _from_page(request)
 
 
-def _is_of_known_site(url: str) -> bool:
+def _is_surely_a_page(url: str) -> bool:
     """Asked before the URL is: sites that count requests are not asked twice."""
-    return not is_file_name(url) and is_installed() and is_known_site(url)
+    if is_file_name(url) or not is_installed():
+        return False
+    return is_playlist_name(url) or is_known_site(url)
 
 
 def _from_file(request: DownloadRequest) -> Downloaded:
