@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from PIL import Image
 
 from penstock.engine.cli import main
 from penstock.engine.journal import read_status
+from penstock.errors import ConfigError
 from penstock.sinks import read_dead_letters
 from penstock.tests.clips import make_clip, picture
+from penstock.tests.detector_models import frame, write_detector
 from penstock.tests.video_jobs import OWN, SABOTEUR, clips, mine, rows_of, table
 from penstock.tests.waiting import patient
 from penstock.tests.whole_jobs import penstock as command
@@ -228,3 +231,40 @@ def test_a_video_of_which_nothing_is_left_is_written_all_the_same(tmp_path: Path
     make_clip(folder / "two.mp4", frames=2)
     report = mine(folder, str(tmp_path / "v.db"), job=tmp_path / "job", filter="black", update=True)
     assert report.extra["job"]["written"] == 3
+
+
+def squares(n: int) -> NDArray[np.uint8]:
+    """Frames 0 to 8 with a red square, 9 to 17 with a green one, then none."""
+    colours = ("red", "green")
+    shown = [(colours[n // 9], 100, 40, 180, 120)] if n < 18 else []
+    return frame(320, 180, *shown)
+
+
+def test_a_detector_says_what_is_in_frames_and_which_of_them_go(tmp_path: Path) -> None:
+    """Boxes in pixels of the frame; frames without a wanted class are left out. A class it does not know is refused."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    make_clip(folder / "0.mp4", draw=squares, frames=27, options={"crf": "8"})
+    model = write_detector(tmp_path / "squares.onnx", "v8")
+    how = {"detector": f"onnx:{model}", "batch_size": 3}
+    report = mine(folder, f"parquet:{tmp_path / 'red'}", job=tmp_path / "job", classes="red", **how)
+    assert report.extra["videos"]["frames"]["dropped"] == {"classes": 6}
+    rows = rows_of(tmp_path / "red")
+    assert [row["frame_pts_us"] for row in rows] == [0, 100_000, 200_000]
+    found = [json.loads(row["detections"]) for row in rows]
+    assert {name for each in found for name in each["classes"]} == {"red"}
+    (left, top, right, bottom), *_ = found[0]["boxes"]
+    assert 60 < left < right < 220
+    assert 0 < top < bottom < 160
+    reasons = [row["reason"] for row in table(tmp_path / "job" / "filtered.parquet")]
+    assert reasons == ["classes"] * 6
+    mine(folder, f"parquet:{tmp_path / 'all'}", **how)
+    assert [json.loads(row["detections"])["classes"][:1] for row in rows_of(tmp_path / "all")] == [
+        *[["red"]] * 3,
+        *[["green"]] * 3,
+        *[[]] * 3,
+    ]
+    with pytest.raises(ConfigError, match=r"finds no 'rod'.* did you mean 'red'"):
+        mine(folder, f"parquet:{tmp_path / 'none'}", classes="rod", **how)
+    with pytest.raises(ConfigError, match="classes: are what a detector finds"):
+        mine(folder, f"parquet:{tmp_path / 'none'}", classes="red")

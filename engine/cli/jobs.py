@@ -42,7 +42,7 @@ How often an item was tried is counted on in its dead letter. What the job has n
 on, too."""
 
 _STAGES = ("source", "preprocess", "embed", "insert")
-_VIDEO_STAGES = ("source", "download", "extract", "embed", "insert")
+_VIDEO_STAGES = ("source", "download", "extract", "detect", "embed", "insert")
 """Of a job on pictures."""
 
 

@@ -21,6 +21,7 @@ Examples:
   penstock videos ~/Videos --to parquet:out --every scenes
   penstock videos ~/Videos --to parquet:out --filter blur,black,flat,slide --dedup video
   penstock videos @urls.txt --to parquet:out --job clips-job --keep frames --max-disk 50GB
+  penstock videos ~/Videos --to parquet:out --classes person,dog --detector onnx:yolo.onnx
   penstock resume clips-job
 
 \b
@@ -36,7 +37,7 @@ did, 2 wrong usage, 130 interrupted."""
 
 _NOT_THEIRS = frozenset({"decoder", "threads", "devices", "sandbox", "background", "value_range", "max_side"})
 _FILES = ("keep", "work", "max_disk", "downloads", "per_host", "politeness", "download_timeout", "cookies")
-_OWN = ("every", "filter", "dedup", *_FILES, "video_timeout", "max_duration", "max_frames")
+_OWN = ("every", "filter", "classes", "detector", "dedup", *_FILES, "video_timeout", "max_duration", "max_frames")
 _FIELDS = (*_OWN, *(field for field in FIELDS if field not in _NOT_THEIRS))
 
 

@@ -19,6 +19,7 @@ FRAME_FIELDS: Final[Mapping[str, str]] = {
     "duration_s": "double",
     "frame_pts_us": "int64",
     "is_keyframe": "bool",
+    "detections": "json",
     **dict.fromkeys(("mean", "std", "entropy", "blur", "biggest_bin", "flat_share", "edge_share"), "float"),
 }
 """Columns of a frame in a data set (parquet:, lance:, npy:), with their types. Other stores have them as metadata."""
@@ -73,6 +74,14 @@ class VideoConfig(ServiceConfig):
     )
     """Leave out frames that are blur, black, flat, slide (of text) or noise; several with commas."""
 
+    classes: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        default=(), json_schema_extra={"metavar": "NAME,..."}
+    )
+    """Leave out frames in which the --detector finds nothing of these classes; several with commas."""
+
+    detector: str | None = Field(default=None, min_length=1, json_schema_extra={"metavar": "SPEC"})
+    """What finds things in frames: onnx:FILE.onnx, a model of yours. Boxes and scores are a column of each row."""
+
     dedup: Literal["off", "video"] = "off"
     """Leave out frames that repeat the last one of their video that was kept."""
 
@@ -123,12 +132,19 @@ class VideoConfig(ServiceConfig):
         super().__init__(**values)
         if wrong := sorted(self.model_fields_set & _OTHERS):
             raise ConfigError(f"{wrong[0]}: jobs on videos have no such setting")
+        if self.classes and self.detector is None:
+            raise ConfigError("classes: are what a detector finds; give one with detector (--detector onnx:FILE.onnx)")
 
     @property
     def own_fingerprints(self) -> Mapping[str, str]:
         """Which frames there are: rows that were chosen otherwise are another job's."""
         chosen = {"every": self.every, "filter": ",".join(sorted(self.filter)), "dedup": self.dedup}
-        return {"frames": ", ".join(f"{name} {said}" for name, said in chosen.items() if said)}
+        seen = {"classes": ",".join(sorted(self.classes))}
+        if self.detector is not None:
+            from ..detectors import parse_detector
+
+            seen["detector"] = parse_detector(self.detector).fingerprint
+        return {"frames": ", ".join(f"{name} {said}" for name, said in {**chosen, **seen}.items() if said)}
 
     def _store(self, uri: str) -> Store:
         """A data set has typed columns for what is known of every frame."""

@@ -75,6 +75,8 @@ class VideoPool(SlotPool[Piece, PieceDone]):
         dimension: of one that runs elsewhere.
         filters: names of those that frames go by; see ``preprocess.videos.filters``.
         neighbours: whether frames go that repeat the last one of their video that was kept.
+        detector: ``(factory reference, specification)`` of one that finds things in frames.
+        classes: of which a frame must have something, if any are named.
         item_timeout: seconds that a decoder may take for one packet.
         video_timeout: seconds of processor time that the decoding of one video may take.
         named: keep the segments' names.
@@ -93,6 +95,8 @@ class VideoPool(SlotPool[Piece, PieceDone]):
         dimension: int = 0,
         filters: Sequence[str] = (),
         neighbours: bool = False,
+        detector: tuple[str, str] | None = None,
+        classes: Sequence[str] = (),
         item_timeout: float = 30.0,
         video_timeout: float = 3600.0,
         named: bool = False,
@@ -100,7 +104,7 @@ class VideoPool(SlotPool[Piece, PieceDone]):
         self.spec, self.batch_size = spec, batch_size
         settings = VideoSettings(
             *(spec.to_json(), batch_size, every, dict(limits), embedder, dimension),
-            *(tuple(filters), neighbours, item_timeout, video_timeout),
+            *(tuple(filters), neighbours, detector, tuple(classes), item_timeout, video_timeout),
         ).to_json()
         known = not spec.transform and (dimension or embedder is None)
         layout = video_layout(batch_size, spec.pixel_shape(), spec.pixel_dtype().name, dimension) if known else None

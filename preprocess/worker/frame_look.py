@@ -70,6 +70,10 @@ class FrameLook:
             return None
         return LeftOut(pts_us, REPEATED, same.of, same.distance, self._numbers())
 
+    def left_out(self, pts_us: int, reason: str) -> LeftOut:
+        """The frame that was looked at last goes for another reason."""
+        return LeftOut(pts_us, reason, None, 0, self._numbers())
+
     def _numbers(self) -> list[float]:
         return [float(number) for number in self.statistics]
 

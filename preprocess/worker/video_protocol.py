@@ -30,6 +30,9 @@ FRAME_COLUMNS: Final = ("index", "pts_us", "is_keyframe", "time_estimated")
 STATISTICS_ARRAY: Final = "statistics"
 """Of each frame in a slot, float32: the numbers that filters decide by, in the order of ``videos.statistics``."""
 
+WITHOUT: Final = "classes"
+"""The reason for which a frame is left out in which nothing of the wanted classes was found."""
+
 REPEATED: Final = "duplicate"
 """The reason for which a frame is left out that repeats the last one of its video that was kept."""
 
@@ -48,6 +51,8 @@ class VideoSettings:
         embedder: see ``WorkerSettings``; likewise dimension and path.
         filters: names of those that are asked, see ``videos.filters``.
         neighbours: whether frames go that repeat the last one of their video that was kept.
+        detector: ``[factory, spec]`` of what finds things in frames; None: nothing does.
+        classes: of which a frame must have something; empty: of none.
         dimension: room for vectors that are made elsewhere, in floats.
         stall_timeout: seconds that a decoder may take for one packet.
         cpu_timeout: seconds of processor time that the decoding of one video may take.
@@ -62,6 +67,8 @@ class VideoSettings:
     dimension: int = 0
     filters: tuple[str, ...] = ()
     neighbours: bool = False
+    detector: tuple[str, str] | None = None
+    classes: tuple[str, ...] = ()
     stall_timeout: float = 30.0
     cpu_timeout: float = 3600.0
     path: list[str] = field(default_factory=lambda: list(sys.path))
@@ -109,6 +116,23 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What a detector has found in a frame, the surest first; or why it could not say.
+
+    Attributes:
+        boxes: left, top, right, bottom of each, in pixels of the frame.
+        scores: 0..1.
+        classes: names.
+        error: empty where it could.
+    """
+
+    boxes: list[list[float]]
+    scores: list[float]
+    classes: list[str]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A task: some frames of a video.
 
@@ -140,6 +164,7 @@ class PieceSaid:
         cpu_used: see `Piece`, with this one.
         timings: seconds of its phases.
         kept: see `Piece`, for the next one.
+        seen: of each frame in the slot; empty without a detector.
     """
 
     taken: int
@@ -150,6 +175,7 @@ class PieceSaid:
     cpu_used: float
     timings: Timings
     kept: Kept | None = None
+    seen: Sequence[Seen] = ()
 
     @property
     def rows(self) -> int:
@@ -231,8 +257,15 @@ def encode_piece_done(
 
 def _said(plain: Mapping[str, Any]) -> PieceSaid:
     left_out = [LeftOut(**each) for each in plain["left_out"]]
+    seen = [Seen(**each) for each in plain["seen"]]
     return PieceSaid(
-        **{**plain, "left_out": left_out, "timings": Timings(**plain["timings"]), "kept": _kept(plain["kept"])}
+        **{
+            **plain,
+            "left_out": left_out,
+            "timings": Timings(**plain["timings"]),
+            "kept": _kept(plain["kept"]),
+            "seen": seen,
+        }
     )
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from ...errors import ConfigError, DeadlineError, ItemError
@@ -22,6 +23,7 @@ from ...shm.protocol import HEAD, LAYOUT, REFUSED, decode_json, encode_hung, enc
 from ..slot_layout import pixel_view
 from ..spec import PreprocessSpec
 from ..videos import SampledFrame, Sampling, Video, VideoLimits, open_video, sample
+from .eyes import Eyes
 from .failures import detach_traceback
 from .frame_files import FrameFiles
 from .frame_look import FrameLook, UInt8, warm_up
@@ -31,9 +33,11 @@ from .protocol import Timings
 from .video_protocol import (
     FRAMES,
     STATISTICS_ARRAY,
+    WITHOUT,
     LeftOut,
     Piece,
     PieceSaid,
+    Seen,
     VideoSettings,
     decode_pieces,
     encode_piece_done,
@@ -86,19 +90,12 @@ class _OpenVideo:
         self._frames = sample(self.video, sampling, lambda _: on_packet())
         self._next: SampledFrame | None = None
 
-    def skip_to(self, start: int, short_side: int) -> None:
+    def skip_to(self, start: int, judge: Callable[[SampledFrame], object]) -> None:
         """Pass by frames that were taken before; their files have gone with the process that wrote them."""
         while self.at < start and self.has_more:
             frame = self.take()
             if self.files is not None:
-                self.seen(frame, short_side)
-
-    def seen(self, frame: SampledFrame, short_side: int) -> UInt8 | LeftOut:
-        """The picture in a frame, its short side scaled down to so many pixels; or why it is left out."""
-        picture = self.look.at(frame.pts_us, frame.rgb(short_side))
-        if self.files is not None and not isinstance(picture, LeftOut):
-            self.files.add(frame, self.look.statistics)
-        return picture
+                judge(frame)
 
     @property
     def has_more(self) -> bool:
@@ -135,6 +132,7 @@ class VideoWorker:
         self._layout = video_layout(settings.rows, spec.pixel_shape(), spec.pixel_dtype().name, dimension)
         self._short_side = max(_LEAST_SIDE, 2 * (spec.resize or spec.size))
         self._watch = Watch(sock, settings.stall_timeout)
+        self._eyes = Eyes(settings.detector, settings.classes) if settings.detector else None
         self._open: _OpenVideo | None = None
         self._mark: Callable[[int | None], None] = lambda _: None
         self._steps = 0
@@ -186,11 +184,13 @@ class VideoWorker:
         opened = self._at(piece)
         rows = 0
         left_out: list[LeftOut] = []
+        seen: list[Seen] = []
         for frame in self._frames(opened):
-            picture = opened.seen(frame, self._short_side)
+            picture, found = self._judged(opened, frame)
             if isinstance(picture, LeftOut):
                 left_out.append(picture)
                 continue
+            seen += [found] if found is not None else []
             self._preprocessor.load(rows, picture)
             arrays[FRAMES][rows] = (frame.index, frame.pts_us, frame.is_keyframe, frame.time_estimated)
             arrays[STATISTICS_ARRAY][rows] = opened.look.statistics
@@ -209,19 +209,37 @@ class VideoWorker:
         if self._embed and rows:
             self._embed.embed(view, rows)
         timings = Timings(0.0, decoded - begin, made - decoded, time.perf_counter() - made)
-        said = self._said(opened, rows + len(left_out), left_out, has_more, timings)
+        said = self._said(opened, rows + len(left_out), left_out, has_more, timings, seen)
         if not has_more:
             self._close()
         return said
 
     def _said(
-        self, opened: _OpenVideo, taken: int, left_out: list[LeftOut], has_more: bool, timings: Timings
+        self,
+        opened: _OpenVideo,
+        taken: int,
+        left_out: list[LeftOut],
+        has_more: bool,
+        timings: Timings,
+        seen: list[Seen],
     ) -> PieceSaid:
         found = asdict(opened.video.found)
         found["scenes"] = [[scene["start_us"], scene["end_us"]] for scene in found["scenes"]]
         cpu = time.thread_time() - self._cpu_begin
         info = asdict(opened.video.info)
-        return PieceSaid(taken, has_more, left_out, info, found, cpu, timings, opened.look.kept)
+        return PieceSaid(taken, has_more, left_out, info, found, cpu, timings, opened.look.kept, seen)
+
+    def _judged(self, opened: _OpenVideo, frame: SampledFrame) -> tuple[UInt8 | LeftOut, Seen | None]:
+        """The picture in a frame and what is to be seen in it; or why it is left out."""
+        picture = opened.look.at(frame.pts_us, frame.rgb(self._short_side))
+        if isinstance(picture, LeftOut):
+            return picture, None
+        seen = None if self._eyes is None else self._eyes.look(frame, opened.video.info)
+        if self._eyes is not None and seen is not None and self._eyes.is_without(seen):
+            return opened.look.left_out(frame.pts_us, WITHOUT), None
+        if opened.files is not None:
+            opened.files.add(frame, opened.look.statistics)
+        return picture, seen
 
     def _frames(self, opened: _OpenVideo) -> Iterator[SampledFrame]:
         for _ in range(self._settings.rows):
@@ -245,7 +263,7 @@ class VideoWorker:
                     files.abandon()
                 raise
             self._open = opened
-            opened.skip_to(piece.start, self._short_side)
+            opened.skip_to(piece.start, partial(self._judged, opened))
         return opened
 
     def _close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Protocol, TypeVar
 
 from ....preprocess import Timings
@@ -30,6 +30,11 @@ class EmbedBatch(Protocol):
     """
 
     is_last: bool
+
+    @property
+    def refused(self) -> Mapping[int, Exception]:
+        """Row -> why its item has failed already, where that was found out on the way."""
+        ...
 
     def __len__(self) -> int: ...
     @property
@@ -67,8 +72,9 @@ def embedded_with(take: Take[B]) -> Callable[[B], Outcome]:
 
     @green
     def embedded(batch: B) -> Outcome:
-        seconds = batch.lease.timings.embed
-        return Outcome(take(batch, ()), seconds=seconds)
+        seconds, refused = batch.lease.timings.embed, batch.refused
+        failures = [batch.failure(row, error) for row, error in refused.items()]
+        return Outcome(take(batch, refused), failures=failures, seconds=seconds)
 
     return embedded
 
@@ -80,7 +86,7 @@ def embed_with(embedder: Embedder, policy: Policy, take: Take[B]) -> Callable[[B
     def embed(batch: B) -> Outcome:
         run = embedder.attempt if retries and not batch.is_last else embedder.embed
         with at_home(embedder):
-            refused = run(batch.lease.view, len(batch))
+            refused = {**run(batch.lease.view, len(batch)), **batch.refused}
         failures = [batch.failure(row, error) for row, error in refused.items()]
         return Outcome(take(batch, refused), failures=failures)
 

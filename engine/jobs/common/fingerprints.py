@@ -55,8 +55,7 @@ def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     }
     if "report" in given:
         places["report"] = [anchored(path) for path in given["report"]]
-    if "embedder" in given:
-        places["embedder"] = _embedder(config.embedder)
+    places |= {name: _model(given[name]) for name in ("embedder", "detector") if given.get(name)}
     sink = job_sink(config)
     stores = [with_settings(each.uri, store.own) for each, store in zip(sink.members, config.stores, strict=True)]
     return {
@@ -132,7 +131,7 @@ def _kept_specs(source: Source) -> list[str] | None:
     return [*source.portable_specs()] if len(source.specs) <= MANY else []
 
 
-def _embedder(spec: str) -> str:
+def _model(spec: str) -> str:
     """One whose model is a file names it from any folder."""
     scheme, _, rest = spec.partition(":")
     if scheme != "onnx":

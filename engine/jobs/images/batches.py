@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -105,6 +105,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    @property
+    def refused(self) -> Mapping[int, Exception]:
+        """Those that failed have gone already."""
+        return {}
 
     @property
     def lease(self) -> Slot:

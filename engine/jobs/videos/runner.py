@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ....errors import ConfigError
 from ... import NOTHING, Outcome, Report
 from ...config.model import ServiceConfig
 from ...config.videos import VideoConfig
+from ...detectors import parse_detector
 from ...journal import Outcome as Fate
 from ...machine.resources import usable_cores
 from ...sources import Broken, Filtered, Item, key_of
@@ -27,6 +28,8 @@ from .graph import video_graph
 from .side_tables import VideoTable
 from .values import Finished, Video, VideoFailure
 
+_DETECTOR_FACTORY: Final = "penstock.engine.detectors:parse_detector"
+
 
 class VideoRunner(Runner[VideoPool]):
     """Runs the graph of a job on videos; see `Runner`.
@@ -41,6 +44,9 @@ class VideoRunner(Runner[VideoPool]):
     def __init__(self, config: ServiceConfig) -> None:
         if not isinstance(config, VideoConfig):
             raise ConfigError("a job on videos is configured by VideoConfig")
+        if config.detector is not None:
+            with config.spelled(), closing(parse_detector(config.detector)) as detector:
+                detector.check(config.classes)
         super().__init__(config, video_pool)
         self._table = VideoTable(config)
         self._books = VideoBooks(self._table)
@@ -144,6 +150,8 @@ def video_pool(plan: Plan, config: ServiceConfig) -> VideoPool:
         dimension=embedder.dimension if embedder.knows_dimension or not in_worker else 0,
         filters=config.filter,
         neighbours=config.dedup != "off",
+        detector=None if config.detector is None else (_DETECTOR_FACTORY, parse_detector(config.detector).spec),
+        classes=config.classes,
         item_timeout=config.item_timeout,
         video_timeout=config.video_timeout,
         named=embedder.runs == "green",

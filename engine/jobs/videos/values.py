@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from ....errors import DetectError
 from ....messages import redact
 from ....preprocess.videos.statistics import STATISTICS
-from ....preprocess.worker.video_protocol import LeftOut
+from ....preprocess.worker.video_protocol import LeftOut, Seen
 from ....sinks import RowBatch, row_key
 from ... import NOTHING, ItemFailure
 from ...workers.videos import FrameSlot
@@ -168,10 +169,21 @@ class FrameBatch:
         """The slot."""
         return self.slot
 
+    @property
+    def seen(self) -> Sequence[Seen]:
+        """What a detector has found in each frame; empty without one."""
+        return self.slot.said.seen if self.slot.said else ()
+
+    @property
+    def refused(self) -> Mapping[int, Exception]:
+        """Frames of which the detector could not say what is in them."""
+        return {row: DetectError(seen.error) for row, seen in enumerate(self.seen) if seen.error}
+
     def failure(self, row: int, error: Exception) -> VideoFailure:
         """The frame in a row could not be done."""
-        video = self.video
-        return VideoFailure(video.frame_key(int(self.slot.numbers[row, 1])), error, 1, video.ordinal, video, True)
+        key, video = self.video.frame_key(int(self.slot.numbers[row, 1])), self.video
+        stage = "detect" if isinstance(error, DetectError) else ""
+        return VideoFailure(key, error, 1, video.ordinal, video, True, stage)
 
 
 @dataclass(slots=True, eq=False)
@@ -227,7 +239,10 @@ def take_rows(batch: FrameBatch, refused: Container[int] = ()) -> Any:
     for row in kept:
         index, pts_us, is_keyframe, estimated = slot.numbers[row].tolist()
         keys.append(video.frame_key(pts_us))
-        known = {"time_estimated": True} if estimated else {}
+        known: dict[str, Any] = {"time_estimated": True} if estimated else {}
+        if batch.seen:
+            found = batch.seen[row]
+            known["detections"] = {"boxes": found.boxes, "scores": found.scores, "classes": found.classes}
         numbers = dict(zip(STATISTICS, map(float, slot.statistics[row]), strict=True))
         columns.append({**common, "frame_pts_us": pts_us, "is_keyframe": bool(is_keyframe), **known, **numbers})
         ordinals.append(-1 if video.ordinal < 0 else video.ordinal * _FRAMES_OF_A_VIDEO + index)
