@@ -445,6 +445,7 @@ def test_a_contact_sheet_shows_the_first_pages_before_and_after(
             ["volumes", "scans", "--to", "photos.db"],
             "--to: 'photos.db': volumes are published in one place, as Parquet",
         ),
+        (["volumes", "scans", "--to", "parquet:out", "--update"], "--update: is about the books of a job"),
         (["volumes", "scans/**", "--to", "parquet:out"], "** stands for folders at any depth"),
     ],
 )

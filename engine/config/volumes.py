@@ -110,6 +110,10 @@ class PipelineConfig(ServiceConfig):
             raise ConfigError(f"{wrong[0]}: jobs on volumes have no such setting")
         if self.to is not None and not (isinstance(self.to, str) and self.to.startswith(PARQUET)):
             raise ConfigError(f"to: {self.shown_to!r}: volumes are published in one place, as Parquet: parquet:PLACE")
+        if self.update and self.job is None:
+            raise ConfigError(
+                "update: is about the books of a job, and there are none; they are kept with job=DIR (--job)"
+            )
 
     @property
     def own_fingerprints(self) -> Mapping[str, str]:
