@@ -6,6 +6,7 @@ Run as a program it is such a job, which kills itself at one moment: ``publishin
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -71,6 +72,15 @@ def watched(place: AnyPlace, told: Callable[[str, str], object]) -> AnyPlace:
     for name, method in instead.items():
         setattr(place, name, method)
     return place
+
+
+def searched(steps: Sequence[tuple[str, str]], first: int = 0, *, every: bool) -> list[int]:
+    """Numbers of the steps to fail at, from this one on: each, or the first of its kind and the last part's."""
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for number, (name, at) in [*enumerate(steps)][first:]:
+        kinds.setdefault((re.sub(r"\d[0-9a-f-]*", "", name), at), []).append(number)
+    ends = [numbers[-1] for (name, _), numbers in kinds.items() if name.startswith("complete")]
+    return [*range(first, len(steps))] if every else sorted({*ends, *(numbers[0] for numbers in kinds.values())})
 
 
 def sink_on(place: Place, job: str = JOB, **more: Any) -> ParquetSink:

@@ -198,7 +198,7 @@ def test_any_graph_does_with_each_value_what_the_model_says(
     check_no_thread_is_left()
 
 
-@searching(20)
+@searching(12)
 @given(graphs, runs)
 def test_any_graph_that_is_forgotten_ends(executor: Executor, graph: tuple[Step, ...], run: Run) -> None:
     """In the middle of its work; no thread of it remains."""

@@ -334,10 +334,11 @@ def test_workers_are_killed_in_the_middle_of_their_calls(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_fork_server_leaves_with_the_last_worker() -> None:
+@pytest.mark.parametrize("times", [3, pytest.param(30, marks=pytest.mark.nightly)])
+def test_the_fork_server_leaves_with_the_last_worker(times: int) -> None:
     """However close together the workers leave."""
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    for _ in range(10):
+    for _ in range(times):
         with WorkerPool(3) as pool:
             wait([pool.submit(square, x) for x in range(9)], DEADLINE)
     assert {process.pid for process in psutil.Process().children(recursive=True)} == before

@@ -187,7 +187,7 @@ def test_a_job_killed_again_and_again_publishes_once_what_an_undisturbed_one_doe
     embed_images(pictures, to=f"parquet:{undisturbed}", job=tmp_path / "other", **SMALL)
     own = ["--job", str(job), *OWN, "--insert-batch-size", "4"]
     words = with_small_writes("embed", str(pictures), "--to", f"parquet:{rows}", *own)
-    for least in (1, 20, 40):
+    for least in (1, 30):
         with started(words) as process:
             wait_for(process, partial(has_written, job, least))
             assert process.poll() is None

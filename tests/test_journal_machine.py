@@ -204,7 +204,7 @@ class JobLife(RuleBasedStateMachine):
         shutil.rmtree(self.base)
 
 
-JobLife.TestCase.settings = searching(200, stateful_step_count=30)
+JobLife.TestCase.settings = searching(100, stateful_step_count=30)
 
 
 TestJobLife = pytest.mark.slow(JobLife.TestCase)

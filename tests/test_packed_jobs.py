@@ -103,10 +103,21 @@ class Lance:
         return name
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def pictures() -> dict[str, bytes | None]:
     """By names in order, evenly over a thousand."""
     return {f"{number * 8:03}": picture(number) for number in range(COUNT)}
+
+
+@pytest.fixture(scope="session")
+def loose(pictures: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The digests of their vectors, in the same order, as a job over files makes them."""
+    folder = tmp_path_factory.mktemp("loose")
+    (folder / "files").mkdir()
+    for name, data in pictures.items():
+        (folder / "files" / f"{name}.png").write_bytes(data)
+    run(str(folder / "files"), folder / "job")
+    return [*digests(folder / "job", [f"{folder}/files/{name}.png" for name in pictures]).values()]
 
 
 @pytest.fixture(params=[Tars, Parquet, Lance])
@@ -119,7 +130,11 @@ def packed(request: pytest.FixtureRequest, tmp_path: Path, pictures: dict[str, b
 
 @pytest.mark.kills
 def test_a_job_that_is_killed_goes_on_and_ends_as_one_over_files(
-    packed: Packed, pictures: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    packed: Packed,
+    pictures: dict[str, bytes],
+    loose: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In the middle of a tar, or of a group of rows; another run has nothing left to do."""
     killed, job = tmp_path / "killed", tmp_path / "killed" / "job"
@@ -134,14 +149,7 @@ def test_a_job_that_is_killed_goes_on_and_ends_as_one_over_files(
     assert main(["resume", str(job)]) == 0
     assert f"finished already: {COUNT} entries: {COUNT} written" in capsys.readouterr().out
     assert stored(killed) == COUNT
-
-    (tmp_path / "files").mkdir()
-    for name, data in pictures.items():
-        (tmp_path / "files" / f"{name}.png").write_bytes(data)
-    run(str(tmp_path / "files"), tmp_path / "loose")
-    found = digests(killed, [packed.key(name) for name in pictures])
-    loose = digests(tmp_path / "loose", [f"{tmp_path}/files/{name}.png" for name in pictures])
-    assert [*found.values()] == [*loose.values()]
+    assert [*digests(killed, [packed.key(name) for name in pictures]).values()] == loose
 
 
 def test_an_update_does_what_is_new_and_changed(
@@ -205,13 +213,11 @@ def test_metadata_are_stored_with_the_rows(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sandbox.means(), reason="this kernel has no means of a sandbox")
 def test_confined_workers_make_the_same_vectors(
-    packed: Packed, pictures: dict[str, bytes | None], tmp_path: Path
+    packed: Packed, pictures: dict[str, bytes | None], loose: list[str], tmp_path: Path
 ) -> None:
-    keys = [packed.key(name) for name in pictures]
-    run(packed.spec, tmp_path / "a")
-    report = run(packed.spec, tmp_path / "b", sandbox=True)
+    report = run(packed.spec, tmp_path / "a", sandbox=True)
     assert report.accounting.written == COUNT
-    assert digests(tmp_path / "a", keys) == digests(tmp_path / "b", keys)
+    assert [*digests(tmp_path / "a", [packed.key(name) for name in pictures]).values()] == loose
     ceiling = report.extra["memory_ceiling"]
     assert "pictures in memory" in ceiling["parts"]
     is_counted = isinstance(packed, Tars) or packed.spec.startswith("parquet:")

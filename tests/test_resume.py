@@ -22,8 +22,8 @@ from penstock.tests.whole_jobs import digest, digest_of, draw, draw_folder, embe
 
 pytestmark = pytest.mark.slow
 
-PICTURES = 600
-BATCH, GROUP, WORKERS = 8, 16, 2
+PICTURES = 360
+BATCH, GROUP, WORKERS = 8, 8, 2
 SMALL: dict[str, Any] = {"batch_size": BATCH, "insert_batch_size": GROUP, "workers": WORKERS}
 FLAGS = ["--batch-size", str(BATCH), "--insert-batch-size", str(GROUP), "--workers", str(WORKERS)]
 
@@ -52,9 +52,9 @@ def run(pictures: Path, folder: Path, **settings: Any) -> Report:
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param((1, 90, 250, 560), id="early and late"),
-        pytest.param((1, 90, 91, 200), marks=pytest.mark.nightly, id="early"),
-        pytest.param((17, 250, 400, 560), marks=pytest.mark.nightly, id="late"),
+        pytest.param((1, 60, 330), id="early and late"),
+        pytest.param((1, 60, 61, 140), marks=pytest.mark.nightly, id="early"),
+        pytest.param((11, 150, 240, 330), marks=pytest.mark.nightly, id="late"),
     ],
 )
 def test_a_job_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
@@ -87,7 +87,10 @@ def test_a_finished_job_run_again_does_nothing(
     assert (again.accounting.read, list(again.stages)) == (0, [])
     assert {path.name: path.read_bytes() for path in job.iterdir() if path.name != "lock"} == before
     assert main(["resume", str(job)]) == 0
-    assert "finished already: 602 entries: 600 written, 1 filtered, 1 dead, 0 remaining" in capsys.readouterr().out
+    assert (
+        f"finished already: {PICTURES + 2} entries: {PICTURES} written, 1 filtered, 1 dead, 0 remaining"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.kills
@@ -208,7 +211,7 @@ def test_the_status_of_a_job_as_json(pictures: Path, tmp_path: Path, capsys: pyt
     assert main(["status", str(tmp_path / "a" / "job"), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert status["finished"]
-    assert status["counts"] == {"total": 602, "written": 600, "filtered": 1, "dead": 1, "remaining": 0}
+    assert status["counts"] == {"total": PICTURES + 2, "written": PICTURES, "filtered": 1, "dead": 1, "remaining": 0}
     assert list(status["errors"].values()) == [1]
     assert main(["status", str(tmp_path)]) == 2
     assert "is no job folder" in capsys.readouterr().err

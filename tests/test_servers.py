@@ -259,7 +259,7 @@ def test_a_machine_without_triton_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [MilvusLiteServer, MilvusServer])
+@pytest.mark.parametrize("kind", [MilvusLiteServer, pytest.param(MilvusServer, marks=pytest.mark.nightly)])
 def test_a_killed_milvus_has_all_rows_when_it_comes_back(
     own_server: Callable[[Any], Any], kind: type[MilvusLiteServer | MilvusServer]
 ) -> None:

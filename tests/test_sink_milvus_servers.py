@@ -244,6 +244,11 @@ class TestMilvusLiteServer(Behaviours):
     def uri(self, milvus_lite_server: MilvusLiteServer) -> str:
         return milvus_lite_server.uri
 
+    @pytest.mark.nightly
+    def test_more_than_64_mib_in_one_call_are_split(self, uri: str, name: str) -> None:
+        """They are not: it takes them as they are."""
+        super().test_more_than_64_mib_in_one_call_are_split(uri, name)
+
     def test_it_would_take_nan(self, sink: MilvusSink, uri: str, name: str) -> None:
         """The reason for the sink's own check; if this changes, the check stays."""
         client = MilvusClient(uri, dedicated=True)

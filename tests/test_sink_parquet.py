@@ -32,6 +32,7 @@ from penstock.tests.publishing import (
     digests,
     publish_at_once,
     run,
+    searched,
     seen,
     sink_on,
     watched,
@@ -299,13 +300,14 @@ def test_one_job_is_open_in_one_process(place: FolderPlace) -> None:
 
 
 @pytest.mark.slow
-def test_a_step_that_fails_leaves_all_or_nothing_and_is_done_again(tmp_path: Path) -> None:
-    """Every step of publishing, before it was done and when only its answer was lost, once."""
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_a_step_that_fails_leaves_all_or_nothing_and_is_done_again(tmp_path: Path, every: bool) -> None:
+    """Every step of publishing, or one of each kind, before it was done and when only its answer was lost."""
     steps: list[tuple[str, str]] = []
     run(watched(FolderPlace(tmp_path / "undisturbed"), lambda name, at: steps.append((name, at))))
     undisturbed = digests(tmp_path / "undisturbed")
     assert len(steps) > 40
-    for number in range(len(steps)):
+    for number in searched(steps, every=every):
         folder, left = tmp_path / str(number), [number]
 
         def fail(*_: str, left: list[int] = left) -> None:

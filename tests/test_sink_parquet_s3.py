@@ -37,6 +37,7 @@ from penstock.tests.publishing import (
     batch,
     publish_at_once,
     run,
+    searched,
     seen,
     sink_on,
     watched,
@@ -164,12 +165,13 @@ def test_a_publisher_that_is_killed_goes_on_or_is_swept_away(place: S3Place, url
 
 
 @pytest.mark.parametrize("s3_server", ["moto"], indirect=True)
-def test_a_request_that_fails_leaves_all_or_nothing_and_is_made_again(place: S3Place, url: str) -> None:
-    """Each request of publishing: it was never made, or its answer was lost."""
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_a_request_that_fails_leaves_all_or_nothing_and_is_made_again(place: S3Place, url: str, every: bool) -> None:
+    """Each request of publishing, or one of each kind: it was never made, or its answer was lost."""
     steps: list[tuple[str, str]] = []
     run(watched(place_at(url), lambda *told: steps.append(told)))
     undisturbed = digests(place)
-    for number in range(steps.index(("create _publishing.json", "before")) - 6, len(steps)):
+    for number in searched(steps, steps.index(("create _publishing.json", "before")) - 6, every=every):
         place.delete(keys(place))
         left = [number]
 
@@ -186,9 +188,10 @@ def test_a_request_that_fails_leaves_all_or_nothing_and_is_made_again(place: S3P
         assert (seen(url), digests(place)) == (ROWS, undisturbed), steps[number]
 
 
-def test_of_several_publishers_one_wins_and_the_others_leave_nothing(url: str) -> None:
+@pytest.mark.parametrize("turns", [2, pytest.param(12, marks=pytest.mark.nightly)])
+def test_of_several_publishers_one_wins_and_the_others_leave_nothing(url: str, turns: int) -> None:
     """All had begun before one was done; no open upload is left."""
-    for turn in range(4):
+    for turn in range(turns):
         where = f"{url}/{turn}"
         winner = publish_at_once(partial(place_at, where))
         assert seen(where) == BATCH
@@ -299,7 +302,7 @@ def test_a_job_killed_again_and_again_publishes_once_to_a_bucket(url: str, place
     def has_written(least: int) -> bool:
         return (job / "job.json").exists() and read_status(job).counts.written >= least
 
-    for least in (1, 20, 40):
+    for least in (1, 30):
         with started(words) as process:
             wait_for(process, partial(has_written, least))
         assert seen(url) is None

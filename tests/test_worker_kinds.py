@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from penstock.testing.workers import WorkerKindContract, done
 from penstock.tests.waiting import DEADLINE
 
 PLUGINS = Path(__file__).parent.parent / "examples" / "plugins"
+PATIENCE = 3.0
+"""Seconds of an item: a worker that is stopped costs as many, and whole ones need thousandths."""
+
 LAYOUT = SlotLayout(8, (ArraySpec("square", (), "int64"), ArraySpec("pair", (2,), "float32")))
 
 
@@ -56,7 +60,7 @@ def square(item: Any, row: Mapping[str, NDArray[Any]]) -> None:
             row["pair"][...] = item, -item
 
 
-def squares(item_timeout: float | None = 5.0) -> WorkerKind[Any, Any]:
+def squares(item_timeout: float | None = PATIENCE) -> WorkerKind[Any, Any]:
     """The kind of those workers."""
     return item_kind(f"{__name__}:main", LAYOUT, item_timeout=item_timeout, item="number")
 
@@ -88,7 +92,7 @@ class TestDigests(WorkerKindContract):
         import file_digests  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
 
         made: WorkerKind[Any, Any] = file_digests.kind()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        return made
+        return replace(made, item_timeout=PATIENCE)
 
     def good(self) -> Sequence[Any]:
         return self.photos
@@ -113,7 +117,7 @@ class TestPictures(WorkerKindContract):
         self.photos = [str(path) for path in photos[:4]]
 
     def make(self) -> WorkerKind[Any, Any]:
-        return PreprocessPool(preset("clip", size=32), workers=1, batch_size=8, item_timeout=5.0).kind
+        return PreprocessPool(preset("clip", size=32), workers=1, batch_size=8, item_timeout=PATIENCE).kind
 
     def good(self) -> Sequence[Any]:
         return self.photos
