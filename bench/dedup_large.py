@@ -83,7 +83,10 @@ def _synthetic(folder: Path, pictures: Path, count: int) -> None:
         pdq[copies + 1, :8] ^= random.integers(0, 256, (len(copies), 8), np.uint8)
         keys = [f"{number:09}" for number in random.permutation(np.arange(first, first + size))]
         sides = random.integers(200, 2000, size)
-        writer.write(f"{first:09}", Signatures.of(keys, vectors, pdq=pdq, quality=np.full(size, 90), short_side=sides))
+        writer.write(
+            f"{first:09}",
+            Signatures.of(keys, vectors.astype(np.float32), pdq=pdq, quality=np.full(size, 90), short_side=sides),
+        )
 
 
 def _recall(folder: Path) -> float:
