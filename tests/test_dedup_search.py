@@ -59,6 +59,7 @@ def test_bands_find_every_pair_within_31_bits(monkeypatch: pytest.MonkeyPatch) -
     assert len(found) == 400 + 2 * 100
 
 
+@pytest.mark.slow
 def test_buckets_find_nearly_all_pairs_and_no_others(tmp_path: Path) -> None:
     """98 of a hundred, in four buckets of about 220."""
     some = clustered(3000)
@@ -73,6 +74,7 @@ def test_buckets_find_nearly_all_pairs_and_no_others(tmp_path: Path) -> None:
     assert found >= 0.98 * total
 
 
+@pytest.mark.slow
 def test_what_buckets_give_depends_on_nothing_but_the_items(tmp_path: Path) -> None:
     """One thread or four, parts in any order: the same list; centroids are kept, and never trained again."""
     some = clustered(1200)

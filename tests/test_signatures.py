@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def test_what_is_packed_behind_vectors_comes_out_again() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_the_embedder_gives_gist_and_what_the_pixels_say(layout: str) -> None:
+def test_the_embedder_gives_gist_and_what_the_pixels_say(layout: Literal["NCHW", "NHWC"]) -> None:
     """In both layouts of pixels."""
     rgb = pixels(2)
     given = np.ascontiguousarray(np.moveaxis(rgb, -1, 1)) if layout == "NCHW" else rgb
