@@ -83,6 +83,15 @@ def test_videos_behind_urls_give_the_rows_of_their_files_and_nothing_is_left(
     assert [*(tmp_path / "job" / "work").rglob("video*")] == []
 
 
+def test_what_links_are_can_be_said(server: VideoServer, tmp_path: Path) -> None:
+    """A page that is taken for a file is a dead letter that says so."""
+    own = how(server, tmp_path, downloader="fetch")
+    report = mine(listed(tmp_path, server.url("page"), server.url("ok")), f"parquet:{tmp_path / 'out'}", **own)
+    assert (report.accounting.written, report.accounting.dead) == (1, 1)
+    (letter,) = read_dead_letters(tmp_path / "job" / "dead-letters.jsonl")
+    assert (letter.error, "--downloader auto" in letter.message) == ("UnreadableError", True)
+
+
 @pytest.mark.parametrize("keep", ["frames", "all"])
 def test_what_is_kept_is_there_whole(server: VideoServer, clip: Path, tmp_path: Path, keep: str) -> None:
     """JPEG files with a manifest, also of local files, which stay where they are."""

@@ -15,7 +15,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Frames": ("every", "filter", "classes", "detector", "dedup", "keep", "work"),
     "Duplicates": ("duplicates", "rule", "delete", "flag", "rededup"),
     "Pages": ("max_passes", "min_angle", "min_bend", "min_quality"),
-    "Downloads": ("downloads", "per_host", "politeness", "download_timeout", "cookies", "max_disk"),
+    "Downloads": ("downloads", "per_host", "politeness", "download_timeout", "cookies", "downloader", "max_disk"),
     "Model and pixels": ("embedder", "preset", "image_size", "dtype", "background", "value_range", "decoder"),
     "Store": (
         *(

@@ -62,7 +62,8 @@ class VideoConfig(ServiceConfig):
 
     kind: ClassVar[str] = "videos"
     per_run: ClassVar[frozenset[str]] = PER_RUN | {
-        *("video_timeout", "max_disk", "downloads", "per_host", "politeness", "download_timeout", "cookies"),
+        *("video_timeout", "max_disk", "downloads", "downloader", "per_host", "politeness"),
+        *("download_timeout", "cookies"),
     }
 
     every: Annotated[str, AfterValidator(_every)] = Field(default="1s", json_schema_extra={"metavar": "STEP"})
@@ -106,6 +107,9 @@ class VideoConfig(ServiceConfig):
 
     download_timeout: float = Field(default=3600.0, gt=0, allow_inf_nan=False, json_schema_extra={"metavar": "SECONDS"})
     """A download that takes longer is ended; what has come of a file is gone on with at the next attempt."""
+
+    downloader: Literal["auto", "fetch", "yt-dlp"] = "auto"
+    """What links are: files (fetch), pages (yt-dlp), or whatever they turn out to be."""
 
     cookies: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE"})
     """Cookies for pages, in Netscape's format. Read, never written."""

@@ -163,6 +163,7 @@ def download_settings(config: VideoConfig) -> DownloadSettings:
     """
     given: dict[str, Any] = {} if config.max_file_bytes is None else {"max_bytes": config.max_file_bytes}
     return DownloadSettings(
+        way=config.downloader,
         deadline=config.download_timeout,
         workers=config.downloads,
         per_host=config.per_host,
