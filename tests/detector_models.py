@@ -28,6 +28,7 @@ def write_detector(
     turned: bool = False,
     plain_names: bool = False,
     inputs: int = 1,
+    at_once: int = 0,
 ) -> str:
     """A model that looks at 4 x 4 cells of a square of 64 pixels: how red, green and blue each of them is, 0..1.
 
@@ -43,13 +44,14 @@ def write_detector(
         turned: of v8 and v5: the last two axes the other way round.
         plain_names: outputs have names that say nothing.
         inputs: that it has, of which one is used.
+        at_once: pictures that it can take whatever its file says; 0: any number.
 
     Returns:
         The path.
     """
     import onnx
 
-    maker = _Maker(onnx, classes)
+    maker = _Maker(onnx, classes, at_once)
     graph = maker.graph(layout, kind, nchw, turned)
     names = [f"output{place}" if plain_names else name for place, name in enumerate(graph)]
     for name, found in zip(names, graph.values(), strict=True):
@@ -75,8 +77,8 @@ def write_detector(
 class _Maker:
     """Nodes and constants of a graph."""
 
-    def __init__(self, onnx: Any, classes: int) -> None:
-        self.onnx, self.classes = onnx, classes
+    def __init__(self, onnx: Any, classes: int, at_once: int) -> None:
+        self.onnx, self.classes, self.at_once = onnx, classes, at_once
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -122,7 +124,7 @@ class _Maker:
         weights = 1.5 * (np.eye(3) - 1 / 3)[: self.classes, :, None, None]
         over = self.add("Relu", [self.add("Conv", [pixels, self.constant("weights", weights)], "differences")], "over")
         cells = self.add("AveragePool", [over], "cells", kernel_shape=[CELL, CELL], strides=[CELL, CELL])
-        shape = self.constant("flat", [0, self.classes, -1], np.int64)
+        shape = self.constant("flat", [self.at_once, self.classes, -1], np.int64)
         scores = self.add("Reshape", [cells, shape], "raw")
         # Of a square that is black all over the logarithm is -inf, and a score of nothing times that is NaN.
         dark = self.add("ReduceMax", [pixels], "light", axes=[1, 2, 3])

@@ -13,6 +13,8 @@ import pytest
 
 from penstock.engine.detectors import Detections, parse_detector
 from penstock.engine.detectors.layouts import find_plan
+from penstock.engine.doctor.checks import plugins
+from penstock.engine.doctor.examine import registries
 from penstock.errors import ConfigError, DetectError, DetectorError
 
 from .detector_models import COLOURS, SIDE, Layout, frame, write_detector
@@ -82,6 +84,12 @@ def test_turned_axes_are_read_where_the_user_says_so(make: Make, layout: Layout,
 def test_pixels_come_as_the_model_takes_them(make: Make, kind: str, nchw: bool) -> None:
     """Shares of white as floats, or bytes; channels first or last."""
     assert found(make(kind=kind, nchw=nchw), TALL) == [[("green", [0, 8, 8, 16])]]
+
+
+def test_a_model_that_takes_one_picture_only_is_fed_one_at_a_time(make: Make) -> None:
+    """Although its file says that it takes any number."""
+    spec = make(at_once=1)
+    assert found(spec, TALL, EMPTY, TALL) == [[("green", [0, 8, 8, 16])], [], [("green", [0, 8, 8, 16])]]
 
 
 @pytest.mark.parametrize("layout", ["detr", "ssd"])
@@ -233,7 +241,7 @@ def test_open_sizes_follow_the_option_then_the_model(make: Make) -> None:
     assert found(open_sides, TALL, size=64) == [[("green", [0, 8, 8, 16])]]
     told = make(name="told", size="s", meta=meta | {"imgsz": "[64, 64]"})
     assert found(told, TALL) == [[("green", [0, 8, 8, 16])]]
-    with pytest.raises(DetectorError, match=r"failed on \[2, 3, 640, 640\] float32 pixels"):
+    with pytest.raises(DetectorError, match=r"failed on \[1, 3, 640, 640\] float32 pixels"):
         parse_detector(open_sides).check()
     with pytest.raises(ConfigError, match="takes 64 x 64 pixels: leave out size=32"):
         parse_detector(make(size=SIDE), size=32).check()
@@ -308,6 +316,16 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
         parse_detector(f"onnx:{tmp_path}/broken.onnx").check()
     with pytest.raises(ConfigError, match=r"names=@/no/where: the file cannot be read"):
         _ = parse_detector(f"onnx:{tmp_path}/broken.onnx?names=@/no/where").fingerprint
+
+
+def test_an_installed_package_may_bring_detectors(install: Callable[..., None]) -> None:
+    """Asked for by their scheme, and listed by the doctor."""
+    code = "def make(rest, options): return (rest, options)"
+    install("acme_seer", {"acme": "acme_seer:make"}, code, "penstock.detectors")
+    made: Any = parse_detector("acme:x?a=b", conf=0.5)
+    assert made == ("x", {"a": "b", "conf": "0.5"})
+    (listed,) = (plugins(each) for each in registries() if each.group == "penstock.detectors")
+    assert "installed: acme (acme_seer 1.2)" in listed.detail
 
 
 def test_without_onnx_runtime_the_extra_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

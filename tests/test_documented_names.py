@@ -18,6 +18,7 @@ _DOTTED = re.compile(r"(?<![\w./-])penstock(?:\.[A-Za-z_]\w*)+")
 _IMPORT = re.compile(r"^\s*from (penstock[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 _NO_NAMES = {
     *("penstock.engine.watchdog", "penstock.fish", "penstock.sources", "penstock.sinks", "penstock.embedders"),
+    "penstock.detectors",
     *("penstock.job", "penstock.recipe"),
 }
 """A logger; a file of completions; groups of entry points; metadata of a Parquet file."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -28,7 +28,7 @@ from ..embedders.onnx_session import (
 from ..embedders.pictures import geometry
 from .base import Detections, Detector, UInt8
 from .boxes import GREY, Letterbox, letterbox
-from .layouts import LAYOUTS, Layout, Plan, find_plan, read
+from .layouts import LAYOUTS, Layout, Plan, Shapes, find_plan, read
 from .names import Names, image_size, model_names, option_names
 
 _OPTIONS: Final = ("layout", "names", "size", "conf", "iou", "threads")
@@ -198,12 +198,24 @@ def _understand(name: str, session: Session, settings: Settings) -> _Model:
     takes = _input(name, session, settings.size, meta)
     names = option_names(settings.names) if settings.names else model_names(name, meta)
     outputs = [output.name for output in session.get_outputs()]
-    # Two where it may be any number, so that the axis of the batch is told from others.
-    empty = np.full((takes.batch or 2, takes.size, takes.size, 3), GREY, np.uint8)
-    found = _run(name, session, takes, outputs, empty)
-    shapes = {output: array.shape for output, array in zip(outputs, found, strict=True)}
+    takes, shapes = _tried(name, session, takes, outputs)
     plan = find_plan(name, shapes, names.count, settings.layout)
     return _Model(session, takes, names.counted_from(plan.first), plan)
+
+
+def _tried(name: str, session: Session, takes: _Input, outputs: Sequence[str]) -> tuple[_Input, Shapes]:
+    """What comes out for an empty square; two where it may be any number, so that the axis of the batch is told.
+
+    Exporters say that it may be any number of models which have it fixed further in: those are fed one at a time.
+    """
+    empty = np.full((2, takes.size, takes.size, 3), GREY, np.uint8)
+    try:
+        found = _run(name, session, takes, outputs, empty[: takes.batch])
+    except (DetectorError, ConfigError):
+        if takes.batch is not None:
+            raise
+        return _tried(name, session, replace(takes, batch=1), outputs)
+    return takes, {output: array.shape for output, array in zip(outputs, found, strict=True)}
 
 
 def _input(name: str, session: Session, size: int | None, meta: Mapping[str, str]) -> _Input:

@@ -39,10 +39,11 @@ def examine(triton: str | None = None) -> list[Finding]:
 def registries() -> Sequence[Registry[Any]]:
     """Every registry that packages can add to."""
     from ...sinks import SINKS
+    from ..detectors import DETECTORS
     from ..embedders import EMBEDDERS
     from ..sources import SOURCES
 
-    return (SOURCES, SINKS, EMBEDDERS)
+    return (SOURCES, SINKS, EMBEDDERS, DETECTORS)
 
 
 def _look(name: str, look: Callable[[], Finding]) -> Finding:

@@ -96,7 +96,7 @@ def start_session(field: str, path: str, threads: int, refusal: type[PenstockErr
     options.intra_op_num_threads = threads
     # Its threads would otherwise busy-wait for the next batch, on the cores the preprocessing workers need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is below fatal is raised, too
     try:
         # Named, because the default list may hold providers of a cloud.
         session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
