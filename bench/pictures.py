@@ -113,7 +113,7 @@ def _publish(path: Path, data: bytes) -> None:
 
 def _view(rng: np.random.Generator, size: tuple[int, int]) -> UInt8:
     """A random crop of a source, scaled to ``size``, maybe mirrored, a little brighter or darker."""
-    photos = _sources()
+    photos = photographs()
     photo = photos[int(rng.integers(len(photos)))]
     width, height = photo.size
     ratio = size[0] / size[1]
@@ -144,7 +144,7 @@ def _noise_field() -> npt.NDArray[np.float32]:
 
 
 @cache
-def _sources() -> tuple[Image.Image, ...]:
+def photographs() -> tuple[Image.Image, ...]:
     """The photographs (second views left out), or textures where there are none."""
     paths = sorted(path for path in PHOTOS.glob("*.jpg") if not path.stem.endswith("-2"))
     return tuple(Image.open(path).convert("RGB") for path in paths) or tuple(texture(seed) for seed in range(8))

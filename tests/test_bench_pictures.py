@@ -76,11 +76,11 @@ def test_noise_is_added_after_scaling() -> None:
 def test_textures_stand_in_for_photographs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Outside a checkout there are no photographs; pictures of plausible size come out all the same."""
     monkeypatch.setattr(pictures, "PHOTOS", tmp_path)
-    pictures._sources.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    pictures.photographs.cache_clear()
     try:
         assert 25e3 < len(encode("imagenet500", 0)) < 120e3
     finally:
-        pictures._sources.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        pictures.photographs.cache_clear()
 
 
 def test_a_texture_has_contrast_and_colours() -> None:

@@ -43,6 +43,7 @@ VARIANTS = {
         "ceiling",
     },
     "dedup": {"default", "strict", "all pairs", "buckets"},
+    "video_frames": {"penstock", "bare loop", "keyframes, keyframe every 5 s"},
     "tee": {"Milvus Lite", "bulk", "both"},
     "packed": {"loose files", "tar"},
     "object_store": {"local files"},
@@ -71,6 +72,7 @@ LONG = {
     "stream",
     "tee",
     "triton",
+    "video_frames",
     "volumes",
 }
 """Those that take over ten seconds in their tiniest form, on two cores: run at night."""
