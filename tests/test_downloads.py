@@ -146,7 +146,7 @@ def test_a_host_that_refuses_again_and_again_is_left_alone(
 def test_a_job_asks_again_when_it_was_told_to(downloader: Downloader, server: VideoServer) -> None:
     """A stage of the engine with its policy, and not a moment before."""
     server.after = "1"
-    policy = Retry(within=DEADLINE, first=0.001, longest=0.001)
+    policy = Retry(within=0.5, first=0.001, longest=0.001)  # a wait that is longer is the host's, not the video's
     builder = PipelineBuilder().add_source([server.url("busy.mp4")]).pipe(downloader.download, on_failure=policy)
     (found,) = finish(built(builder))
     assert found.path.exists()
@@ -387,6 +387,16 @@ def test_a_host_is_not_asked_before_it_said() -> None:
     with hosts.turn("http://host/b"):
         assert monotonic() - failed >= 0.1
     with hosts.turn("http://other/b"):
+        pass
+
+
+def test_a_host_that_wants_to_be_asked_much_later_is_left_alone() -> None:
+    """At once: nobody waits an hour for it."""
+    hosts, busy = Hosts(2, 5), DownloadError("HTTP 503")
+    busy.retry_after = 3600.0
+    with hosts.turn("http://host/a"), pytest.raises(HostStoppedError, match="asked not to be asked again so soon"):
+        hosts.failed("http://host/a", busy)
+    with pytest.raises(HostStoppedError), hosts.turn("http://host/b"):
         pass
 
 

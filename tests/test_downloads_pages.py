@@ -273,7 +273,8 @@ def test_what_is_not_wanted_is_told_by_its_page(tmp_path: Path, info: dict[str, 
 
 
 def test_a_bot_is_told_by_words() -> None:
-    """The site asks to sign in, and has no number for it."""
-    error = failure_of("http://host/a", RuntimeError("ERROR: [youtube] a: Sign in to confirm you're not a bot"))
-    assert isinstance(error, DownloadError)
-    assert (error.is_refusal, is_transient(error)) == (True, False)
+    """The site asks to sign in, and has no number for it; it says nothing about the video. One's age is about that."""
+    for words, refusal in (("Sign in to confirm you\u2019re not a bot", True), ("Sign in to confirm your age", False)):
+        error = failure_of("http://host/a", RuntimeError(f"ERROR: [youtube] a: {words}"))
+        assert isinstance(error, DownloadError)
+        assert (error.is_refusal, is_transient(error)) == (refusal, refusal)

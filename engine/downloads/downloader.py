@@ -83,7 +83,7 @@ class Downloader:
             folder: of the video; None: that of the URL.
 
         Raises:
-            DownloadError: it cannot be had; its `errno` says whether it may another time, its `retry_after` when.
+            DownloadError: it cannot be had; its `errno` says whether it may another time.
             HostStoppedError: its host is not asked any more in this run; it stays undone.
             ItemError: it is no video, too large, or took too long.
             ConfigError: what it takes is not installed.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ...errors import DownloadError, HostStoppedError, WorkerError
 
 _LONGEST_PAUSE: Final = 600.0
-"""Seconds that a host may ask for; what asks for more is asked again then."""
+"""Seconds that a host may ask for; one that asks for more is left alone."""
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class HostReport:
         downloads: that went well; `failures`: that did not.
         nbytes: of those that went well; `seconds`: that they took, one after the other.
         refusals: answers in a row by which it said that it does not want to be asked.
-        is_stopped: whether it is not asked any more.
+        is_stopped: whether it is not asked any more; `why`: in words.
     """
 
     host: str
@@ -35,6 +35,7 @@ class HostReport:
     seconds: float = 0.0
     refusals: int = 0
     is_stopped: bool = False
+    why: str = ""
 
     @property
     def rate(self) -> float:
@@ -117,7 +118,7 @@ class Hosts:
             report.refusals = 0
 
     def failed(self, url: str, error: Exception) -> None:
-        """A download failed.
+        """A download failed. When the host is to be asked again is seen to here: the error says it no more.
 
         Raises:
             HostStoppedError: with this failure the host is given up; its items are left undone from here on.
@@ -127,10 +128,14 @@ class Hosts:
             report = host.report
             report.failures += 1
             if isinstance(error, DownloadError):
-                if error.retry_after is not None:
-                    host.opens_at = time.monotonic() + min(error.retry_after, _LONGEST_PAUSE)
                 report.refusals = report.refusals + 1 if error.is_refusal else 0
+                host.opens_at = max(host.opens_at, time.monotonic() + (error.retry_after or 0.0))
+                error.retry_after = None  # whoever tries it again waits here, and need not elsewhere
             if report.refusals >= self._refusals:
+                report.why = f"refused {report.refusals} downloads in a row"
+            elif host.opens_at > time.monotonic() + _LONGEST_PAUSE:
+                report.why = "asked not to be asked again so soon"
+            if report.why:
                 report.is_stopped = True
                 self._changed.notify_all()
                 raise _stopped(report) from error
@@ -151,6 +156,6 @@ class Hosts:
 
 def _stopped(report: HostReport) -> HostStoppedError:
     return HostStoppedError(
-        f"{report.host} refused {report.refusals} downloads in a row and is left alone for the rest of this run; its "
-        "videos stay undone: go on later, with fewer downloads at once, or with --cookies"
+        f"{report.host} {report.why} and is left alone for the rest of this run; its videos stay undone: go on later, "
+        "with fewer downloads at once, or with --cookies"
     )

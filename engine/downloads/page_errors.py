@@ -14,8 +14,8 @@ from ..sources.safe_http import NOT_PUBLIC
 _MOST: Final = 32
 """Errors in a chain to look at."""
 
-_BOT: Final = ("sign in to confirm", "not a bot", "too many requests", "rate-limit", "rate limit")
-"""What sites say to machines."""
+_BOT: Final = ("not a bot", "too many requests", "rate-limit", "rate limit", "captcha")
+"""What sites say to machines. (To sign in for one's age is about one video.)"""
 
 _PASSING: Final = ("TransportError", "IncompleteRead", "ProxyError", "ContentTooShortError", "SSLError")
 """Classes of yt-dlp's that are about a connection."""
@@ -45,7 +45,7 @@ def failure_of(url: str, error: Exception) -> Exception:
             return _of_answer(url, each, status)
     said = redact(_words(error))
     if any(sign in said.lower() for sign in _BOT):
-        bot = refused(url, said)
+        bot = refused(url, said, errno.EAGAIN)  # says nothing about the video
         bot.is_refusal = True
         return bot
     if NOT_PUBLIC in said:  # it tries again what the guard refuses, and keeps the words only
