@@ -140,6 +140,14 @@ def test_a_long_group_is_decoded_while_it_is_read(
             assert len(gop.packets) <= 90 if bound[0] == "MAX_BYTES" else 7
 
 
+def test_a_video_that_is_refreshed_bit_by_bit_is_sampled_whole(tmp_path: Path) -> None:
+    """What it marks as keyframes are only where a refresh begins; one of them alone is none."""
+    path = make_clip(tmp_path / "clip.ts", frames=70, gop=20, options={"x264-params": "intra-refresh=1"})
+    assert numbers(path, "200ms") == list(range(0, 70, 6))
+    assert numbers(path, "5s") == [0]
+    assert found(path, "200ms").damaged == 0
+
+
 def test_an_intra_only_video_is_sampled_by_packet(tmp_path: Path) -> None:
     """Each of its frames is a group."""
     path = make_clip(tmp_path / "clip.mkv", frames=30, codec="mjpeg", pix_fmt="yuvj420p")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from .gops import Gop
@@ -48,10 +49,22 @@ class FrameDecoder:
 
         Damage ends it: what follows looks right at best.
         """
-        for frame in self.alone(gop):
+        begins = self._video.ticks(gop.head)
+        frames = self.alone(gop)
+        first = next(frames, None)
+        if gop.before and begins is not None and self._is_late(gop, first, begins):
+            first, frames = None, self.alone(chain(gop.before, gop))
+        for frame in chain(() if first is None else (first,), frames):
             if gop.stop is not None and frame.ticks >= gop.stop:
                 return
-            yield frame
+            if begins is None or frame.ticks >= begins:
+                yield frame
+
+    def _is_late(self, gop: Gop, first: TimedFrame | None, begins: int) -> bool:
+        """Whether a group does not begin with its keyframe: it takes some of its packets until a picture is whole."""
+        if gop.head.is_discard or self.is_damaged or not gop.is_whole:
+            return False
+        return first is None or first.ticks > begins
 
     def alone(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[TimedFrame]:
         """Frames of packets of which the first is a keyframe."""

@@ -27,18 +27,23 @@ class Gop:
         head: Its keyframe.
         packets: Those behind it, in the order of decoding.
         rest: Further ones of a group that is too long to be held; they are read from the file.
+        is_whole: Whether there are none.
         stop: Ticks at which the next group begins, or the video ends; None: not known yet, or the file has no times.
         leading: The next keyframe, and packets behind it that are shown before it (an open group). They need both
             groups, so they are decoded with this one.
         end: Ticks at which the last packet so far ends.
+        before: Packets of the group before, where it was held whole: for streams that are refreshed bit by bit, of
+            which a packet that is marked as a keyframe is only where that begins.
     """
 
     head: VideoPacket
     packets: list[VideoPacket] = field(default_factory=list["VideoPacket"])
     rest: Iterator[VideoPacket] = field(default_factory=lambda: iter(()))
+    is_whole: bool = True
     stop: int | None = None
     leading: list[VideoPacket] = field(default_factory=list["VideoPacket"])
     end: int | None = None
+    before: list[VideoPacket] = field(default_factory=list["VideoPacket"])
 
     def __iter__(self) -> Iterator[VideoPacket]:
         """What a decoder is fed for its frames, and for those before the next group."""
@@ -66,20 +71,22 @@ class Groups:
     def __iter__(self) -> Iterator[Gop]:
         self._head = next((packet for packet in self._packets() if packet.is_keyframe), None)
         self._look_ahead()  # what leads the first group needs one before it: it cannot be decoded
+        before: list[VideoPacket] = []
         while self._head is not None:
             head, self._head = self._head, None
-            gop = Gop(head, end=self._end(head, None))
+            gop = Gop(head, end=self._end(head, None), before=before)
             rest = self._until_next(gop)
             size = head.size
             for packet in rest:
                 gop.packets.append(packet)
                 size += packet.size
                 if len(gop.packets) >= MAX_PACKETS or size > MAX_BYTES:
-                    gop.rest = chain(rest)
+                    gop.rest, gop.is_whole = chain(rest), False
                     break
             yield gop
             for _ in gop.rest:  # of which nobody wanted more
                 pass
+            before = [gop.head, *gop.packets] if gop.is_whole else []
 
     def _packets(self) -> Iterator[VideoPacket]:
         while self._put_back:
