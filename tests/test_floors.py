@@ -52,7 +52,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"engine.workers"},
             {"engine.downloads", "engine.jobs", "engine.jobs.common"},
             {"engine.jobs.images", "engine.jobs.videos", "engine.jobs.volumes"},
-            {"engine.doctor", "engine.jobs.dedup", "engine.servers", "penstock", "volumes"},
+            {"engine.doctor", "engine.jobs.dedup", "engine.servers", "penstock", "videos", "volumes"},
             {"bench", "engine.cli", "testing"},
             {"__main__"},
         ),

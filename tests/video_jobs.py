@@ -71,7 +71,8 @@ def clips(folder: Path, count: int = 4, frames: int = 24) -> Path:
 
 def mine(folder: Path | str, to: Path | str, **settings: Any) -> Report:
     """Run a small job."""
-    config = VideoConfig(**{**SMALL, "to": str(to), **settings})
+    chosen: dict[str, Any] = {**SMALL, "to": str(to), **settings}
+    config = VideoConfig(**chosen)
     return run_videos(config, make_source(config, str(folder)))
 
 

@@ -63,7 +63,7 @@ class VideoConfig(ServiceConfig):
     kind: ClassVar[str] = "videos"
     per_run: ClassVar[frozenset[str]] = PER_RUN | {
         *("video_timeout", "max_disk", "downloads", "downloader", "per_host", "politeness"),
-        *("download_timeout", "cookies"),
+        *("download_timeout", "cookies", "async_mode"),
     }
 
     every: Annotated[str, AfterValidator(_every)] = Field(default="1s", json_schema_extra={"metavar": "STEP"})
@@ -131,6 +131,9 @@ class VideoConfig(ServiceConfig):
 
     max_pixels: int | None = Field(default=None, ge=1, le=2**32, json_schema_extra={"metavar": "N"})
     """Videos whose frames have more pixels are refused. [default: 35,389,440, which is 8K]"""
+
+    async_mode: bool = True
+    """Overlap the stages. Without it one process does them in turn, with the same results."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)

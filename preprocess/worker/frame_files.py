@@ -3,7 +3,8 @@
 ::
 
     frames/00000012.jpg      by the number of the frame among those taken
-    frames/manifest.jsonl    a line for each: file, pts_us, is_keyframe, width, height, bytes, and its statistics
+    frames/manifest.jsonl    a line for each: file, pts_us, is_keyframe, width, height, bytes,
+                             its statistics, and its PDQ hash
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...durable import DISK, TEMPORARY, replace_file, shut, sync_path
+from ..pdq import squash64
+from ..signature import tail_of
 from ..videos import SampledFrame
 from ..videos.statistics import STATISTICS
 
@@ -45,8 +48,14 @@ class FrameFiles:
         self._unfinished.mkdir(mode=0o700)
         self._lines: list[str] = []
 
-    def add(self, frame: SampledFrame, statistics: NDArray[np.float32]) -> None:
-        """Write a frame, its short side 480 pixels at most."""
+    def add(self, frame: SampledFrame, statistics: NDArray[np.float32], picture: NDArray[np.uint8]) -> None:
+        """Write a frame, its short side 480 pixels at most.
+
+        Args:
+            frame: of the video.
+            statistics: its numbers.
+            picture: uint8 ``[h, w, 3]``, what is hashed: the frame without bars.
+        """
         image = Image.fromarray(frame.rgb(_SHORT_SIDE))
         data = io.BytesIO()
         image.save(data, "JPEG", quality=_QUALITY)
@@ -55,7 +64,10 @@ class FrameFiles:
         said = {"file": name, "pts_us": frame.pts_us, "is_keyframe": frame.is_keyframe}
         sizes = {"width": image.width, "height": image.height, "bytes": data.tell()}
         numbers = dict(zip(STATISTICS, map(float, statistics), strict=True))
-        self._lines.append(json.dumps({**said, **sizes, **numbers}) + "\n")
+        tail = tail_of(squash64(picture)[None])
+        hashes = {"pdq": tail.pdq[0].tobytes().hex(), "quality": int(tail.quality[0])}
+        hashes["digest"] = tail.digest[0].tobytes().hex()
+        self._lines.append(json.dumps({**said, **sizes, **numbers, **hashes}) + "\n")
 
     def complete(self) -> None:
         """There are no more: the folder gets its name, in place of what an earlier attempt has left."""

@@ -238,7 +238,7 @@ class VideoWorker:
         if self._eyes is not None and seen is not None and self._eyes.is_without(seen):
             return opened.look.left_out(frame.pts_us, WITHOUT), None
         if opened.files is not None:
-            opened.files.add(frame, opened.look.statistics)
+            opened.files.add(frame, opened.look.statistics, picture)
         return picture, seen
 
     def _frames(self, opened: _OpenVideo) -> Iterator[SampledFrame]:

@@ -52,6 +52,17 @@ class VideoFiles:
         """Whether frames that are kept become JPEG files, too."""
         return self._config.keep != "none"
 
+    @property
+    def place(self) -> Path:
+        """The working folder."""
+        return self._space().path
+
+    def frames_folder(self, key: str) -> str:
+        """Where the frames of a video go, by its key. The folder that it is in is there."""
+        folder = self._space().folder(key)
+        folder.make()
+        return str(folder.path / FRAMES)
+
     def fetch(self, video: Video) -> Video:
         """Have a video on this machine; one that lies on it already is as it is.
 
@@ -65,9 +76,7 @@ class VideoFiles:
             video.url, video.title = found.url, found.title or None
             video.page_duration_s = found.duration_s
         if self.keeps_frames:
-            folder = self._folder(video)
-            folder.make()
-            video.frames_folder = str(folder.path / FRAMES)
+            video.frames_folder = self.frames_folder(video.key)
         return video
 
     def drop_done(self, undone: Iterable[str]) -> None:

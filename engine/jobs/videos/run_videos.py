@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from ... import Report
 from ...config.model import ServiceConfig
+from ...config.videos import VideoConfig
 from ..common.drive import Interrupt, Watcher
 from ..common.memory_estimate import MemoryEstimate
 from ..common.run import run
 from .runner import VideoRunner
+
+_IN_TURN: Final = {"workers": 1, "slots": 1, "downloads": 1, "per_host": 1}
+"""What a job is without overlapping: a batch of frames is decoded when the one before has been embedded."""
 
 
 def run_videos(
@@ -22,4 +26,6 @@ def run_videos(
     begins: Callable[[MemoryEstimate, int | None], None] = lambda *_: None,
 ) -> Report:
     """Mine the videos of a source; see `run`. What its report counts are videos; their frames are in ``videos``."""
+    if isinstance(config, VideoConfig) and not config.async_mode:
+        config = config.model_copy(update=_IN_TURN)
     return run(VideoRunner, config, source, watcher=watcher, interrupt=interrupt, begins=begins)
