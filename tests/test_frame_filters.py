@@ -174,14 +174,15 @@ def test_thresholds_are_parsed() -> None:
     """Those that are said; others stay."""
     assert Thresholds.parse("") == Thresholds()
     assert Thresholds.parse("blur=0.05, noise=12") == Thresholds(blur=0.05, noise=12.0)
+    assert Thresholds.parse("blur=0.05,noise=8").changed() == {"blur": 0.05}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sharp=1", "there is no threshold 'sharp', there are black_mean"),
-        ("blur", "'blur': thresholds are written name=number"),
-        ("blur=x", "'blur=x': thresholds are written name=number"),
+        ("sharp=1", "thresholds: there is no 'sharp', there are black_mean"),
+        ("blur", "thresholds: 'blur': they are written name=number"),
+        ("blur=x", "thresholds: 'blur=x': they are written name=number"),
         ("blur=nan", "blur=nan: it must be a finite number from 0 up"),
         ("blur=-1", r"blur=-1\.0: it must be a finite number from 0 up"),
     ],

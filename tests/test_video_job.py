@@ -205,6 +205,13 @@ def test_frames_are_left_out_by_filters_and_what_repeats_the_last_one_of_its_vid
     ]
 
 
+def test_thresholds_of_filters_can_be_changed(with_scenes: Path, tmp_path: Path) -> None:
+    """Nothing is blacker than black."""
+    how = {"filter": "black", "thresholds": {"black_mean": 0}}
+    report = mine(with_scenes, f"parquet:{tmp_path / 'out'}", job=tmp_path / "job", **how)
+    assert report.extra["videos"]["frames"]["dropped"] == {}
+
+
 def test_what_repeats_is_the_same_whatever_the_batches_and_the_deaths(
     tmp_path: Path, with_scenes: Path, sabotage: dict[str, Any]
 ) -> None:

@@ -12,7 +12,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         *("null", "follow_links", "include", "exclude", "list_filtered", "metadata", "fields"),
         *("anonymous", "instance_role", "allow_hosts"),
     ),
-    "Frames": ("every", "filter", "classes", "detector", "dedup", "keep", "work"),
+    "Frames": ("every", "filter", "thresholds", "classes", "detector", "dedup", "keep", "work"),
     "Duplicates": ("duplicates", "rule", "delete", "flag", "rededup"),
     "Pages": ("max_passes", "min_angle", "min_bend", "min_quality"),
     "Downloads": ("downloads", "per_host", "politeness", "download_timeout", "cookies", "downloader", "max_disk"),

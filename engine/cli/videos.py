@@ -38,8 +38,8 @@ did, 2 wrong usage, 130 interrupted."""
 _NOT_THEIRS = frozenset({"decoder", "threads", "devices", "sandbox", "background", "value_range", "max_side"})
 _DOWNLOADS = ("downloads", "downloader", "per_host", "politeness", "download_timeout", "cookies")
 _FILES = ("keep", "work", "max_disk", *_DOWNLOADS)
-_LIMITS = ("video_timeout", "max_duration", "max_frames", "async_mode")
-_OWN = ("every", "filter", "classes", "detector", "dedup", *_FILES, *_LIMITS)
+_FRAMES = ("every", "filter", "thresholds", "classes", "detector", "dedup")
+_OWN = (*_FRAMES, *_FILES, "video_timeout", "max_duration", "max_frames", "async_mode")
 _FIELDS = (*_OWN, *(field for field in FIELDS if field not in _NOT_THEIRS))
 
 

@@ -52,6 +52,19 @@ def _words(value: object) -> object:
     return tuple(dict.fromkeys(str(word).strip() for word in cast("list[object]", value) if str(word).strip()))
 
 
+def _thresholds(value: object) -> object:
+    """``blur=0.05,black_mean=10``, or the mapping it makes; those that are not the defaults."""
+    from ...preprocess.videos.filters import Thresholds  # where somebody says one, and no sooner
+
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, object]", value)
+        value = ",".join(f"{name}={said}" for name, said in pairs.items())
+    try:
+        return Thresholds.parse(value).changed() if isinstance(value, str) else value
+    except ConfigError as error:
+        raise ValueError(str(error).partition(": ")[2]) from error
+
+
 class VideoConfig(ServiceConfig):
     """Everything that can be set about a video miner, beside what `ServiceConfig` has for every job.
 
@@ -74,6 +87,12 @@ class VideoConfig(ServiceConfig):
         default=(), json_schema_extra={"metavar": "NAME,..."}
     )
     """Leave out frames that are blur, black, flat, slide (of text) or noise; several with commas."""
+
+    thresholds: Annotated[dict[str, float], BeforeValidator(_thresholds)] = Field(
+        default_factory=dict[str, float], json_schema_extra={"metavar": "NAME=NUMBER,..."}
+    )
+    """Of filters, where their defaults do not suit: black_mean, slide_bin, slide_flat, slide_edges, flat_std,
+    flat_entropy, blur, noise; as in blur=0.05,black_mean=10."""
 
     classes: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
         default=(), json_schema_extra={"metavar": "NAME,..."}
@@ -146,6 +165,8 @@ class VideoConfig(ServiceConfig):
     def own_fingerprints(self) -> Mapping[str, str]:
         """Which frames there are: rows that were chosen otherwise are another job's."""
         chosen = {"every": self.every, "filter": ",".join(sorted(self.filter)), "dedup": self.dedup}
+        if self.filter and self.thresholds:
+            chosen["thresholds"] = ",".join(f"{name}={self.thresholds[name]:g}" for name in sorted(self.thresholds))
         seen = {"classes": ",".join(sorted(self.classes))}
         if self.detector is not None:
             from ..detectors import parse_detector

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -74,6 +75,7 @@ class VideoPool(SlotPool[Piece, PieceDone]):
         embedder: one that runs in the workers.
         dimension: of one that runs elsewhere.
         filters: names of those that frames go by; see ``preprocess.videos.filters``.
+        thresholds: of filters, those that are not the defaults.
         neighbours: whether frames go that repeat the last one of their video that was kept.
         detector: ``(factory reference, specification)`` of one that finds things in frames.
         classes: of which a frame must have something, if any are named.
@@ -94,6 +96,7 @@ class VideoPool(SlotPool[Piece, PieceDone]):
         embedder: tuple[str, str] | None = None,
         dimension: int = 0,
         filters: Sequence[str] = (),
+        thresholds: Mapping[str, float] = MappingProxyType({}),
         neighbours: bool = False,
         detector: tuple[str, str] | None = None,
         classes: Sequence[str] = (),
@@ -105,6 +108,7 @@ class VideoPool(SlotPool[Piece, PieceDone]):
         settings = VideoSettings(
             *(spec.to_json(), batch_size, every, dict(limits), embedder, dimension),
             *(tuple(filters), neighbours, detector, tuple(classes), item_timeout, video_timeout),
+            thresholds=dict(thresholds),
         ).to_json()
         known = not spec.transform and (dimension or embedder is None)
         layout = video_layout(batch_size, spec.pixel_shape(), spec.pixel_dtype().name, dimension) if known else None

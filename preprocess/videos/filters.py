@@ -64,18 +64,23 @@ class Thresholds:
         for part in filter(None, text.split(",")):
             name, _, value = (piece.strip() for piece in part.partition("="))
             if name not in _THRESHOLDS:
-                raise ConfigError(f"filters: there is no threshold {name!r}{_hint(name, _THRESHOLDS)}")
+                raise ConfigError(f"thresholds: there is no {name!r}{_hint(name, _THRESHOLDS)}")
             try:
                 changed[name] = float(value)
             except ValueError:
-                raise ConfigError(f"filters: {part.strip()!r}: thresholds are written name=number") from None
+                raise ConfigError(f"thresholds: {part.strip()!r}: they are written name=number") from None
         return cls(**changed)
+
+    def changed(self) -> dict[str, float]:
+        """Those that are not the defaults."""
+        plain = Thresholds()
+        return {name: getattr(self, name) for name in _THRESHOLDS if getattr(self, name) != getattr(plain, name)}
 
     def __post_init__(self) -> None:
         for name in _THRESHOLDS:
             value: float = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"filters: threshold {name}={value}: it must be a finite number from 0 up")
+                raise ConfigError(f"thresholds: {name}={value}: it must be a finite number from 0 up")
 
 
 _THRESHOLDS: Final = tuple(field.name for field in fields(Thresholds))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..pdq import luma, pdq, quality, squash64
-from ..videos.filters import Filter, decide
+from ..videos.filters import Filter, Thresholds, decide
 from ..videos.letterbox import content_box
 from ..videos.neighbours import FrameSignature, Neighbours, digest64
 from ..videos.statistics import SIDE, squash224, statistics_of
@@ -25,14 +25,17 @@ class FrameLook:
         filters: names of those that are asked.
         neighbours: whether frames go that repeat the last one that was kept.
         kept: the last one that was kept before.
+        thresholds: of the filters; None: the defaults.
 
     Attributes:
         kept: the last one by now; None where frames are not compared.
         statistics: float32 ``[7]``, the numbers of the frame that was looked at last.
     """
 
-    def __init__(self, filters: Sequence[str], neighbours: bool, kept: Kept | None = None) -> None:
-        self._filters = cast("Sequence[Filter]", filters)
+    def __init__(
+        self, filters: Sequence[str], neighbours: bool, kept: Kept | None = None, thresholds: Thresholds | None = None
+    ) -> None:
+        self._filters, self._thresholds = cast("Sequence[Filter]", filters), thresholds
         self._neighbours = Neighbours() if neighbours else None
         self.kept = kept
         self.statistics: NDArray[np.float32] = np.zeros(0, np.float32)
@@ -52,7 +55,7 @@ class FrameLook:
         picture = content_box(rgb).cut(rgb)
         found = statistics_of(squash224(picture)[None])
         self.statistics = np.array([*found.columns().values()], np.float32)[:, 0]
-        (reason,) = decide(found, self._filters)
+        (reason,) = decide(found, self._filters, self._thresholds)
         if reason is not None:
             return LeftOut(pts_us, reason, None, 0, self._numbers())
         repeated = self._repeats(pts_us, picture)

@@ -57,6 +57,7 @@ class VideoSettings:
         stall_timeout: seconds that a decoder may take for one packet.
         cpu_timeout: seconds of processor time that the decoding of one video may take.
         path: the parent's ``sys.path``.
+        thresholds: of filters, those that are not the defaults: fields of ``videos.filters.Thresholds``.
     """
 
     spec: dict[str, Any]
@@ -72,6 +73,7 @@ class VideoSettings:
     stall_timeout: float = 30.0
     cpu_timeout: float = 3600.0
     path: list[str] = field(default_factory=lambda: list(sys.path))
+    thresholds: dict[str, float] = field(default_factory=dict[str, float])
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

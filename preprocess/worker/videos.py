@@ -23,6 +23,7 @@ from ...shm.protocol import HEAD, LAYOUT, REFUSED, decode_json, encode_hung, enc
 from ..slot_layout import pixel_view
 from ..spec import PreprocessSpec
 from ..videos import SampledFrame, Sampling, Video, VideoLimits, open_video, sample
+from ..videos.filters import Thresholds
 from .eyes import Eyes
 from .failures import detach_traceback
 from .frame_files import FrameFiles
@@ -255,7 +256,8 @@ class VideoWorker:
             self._close()
             files = FrameFiles(piece.frames) if piece.frames is not None else None
             kept = piece.kept if files is None else None  # all frames are looked at again
-            look = FrameLook(self._settings.filters, self._settings.neighbours, kept)
+            thresholds = Thresholds(**self._settings.thresholds)
+            look = FrameLook(self._settings.filters, self._settings.neighbours, kept, thresholds)
             try:
                 opened = _OpenVideo(piece.path, self._sampling, self._limits, look, files, self._step)
             except ItemError:

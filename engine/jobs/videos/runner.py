@@ -149,6 +149,7 @@ def video_pool(plan: Plan, config: ServiceConfig) -> VideoPool:
         embedder=(FACTORY, embedder.spec) if in_worker else None,
         dimension=embedder.dimension if embedder.knows_dimension or not in_worker else 0,
         filters=config.filter,
+        thresholds=config.thresholds,
         neighbours=config.dedup != "off",
         detector=None if config.detector is None else (_DETECTOR_FACTORY, parse_detector(config.detector).spec),
         classes=config.classes,
