@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -402,3 +404,24 @@ def test_what_is_in_flight_is_bounded_for_the_whole_process() -> None:
     second.result()
     assert order == ["large", "small"]
     assert cap.under_way == (0, 0)
+
+
+def test_a_second_client_of_boto3_does_not_read_what_botocore_knows_of_services_again(
+    small_s3: SmallS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte of JSON for each volume, or other data set, that is published."""
+    pytest.importorskip("boto3")
+    from botocore.loaders import JSONFileLoader
+
+    small_s3.put("a", b"1")
+    ObjectStore("s3://bucket").boto3()
+    read = list[str]()
+    load: Callable[..., Any] = JSONFileLoader.load_file
+
+    def watched(loader: Any, path: str) -> Any:
+        read.append(path)
+        return load(loader, path)
+
+    monkeypatch.setattr(JSONFileLoader, "load_file", watched)
+    assert ObjectStore("s3://bucket").boto3().get_object(Bucket="bucket", Key="a")["Body"].read() == b"1"
+    assert read == []
