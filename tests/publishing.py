@@ -75,10 +75,15 @@ def watched(place: AnyPlace, told: Callable[[str, str], object]) -> AnyPlace:
 
 
 def searched(steps: Sequence[tuple[str, str]], first: int = 0, *, every: bool) -> list[int]:
-    """Numbers of the steps to fail at, from this one on: each, or the first of its kind and the last part's."""
+    """Numbers of the steps to fail at, from this one on: each, or the first of its kind and the last part's.
+
+    A step whose answer is lost leaves what is there before the next one: only of those that one of two jobs gets are
+    both in the sample.
+    """
     kinds: dict[tuple[str, str], list[int]] = {}
     for number, (name, at) in [*enumerate(steps)][first:]:
-        kinds.setdefault((re.sub(r"\d[0-9a-f-]*", "", name), at), []).append(number)
+        if at == "before" or name.startswith(("create", "replace")):
+            kinds.setdefault((re.sub(r"\d[0-9a-f-]*", "", name), at), []).append(number)
     ends = [numbers[-1] for (name, _), numbers in kinds.items() if name.startswith("complete")]
     return [*range(first, len(steps))] if every else sorted({*ends, *(numbers[0] for numbers in kinds.values())})
 
