@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 
 from penstock.engine.core.policies import is_transient
 from penstock.engine.downloads import Downloaded, DownloadSettings
+from penstock.engine.downloads.part_file import PartFile
 from penstock.engine.downloads.sniff import kind_of
 from penstock.engine.downloads.worker import DownloadRequest, download
+from penstock.engine.sources.answer import seconds_of
 from penstock.errors import (
     ConfigError,
     DeadlineError,
@@ -244,6 +248,42 @@ def test_two_processes_do_not_write_one_part(folder: Folder) -> None:
         error = folder.failure("ok.mp4")
     assert is_transient(error)
     assert "another process" in str(error)
+
+
+def test_a_part_that_another_process_has_begun_anew_is_not_taken_for_one_s_own(tmp_path: Path) -> None:
+    """The next run swept it while this one still wrote: then it has no name to give any more."""
+    with PartFile(tmp_path, 99) as part:
+        part.begin(TAG, 5)
+        part.write(b"whole")
+        part.path.unlink()
+        part.path.write_bytes(b"be")
+        with pytest.raises(DownloadError, match="another process") as raised:
+            part.finish({})
+    assert is_transient(raised.value)
+    assert not (tmp_path / "video").exists()
+    assert part.path.read_bytes() == b"be"
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("9" * 40, 999_999_999.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        *((wrong, None) for wrong in (None, "", "-1", "soon", "1.5", "\u0661", "Wed, 99 Oct 2015")),
+    ],
+)
+def test_when_to_ask_again_is_a_number_of_seconds_or_a_date(said: str | None, seconds: float | None) -> None:
+    """What is neither says nothing."""
+    assert seconds_of(said) == seconds
+
+
+def test_when_to_ask_again_may_be_a_date_to_come() -> None:
+    """In seconds from now."""
+    found = seconds_of(formatdate(time.time() + 3600, usegmt=True))
+    assert found is not None
+    assert 3500 - patient(10) < found <= 3600
 
 
 def test_no_secret_of_a_url_is_told(folder: Folder) -> None:
