@@ -29,7 +29,7 @@ def run(options: Options) -> Result:
         WorkerError: a variant broke down.
     """
     n = options.n or _DISTINCT
-    _make_pictures(options.data, n)
+    make_pictures(options.data, n)
     for times in (10, 50):
         make_synthetic(options.data, _pictures_folder(options.data, n), times * n)
     own: dict[str, Any] = {"data": str(options.data), "n": n}
@@ -99,7 +99,7 @@ def _pictures_folder(data: Path, n: int) -> Path:
     return data / f"dedup-pictures-{n}"
 
 
-def _make_pictures(data: Path, n: int) -> None:
+def make_pictures(data: Path, n: int) -> None:
     """Make their signatures, if they are not there."""
     folder = _pictures_folder(data, n)
     if not folder.exists():

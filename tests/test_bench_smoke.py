@@ -54,6 +54,7 @@ VARIANTS = {
 
 LONG = {
     "chain",
+    "dedup",
     "faces",
     "frames",
     "gist",

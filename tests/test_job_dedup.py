@@ -56,10 +56,11 @@ def test_copies_are_listed_with_the_best_of_their_group(tmp_path: Path, capsys: 
     assert "broken.jpg" in (tmp_path / "job" / "dead-letters.jsonl").read_text()
 
 
-def test_a_job_that_is_run_again_makes_no_signature_twice(tmp_path: Path) -> None:
+def test_a_job_that_is_run_again_makes_no_signature_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another rule judges the same signatures; `resume` goes on as the job was last run; new pictures join it."""
     photos, to, job = copies(tmp_path / "photos"), tmp_path / "duplicates.parquet", tmp_path / "job"
-    command = ["dedup", str(photos), "--to", str(to), "--job", str(job), *OWN]
+    monkeypatch.chdir(tmp_path)
+    command = ["dedup", str(photos), "--to", to.name, "--job", str(job), *OWN]
     assert main(command) == 0
     parts = {path: path.stat().st_mtime_ns for path in (job / "signatures").glob("*.signatures")}
     default = to.read_bytes()
@@ -70,6 +71,7 @@ def test_a_job_that_is_run_again_makes_no_signature_twice(tmp_path: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in (job / "signatures").glob("*.signatures")} == parts
     shutil.copy(PHOTOS / "retina-1.jpg", photos / "a-copy.jpg")
     to.unlink()
+    monkeypatch.chdir("/")
     assert main(["resume", str(job), "--update", "--progress", "none"]) == 0
     assert listed(to)["a-copy.jpg"] == ("retina-1.jpg", "exact")
     assert listed(to)["half.png"] == ("retina-1.jpg", "default")

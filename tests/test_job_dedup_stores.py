@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from penstock.engine.cli import main
+from penstock.engine.config.dedup import DedupConfig
+from penstock.engine.jobs.common.drive import Interrupt
+from penstock.engine.jobs.dedup.run_dedup import dedup_store
 from penstock.sinks import RowBatch, Sink, SinkOptions, make_sink, row_key
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -124,3 +127,21 @@ def test_a_job_over_a_store_keeps_who_stayed(tmp_path: Path) -> None:
     assert listed(to) == {**EXPECTED, "new": row_key("large0")}
     assert main([*command, "--rededup"]) == 0
     assert listed(to) == {**EXPECTED, row_key("small0"): "new", row_key("large0"): "new"}
+
+
+@pytest.mark.parametrize("step", ["read", "compared"])
+def test_a_run_that_is_interrupted_deletes_nothing(tmp_path: Path, step: str) -> None:
+    """While it reads the store, or while it compares."""
+    uri, to = stored(str(tmp_path / "rows.db")), tmp_path / "d.parquet"
+    config = DedupConfig(rule="vectors:0.97", delete=True, duplicates=to).model_copy(update={"to": uri})
+    interrupt = Interrupt()
+
+    def tells(what: str, done: int, total: int | None) -> None:
+        del done, total
+        if what == step:
+            interrupt.request()
+
+    with dedup_store(config, interrupt=interrupt, tells=tells) as done:
+        assert done.decision is None
+    assert not to.exists()
+    assert len(read(uri)) == 9

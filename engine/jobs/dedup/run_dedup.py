@@ -151,8 +151,10 @@ def dedup_store(
 
 
 def signing(config: DedupConfig, folder: Path) -> DedupConfig:
-    """The configuration of the job that makes signatures into a folder."""
-    return config.model_copy(update={"to": f"signatures:{folder}", "embedder": "signature", "collection": "duplicates"})
+    """The configuration of the job that makes signatures into a folder; its books name files as any folder can."""
+    own: dict[str, Any] = {"to": f"signatures:{folder}", "embedder": "signature", "collection": "duplicates"}
+    files = {"duplicates": config.duplicates, "html": config.html}
+    return config.model_copy(update={**own, **{name: path.absolute() for name, path in files.items() if path}})
 
 
 def _checked(config: DedupConfig) -> Rule:
@@ -181,7 +183,7 @@ def _locked(config: DedupConfig) -> Generator[None]:
     config.job.mkdir(parents=True, exist_ok=True)
     if (config.job / "job.json").exists():
         raise ConfigError(f"job: {str(config.job)!r} is the folder of another job")
-    lock = Lock(DISK, str(config.job / "LOCK"))
+    lock = Lock(DISK, str(config.job / "lock"))
     try:
         yield
     finally:
