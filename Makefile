@@ -15,10 +15,11 @@ PYTEST := PENSTOCK_SLOWNESS=$(SLOWNESS) $(BIN)/python -m pytest -n $(WORKERS) --
 SEEDS  ?= 10
 SEARCH ?= 10000
 
-.PHONY: help demo test suite fast nightly pythons lint types mypy pyright storm bench clean
+.PHONY: help demo demo-video test suite fast nightly pythons lint types mypy pyright storm bench clean
 
 help:
 	@echo "make demo [IMAGES=folder]   embed a folder of pictures, search it, write a contact sheet"
+	@echo "make demo-video             make clips of these pictures, take their frames, find those that are there twice"
 	@echo "make test [SLOWNESS=4]      checkers and all tests, on a machine so many times slower than usual"
 	@echo "make fast, make nightly     only the fast tests; only those that take minutes or gigabytes"
 	@echo "make pythons                all tests with each of Python 3.11, 3.12 and 3.13 that is installed"
@@ -35,6 +36,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py "$(IMAGES)" --out "$(OUT)"
+
+demo-video: $(STAMP)
+	$(BIN)/python examples/demo_video.py "$(IMAGES)" --out "$(OUT)"
 
 test: lint types suite
 

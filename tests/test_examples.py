@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,20 @@ def test_the_demo_embeds_searches_and_names_what_to_open(tmp_path: Path) -> None
         assert str(tmp_path / "out" / page) in output
         assert "<html" in (tmp_path / "out" / page).read_text()[:200]
     assert "data:image/jpeg;base64" in (tmp_path / "out" / "contact-sheet.html").read_text()
+
+
+def test_the_demo_of_videos_shows_frames_and_the_clip_that_is_there_twice(tmp_path: Path) -> None:
+    """What ``make demo-video`` runs: six clips of which one is a copy, and one that is broken."""
+    pytest.importorskip("av")
+    output = run(str(EXAMPLES / "demo_video.py"), str(EXAMPLES / "photos"), "--out", "out", cwd=tmp_path)
+    assert "read 7 = written 6 + filtered 0 + dead 1 + in flight 0" in output
+    assert re.search(r"clip-\d\.mp4  at 0:00:0\d\.\d{3}", output)
+    for page in ("frames.html", "duplicates.html"):
+        assert str(tmp_path / "out" / page) in output
+        text = (tmp_path / "out" / page).read_text()
+        assert text.count("data:image/jpeg;base64") > 10
+        assert "clip-1-again.mkv" in text
+        assert "at 0:00:01.000" in text
 
 
 def test_the_three_ways_are_compared(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from penstock.errors import ConfigError
 from penstock.sinks import read_dead_letters
 from penstock.tests.clips import make_clip, picture
 from penstock.tests.detector_models import frame, write_detector
+from penstock.tests.html_pages import Page, assert_self_contained
 from penstock.tests.video_jobs import OWN, SABOTEUR, clips, mine, rows_of, table
 from penstock.tests.waiting import patient
 from penstock.tests.whole_jobs import penstock as command
@@ -143,6 +144,23 @@ def test_a_search_shows_where_in_its_video_a_frame_is(
     capsys.readouterr()
     assert main(["search", str(tmp_path / "v.db"), str(tmp_path / "query.png"), "-k", "1"]) == 0
     assert "mp4  at 0:00:00.700" in capsys.readouterr().out
+
+
+def test_a_contact_sheet_shows_frames_that_were_kept(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each video some, spread over it, with their times; how many were kept, and what was left out."""
+    sheet = tmp_path / "sheet.html"
+    assert main(["videos", str(folder), "--to", f"parquet:{tmp_path / 'out'}", "--html", str(sheet), *OWN]) == 0
+    assert f"contact sheet: {sheet}" in capsys.readouterr().out
+    page = Page(sheet.read_text())
+    images = [attributes.get("src") for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 8 + 10 + 12 + 7
+    assert len({*images}) >= 12
+    assert "0:00:00.700" in page.words
+    assert "14 frames kept" in page.words
+    assert_self_contained(page)
+    assert main(["videos", str(folder), "--to", "null:", "--html", str(tmp_path / "no" / "s.html"), *OWN]) == 2
 
 
 def test_a_finished_job_does_nothing_and_its_tables_are_made_again(

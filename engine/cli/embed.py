@@ -153,6 +153,8 @@ def _what_next(config: ServiceConfig, report: Report) -> None:
         say(_dead_letters(config, report.accounting.dead))
     for path in config.report:
         say(f"report: {printable(str(path))}")
+    if isinstance(config, VideoConfig) and config.html is not None:
+        say(f"contact sheet: {printable(str(config.html))}")
     if not report.accounting.written:
         return
     from ..jobs.common.sink_factory import job_sink

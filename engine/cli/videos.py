@@ -39,7 +39,7 @@ _NOT_THEIRS = frozenset({"decoder", "threads", "devices", "sandbox", "background
 _DOWNLOADS = ("downloads", "downloader", "per_host", "politeness", "download_timeout", "cookies")
 _FILES = ("keep", "work", "max_disk", *_DOWNLOADS)
 _FRAMES = ("every", "filter", "thresholds", "classes", "detector", "dedup")
-_OWN = (*_FRAMES, *_FILES, "video_timeout", "max_duration", "max_frames", "async_mode")
+_OWN = (*_FRAMES, *_FILES, "video_timeout", "max_duration", "max_frames", "async_mode", "html")
 _FIELDS = (*_OWN, *(field for field in FIELDS if field not in _NOT_THEIRS))
 
 
@@ -69,6 +69,10 @@ def videos(sources: tuple[str, ...], null: bool, config_file: str | None, **opti
     with config.spelled():
         for path in config.report:
             check_report_path(path)
+    if config.html is not None:
+        from ..observe.contact_sheet import check_sheet_path
+
+        check_sheet_path(config.html)
     try:
         source = make_source(config, sources, null=null)
     except SourceError as error:

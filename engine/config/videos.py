@@ -76,7 +76,7 @@ class VideoConfig(ServiceConfig):
     kind: ClassVar[str] = "videos"
     per_run: ClassVar[frozenset[str]] = PER_RUN | {
         *("video_timeout", "max_disk", "downloads", "downloader", "per_host", "politeness"),
-        *("download_timeout", "cookies", "async_mode"),
+        *("download_timeout", "cookies", "async_mode", "html"),
     }
 
     every: Annotated[str, AfterValidator(_every)] = Field(default="1s", json_schema_extra={"metavar": "STEP"})
@@ -104,6 +104,9 @@ class VideoConfig(ServiceConfig):
 
     dedup: Literal["off", "video"] = "off"
     """Leave out frames that repeat the last one of their video that was kept."""
+
+    html: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE.html"})
+    """Also write a contact sheet: frames that were kept, with their times."""
 
     keep: Literal["none", "frames", "all"] = "none"
     """What stays in --work: nothing; the frames that are kept, as JPEG files; or these and the downloaded videos."""

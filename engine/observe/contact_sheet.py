@@ -6,7 +6,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
@@ -131,18 +131,27 @@ def _hit(
     hit: Neighbour, elsewhere: Mapping[str, str | Exception], frames: Mapping[Frame, str | Exception]
 ) -> Thumbnail:
     size = f"{hit.width} x {hit.height} pixels" if hit.width and hit.height else ""
-    at = time_of(hit)
-    if hit.path is not None and at is None:
-        return _thumbnail(hit.path, hit.path, hit.score, size)
-    where = hit.path or hit.key
-    found = elsewhere[where] if at is None or hit.path is None else frames[hit.path, at]
-    name = os.path.basename(where) or where
-    if at is not None:
-        name = f"{name} at {clock(at / 1e6)}"
+    if hit.path is None:
+        return _found(os.path.basename(hit.key) or hit.key, hit.key, elsewhere[hit.key], hit.score, size)
+    if (at := time_of(hit)) is not None:
+        frame = hit.path, at
+        return replace(frame_picture(frame, frames[frame]), score=hit.score, dimensions=size)
+    return _thumbnail(hit.path, hit.path, hit.score, size)
+
+
+def frame_picture(frame: Frame, found: str | Exception) -> Thumbnail:
+    """A frame of a video for a page, as `ShowFrames` has found it."""
+    path, pts_us = frame
+    return _found(f"{os.path.basename(path) or path} at {clock(pts_us / 1e6)}", path, found)
+
+
+def _found(
+    name: str, where: str, found: str | Exception, score: float | None = None, dimensions: str = ""
+) -> Thumbnail:
     if isinstance(found, str):
-        return Thumbnail(name, where, found, "", hit.score, size)
+        return Thumbnail(name, where, found, "", score, dimensions)
     said = str(found) if isinstance(found, PenstockError) else type(found).__name__
-    return Thumbnail(name, where, None, f"Cannot be shown: {said}", hit.score, size)
+    return Thumbnail(name, where, None, f"Cannot be shown: {said}", score, dimensions)
 
 
 def picture(key: str) -> Thumbnail:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
-from .contact_sheet import Thumbnail, picture
+from ..sources.frame_keys import frame_of
+from .contact_sheet import PATIENCE, ShowFrames, Thumbnail, frame_picture, picture
 from .html import page
 
 _GROUPS: Final = 200
@@ -37,7 +39,11 @@ class _Group:
 
 
 def duplicates_sheet(
-    duplicates: Iterable[Listed], rule: str, paths: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {}
+    duplicates: Iterable[Listed],
+    rule: str,
+    paths: Callable[[Sequence[str]], Mapping[str, str]] = lambda _: {},
+    *,
+    show_frames: ShowFrames,
 ) -> str:
     """The page, the largest groups first. What cannot be shown is said so in its place.
 
@@ -45,22 +51,34 @@ def duplicates_sheet(
         duplicates: items that go.
         rule: by which.
         paths: of keys that are no paths themselves.
+        show_frames: reads frames of videos.
     """
     groups: dict[str, list[Listed]] = {}
     for each in duplicates:
         groups.setdefault(each.duplicate_of, []).append(each)
     largest = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:_GROUPS]
-    named = paths([key for keeper, some in largest for key in (keeper, *(each.key for each in some[:_SHOWN]))])
+    keys = [key for keeper, some in largest for key in (keeper, *(each.key for each in some[:_SHOWN]))]
+    pictures = _pictures({**{key: key for key in keys}, **paths(keys)}, show_frames)
     shown = [
         _Group(
-            picture(named.get(keeper, keeper)),
-            [(picture(named.get(each.key, each.key)), _why(each)) for each in members[:_SHOWN]],
+            pictures[keeper],
+            [(pictures[each.key], _why(each)) for each in members[:_SHOWN]],
             max(0, len(members) - _SHOWN),
         )
         for keeper, members in largest
     ]
     count = sum(map(len, groups.values()))
     return page("duplicates_sheet.html", groups=shown, rule=rule, count=count, more=max(0, len(groups) - _GROUPS))
+
+
+def _pictures(places: Mapping[str, str], show_frames: ShowFrames) -> dict[str, Thumbnail]:
+    """What is shown for each key, by where it lies: a file, or a frame of a video."""
+    frames = {key: frame for key, place in places.items() if (frame := frame_of(place)) and not Path(place).is_file()}
+    found = show_frames([*frames.values()], PATIENCE)
+    return {
+        key: frame_picture(frames[key], found[frames[key]]) if key in frames else picture(place)
+        for key, place in places.items()
+    }
 
 
 def _why(listed: Listed) -> str:

@@ -29,6 +29,9 @@ _BY_SOURCE = {model.kind: model for model in (ServiceConfig, VideoConfig)}
 _UNSAID = {"token", "job", "update", "accept_changes", "redo", "accept_store"}
 """Settings that are a secret, or are about one run."""
 
+_PATHS = ("metadata", "list_filtered", "work", "cookies", "html")
+"""Settings that are a path."""
+
 
 def fingerprints(config: ServiceConfig, plan: Plan, source: Source) -> Mapping[str, str]:
     """What may not change from run to run, in words that people can compare."""
@@ -50,9 +53,7 @@ def what_differs(different: Iterable[Difference]) -> str:
 def settings_of(config: ServiceConfig, source: Source) -> dict[str, Any]:
     """What another run needs to go on, in any folder: the sources, and the settings as they were given. No secrets."""
     given = config.model_dump(mode="json", include=config.model_fields_set - _UNSAID)
-    places: dict[str, Any] = {
-        name: anchored(given[name]) for name in ("metadata", "list_filtered", "work", "cookies") if given.get(name)
-    }
+    places: dict[str, Any] = {name: anchored(given[name]) for name in _PATHS if given.get(name)}
     if "report" in given:
         places["report"] = [anchored(path) for path in given["report"]]
     places |= {name: _model(given[name]) for name in ("embedder", "detector") if given.get(name)}

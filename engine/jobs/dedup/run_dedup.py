@@ -29,6 +29,7 @@ from ...observe.duplicates_sheet import duplicates_sheet
 from ...sources import Source, key_of
 from ..common.drive import Interrupt, Watcher
 from ..common.memory_estimate import MemoryEstimate
+from ..common.shown_frames import show_frames
 from ..common.sink_factory import sink_to_scan
 from ..images.run_job import run_job
 from .stores import check_disposal, check_rule, delete_rows, flag_rows, paths_in, scan_into
@@ -217,7 +218,8 @@ def _decided(
         return None
     write_duplicates(decision.duplicates(), config.duplicates)
     if config.html is not None:
-        write_text(config.html, duplicates_sheet(decision.duplicates(), decision.rule.name, paths))
+        page = duplicates_sheet(decision.duplicates(), decision.rule.name, paths, show_frames=show_frames)
+        write_text(config.html, page)
     return decision
 
 

@@ -16,6 +16,7 @@ from ....sinks.signatures import Signatures, SignatureWriter, parts_in
 from ...config.dedup import DedupConfig
 from ...config.stores import split_settings
 from ...dedup import Rule
+from ...sources.frame_keys import frame_key
 
 FLAG: Final = "duplicate_of"
 """The column that names whose duplicate a row is."""
@@ -85,10 +86,15 @@ def scan_into(folder: Path, sink: Sink, on_rows: Callable[[int], None] = lambda 
 
 
 def paths_in(sink: Sink, keys: Sequence[str]) -> dict[str, str]:
-    """The paths of rows by key, of those that have one."""
+    """The paths of rows by key, of those that have one; of a frame of a video also its time."""
     reader = sink.reader()
     found = {} if reader is None else reader.get(keys)
-    return {key: str(columns["path"]) for key, columns in found.items() if columns.get("path")}
+    return {key: _place(columns) for key, columns in found.items() if columns.get("path")}
+
+
+def _place(columns: Mapping[str, Any]) -> str:
+    at = columns.get("frame_pts_us")
+    return str(columns["path"]) if at is None else frame_key(str(columns["path"]), at)
 
 
 def delete_rows(sink: Sink, duplicates: Mapping[str, str]) -> None:

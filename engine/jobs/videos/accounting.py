@@ -40,7 +40,7 @@ class VideoValues:
         """Videos or frames in a value."""
         match value:
             case Written():
-                return value.frames
+                return len(value.times_us)
             case FrameBatch() | FrameRows():
                 return len(value)
             case list():

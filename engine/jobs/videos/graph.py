@@ -123,7 +123,9 @@ def _insert_with(parts: VideoParts) -> Callable[[list[FrameRows]], Outcome]:
         for rows in group:
             wrong = [row for row in range(len(rows)) if begin + row in refused]
             failures += [rows.failure(row, refused[begin + row]) for row in wrong]
-            written.append(Written(len(rows) - len(wrong)) if len(wrong) < len(rows) else None)
+            columns = rows.rows.columns
+            times = [columns[row]["frame_pts_us"] for row in range(len(rows)) if begin + row not in refused]
+            written.append(Written(times) if times else None)
             begin += len(rows)
         return Outcome(written, failures=failures)
 
@@ -133,7 +135,9 @@ def _insert_with(parts: VideoParts) -> Callable[[list[FrameRows]], Outcome]:
 def whole(value: Gathered) -> Any:
     """A video all of whose frames have come to an end."""
     video: Video = value.value
-    video.tally.written += sum(each.frames for each in value.results)
+    for each in value.results:
+        video.times_us += each.times_us
+    video.tally.written += len(video.times_us)
     error = video.error
     if error is None and video.first_error is not None:
         tally, first = video.tally, video.first_error

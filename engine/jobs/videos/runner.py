@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from ....durable import write_text
 from ....errors import ConfigError
 from ... import NOTHING, Outcome, Report
 from ...config.model import ServiceConfig
@@ -23,6 +24,7 @@ from ..common.plan import FACTORY, Plan
 from ..common.runner import Runner
 from .accounting import VideoValues
 from .books import VideoBooks
+from .contact_sheet import ContactSheet
 from .downloads import VideoFiles
 from .graph import video_graph
 from .side_tables import VideoTable
@@ -88,12 +90,15 @@ class VideoRunner(Runner[VideoPool]):
         if checkpoint:
             undone = (entry for _, entry, fate in checkpoint.listing() if fate is Fate.UNDONE)
             files.drop_done(key_of(entry.name) for entry in undone)
+        sheet = ContactSheet() if self.config.html else None
         values = VideoValues(self._dead, self._books, checkpoint, files.spent)
 
         def collect(value: Finished) -> None:
             self._books.finished(value)
             if checkpoint:
                 checkpoint.written([value.video.ordinal])
+            if sheet:
+                sheet.add(value.video)
             files.spent(value.video)
 
         with closing(files), self.workers(self.config) as pool:
@@ -113,6 +118,8 @@ class VideoRunner(Runner[VideoPool]):
                 if self.report:
                     self.report = replace(self.report, accounting=self._books.accounting(self.report))
             files.tidy()
+        if sheet and self.config.html:
+            write_text(self.config.html, sheet.html(self.config.shown_to))
         self._books.check(report, interrupt is not None and interrupt.requested)
         return replace(report, accounting=self._books.accounting(report))
 

@@ -22,8 +22,9 @@ from ....preprocess.videos.statistics import STATISTICS
 from ....preprocess.worker.video_protocol import REPEATED
 from ....sinks.arrow import arrow
 from ...config.model import ServiceConfig
+from ...sources.frame_keys import frame_key
 from ..common.output_paths import beside_rows
-from .values import Video, frame_key
+from .values import Video
 
 _LINES: Final = "videos.jsonl"
 

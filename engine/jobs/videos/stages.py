@@ -24,11 +24,12 @@ from ...config.videos import VideoConfig
 from ...dedup import Duplicate, Rule
 from ...dedup import decide as decide_duplicates
 from ...machine.resources import usable_cores
+from ...sources.frame_keys import frame_key
 from ...workers import WorkerPool
 from .downloads import VideoFiles
 from .extraction import ExtractRequest, extract_frames
 from .messages import BaseStageWorker, StageMessage
-from .values import Video, frame_key
+from .values import Video
 
 PASSED: Final = "passed.jsonl"
 """The lines of a manifest that a filter has left."""

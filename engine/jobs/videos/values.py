@@ -15,15 +15,11 @@ from ....preprocess.videos.statistics import STATISTICS
 from ....preprocess.worker.video_protocol import LeftOut, Seen
 from ....sinks import RowBatch, row_key
 from ... import NOTHING, ItemFailure
+from ...sources.frame_keys import frame_key
 from ...workers.videos import FrameSlot
 
 _FRAMES_OF_A_VIDEO: Final = 1 << 24
 """More than there may be: rows of data sets are put in order by the number of the video, then by that of the frame."""
-
-
-def frame_key(video_key: str, pts_us: int) -> str:
-    """The key of a frame of a video, the same in every run."""
-    return f"{video_key}#t={pts_us}"
 
 
 @dataclass(slots=True)
@@ -66,6 +62,7 @@ class Video:
         found: what was found in it; see ``preprocess.videos.VideoFindings``.
         tally: of its frames.
         left_out: frames of it that were.
+        times_us: of its frames that are written, in any order.
         error: why no more frames came of it, where that turned out in the middle.
         first_error: of a frame that failed.
         stage: where that was, of either.
@@ -84,13 +81,14 @@ class Video:
     found: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tally: Tally = field(default_factory=Tally)
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+    times_us: list[int] = field(default_factory=list[int])
     error: Exception | None = None
     first_error: Exception | None = None
     stage: str = ""
 
     def begin(self) -> None:
         """Its frames come, from the first on."""
-        self.info, self.found, self.tally, self.left_out = {}, {}, Tally(), []
+        self.info, self.found, self.tally, self.left_out, self.times_us = {}, {}, Tally(), [], []
         self.error = self.first_error = None
         self.stage = ""
 
@@ -204,9 +202,9 @@ class FrameRows:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """So many frames of a video that the sink has acknowledged."""
+    """Frames of a video that the sink has acknowledged, by their times."""
 
-    frames: int
+    times_us: list[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
