@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from .disk import Disk, reading, writing
 from .entries import Entry
 from .layout import Layout, is_begun, is_ours
 from .ledger import Ledger, event_of
-from .listing_diff import WALK, ListingDiff, common_order
+from .listing_diff import GIVEN, SORTED, WALK, ListingDiff, common_order
 from .lock import Lock
 from .manifest import Difference, JobManifest, read_manifest, write_manifest
 from .reading import Event
@@ -133,12 +134,15 @@ class JobFolder:
         listings = [event for event in self.events if event["event"] in ("listed", "renewed")]
         return str(listings[-1].get("order", WALK)) if listings else WALK
 
-    def write_snapshot(self, entries: Iterable[Entry], order: str | Callable[[], str] = WALK) -> None:
+    def write_snapshot(
+        self, entries: Iterable[Entry], order: str | Callable[[], str] = WALK, *, sortable: bool = False
+    ) -> None:
         """List the source, once. A run that dies in the middle leaves no snapshot.
 
         Args:
             entries: of the source.
             order: in which they come; see `listing_diff`. A function is asked once all have come.
+            sortable: nobody minds in which order they are kept: if they came in none, they are sorted.
 
         Raises:
             JournalError: there is one.
@@ -148,10 +152,17 @@ class JobFolder:
             raise JournalError(f"{self.path}: the source is listed already; renew_snapshot takes its changes over")
         with self._ledger.maintenance:
             snapshot = self._ledger.list_source(entries)
-            event = event_of("listed", entries=len(snapshot), **_order_field(order))
+            found = order() if callable(order) else order
+            if sortable and found == GIVEN:  # else it could be compared with no later one
+                with closing(snapshot) as listed:
+                    snapshot = self._ledger.list_source(self._ledger.in_order(listed))
+                found = SORTED
+            event = event_of("listed", entries=len(snapshot), **_order_field(found))
             self._ledger.adopt(snapshot, States.undone(len(snapshot)), event)
 
-    def renew_snapshot(self, entries: Iterable[Entry], order: str | Callable[[], str] = WALK) -> ListingDiff:
+    def renew_snapshot(
+        self, entries: Iterable[Entry], order: str | Callable[[], str] = WALK, *, sortable: bool = False
+    ) -> ListingDiff:
         """List the source again: what is the same keeps its outcome, what is new or changed is undone.
 
         What is gone is forgotten; ordinals change. Nothing else may be recorded meanwhile.
@@ -160,6 +171,7 @@ class JobFolder:
             entries: of the source, as it is now.
             order: in which they come. Where it is a function, they are compared in that of the old listing, if they
                 are in it.
+            sortable: see `write_snapshot`. Where the old listing was sorted this one is, too.
 
         Raises:
             JournalError: there is none to renew.
@@ -168,9 +180,13 @@ class JobFolder:
         """
         with self._ledger.maintenance:
             common = self.order if callable(order) else common_order(self.order, order)
+            is_sorted = sortable and self.order == SORTED
+            if is_sorted:
+                entries = self._ledger.in_order(entries)
             relisting = Relisting(self.snapshot, self.states, common)
             snapshot = self._ledger.list_source(relisting.entries(entries))
-            fields = {**asdict(relisting.changes), "written": self.counts.written, **_order_field(order)}
+            found = SORTED if is_sorted else order() if callable(order) else order
+            fields = {**asdict(relisting.changes), "written": self.counts.written, **_order_field(found)}
             event = event_of("renewed", **fields)
             self._ledger.adopt(snapshot, relisting.states(), event)
         return relisting.changes
@@ -303,7 +319,6 @@ class JobFolder:
             self._disk.sync_folder(self.path)
 
 
-def _order_field(order: str | Callable[[], str]) -> dict[str, str]:
+def _order_field(order: str) -> dict[str, str]:
     """What an event says of a listing's order: nothing of the usual one, which format 1 began with."""
-    found = order() if callable(order) else order
-    return {} if found == WALK else {"order": found}
+    return {} if order == WALK else {"order": order}

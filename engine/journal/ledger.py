@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,6 +22,7 @@ from .loading import load
 from .log import Log, of_event, of_records
 from .reading import Event, Head
 from .snapshot import Snapshot, write_snapshot
+from .sorting import in_order
 from .states import Ordinals, Outcome, States
 
 logger = logging.getLogger("penstock.journal")
@@ -123,6 +124,10 @@ class Ledger:
             self._discard(path, snapshot)
             raise
         return snapshot
+
+    def in_order(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The same, sorted in the job's folder; see `sorting.in_order`."""
+        return in_order(self._disk, self._layout.folder, entries)
 
     def adopt(self, snapshot: Snapshot, states: States, event: Event) -> None:
         """From now on this snapshot counts, with these outcomes; a file that says both decides it."""

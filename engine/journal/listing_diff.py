@@ -5,6 +5,7 @@ It takes the order that the source promises, within each of its roots:
 - ``path``: a walk goes folder by folder, each in the order of its names' bytes. So paths come in the order of their
   parts: that of the whole path's bytes with ``/`` taken for the least byte. A listing that says nothing is in it.
 - ``bytes``: names in the plain order of their bytes, as object stores list keys (``a-b`` before ``a/b``).
+- ``sorted``: the same, by ourselves: the source came in no order, and need not.
 - ``given``: no order is promised; then two listings may differ in place, and at their end.
 """
 
@@ -22,8 +23,13 @@ Key = tuple[int, bytes]
 WALK: Final = "path"
 """The order of a listing that says nothing of it."""
 
-_GIVEN: Final = "given"
-_ORDERS: Final = {WALK: "the order of a walk", "bytes": "the order of their bytes"}
+GIVEN: Final = "given"
+"""The order of a listing that promises none."""
+
+SORTED: Final = "sorted"
+"""The order of a listing that was sorted here."""
+
+_ORDERS: Final = {WALK: "the order of a walk", **dict.fromkeys(("bytes", SORTED), "the order of their bytes")}
 """What can be relied on, and its name for people."""
 
 
@@ -75,7 +81,7 @@ def merge(
 
 def common_order(one: str, other: str) -> str:
     """The order that two listings have in common."""
-    return one if one == other else _GIVEN
+    return one if one == other else GIVEN
 
 
 def order_of(entry: Entry, order: str = WALK) -> Key:

@@ -38,7 +38,7 @@ def write_snapshot(disk: Disk, path: str, entries: Iterable[Entry]) -> Snapshot:
     Raises:
         JournalDiskError: the disk refused; what is at the path then is not to be used.
     """
-    return Snapshot(disk, path, replace_file(disk, path, _pieces(entries)))
+    return Snapshot(disk, path, replace_file(disk, path, snapshot_pieces(entries)))
 
 
 class Snapshot:
@@ -140,8 +140,8 @@ class Snapshot:
         return list(decode(payload))
 
 
-def _pieces(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """The bytes of the file, in pieces worth a write."""
+def snapshot_pieces(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """The bytes of a snapshot's file, in pieces worth a write."""
     piece = bytearray(title(_WHAT))
     index, written, count = array("Q"), 0, 0
     remaining = iter(entries)

@@ -51,6 +51,7 @@ class Source(ABC):
         specs: what the user named. The registry makes the source again from them (see `portable_specs`); empty: it
             cannot be made again, and only its maker can go on with a job.
         order: see `Order`.
+        sortable: whether a job may take its entries in another order: it sorts a listing that came in none.
         selection: what is wanted of its folders; likewise null, whether paths in its lists end with NUL, and media,
             what is looked for. A source that has no such things keeps the defaults, and the options are refused.
         in_memory: whether its items bring their data, so that pictures in memory have to be counted.
@@ -59,6 +60,7 @@ class Source(ABC):
 
     specs: Sequence[str] = ()
     order: Order = "bytes"
+    sortable: bool = False
     selection: Selection = ALL
     null: bool = False
     media: Media = PICTURES

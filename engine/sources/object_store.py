@@ -50,6 +50,8 @@ class ObjectStoreSource(Source):
         ConfigError: there are no credentials, or a library is missing.
     """
 
+    sortable = True
+
     def __init__(
         self,
         specs: Sequence[str],

@@ -359,9 +359,11 @@ class JobCheckpoint:
         if not self._folder.fingerprints:
             self._folder.accept(here, settings)
         if not self._folder.has_snapshot:
-            self._folder.write_snapshot(entries_of(source, stopped), lambda: source.order)
+            self._folder.write_snapshot(entries_of(source, stopped), lambda: source.order, sortable=source.sortable)
         elif config.update or "source" in changed:
-            self.changes = self._folder.renew_snapshot(entries_of(source, stopped), lambda: source.order)
+            self.changes = self._folder.renew_snapshot(
+                entries_of(source, stopped), lambda: source.order, sortable=source.sortable
+            )
         if different or settings != self._folder.manifest.settings:  # those of the latest run are what `resume` takes
             self._folder.accept(here, settings)  # behind the listing: a source that is accepted has been listed
         self._accepts_store |= "sink" in changed
