@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from penstock.errors import ConfigError
-from penstock.preprocess.videos.filters import FILTERS, Filter, Thresholds, decide, parse_filters
+from penstock.preprocess.videos.filters import FILTERS, Filter, Thresholds, decide
 from penstock.preprocess.videos.statistics import SIDE, STATISTICS, FrameStatistics, squash224, statistics_of
 
 UInt8 = npt.NDArray[np.uint8]
@@ -160,14 +160,6 @@ def test_other_pixels_are_refused() -> None:
     for wrong in (np.zeros((2, 64, 64, 3), np.uint8), floats):
         with pytest.raises(ConfigError, match=r"statistics are of uint8 frames \[B, 224, 224, 3\], and these are"):
             statistics_of(wrong)
-
-
-def test_filters_are_parsed() -> None:
-    """In the order in which they are asked; a wrong one is named, with those there are."""
-    assert parse_filters("blur, flat,black,blur") == ("black", "flat", "blur")
-    assert parse_filters("") == parse_filters("none") == ()
-    with pytest.raises(ConfigError, match=r"there is no 'blurr', there are black, .*; did you mean 'blur'"):
-        parse_filters("black,blurr")
 
 
 def test_thresholds_are_parsed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 
 from penstock.engine.downloads import video_id
 from penstock.errors import ConfigError, ItemError
+from penstock.preprocess.videos.statistics import STATISTICS
+from penstock.preprocess.worker.frame_files import MANIFEST
 from penstock.tests.clips import make_clip
 from penstock.tests.video_jobs import SMALL, clips, mine, rows_of
 from penstock.videos import (
     AsyncPipelineOrchestrator,
     BaseStageWorker,
+    FilterWorker,
     PipelineMetrics,
     StageMessage,
     VideoConfig,
@@ -39,6 +43,17 @@ def test_a_miner_needs_a_place_for_its_rows() -> None:
     """Said when it is made."""
     with pytest.raises(ConfigError, match="to is missing"):
         VideoMiner(every="1s")
+
+
+def test_the_filter_holds_frames_against_the_jobs_thresholds(tmp_path: Path) -> None:
+    """Of three frames by their stored numbers: no pixel is looked at."""
+    numbers = dict.fromkeys(STATISTICS, 1.0)
+    lines = [json.dumps({**numbers, "mean": mean}) for mean in (5, 15, 25)]
+    (tmp_path / MANIFEST).write_text("".join(f"{line}\n" for line in lines))
+    for thresholds, passed in (("", 1), ("black_mean=10", 2), ("black_mean=99", None)):
+        worker = FilterWorker(VideoConfig(filter="black", thresholds=thresholds))
+        message = worker.process(StageMessage("0" * 20, tmp_path))
+        assert (message.metadata["passed"] if message else None) == passed
 
 
 class Checked(BaseStageWorker):

@@ -86,18 +86,6 @@ class Thresholds:
 _THRESHOLDS: Final = tuple(field.name for field in fields(Thresholds))
 
 
-def parse_filters(text: str) -> tuple[Filter, ...]:
-    """``blur,black,flat,slide`` in the order of `FILTERS`; nothing, or ``none``, is none.
-
-    Raises:
-        ConfigError: there is no such filter.
-    """
-    names = {name.strip() for name in text.split(",")} - {"", "none"}
-    for name in sorted(names.difference(FILTERS)):
-        raise ConfigError(f"filter: there is no {name!r}{_hint(name, FILTERS)}")
-    return tuple(name for name in FILTERS if name in names)
-
-
 def decide(
     statistics: FrameStatistics, filters: Sequence[Filter] = DEFAULT_FILTERS, thresholds: Thresholds | None = None
 ) -> list[Filter | None]:

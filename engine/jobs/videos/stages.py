@@ -16,7 +16,7 @@ import numpy as np
 
 from ....durable import write_text
 from ....errors import VideoError
-from ....preprocess.videos.filters import decide
+from ....preprocess.videos.filters import Thresholds, decide
 from ....preprocess.videos.statistics import STATISTICS, FrameStatistics
 from ....preprocess.worker.frame_files import MANIFEST
 from ....sinks.signatures import Signatures, SignatureWriter
@@ -102,14 +102,14 @@ class FilterWorker(BaseStageWorker):
 
     def __init__(self, config: VideoConfig, *, name: str = "filter") -> None:
         super().__init__(name=name)
-        self._filters = config.filter
+        self._filters, self._thresholds = config.filter, Thresholds(**config.thresholds)
 
     def process(self, msg: StageMessage) -> StageMessage | None:
         """See `BaseStageWorker.process`. None where no frame is left."""
         folder = Path(msg.input_path)
         frames = manifest_of(folder, MANIFEST)
         columns = {name: np.array([frame[name] for frame in frames], np.float32) for name in STATISTICS}
-        reasons = decide(FrameStatistics(**columns), self._filters) if frames else []
+        reasons = decide(FrameStatistics(**columns), self._filters, self._thresholds) if frames else []
         passed = [frame for frame, reason in zip(frames, reasons, strict=True) if reason is None]
         write_text(folder / PASSED, "".join(f"{json.dumps(frame)}\n" for frame in passed))
         return msg.followed(folder, passed=len(passed), total=len(frames)) if passed else None
