@@ -224,14 +224,28 @@ def test_limits_are_held_before_anything_is_decoded(tmp_path: Path) -> None:
         VideoLimits(max_frames=0)
 
 
+def declare(path: Path, seconds: float) -> Path:
+    """Have a Matroska file of two seconds say another duration."""
+    hours, rest = divmod(seconds, 3600)
+    tag = f"{int(hours):02d}:{int(rest // 60):02d}:{rest % 60:012.9f}".encode()
+    data = path.read_bytes().replace(b"00:00:02.000000000", tag)  # of the stream
+    at = data.index(b"\x44\x89\x88") + 3  # of the segment: milliseconds, float64
+    path.write_bytes(data[:at] + struct.pack(">d", seconds * 1000) + data[at + 8 :])
+    return path
+
+
 def test_a_video_that_is_longer_than_it_said_is_ended(tmp_path: Path) -> None:
     """By its own clock."""
-    path = make_clip(tmp_path / "clip.mkv", frames=60)
-    data = path.read_bytes().replace(b"00:00:02.000000000", b"00:00:00.100000000")  # of the stream
-    at = data.index(b"\x44\x89\x88") + 3  # of the segment: milliseconds, float64
-    path.write_bytes(data[:at] + struct.pack(">d", 100) + data[at + 8 :])
+    path = declare(make_clip(tmp_path / "clip.mkv", frames=60), 0.1)
     with open_video(path, VideoLimits(max_duration_s=1)) as video, pytest.raises(TooLargeError, match="it goes on"):
         list(sample(video, Sampling.parse("100ms")))
+
+
+def test_ten_declared_hours_take_no_longer_than_what_is_there(tmp_path: Path) -> None:
+    """The rest of them is missing."""
+    numbers, found = read(declare(make_clip(tmp_path / "clip.mkv", frames=60), 36_000), "1s")
+    assert numbers == [0, 30]
+    assert found.is_truncated
 
 
 def test_a_stream_of_other_sizes_than_the_header_says_stays_within_the_limit(tmp_path: Path) -> None:

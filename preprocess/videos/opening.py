@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -63,7 +64,9 @@ def open_video(path: str | os.PathLike[str], limits: VideoLimits | None = None) 
         # AVI has no times of frames, only their order; FFmpeg's guess is wrong where that is not the order of decoding.
         reordered = container.format.name == "avi" and context.name in ("h264", "hevc") and context.has_b_frames
         has_times = not reordered and bool(first) and first[0].pts is not None
-        yield Video(info, limits, name, container, stream, first, has_times, found=found)
+        start = stream.start_time if stream.start_time is not None or not first else first[0].pts
+        base = stream.time_base or Fraction(1, SECOND)
+        yield Video(info, limits, name, container, stream, base, start or 0, first, has_times, found=found)
 
 
 def _regular(path: Path) -> Path:

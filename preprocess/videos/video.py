@@ -40,6 +40,8 @@ class Video:
         path: Of the file.
         container: As PyAV has opened it.
         stream: Its first video stream that is no cover picture.
+        time_base: Seconds of a tick of the stream's clock.
+        start: Ticks at which it begins.
         first: Packets that have been read to find the first frame.
         has_times: Whether the file says when its frames are shown.
         on_packet: See `OnPacket`.
@@ -51,21 +53,12 @@ class Video:
     path: Path
     container: InputContainer
     stream: VideoStream
+    time_base: Fraction
+    start: int
     first: list[Packet[VideoStream]] = field(default_factory=list["Packet[VideoStream]"])
     has_times: bool = True
     on_packet: OnPacket | None = None
     found: VideoFindings = field(default_factory=VideoFindings)
-
-    @property
-    def time_base(self) -> Fraction:
-        """Seconds of a tick of the stream's clock."""
-        return self.stream.time_base or Fraction(1, SECOND)
-
-    @property
-    def start(self) -> int:
-        """Ticks at which it begins."""
-        begins = self.stream.start_time
-        return (begins if begins is not None else self.first[0].pts if self.first else None) or 0
 
     @property
     def aspect(self) -> Fraction:
@@ -79,7 +72,8 @@ class Video:
 
     def us(self, ticks: int) -> int:
         """Microseconds from its start."""
-        return round((ticks - self.start) * self.time_base * SECOND)
+        half = self.time_base.denominator  # integers: this is asked of every packet
+        return (2 * (ticks - self.start) * self.time_base.numerator * SECOND + half) // (2 * half)
 
     def ticks(self, packet: Packet[VideoStream]) -> int | None:
         """When a packet is shown; None: the file does not say."""
