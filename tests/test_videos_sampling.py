@@ -148,6 +148,15 @@ def test_a_video_that_is_refreshed_bit_by_bit_is_sampled_whole(tmp_path: Path) -
     assert found(path, "200ms").damaged == 0
 
 
+def test_a_stream_whose_clock_is_set_back_goes_on(tmp_path: Path) -> None:
+    """As where the parts of a stream are joined to a file: nothing of the later ones is left out."""
+    parts = [make_clip(tmp_path / f"{n}.ts", frames=60, bframes=2, gop=20) for n in range(3)]
+    (joined := tmp_path / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = taken(joined, "500ms")
+    assert [number for _, number in frames] == 3 * [0, 15, 30, 45]
+    assert [time for time, _ in frames] == [500_000 * n for n in range(12)]
+
+
 def test_an_intra_only_video_is_sampled_by_packet(tmp_path: Path) -> None:
     """Each of its frames is a group."""
     path = make_clip(tmp_path / "clip.mkv", frames=30, codec="mjpeg", pix_fmt="yuvj420p")
@@ -161,6 +170,7 @@ def test_frames_of_avi_are_counted_where_their_order_is_not_that_of_packets(tmp_
     with open_video(path) as video:
         frames = [(frame.pts_us, read_number(frame.rgb())) for frame in sample(video, Sampling.parse("700ms"))]
     assert frames == [(0, 0), (700_000, 7), (1_400_000, 14), (2_100_000, 21), (2_800_000, 28)]
+    assert taken(path, "keyframes") == [(0, 0), (1_000_000, 10), (2_000_000, 20)]
 
 
 def test_estimated_times_are_marked(tmp_path: Path) -> None:

@@ -95,16 +95,21 @@ class Video:
         Raises:
             TooLargeError: They go on for longer than a video may.
         """
-        longest = self.start + int(self.limits.max_duration_s / self.time_base)
-        end, is_whole = self.start, True
+        longest, second = (int(seconds / self.time_base) for seconds in (self.limits.max_duration_s, 1))
+        end, shift, is_whole, frame = self.start, 0, True, self.ticks_a_frame
         for packet in chain(self.first, demuxed(self.container, self.stream, self.found)):
             self.found.packets += 1
-            self.tell(packet)
             if packet.pts is not None:
-                end = max(end, packet.pts + (packet.duration or 0))
-            if end > longest:
+                if packet.is_keyframe and packet.pts + shift < end - second:
+                    shift = (
+                        end - packet.pts
+                    )  # its clock was set back, as where parts of a stream are joined: it goes on
+                packet.pts += shift
+                end = max(end, packet.pts + (packet.duration or frame))
+            if end - self.start > longest:
                 raise TooLargeError(f"it goes on beyond max_duration_s={self.limits.max_duration_s:g}")
             is_whole = not packet.is_corrupt
+            self.tell(packet)
             yield packet
         self.found.end_us = self.us(end)
         declared = self._declared()
