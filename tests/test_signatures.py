@@ -12,7 +12,8 @@ from penstock.engine.embedders import ArrayView, parse_embedder
 from penstock.errors import ConfigError, SinkError
 from penstock.preprocess import PreprocessSpec
 from penstock.preprocess.pdq import luma, pdq, quality
-from penstock.preprocess.signature import tail_of, unpacked
+from penstock.preprocess.signature import TAIL, tail_of, unpacked
+from penstock.sinks import RowBatch, SinkOptions, WriteResult, make_sink
 from penstock.sinks.signatures import Signatures, SignatureWriter, merge, parts_in, read_signatures
 from penstock.sinks.signatures.columns import encoded
 from penstock.sinks.signatures.files import key_hash
@@ -129,3 +130,25 @@ def test_vectors_of_different_lengths_do_not_lie_together(tmp_path: Path) -> Non
     writer.write("2", Signatures.of(["b"], np.ones((1, WIDTH + 1), np.float32)))
     with pytest.raises(SinkError, match=r"\[8, 9\] dimensions"):
         merge(parts_in(tmp_path), tmp_path / "merged.set")
+
+
+def test_rows_of_another_embedder_are_no_signatures(tmp_path: Path) -> None:
+    """They would be taken for something else; the folder is not even made."""
+    sink = make_sink(f"signatures:{tmp_path / 'new'}", SinkOptions(dimension=512, note='{"embedder": "gist"}'))
+    with pytest.raises(ConfigError, match="embedder signature"):
+        sink.open()
+    assert not (tmp_path / "new").exists()
+
+
+def test_signatures_that_are_written_again_are_there_once(tmp_path: Path) -> None:
+    """By the paths of pictures; a note is that of whoever wrote first."""
+    rows = RowBatch(["x", "y"], np.zeros((2, 5 + TAIL), np.float32), [{"path": "/x.jpg", "width": 3, "height": 2}, {}])
+    for note in ('{"embedder": "signature"}', '{"embedder": "signature", "collection": "1"}'):
+        with make_sink(f"signatures:{tmp_path}", SinkOptions(dimension=5 + TAIL, note=note)) as sink:
+            assert sink.look() is not None
+            assert sink.write(rows) == WriteResult(2, [])
+            assert sink.count() == 2
+            assert sink.note == '{"embedder": "signature"}'
+    found = merge(parts_in(tmp_path), tmp_path / "merged.set")
+    assert list(found.keys) == [b"/x.jpg", b"y"]
+    assert found.short_side.tolist() == [2, 0]

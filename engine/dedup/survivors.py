@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -74,13 +74,11 @@ class Survivors:
         keeper: int64 ``[n]``: whom each is a duplicate of; -1 for those that stay.
         similarity: float64 ``[n]``: of the two; 0 for those that stay.
         capped: how many items had more neighbours than are looked at.
-        pairs: of the items that are asked about, with all that stay; see `choose`.
     """
 
     keeper: Index
     similarity: NDArray[np.float64]
     capped: int = 0
-    pairs: list[Pairs] = field(default_factory=list[Pairs])
 
 
 def choose(
@@ -89,7 +87,6 @@ def choose(
     order: Index,
     neighbours: Neighbours,
     *,
-    keep_pairs: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Decide on items.
@@ -99,21 +96,17 @@ def choose(
         rank: int64 ``[n]``, of each item; less goes first.
         order: the items to decide on, by rank.
         neighbours: knows those that stay whatever comes.
-        keep_pairs: whether `found` gets all pairs with those that stay.
         on_progress: hears how many have been decided on, and may raise.
     """
     for first in range(0, len(order), neighbours.block):
         on_progress(first)
         block = order[first : first + neighbours.block]
-        pairs = neighbours.kept(block)
-        _drop(found, rank, pairs)
+        _drop(found, rank, neighbours.kept(block))
         rest = block[found.keeper[block] < 0]
         inner = neighbours.among(rest)
         inner, capped = _first_ranks(inner.where(rank[inner.b] < rank[inner.a]), rank)
         found.capped += capped
         _walk(found, inner)
-        if keep_pairs:
-            found.pairs += [pairs, inner.where(found.keeper[inner.b] < 0)]
         neighbours.add(rest[found.keeper[rest] < 0])
     on_progress(len(order))
 

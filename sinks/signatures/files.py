@@ -231,8 +231,10 @@ def _pieces(
         base, ends = name.removesuffix(".ends"), name.endswith(".ends")
         total = 0
         for chunk in chunks:
-            if base in ("keys", "groups"):
-                texts = [getattr(each, base) for each in read]
+            texts: list[Texts] = [getattr(each, base) for each in read] if base in ("keys", "groups") else []
+            if texts and not any(each.blob.size for each in texts):
+                found: NDArray[Any] = np.zeros(len(part[chunk]) if ends else 0, dtype)
+            elif texts:
                 pairs = zip(part[chunk].tolist(), row[chunk].tolist(), strict=True)
                 picked = Texts.of([texts[each][line] for each, line in pairs])
                 found = picked.ends + total if ends else picked.blob

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import SinkError
+from ...errors import ConfigError, SinkError
 from ...preprocess.signature import DIGEST, Tail, unpacked
 from ..base import Found, Sink
 from ..rows import RowBatch, WriteResult, need_dimension, screen
 from .columns import Signatures
-from .files import SignatureWriter, parts_in, read_signatures
+from .files import SignatureWriter, key_hash, parts_in, read_signatures
 
 _NOTE: Final = "note.json"
 _TELLING: Final = 50
@@ -70,6 +71,13 @@ class SignatureSink(Sink):
         return self._note
 
     def open(self) -> None:
+        """Make the folder, or go on in it.
+
+        Raises:
+            ConfigError: the rows come from another embedder.
+        """
+        if self._new_note and json.loads(self._new_note).get("embedder") != "signature":
+            raise ConfigError(f"{self.uri} takes rows of the embedder signature alone; penstock dedup makes them")
         self._writer = SignatureWriter(self._folder)
         note = self._folder / _NOTE
         if not note.exists():
@@ -114,7 +122,8 @@ class SignatureSink(Sink):
 
     def _rows(self) -> int:
         """Different keys."""
-        return len({key for part in parts_in(self._folder) for key in read_signatures(part).keys})
+        hashes = (key_hash(key) for part in parts_in(self._folder) for key in read_signatures(part).keys)
+        return len(np.unique(np.fromiter(hashes, np.uint64)))
 
     def close(self) -> None:
         self._writer = None
