@@ -129,6 +129,16 @@ def test_a_job_over_a_store_keeps_who_stayed(tmp_path: Path) -> None:
     assert listed(to) == {**EXPECTED, row_key("small0"): "new", row_key("large0"): "new"}
 
 
+def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As wrong usage."""
+    to = ["--to", str(tmp_path / "d.parquet")]
+    assert main(["dedup", str(tmp_path / "none.db"), *to, *RULE]) == 2
+    assert "there is no store" in capsys.readouterr().err
+    assert main(["dedup", f"parquet:{tmp_path / 'none'}", *to, *RULE]) == 1
+    assert main(["dedup", str(tmp_path / "none.db"), str(tmp_path), *to, *RULE]) == 2
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("step", ["read", "compared"])
 def test_a_run_that_is_interrupted_deletes_nothing(tmp_path: Path, step: str) -> None:
     """While it reads the store, or while it compares."""

@@ -15,6 +15,7 @@ import click
 
 from ...errors import PipelineFailure, SourceError
 from ...formatting import count, plural, printable
+from ...registry import scheme_of
 from ..config.dedup import DedupConfig
 from .exit_status import FAILED, INTERRUPTED, OK, complain, draining, say
 from .help import GroupedCommand
@@ -168,6 +169,10 @@ def _pictures(config: DedupConfig, source: Source, specs: Sequence[str]) -> int:
 
 
 def _store(config: DedupConfig) -> int:
+    with config.spelled():
+        (store,) = config.stores
+    if scheme_of(store.address) is None and not Path(store.address).exists():
+        raise click.UsageError(f"there is no store {printable(store.address)!r}; penstock embed ... --to makes one")
     from ..jobs.common.drive import Interrupt
     from ..jobs.dedup.run_dedup import dedup_store
 
