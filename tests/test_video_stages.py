@@ -115,7 +115,8 @@ def test_a_miner_does_what_the_command_does(tmp_path: Path) -> None:
     folder = clips(tmp_path / "clips", 2)
     (folder / "page.mp4").write_bytes(b"<html>")
     mine(folder, f"parquet:{tmp_path / 'a'}")
-    miner = VideoMiner(**{**SMALL, "to": f"parquet:{tmp_path / 'b'}"})
+    settings: dict[str, Any] = {**SMALL, "to": f"parquet:{tmp_path / 'b'}"}
+    miner = VideoMiner(**settings)
     report = miner.run(folder)
     assert report.accounting.written == 2
     assert rows_of(tmp_path / "b") == rows_of(tmp_path / "a")

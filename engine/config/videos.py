@@ -102,8 +102,9 @@ class VideoConfig(ServiceConfig):
     detector: str | None = Field(default=None, min_length=1, json_schema_extra={"metavar": "SPEC"})
     """What finds things in frames: onnx:FILE.onnx, a model of yours. Boxes and scores are a column of each row."""
 
-    dedup: Literal["off", "video"] = "off"
-    """Leave out frames that repeat the last one of their video that was kept."""
+    dedup: Literal["off", "video", "all"] = "off"
+    """Leave out frames that repeat the last one of their video that was kept; or besides, when all videos are done,
+    those that are near-duplicates of a frame of any video that stays. Rows are held back until then."""
 
     html: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE.html"})
     """Also write a contact sheet: frames that were kept, with their times."""

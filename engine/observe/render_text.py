@@ -55,6 +55,8 @@ def frames_line(report: Report) -> str:
     fates = " + ".join(f"{name} {count(number)}" for name, number in parts.items())
     pace = f", {seconds / report.seconds:.3g} s each second" if report.seconds else ""
     decoded = f"{count(frames['decoded'])} frames decoded"
+    if across := found.get("near_duplicates"):
+        fates += f"; of those written {count(across['duplicates'])} were near-duplicates of others, and are in no store"
     line = f"frames: created {count(frames['created'])} = {fates}; {decoded}, {duration(seconds)} of video{pace}"
     hosts = [
         f"{printable(host['host'])} {size(host['nbytes'])} at {size(host['rate'])}/s"

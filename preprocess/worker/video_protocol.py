@@ -167,6 +167,7 @@ class PieceSaid:
         timings: seconds of its phases.
         kept: see `Piece`, for the next one.
         seen: of each frame in the slot; empty without a detector.
+        hashes: of each frame in the slot; empty where frames are not compared.
     """
 
     taken: int
@@ -178,11 +179,21 @@ class PieceSaid:
     timings: Timings
     kept: Kept | None = None
     seen: Sequence[Seen] = ()
+    hashes: Sequence[Kept] = ()
 
     @property
     def rows(self) -> int:
         """Frames that lie in the slot."""
         return self.taken - len(self.left_out)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is something that a worker of ours says: what it decodes may have made it say anything."""
+        sizes = [self.info.get(name) for name in ("width", "height")]
+        whole = all(isinstance(number, int) and number > 0 for number in sizes)
+        fits = all(len(each) in (0, self.rows) for each in (self.seen, self.hashes))
+        numbers = all(isinstance(number, int | float) for number in (self.taken, self.cpu_used))
+        return whole and fits and numbers and isinstance(self.has_more, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +216,8 @@ class PieceDone:
         fits = failed == [0] and not self.rows if self.said is None else not failed
         if size != 1 or not fits:
             raise WorkerError(f"an answer to a task of {size} videos: {len(self.rows)} rows, failures of {failed}")
+        if self.said and not self.said.is_sound:
+            raise WorkerError(f"an answer about a video that makes no sense: {self.said!r:.300}")
         if self.said and self.said.rows != len(self.rows):
             raise WorkerError(
                 f"{len(self.rows)} rows of {self.said.taken} frames, of which {len(self.said.left_out)} were left out"
@@ -246,7 +259,8 @@ class PieceCodec:
 
 def decode_pieces(body: bytes | memoryview) -> list[Piece]:
     """The pieces of a task, from what follows its head."""
-    return [Piece(**{**each, "kept": _kept(each["kept"])}) for each in json.loads(bytes(body))]
+    plain: list[dict[str, Any]] = json.loads(bytes(body))
+    return [Piece(**dict(each, kept=_kept(each["kept"]))) for each in plain]
 
 
 def encode_piece_done(
@@ -258,17 +272,15 @@ def encode_piece_done(
 
 
 def _said(plain: Mapping[str, Any]) -> PieceSaid:
-    left_out = [LeftOut(**each) for each in plain["left_out"]]
-    seen = [Seen(**each) for each in plain["seen"]]
-    return PieceSaid(
-        **{
-            **plain,
-            "left_out": left_out,
-            "timings": Timings(**plain["timings"]),
-            "kept": _kept(plain["kept"]),
-            "seen": seen,
-        }
-    )
+    made: dict[str, Any] = {
+        **plain,
+        "left_out": [LeftOut(**each) for each in plain["left_out"]],
+        "timings": Timings(**plain["timings"]),
+        "kept": _kept(plain["kept"]),
+        "seen": [Seen(**each) for each in plain["seen"]],
+        "hashes": [Kept(**each) for each in plain["hashes"]],
+    }
+    return PieceSaid(**made)
 
 
 def _kept(plain: Mapping[str, Any] | None) -> Kept | None:

@@ -35,6 +35,7 @@ from .video_protocol import (
     FRAMES,
     STATISTICS_ARRAY,
     WITHOUT,
+    Kept,
     LeftOut,
     Piece,
     PieceSaid,
@@ -186,12 +187,14 @@ class VideoWorker:
         rows = 0
         left_out: list[LeftOut] = []
         seen: list[Seen] = []
+        hashes: list[Kept] = []
         for frame in self._frames(opened):
             picture, found = self._judged(opened, frame)
             if isinstance(picture, LeftOut):
                 left_out.append(picture)
                 continue
             seen += [found] if found is not None else []
+            hashes += [opened.look.kept] if opened.look.kept is not None else []
             self._preprocessor.load(rows, picture)
             arrays[FRAMES][rows] = (frame.index, frame.pts_us, frame.is_keyframe, frame.time_estimated)
             arrays[STATISTICS_ARRAY][rows] = opened.look.statistics
@@ -210,7 +213,7 @@ class VideoWorker:
         if self._embed and rows:
             self._embed.embed(view, rows)
         timings = Timings(0.0, decoded - begin, made - decoded, time.perf_counter() - made)
-        said = self._said(opened, rows + len(left_out), left_out, has_more, timings, seen)
+        said = self._said(opened, rows + len(left_out), left_out, has_more, timings, seen, hashes)
         if not has_more:
             self._close()
         return said
@@ -223,12 +226,13 @@ class VideoWorker:
         has_more: bool,
         timings: Timings,
         seen: list[Seen],
+        hashes: list[Kept],
     ) -> PieceSaid:
         found = asdict(opened.video.found)
         found["scenes"] = [[scene["start_us"], scene["end_us"]] for scene in found["scenes"]]
         cpu = time.thread_time() - self._cpu_begin
         info = asdict(opened.video.info)
-        return PieceSaid(taken, has_more, left_out, info, found, cpu, timings, opened.look.kept, seen)
+        return PieceSaid(taken, has_more, left_out, info, found, cpu, timings, opened.look.kept, seen, hashes)
 
     def _judged(self, opened: _OpenVideo, frame: SampledFrame) -> tuple[UInt8 | LeftOut, Seen | None]:
         """The picture in a frame and what is to be seen in it; or why it is left out."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from ....errors import ChildrenFailedError
@@ -37,9 +38,24 @@ VideoParts = JobParts[VideoValues]
 
 
 def video_graph(
-    parts: VideoParts, pool: VideoPool, embedder: Embedder, books: VideoBooks, files: VideoFiles
+    parts: VideoParts,
+    pool: VideoPool,
+    embedder: Embedder,
+    books: VideoBooks,
+    files: VideoFiles,
+    *,
+    hashed: bool = False,
 ) -> PipelineBuilder:
-    """The stages; what comes out of them is `Finished`, in no particular order."""
+    """The stages; what comes out of them is `Finished`, in no particular order.
+
+    Args:
+        parts: see `JobParts`.
+        pool: decodes.
+        embedder: makes vectors.
+        books: of videos.
+        files: downloads.
+        hashed: whether rows have what near-duplicates are found by, too.
+    """
     builder = (
         PipelineBuilder(values=parts.values)
         .add_source(parts.source)
@@ -58,8 +74,9 @@ def video_graph(
             on_failure=parts.policies["preprocess"],
         )
     )
+    take = partial(take_rows, hashed=hashed)
     return (
-        add_embedding(builder, pool, embedder, parts.policies["embed"], take_rows)
+        add_embedding(builder, pool, embedder, parts.policies["embed"], take)
         .aggregate(parts.insert_rows, max_wait=_ROWS_WAIT, name="rows")
         .pipe(
             _insert_with(parts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ....durable import write_text
 from ....errors import ConfigError
+from ....sinks import Found, Sink
 from ... import NOTHING, Outcome, Report
 from ...config.model import ServiceConfig
 from ...config.videos import VideoConfig
@@ -21,12 +22,15 @@ from ...workers.videos import VideoPool
 from ..common.checkpoint import JobCheckpoint
 from ..common.drive import Interrupt, Watcher
 from ..common.plan import FACTORY, Plan
+from ..common.provenance import recipe_of
 from ..common.runner import Runner
+from ..common.store_check import with_id
 from .accounting import VideoValues
 from .books import VideoBooks
 from .contact_sheet import ContactSheet
 from .downloads import VideoFiles
 from .graph import video_graph
+from .held import HeldRows, listed
 from .side_tables import VideoTable
 from .values import Finished, Video, VideoFailure
 
@@ -50,12 +54,15 @@ class VideoRunner(Runner[VideoPool]):
             with config.spelled(), closing(parse_detector(config.detector)) as detector:
                 detector.check(config.classes)
         super().__init__(config, video_pool)
+        self._held = HeldRows(config) if config.dedup == "all" else None
         self._table = VideoTable(config)
         self._books = VideoBooks(self._table)
 
     def close(self) -> None:
         """See `Runner.close`."""
         with ExitStack() as stack:
+            if self._held:
+                stack.callback(self._held.close)
             stack.callback(self._table.close)
             stack.callback(super().close)
 
@@ -85,6 +92,8 @@ class VideoRunner(Runner[VideoPool]):
     ) -> Report:
         """Run the graph over videos, to the end; see `Runner.stream`. The report counts videos."""
         self._table.begin()
+        if self._held and checkpoint is None:
+            self._held.drop()  # of a run that was killed
         assert isinstance(self.config, VideoConfig)
         files = VideoFiles(self.config, checkpoint.job_id if checkpoint else "a job without books")
         if checkpoint:
@@ -102,7 +111,14 @@ class VideoRunner(Runner[VideoPool]):
             files.spent(value.video)
 
         with closing(files), self.workers(self.config) as pool:
-            graph = partial(video_graph, pool=pool, embedder=self.plan.embedder, books=self._books, files=files)
+            graph = partial(
+                video_graph,
+                pool=pool,
+                embedder=self.plan.embedder,
+                books=self._books,
+                files=files,
+                hashed=self._held is not None,
+            )
             try:
                 report = self.run(
                     *(source, graph, values, None, 2),
@@ -125,18 +141,50 @@ class VideoRunner(Runner[VideoPool]):
 
     def rows_written(self) -> int:
         """Rows of the frames of the videos that are written; see `Runner.rows_written`."""
+        if self._held and not self._held.is_held:
+            return self._held.survivors
         return self._table.frames_written
+
+    def sink(self, name: str | None = None) -> Sink:
+        """See `Runner.sink`: as long as rows are held back, where they are."""
+        if self._held:
+            return self._held.sink(self.dimension, with_id(recipe_of(self.plan)))
+        return super().sink(name)
+
+    def look(self) -> dict[int, Found | None]:
+        """See `Runner.look`."""
+        if self._held and self._held.is_held:
+            return {0: self._held.look()}
+        found = super().look()
+        return {number: self._held.vouched(each) for number, each in found.items()} if self._held else found
+
+    def _release(self) -> Sequence[Mapping[str, Any]]:
+        """Decide on the rows that are held back, and copy those that stay into the stores."""
+        if self._held is None or not self._held.is_held:
+            return []
+        self.sink()
+        decision = self._held.release(super().sink())
+        if self.report:
+            videos = {**self.report.extra.get("videos", {}), "near_duplicates": decision.figures}
+            self.report = replace(self.report, extra={**self.report.extra, "videos": videos})
+        return listed(list(decision.duplicates()))
 
     def finish_store(self) -> bool:
         """See `Runner.finish_store`."""
+        if self._held and self._held.is_held:
+            self.finish_stores()
+            return True
         if not self._table.is_published:
             self._table.publish()
         return super().finish_store()
 
     def finish_stores(self) -> None:
         """See `Runner.finish_stores`; the tables of videos are written, too."""
+        across = self._release()
         super().finish_stores()
-        self._table.publish()
+        self._table.publish(across)
+        if self._held:
+            self._held.drop()
 
 
 def video_pool(plan: Plan, config: ServiceConfig) -> VideoPool:

@@ -9,7 +9,7 @@ nothing of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -102,8 +102,12 @@ class VideoTable:
         """Rows of frames that the videos have that are written."""
         return sum(int(row.get("frames_written", 0)) for row in self._newest() if row["status"] == "written")
 
-    def publish(self) -> None:
-        """All videos are done: write the tables, each at once. Without pyarrow the lines are what there is."""
+    def publish(self, across: Iterable[Mapping[str, Any]] = ()) -> None:
+        """All videos are done: write the tables, each at once. Without pyarrow the lines are what there is.
+
+        Args:
+            across: frames that are near-duplicates of frames of other videos: rows of ``duplicates``.
+        """
         self._lines.close()
         try:
             arrow()
@@ -111,7 +115,10 @@ class VideoTable:
             return
         _write(self._places["videos"], _VIDEO_COLUMNS, self._newest())
         for name, (columns, rows_of) in _OTHERS.items():
-            if rows := list(rows_of(self._newest())):
+            rows = list(rows_of(self._newest()))
+            if name == "duplicates":
+                rows = sorted([*rows, *map(dict, across)], key=lambda row: str(row["key"]))
+            if rows:
                 _write(self._places[name], columns, iter(rows))
         if not self._keeps_books:
             self._lines.path.unlink(missing_ok=True)
@@ -160,7 +167,8 @@ def _known(video: Video) -> dict[str, Any]:
 
 def _clips(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for row in rows:
-        for number, (start, end) in enumerate(row.get("scenes") or ()):
+        scenes: list[list[int]] = row.get("scenes") or []
+        for number, (start, end) in enumerate(scenes):
             yield {"video_key": row["video_key"], "scene": number, "start_us": start, "end_us": end}
 
 

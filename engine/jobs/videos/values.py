@@ -214,8 +214,13 @@ class Finished:
     video: Video
 
 
-def take_rows(batch: FrameBatch, refused: Container[int] = ()) -> Any:
+def take_rows(batch: FrameBatch, refused: Container[int] = (), *, hashed: bool = False) -> Any:
     """Copy the vectors out of the slot, make rows of them (without the refused ones), and give the slot back.
+
+    Args:
+        batch: of frames.
+        refused: rows that have failed.
+        hashed: whether rows have what near-duplicates are found by, too.
 
     Returns:
         `FrameRows`; `NOTHING` where none are left.
@@ -231,6 +236,7 @@ def take_rows(batch: FrameBatch, refused: Container[int] = ()) -> Any:
     if not kept:
         return NOTHING
     common = video.columns()
+    hashes = slot.said.hashes if hashed and slot.said else ()
     keys: list[str] = []
     columns: list[dict[str, Any]] = []
     ordinals: list[int] = []
@@ -241,6 +247,8 @@ def take_rows(batch: FrameBatch, refused: Container[int] = ()) -> Any:
         if batch.seen:
             found = batch.seen[row]
             known["detections"] = {"boxes": found.boxes, "scores": found.scores, "classes": found.classes}
+        if hashes:
+            known |= {"pdq": hashes[row].pdq, "pdq_quality": hashes[row].quality, "digest": hashes[row].digest}
         numbers = dict(zip(STATISTICS, map(float, slot.statistics[row]), strict=True))
         columns.append({**common, "frame_pts_us": pts_us, "is_keyframe": bool(is_keyframe), **known, **numbers})
         ordinals.append(-1 if video.ordinal < 0 else video.ordinal * _FRAMES_OF_A_VIDEO + index)

@@ -1,0 +1,183 @@
+"""Near-duplicates across videos: rows are held back until all are there, then those that stay go to the stores.
+
+The rows of all frames lie in a data set of the job's own meanwhile. When the last video is done it is decided which
+frames go, as a function of the set of them alone; the others are copied into the stores, again if need be.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from ....durable import write_text
+from ....sinks import Found, RowBatch, Sink, SinkOptions, make_sink
+from ....sinks.signatures import Signatures, SignatureWriter, parts_in
+from ...config.videos import FRAME_FIELDS, VideoConfig
+from ...dedup import Decision, Duplicate, Rule, decide
+from ...journal import job_id
+from ..common.output_paths import beside_rows
+from .values import frame_key
+
+_HASHES: Final = {"pdq": "varchar(64)", "pdq_quality": "int32", "digest": "varchar(40)"}
+"""Columns of held rows that go no further."""
+
+_TELLING: Final = 50
+"""Quality of a hash from which on equal pixels say that frames are the same: below it they are flat."""
+
+_DIGEST: Final = 16
+
+
+class HeldRows:
+    """The rows of a job whose near-duplicates are found when all are there. To be closed.
+
+    Args:
+        config: of the job.
+    """
+
+    def __init__(self, config: VideoConfig) -> None:
+        self._config = config
+        self._folder = beside_rows(config, "held")
+        self._signatures = beside_rows(config, "signatures")
+        self._note = beside_rows(config, "survivors.json")
+        self._sink: Sink | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether rows wait for the decision, or for being copied."""
+        return self._folder.exists()
+
+    @property
+    def survivors(self) -> int:
+        """Rows that were copied into the stores by an earlier run."""
+        return int(self._said["rows"]) if self._said else 0
+
+    def vouched(self, found: Found | None) -> Found | None:
+        """What a store holds, as the books know it: they have the note of the rows that were held back."""
+        return Found(found.rows, self._said["note"]) if found and self._said else found
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        return dict(json.loads(self._note.read_text())) if self._note.exists() else {}
+
+    def sink(self, dimension: Callable[[], int], note: str) -> Sink:
+        """Where rows go for now; open."""
+        if self._sink is None:
+            self._sink = self._made(dimension(), note)
+            self._sink.open()
+        return self._sink
+
+    def look(self) -> Found | None:
+        """What is held; without changing anything."""
+        return self._made(None, "").look()
+
+    def release(self, stores: Sink) -> Decision:
+        """Decide, and copy what stays into the stores. All rows are there, and `sink` is open.
+
+        Args:
+            stores: open.
+
+        Raises:
+            SinkError: a store refuses.
+        """
+        assert self._sink is not None
+        self._sink.finish()
+        decision = self._decided(self._sink)
+        gone = {each.key for each in decision.duplicates()}
+        rows = 0
+        for batch in _scanned(self._sink):
+            kept = [row for row, columns in enumerate(batch.columns) if _key(columns) not in gone]
+            if kept:
+                plain = [{k: v for k, v in batch.columns[row].items() if k not in _HASHES} for row in kept]
+                vectors = np.ascontiguousarray(batch.vectors[kept])
+                ordinals = None if batch.ordinals is None else [batch.ordinals[row] for row in kept]
+                stores.write(RowBatch([batch.keys[row] for row in kept], vectors, plain, ordinals))
+                rows += len(kept)
+        stores.finish()
+        run, before = self._run(self._sink)
+        said = {"run": run, "before": before, "rows": before + rows, "note": self._sink.note}
+        write_text(self._note, json.dumps({**said, **decision.figures}))
+        return decision
+
+    def drop(self) -> None:
+        """What was held has been copied, and is not needed any more."""
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._config.job is None:  # nobody goes on with it
+            shutil.rmtree(self._signatures, ignore_errors=True)
+            self._note.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the data set."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.close()
+
+    def _made(self, dimension: int | None, note: str) -> Sink:
+        fields = {**FRAME_FIELDS, **self._config.fields, **_HASHES}
+        job = job_id(self._config.job) if self._config.job else ""
+        options = SinkOptions(dimension=dimension, note=note, fields=fields, job=job)
+        return make_sink(f"parquet:{self._folder / 'rows'}", options)
+
+    def _run(self, sink: Sink) -> tuple[int, int]:
+        """Which decision of the job this is, and how many rows those before have left; the same when made again."""
+        said = self._said
+        if said.get("note") == sink.note:
+            return said["run"], said["before"]
+        return said.get("run", -1) + 1, said.get("rows", 0)
+
+    def _decided(self, sink: Sink) -> Decision:
+        """What goes: of these rows, and of those of earlier runs, of which those that stayed stay."""
+        run = f"{self._run(sink)[0]:06}-"
+        writer = SignatureWriter(self._signatures)
+        for part in parts_in(self._signatures):
+            if part.name.startswith(run):  # of an attempt that came to nothing
+                part.unlink()
+        for number, batch in enumerate(_scanned(sink)):
+            writer.write(f"{run}{number:09}", _signatures(batch))
+        return decide(self._signatures, Rule.parse(rule_of(self._config)))
+
+
+def rule_of(config: VideoConfig) -> str:
+    """By which frames of different videos are near-duplicates: with GIST as the reference's default, else by hashes."""
+    return "default" if config.embedder.startswith("gist") else "strict"
+
+
+def listed(duplicates: list[Duplicate]) -> list[dict[str, Any]]:
+    """Rows of a table."""
+    names = ("key", "duplicate_of", "similarity", "rule")
+    return [{name: getattr(each, name) for name in names} for each in duplicates]
+
+
+def _scanned(sink: Sink) -> Iterator[RowBatch]:
+    scanner = sink.scanner()
+    assert scanner is not None
+    return scanner.scan()
+
+
+def _key(columns: dict[str, Any]) -> str:
+    return frame_key(columns["video_key"], columns["frame_pts_us"])
+
+
+def _signatures(batch: RowBatch) -> Signatures:
+    columns = batch.columns
+    quality = np.array([each["pdq_quality"] for each in columns], np.uint8)
+    digest = np.array([_bytes(each["digest"])[:_DIGEST] for each in columns])
+    digest[quality < _TELLING] = 0
+    return Signatures.of(
+        [_key(each) for each in columns],
+        batch.vectors,
+        groups=[each["video_key"] for each in columns],
+        short_side=np.array([min(each["width"], each["height"]) for each in columns]),
+        quality=quality,
+        time=np.array([each["frame_pts_us"] for each in columns]),
+        pdq=np.array([_bytes(each["pdq"]) for each in columns]),
+        digest=digest,
+    )
+
+
+def _bytes(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(bytes.fromhex(text), np.uint8)

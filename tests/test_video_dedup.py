@@ -1,0 +1,111 @@
+"""Near-duplicates across videos: rows are held back until all are there, and the decision is the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from penstock.engine.jobs.videos.held import HeldRows
+from penstock.engine.journal import read_status
+from penstock.errors import SinkError
+from penstock.sinks import MilvusSink
+from penstock.tests.clips import make_clip
+from penstock.tests.video_jobs import mine, rows_of, table
+
+pytest.importorskip("av")
+pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.slow
+
+
+def slides(first: int) -> Any:
+    """Another picture every 100 ms, of a series that begins with this one."""
+
+    def draw(n: int) -> NDArray[np.uint8]:
+        noise = np.random.default_rng(first + n // 3).integers(0, 256, (6, 8, 3), np.uint8)
+        return np.asarray(Image.fromarray(noise).resize((320, 180), Image.Resampling.BICUBIC))
+
+    return draw
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures; the same in a larger, a worse copy; four others, and two of the first."""
+    made = tmp_path_factory.mktemp("copies")
+    make_clip(made / "a.mp4", frames=18, draw=slides(0), options={"crf": "14"})
+    make_clip(made / "b.mp4", frames=18, draw=slides(0), options={"crf": "28"})
+    make_clip(made / "c.mp4", frames=18, draw=slides(4), options={"crf": "14"})
+    return made
+
+
+def kept(data_set: Path) -> set[str]:
+    """Keys of the frames that are in it."""
+    return {f"{row['video_key']}#t={row['frame_pts_us']}" for row in rows_of(data_set)}
+
+
+def test_of_frames_that_several_videos_have_one_stays(folder: Path, tmp_path: Path) -> None:
+    """The others are listed with the one that stays, and are in no store; nothing is left of what was held back."""
+    report = mine(folder, f"parquet:{tmp_path / 'out'}", job=tmp_path / "job", dedup="all")
+    stay = kept(tmp_path / "out")
+    gone = {row["key"]: row["duplicate_of"] for row in table(tmp_path / "job" / "duplicates.parquet")}
+    assert len(stay) == 10
+    assert len(gone) == 8
+    assert not stay & gone.keys()
+    assert set(gone.values()) <= stay
+    assert report.accounting.written == 3
+    assert report.extra["videos"]["near_duplicates"]["duplicates"] == 8
+    assert not (tmp_path / "job" / "held").exists()
+    assert not {"pdq", "digest"} & rows_of(tmp_path / "out")[0].keys()
+
+
+def test_the_decision_is_the_same_whatever_the_batches_and_what_ended_the_job(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that ends between the decision and the stores decides again; one that is done does nothing."""
+    mine(folder, f"parquet:{tmp_path / 'a'}", job=tmp_path / "job-a", dedup="all")
+    release = HeldRows.release
+
+    def broken(self: HeldRows, stores: Any) -> Any:
+        release(self, stores)
+        raise SinkError("the disk is on fire")
+
+    settings: dict[str, Any] = {"job": tmp_path / "job-b", "dedup": "all", "batch_size": 5, "workers": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldRows, "release", broken)
+        with pytest.raises(SinkError, match="on fire"):
+            mine(folder, f"parquet:{tmp_path / 'b'}", **settings)
+    mine(folder, f"parquet:{tmp_path / 'b'}", **settings)
+    assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
+    assert table(tmp_path / "job-a" / "duplicates.parquet") == table(tmp_path / "job-b" / "duplicates.parquet")
+    mine(folder, f"parquet:{tmp_path / 'b'}", **settings)
+    assert read_status(tmp_path / "job-b").counts.written == 3
+
+
+def test_what_comes_later_is_held_against_what_stayed(folder: Path, tmp_path: Path) -> None:
+    """With `--update`: who stayed stays, also where the newcomer is the better picture."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    settings: dict[str, Any] = {"job": tmp_path / "job", "dedup": "all"}
+    (clips / "b.mp4").write_bytes((folder / "b.mp4").read_bytes())
+    mine(clips, str(tmp_path / "v.db"), **settings)
+    (clips / "a.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    mine(clips, str(tmp_path / "v.db"), update=True, **settings)
+    gone = table(tmp_path / "job" / "duplicates.parquet")
+    assert {Path(row["key"].partition("#")[0]).name for row in gone} == {"a.mp4"}
+    assert {Path(row["duplicate_of"].partition("#")[0]).name for row in gone} == {"b.mp4"}
+    assert len(gone) == 6
+    with MilvusSink(str(tmp_path / "v.db"), "images") as sink:
+        assert sink.count() == 6
+
+
+def test_a_job_without_books_holds_its_rows_back_too(folder: Path, tmp_path: Path) -> None:
+    """Into Milvus, beside which they lie until all are there."""
+    report = mine(folder, str(tmp_path / "v.db"), dedup="all")
+    assert report.extra["videos"]["near_duplicates"]["items"] == 18
+    with MilvusSink(str(tmp_path / "v.db"), "images") as sink:
+        assert sink.count() == 10
+    assert not (tmp_path / "v.held").exists()

@@ -1,0 +1,80 @@
+"""What workers of videos are asked and answer; and what is refused as an answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from penstock.errors import DecodeError, WorkerError
+from penstock.preprocess.worker.protocol import Timings
+from penstock.preprocess.worker.video_protocol import (
+    Kept,
+    LeftOut,
+    Piece,
+    PieceCodec,
+    PieceSaid,
+    Seen,
+    decode_pieces,
+    encode_piece_done,
+    video_layout,
+)
+from penstock.shm.protocol import HEAD
+
+KEPT = Kept(5, "ab", "cd", 70)
+SAID = PieceSaid(
+    taken=3,
+    has_more=True,
+    left_out=[LeftOut(7, "black", None, 0, [1.0])],
+    info={"width": 320, "height": 180},
+    found={"packets": 9, "scenes": []},
+    cpu_used=0.5,
+    timings=Timings(0.0, 1.0, 2.0, 3.0),
+    kept=KEPT,
+    seen=[Seen([[0.0, 1.0, 2.0, 3.0]], [0.5], ["dog"])] * 2,
+    hashes=[KEPT] * 2,
+)
+
+
+def test_a_task_is_a_piece_of_a_video_whatever_its_name() -> None:
+    """Names that are not UTF-8, and what is known of the pieces before, travel whole."""
+    piece = Piece("/clips/\udcff \n.mp4", 32, 1.5, KEPT, "/work/frames")
+    message = PieceCodec().encode(1, 2, [piece])
+    assert decode_pieces(b"".join(bytes(part) for part in message.frame)[HEAD.size :]) == [piece]
+
+
+def test_an_answer_says_what_is_in_the_slot_and_what_is_not() -> None:
+    """Or why there is nothing."""
+    codec = PieceCodec()
+    done = codec.decode(encode_piece_done(1, 2, 2, SAID))
+    done.check(1)
+    assert (done.slot, done.generation, len(done.rows), done.said) == (1, 2, 2, SAID)
+    failed = codec.decode(encode_piece_done(1, 2, 0, None, [(0, DecodeError("cut"))]))
+    failed.check(1)
+    assert failed.said is None
+    assert str(failed.failures[0][1]) == "cut"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(SAID, taken=4),
+        replace(SAID, left_out=[]),
+        replace(SAID, info={}),
+        replace(SAID, info={"width": "wide", "height": 180}),
+        replace(SAID, hashes=[KEPT]),
+        replace(SAID, has_more="yes"),  # type: ignore[arg-type]
+        None,
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_refused(wrong: PieceSaid | None) -> None:
+    """A worker is not trusted."""
+    done = PieceCodec().decode(encode_piece_done(1, 2, 2, wrong))
+    with pytest.raises(WorkerError):
+        done.check(1)
+
+
+def test_a_slot_of_frames_is_one_of_pictures_and_more() -> None:
+    """So that embedders find what they know."""
+    layout = video_layout(4, (3, 8, 8), "uint8", 16)
+    assert [array.name for array in layout.arrays] == ["pixels", "embeddings", "frames", "statistics"]
