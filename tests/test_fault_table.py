@@ -19,7 +19,7 @@ FAULTS = [
     *(f"R{number}" for number in (*range(1, 9), *range(13, 18), 20)),
     *(f"P{number}" for number in range(1, 10)),
     *(f"O{number}" for number in range(1, 10)),
-    *(f"V{number}" for number in range(1, 9)),
+    *(f"V{number}" for number in range(1, 13)),
     *("S2", "S4", "S5", "S6"),
     *(f"T{number}" for number in range(1, 9)),
     *(f"D{number}" for number in range(1, 17)),
