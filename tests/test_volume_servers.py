@@ -63,6 +63,27 @@ def test_the_command_publishes_volumes_of_a_bucket_in_a_bucket(
     assert {info.key: info.etag for info in store.list("out")} == before
 
 
+def test_an_update_publishes_a_volume_of_a_bucket_anew(
+    bucket: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """With its new and changed pages and without those that are gone; others stay, and nothing lies besides."""
+    monkeypatch.chdir(tmp_path)
+    store = fill(bucket, "update/vol", 4)
+    fill(bucket, "update/vol-1", 2)
+    line = ["volumes", f"s3://{bucket}/update/vol*/", "--to", f"parquet:s3://{bucket}/updated", "--job", "job"]
+    assert main([*line, "--embedder", "gist:32", "--progress", "none"]) == 0
+    before = {info.key: info.etag for info in store.list("updated/vol-1")}
+    store.delete("update/vol/page-01.png")
+    store.put("update/vol/page-02.png", picture(99))
+    store.put("update/vol/page-00a.png", picture(98))
+    assert main(["resume", "job", "--update", "--progress", "none"]) == 0
+    assert "pages: 1 new, 1 changed, 1 gone, 4 same" in capsys.readouterr().out
+    found = {row["page"]: row["key"].rpartition("/")[2] for row in rows(store, "updated/vol")}
+    assert found == {0: "page-00.png", 1: "page-00a.png", 2: "page-02.png", 3: "page-03.png"}
+    assert {info.key: info.etag for info in store.list("updated/vol-1")} == before
+    assert names(store, "updated/vol") == {"part", "_SUCCESS", "_SUCCESS.json"}
+
+
 def test_of_two_workers_in_one_process_one_publishes(bucket: str) -> None:
     """The other one says that it was too late, and leaves nothing."""
     store = fill(bucket, "vol", 3)
