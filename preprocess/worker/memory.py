@@ -28,6 +28,13 @@ _BAND_PIXEL_BYTES: Final = 36
 """What some modes take on the way."""
 
 
+_DECODER_BYTES: Final = 104 * 2**20
+"""FFmpeg with an open decoder (measured: 39 MB), and the packets between two keyframes (64 MB at most)."""
+
+_FRAME_PIXEL_BYTES: Final = 36
+"""Bytes for each pixel of a frame: a decoder keeps up to 20 frames of 12 bits a pixel, and one is turned into RGB."""
+
+
 def worker_bytes(spec: PreprocessSpec, rows: int, threads: int | None) -> int:
     """Bytes one worker takes at most, when the largest picture that is allowed comes.
 
@@ -38,6 +45,17 @@ def worker_bytes(spec: PreprocessSpec, rows: int, threads: int | None) -> int:
     """
     ahead = 0 if threads == 0 else AHEAD_BYTES
     return _WORKER_BYTES + _kernel_bytes(spec, rows) + decode_bytes(spec) + spec.max_file_bytes + ahead
+
+
+def video_worker_bytes(spec: PreprocessSpec, rows: int, max_pixels: int) -> int:
+    """Bytes one worker of videos takes at most.
+
+    Args:
+        spec: of frames.
+        rows: frames in a batch.
+        max_pixels: of a frame of a video.
+    """
+    return _WORKER_BYTES + _kernel_bytes(spec, rows) + _DECODER_BYTES + _FRAME_PIXEL_BYTES * max_pixels
 
 
 def row_bytes(spec: PreprocessSpec) -> int:

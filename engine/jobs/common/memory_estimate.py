@@ -13,10 +13,12 @@ from typing import Any, Final, Literal
 
 from ....formatting import plural, size
 from ....preprocess.slot_layout import dimension_of, pixel_layout
-from ....preprocess.worker.memory import FORK_SERVER_BYTES, worker_bytes
+from ....preprocess.videos import VideoLimits
+from ....preprocess.worker.memory import FORK_SERVER_BYTES, video_worker_bytes, worker_bytes
 from ....shm import SlotLayout
 from ....sinks import Sink
 from ...config.model import ServiceConfig
+from ...config.videos import VideoConfig
 from ...machine.resources import usable_cores
 from ...sources import SourceMemory
 from .plan import Plan
@@ -164,7 +166,7 @@ def estimate_memory(
         Part("parent", _parent_bytes(config), "parent"),
         Part("rows", _waiting_bytes(plan, config, workers * slots, rows, calls, source.has_metadata), "parent"),
         Part("fork server", FORK_SERVER_BYTES, "workers"),
-        Part("worker", worker_bytes(plan.spec, config.batch_size, config.threads), "workers", workers),
+        Part("worker", _worker_bytes(plan, config), "workers", workers),
         Part("ring", layout.ring_bytes(slots), "workers", workers),
     ]
     if entries is not None:
@@ -183,6 +185,13 @@ def estimate_memory(
     settings = {"workers": workers, "batch_size": config.batch_size, "insert_batch_size": rows, "slots": slots}
     parts = (*shared, *(part for part in (model, store) if part is not None))
     return MemoryEstimate(parts, tuple(uncounted), config.memory, settings)
+
+
+def _worker_bytes(plan: Plan, config: ServiceConfig) -> int:
+    if isinstance(config, VideoConfig):
+        most = config.max_pixels or VideoLimits().max_pixels
+        return video_worker_bytes(plan.spec, config.batch_size, most)
+    return worker_bytes(plan.spec, config.batch_size, config.threads)
 
 
 def layout_of(plan: Plan, rows: int) -> SlotLayout:

@@ -19,8 +19,8 @@ from ....sinks.signatures import Signatures, SignatureWriter, parts_in
 from ...config.videos import FRAME_FIELDS, VideoConfig
 from ...dedup import Decision, Duplicate, Rule, decide
 from ...journal import job_id
+from ...sources.frame_keys import frame_key
 from ..common.output_paths import beside_rows
-from .values import frame_key
 
 _HASHES: Final = {"pdq": "varchar(64)", "pdq_quality": "int32", "digest": "varchar(40)"}
 """Columns of held rows that go no further."""
