@@ -77,7 +77,7 @@ def pages(tmp_path: Path, server: VideoServer, pool: WorkerPool) -> Pages:
     return Pages(tmp_path, server, pool)
 
 
-@pytest.mark.parametrize("name", ["page", "ok.mp4", "cut-once.mp4"])
+@pytest.mark.parametrize("name", ["page", "ok.mp4", "cut-after-a-look.mp4"])
 def test_a_video_is_there_under_its_fixed_name(pages: Pages, name: str, video: bytes) -> None:
     """Whatever its page calls it; a connection that is cut once is gone on with."""
     found = pages.get(name)
@@ -146,8 +146,10 @@ def test_a_server_says_when_to_ask_again(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize("name", ["truncated.mp4", "hole.m3u8", "no-video-page"])
-def test_what_it_does_not_get_is_a_failure(pages: Pages, name: str) -> None:
+def test_what_it_does_not_get_is_a_failure(pages: Pages, tmp_path: Path, name: str) -> None:
     """A segment that is missing, too: it would be a hole of some seconds."""
+    pages.server.segment = make_clip(tmp_path / "clip.ts", frames=12).read_bytes()
+    (tmp_path / "clip.ts").unlink()
     assert isinstance(pages.failure(name), DownloadError)
     assert pages.names == []
 

@@ -137,6 +137,10 @@ class VideoServer:
     def serve_cut_once(self, handler: Handler, times: int) -> None:
         handler.part(self.video, handler.begin(), TAG, share=0.5 if times == 1 else 1.0)
 
+    def serve_cut_after_a_look(self, handler: Handler, times: int) -> None:
+        """Half the second time: whoever looks first what it is meets it when it means it."""
+        handler.part(self.video, handler.begin(), TAG, share=0.5 if times == 2 else 1.0)
+
     def serve_cut_without_length(self, handler: Handler, _: int) -> None:
         """Half, and nothing says that there was more."""
         handler.head(200, close=True)
