@@ -70,6 +70,12 @@ def test_a_frame_that_stays_on_the_screen_is_taken_once(tmp_path: Path) -> None:
         assert [frame.pts_us for frame in sample(video, Sampling.parse("1s"))] == [0, 500_000, 60_000_000, 3 * 10**14]
 
 
+def test_a_first_frame_that_comes_late_is_taken_once(tmp_path: Path) -> None:
+    """In AVI with B-frames it has the time of the second."""
+    path = make_clip(tmp_path / "clip.avi", frames=10, fps=10, bframes=2, codec="mpeg4")
+    assert taken(path, "10ms") == [(100_000 * (n + 1), n) for n in range(10)]
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
 def test_a_step_longer_than_the_clip_takes_its_first_frame(suffix: str, tmp_path: Path) -> None:
     """Of one frame, too."""

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,avi,flv,ogg,asf,mxf"
 """Containers that are read. Others are pictures, or lists that name further files and hosts."""
 
+_BLOCK: Final = 64
+"""Pixels of the largest blocks that frames are coded in."""
+
 _LOOKED_AT: Final = 64
 """Packets in which the first frame is looked for."""
 
@@ -55,8 +58,9 @@ def open_video(path: str | os.PathLike[str], limits: VideoLimits | None = None) 
         _check(container, stream, limits)
         context = stream.codec_context
         context.thread_count = 1  # there is a process for each core
-        # Damage is an error and not smeared over; and a stream may be larger than its header says.
-        context.options = {"err_detect": "explode", "max_pixels": str(limits.max_pixels)}
+        # Damage is an error and not smeared over; and a stream may be larger than its header says. (In whole blocks.)
+        coded = (context.width + _BLOCK) * (context.height + _BLOCK)
+        context.options = {"err_detect": "explode", "max_pixels": str(max(limits.max_pixels, coded))}
         found = VideoFindings()
         first: list[Packet[VideoStream]] = []
         frame = _first_frame(container, stream, first, found)
