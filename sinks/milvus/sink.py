@@ -8,9 +8,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +28,8 @@ from .rows import decode_columns, decode_hit, encode_row
 from .schema import CollectionSpec, Layout
 from .upsert import upsert
 from .uri import parse_uri
+from .whole import delete_rows, pages
 from .writer import MilvusWriter
-
-_PAGE: Final = 1000
-"""Rows that are read, or taken out, by one call."""
 
 
 class MilvusSink(Sink):
@@ -280,54 +277,16 @@ class MilvusSink(Sink):
 
     def scan(self) -> Iterator[RowBatch]:
         """See `Scannable`: in the order of keys, a page at a time."""
-        last = ""
-        while rows := self._page(last):
-            last = str(rows[-1][KEY])
+        for rows in pages(self._ask, self._spec, self.uri):
             vectors = np.array([row[VECTOR] for row in rows], np.float32)
             yield RowBatch([str(row[KEY]) for row in rows], vectors, [decode_columns(row) for row in rows])
-
-    def _page(self, last: str) -> list[Any]:
-        """The first rows with keys behind this one."""
-        if last and not is_fit_key(last):
-            raise SinkError(f"{self.uri}: the key {last!r:.150} cannot be asked for: rows behind it cannot be read")
-        rows = self._ask(
-            "scan",
-            lambda client, seconds: client.query(
-                self._spec.name,
-                filter=f'{KEY} > "{last}"',
-                limit=_PAGE,
-                output_fields=["*"],
-                consistency_level="Strong",
-                timeout=seconds,
-                # As the iterators of pymilvus ask: the least keys, and not any.
-                iterator="True",
-                reduce_stop_for_best="True",
-                **partitions(self._spec),
-            ),
-        )
-        found = list(rows)
-        keys = [str(row[KEY]).encode() for row in found]
-        if any(before >= after for before, after in pairwise([last.encode(), *keys])):
-            raise SinkError(f"{self.uri}: the store gave rows out of the order of their keys: they cannot all be read")
-        return found
 
     def deleter(self) -> Deletable:
         return self
 
     def delete(self, keys: Sequence[str]) -> None:
         """See `Deletable`."""
-        fit = [key for key in keys if is_fit_key(key)]
-        for first in range(0, len(fit), _PAGE):
-            some = fit[first : first + _PAGE]
-            self._ask(
-                "delete",
-                lambda client, seconds, some=some: client.delete(
-                    self._spec.name,
-                    ids=some,
-                    timeout=seconds,
-                    **({"partition_name": self._spec.partition} if self._spec.partition else {}),
-                ),
-            )
+        delete_rows(self._ask, self._spec, keys)
 
     def get(self, keys: Sequence[str], *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """The rows with these keys, as column dicts by key; keys that are not there are left out.
