@@ -57,6 +57,9 @@ def test_of_frames_that_several_videos_have_one_stays(folder: Path, tmp_path: Pa
     assert not stay & gone.keys()
     assert set(gone.values()) <= stay
     assert report.accounting.written == 3
+    same = [row["duplicate_of"] for row in table(tmp_path / "job" / "videos.parquet")]
+    names = [None if of is None else Path(of).name for of in same]
+    assert names in (["b.mp4", None, None], [None, "a.mp4", None])
     assert report.extra["videos"]["near_duplicates"]["duplicates"] == 8
     assert not (tmp_path / "job" / "held").exists()
     assert not {"pdq", "digest"} & rows_of(tmp_path / "out")[0].keys()

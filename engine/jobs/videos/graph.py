@@ -31,7 +31,7 @@ from .books import VideoBooks
 from .downloads import VideoFiles
 from .values import Finished, FrameBatch, FrameRows, Video, VideoFailure, Written, take_rows
 
-_ROWS_WAIT: Final = 5.0
+_ROWS_WAIT: Final = 2.0
 """Seconds that rows wait for others to be written with: what was decoded is not to be lost for the wait for a host."""
 
 VideoParts = JobParts[VideoValues]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -146,7 +146,7 @@ def rule_of(config: VideoConfig) -> str:
     return "default" if config.embedder.startswith("gist") else "strict"
 
 
-def listed(duplicates: list[Duplicate]) -> list[dict[str, Any]]:
+def listed(duplicates: Iterable[Duplicate]) -> list[dict[str, Any]]:
     """Rows of a table."""
     names = ("key", "duplicate_of", "similarity", "rule")
     return [{name: getattr(each, name) for name in names} for each in duplicates]

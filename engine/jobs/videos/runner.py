@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from ....sinks import Found, Sink
 from ... import NOTHING, Outcome, Report
 from ...config.model import ServiceConfig
 from ...config.videos import VideoConfig
+from ...dedup import Decision
 from ...detectors import parse_detector
 from ...journal import Outcome as Fate
 from ...machine.resources import usable_cores
@@ -158,16 +159,16 @@ class VideoRunner(Runner[VideoPool]):
         found = super().look()
         return {number: self._held.vouched(each) for number, each in found.items()} if self._held else found
 
-    def _release(self) -> Sequence[Mapping[str, Any]]:
-        """Decide on the rows that are held back, and copy those that stay into the stores."""
+    def _release(self) -> Decision | None:
+        """Decide on the rows that are held back, and copy those that stay into the stores; None: there are none."""
         if self._held is None or not self._held.is_held:
-            return []
+            return None
         self.sink()
         decision = self._held.release(super().sink())
         if self.report:
             videos = {**self.report.extra.get("videos", {}), "near_duplicates": decision.figures}
             self.report = replace(self.report, extra={**self.report.extra, "videos": videos})
-        return listed(list(decision.duplicates()))
+        return decision
 
     def finish_store(self) -> bool:
         """See `Runner.finish_store`."""
@@ -180,9 +181,12 @@ class VideoRunner(Runner[VideoPool]):
 
     def finish_stores(self) -> None:
         """See `Runner.finish_stores`; the tables of videos are written, too."""
-        across = self._release()
+        decision = self._release()
         super().finish_stores()
-        self._table.publish(across)
+        if decision is None:
+            self._table.publish()
+        else:
+            self._table.publish(listed(decision.duplicates()), decision.same_videos().keepers)
         if self._held:
             self._held.drop()
 

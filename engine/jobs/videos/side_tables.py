@@ -45,6 +45,8 @@ _VIDEO_COLUMNS: Final = {
     "is_truncated": "bool_",
     "damaged": "int64",
     **dict.fromkeys(("frames", "frames_written", "frames_dropped", "frames_dead"), "int64"),
+    "duplicate_of": "string",
+    "duplicate_share": "float64",
     "ordinal": "int64",
 }
 _FILTERED_COLUMNS: Final = {
@@ -102,18 +104,21 @@ class VideoTable:
         """Rows of frames that the videos have that are written."""
         return sum(int(row.get("frames_written", 0)) for row in self._newest() if row["status"] == "written")
 
-    def publish(self, across: Iterable[Mapping[str, Any]] = ()) -> None:
+    def publish(
+        self, across: Iterable[Mapping[str, Any]] = (), same: Mapping[str, tuple[str, float]] | None = None
+    ) -> None:
         """All videos are done: write the tables, each at once. Without pyarrow the lines are what there is.
 
         Args:
             across: frames that are near-duplicates of frames of other videos: rows of ``duplicates``.
+            same: videos that are the same as another one, with that one and the share of frames that match.
         """
         self._lines.close()
         try:
             arrow()
         except ConfigError:
             return
-        _write(self._places["videos"], _VIDEO_COLUMNS, self._newest())
+        _write(self._places["videos"], _VIDEO_COLUMNS, _with_duplicates(self._newest(), same or {}))
         for name, (columns, rows_of) in _OTHERS.items():
             rows = list(rows_of(self._newest()))
             if name == "duplicates":
@@ -163,6 +168,12 @@ def _known(video: Video) -> dict[str, Any]:
         "scenes": video.found.get("scenes") or [],
         "left_out": [asdict(frame) for frame in video.left_out],
     }
+
+
+def _with_duplicates(rows: Iterator[dict[str, Any]], same: Mapping[str, tuple[str, float]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        of, share = same.get(row["video_key"], (None, None))
+        yield {**row, "duplicate_of": of, "duplicate_share": share}
 
 
 def _clips(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
