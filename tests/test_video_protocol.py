@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from penstock.engine.jobs.common.dead_letters import clear_letters
+from penstock.engine.journal import Outcome
 from penstock.errors import DecodeError, WorkerError
 from penstock.preprocess.worker.protocol import Timings
 from penstock.preprocess.worker.video_protocol import (
@@ -20,6 +25,7 @@ from penstock.preprocess.worker.video_protocol import (
     video_layout,
 )
 from penstock.shm.protocol import HEAD
+from penstock.sinks import DeadLetters, read_dead_letters
 
 KEPT = Kept(5, "ab", "cd", 70)
 SAID = PieceSaid(
@@ -78,3 +84,21 @@ def test_a_slot_of_frames_is_one_of_pictures_and_more() -> None:
     """So that embedders find what they know."""
     layout = video_layout(4, (3, 8, 8), "uint8", 16)
     assert [array.name for array in layout.arrays] == ["pixels", "embeddings", "frames", "statistics"]
+
+
+def test_letters_of_frames_stay_as_long_as_that_of_their_video(tmp_path: Path) -> None:
+    """And go with it, when the video is done."""
+    entries = {
+        Outcome.DEAD: [(0, SimpleNamespace(name="/clips/a.mp4"))],
+    }
+    folder: Any = SimpleNamespace(finished=True, entries=lambda fate: entries[fate])
+    path = tmp_path / "letters.jsonl"
+    keys = ["/clips/a.mp4", "/clips/a.mp4#t=100", "/clips/b.mp4", "/clips/b.mp4#t=100"]
+    with DeadLetters(path) as letters:
+        for key in keys:
+            letters.write(key, "embed", DecodeError("cut"))
+    clear_letters(path, folder, set())
+    assert [letter.key for letter in read_dead_letters(path)] == keys[:2]
+    folder.finished = False
+    clear_letters(path, folder, {"/clips/a.mp4"})
+    assert list(read_dead_letters(path)) == []

@@ -14,6 +14,7 @@ from ....messages import redact
 from ....sinks.dead_letters import DeadLetter, keep_dead_letters, read_dead_letters
 from ...journal import JobFolder, Outcome
 from ...sources import key_of
+from ...sources.frame_keys import frame_of
 
 NO_LETTER = "unknown"
 """What is said of a dead entry whose letter is lost: a power failure may take the last of them."""
@@ -58,9 +59,15 @@ def clear_letters(path: Path, folder: JobFolder, healed: Container[str]) -> None
     """
     if folder.finished:
         dead = {letter_key(key_of(entry.name)) for _, entry in folder.entries(Outcome.DEAD)}
-        keep_dead_letters(path, dead.__contains__)
+        keep_dead_letters(path, lambda key: key in dead or _entry_of(key) in dead)
     else:
-        keep_dead_letters(path, lambda key: key not in healed)
+        keep_dead_letters(path, lambda key: key not in healed and _entry_of(key) not in healed)
+
+
+def _entry_of(key: str) -> str:
+    """The key of the entry that a letter is about: of a frame that of its video."""
+    found = frame_of(key)
+    return found[0] if found else key
 
 
 def letter_key(key: str) -> str:
