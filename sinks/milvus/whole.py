@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final
 
 from ...errors import SinkError
@@ -18,37 +17,52 @@ Ask = Callable[[str, Callable[[Any, float], Any]], Any]
 _PAGE: Final = 1000
 """Rows of one call."""
 
+_KEYS: Final = 8000
+"""Keys of one call; Milvus gives 16,384 at most."""
+
 
 def pages(ask: Ask, spec: CollectionSpec, uri: str) -> Iterator[list[Any]]:
-    """Rows as Milvus answers them, in the order of their keys. Each page is a request, so any may be repeated.
+    """Every row once, as Milvus answers it.
+
+    A limited query gives any rows that match, in no order that can be relied on (Milvus 2.3 leaves some out of an order
+    by key). But one that gives fewer rows than its limit has given all. So keys are asked for by ranges, which are cut
+    in two until that is so, and then the rows by their keys.
 
     Raises:
-        SinkError: the store does not give them in that order, or a key cannot be asked for.
+        SinkError: a key cannot be asked for.
     """
-    last = ""
-    while rows := list(ask("scan", partial(_behind, spec, last))):
-        keys = [str(row[KEY]) for row in rows]
-        if any(before.encode() >= after.encode() for before, after in pairwise([last, *keys])):
-            raise SinkError(f"{uri}: the store gave rows out of the order of their keys: they cannot all be read")
-        last = keys[-1]
-        if not is_fit_key(last):
-            raise SinkError(f"{uri}: the key {last!r:.150} cannot be asked for: rows behind it cannot be read")
-        yield rows
+    ranges: list[tuple[str, str]] = [("", "")]
+    while ranges:
+        low, high = ranges.pop()
+        keys = [str(row[KEY]) for row in ask("scan", partial(_keys, spec, low, high))]
+        if unfit := [key for key in keys if not is_fit_key(key)]:
+            raise SinkError(f"{uri}: the key {unfit[0]!r:.150} cannot be asked for: rows cannot all be read")
+        keys.sort(key=str.encode)
+        if len(keys) == _KEYS:
+            middle = keys[_KEYS // 2]
+            ranges += [(middle, high), (low, middle)]
+            continue
+        for first in range(0, len(keys), _PAGE):
+            yield list(ask("scan", partial(_rows, spec, keys[first : first + _PAGE])))
 
 
-def _behind(spec: CollectionSpec, last: str, client: Any, seconds: float) -> Any:
-    """The first rows with keys behind this one."""
+def _keys(spec: CollectionSpec, low: str, high: str, client: Any, seconds: float) -> Any:
+    """Keys behind the one, up to the other; an empty one is no bound."""
+    within = f'{KEY} > "{low}"' + (f' and {KEY} <= "{high}"' if high else "")
     return client.query(
         spec.name,
-        filter=f'{KEY} > "{last}"',
-        limit=_PAGE,
-        output_fields=["*"],
+        filter=within,
+        limit=_KEYS,
+        output_fields=[KEY],
         consistency_level="Strong",
         timeout=seconds,
-        # As the iterators of pymilvus ask: the least keys, and not any.
-        iterator="True",
-        reduce_stop_for_best="True",
         **partitions(spec),
+    )
+
+
+def _rows(spec: CollectionSpec, keys: list[str], client: Any, seconds: float) -> Any:
+    return client.get(
+        spec.name, keys, output_fields=["*"], consistency_level="Strong", timeout=seconds, **partitions(spec)
     )
 
 
