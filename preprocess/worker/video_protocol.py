@@ -192,8 +192,8 @@ class PieceSaid:
         sizes = [self.info.get(name) for name in ("width", "height")]
         whole = all(isinstance(number, int) and number > 0 for number in sizes)
         fits = all(len(each) in (0, self.rows) for each in (self.seen, self.hashes))
-        numbers = all(isinstance(number, int | float) for number in (self.taken, self.cpu_used))
-        return whole and fits and numbers and isinstance(self.has_more, bool)
+        said: list[object] = [self.taken, self.cpu_used, self.has_more]
+        return whole and fits and all(isinstance(each, int | float) for each in said) and said[2] in (True, False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,8 @@ another process has had the pieces before, the video is read again from its star
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,7 +17,7 @@ from typing import Any
 
 from ...errors import ConfigError, DeadlineError, ItemError
 from ...shm import Ring, map_payload, recv_frame_fds, send_frame
-from ...shm.protocol import HEAD, LAYOUT, REFUSED, decode_json, encode_hung, encode_json
+from ...shm.protocol import HEAD, LAYOUT, REFUSED, decode_json, encode_json
 from ..slot_layout import pixel_view
 from ..spec import PreprocessSpec
 from ..videos import SampledFrame, Sampling, Video, VideoLimits, open_video, sample
@@ -31,6 +29,7 @@ from .frame_look import FrameLook, UInt8, warm_up
 from .jax_runtime import prepare_jax
 from .preprocessor import Preprocessor
 from .protocol import Timings
+from .stall_watch import StallWatch
 from .video_protocol import (
     FRAMES,
     STATISTICS_ARRAY,
@@ -45,7 +44,7 @@ from .video_protocol import (
     encode_piece_done,
     video_layout,
 )
-from .worker import HUNG_STATUS, make_embedder
+from .worker import make_embedder
 
 _LEAST_SIDE = 256
 """Frames are scaled down while their colours are converted, but not below this: what is found out about a frame is
@@ -133,7 +132,7 @@ class VideoWorker:
         dimension = self._embed.dimension if self._embed else settings.dimension
         self._layout = video_layout(settings.rows, spec.pixel_shape(), spec.pixel_dtype().name, dimension)
         self._short_side = max(_LEAST_SIDE, 2 * (spec.resize or spec.size))
-        self._watch = Watch(sock, settings.stall_timeout)
+        self._watch = StallWatch(sock, settings.stall_timeout)
         self._eyes = Eyes(settings.detector, settings.classes) if settings.detector else None
         self._open: _OpenVideo | None = None
         self._mark: Callable[[int | None], None] = lambda _: None
@@ -292,48 +291,3 @@ class VideoWorker:
                 f"decoding took more than video_timeout ({self._settings.cpu_timeout:g} s of processor time);"
                 " --video-timeout allows more, and a larger --every or --every keyframes takes less"
             )
-
-
-class Watch:
-    """Sees to it that no decoder stands still: a thread cannot be killed, so this process leaves.
-
-    Args:
-        sock: to the parent, which is told of which task.
-        timeout: seconds without a step.
-    """
-
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
-        self._sock, self._timeout = sock, timeout
-        self._lock = threading.Lock()
-        self._task: tuple[int, int] | None = None
-        self._stepped = 0.0
-        threading.Thread(target=self._run, name="penstock-watch", daemon=True).start()
-
-    def over(self, slot: int, generation: int) -> Watch:
-        """Watch this task while the ``with`` block runs."""
-        self._stepped = time.monotonic()
-        self._task = slot, generation
-        return self
-
-    def step(self) -> None:
-        """It goes on."""
-        self._stepped = time.monotonic()
-
-    def pause(self) -> None:
-        """What comes now is no decoder."""
-        with self._lock:
-            self._task = None
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self.pause()
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(min(1.0, self._timeout / 4))
-            with self._lock:
-                if self._task and time.monotonic() - self._stepped > self._timeout:
-                    send_frame(self._sock, encode_hung(*self._task, 0))
-                    os._exit(HUNG_STATUS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 
 from ....errors import EmbedderError
@@ -15,10 +15,7 @@ from ....sinks import DeadLetters, Found, Sink
 from ... import PipelineBuilder, Report
 from ...config.model import ServiceConfig
 from ...config.stores import with_settings
-from ...config.types import Stage
-from ...core.policies import Policy
 from ...core.threads import DaemonThreads
-from ...core.values import ValueModel
 from ...sources import Source
 from ...workers.pool import SlotPool
 from .autosize import fit_to_memory
@@ -28,6 +25,7 @@ from .in_process import at_home
 from .memory_estimate import MemoryEstimate, estimate_memory
 from .memory_monitor import MemoryMonitor
 from .output_paths import dead_letters_path
+from .parts import JobParts, V
 from .payloads import BATCH_BYTES, with_payloads
 from .plan import Plan, make_plan
 from .pool_cache import PoolCache
@@ -42,28 +40,6 @@ _WRITE_SECONDS: Final = 0.5
 
 
 P = TypeVar("P", bound=SlotPool[Any, Any])
-V = TypeVar("V", bound=ValueModel)
-
-
-@dataclass(frozen=True, slots=True)
-class JobParts(Generic[V]):
-    """What every graph of a job begins and ends with.
-
-    Attributes:
-        source: values, or Outcomes that say what was filtered or broken.
-        sink: opened.
-        writers: threads that write to the sink.
-        values: what the engine is told of them.
-        insert_rows: rows of one call to the sink.
-        policies: what a failure leads to, for each stage.
-    """
-
-    source: Iterable[Any]
-    sink: Sink
-    writers: Executor
-    values: V
-    insert_rows: int
-    policies: Mapping[Stage, Policy]
 
 
 class Runner(ABC, Generic[P]):

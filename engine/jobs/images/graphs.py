@@ -25,7 +25,7 @@ from ...embedders import Embedder
 from ...workers import PreprocessPool
 from ..common.embedding import add_embedding, embed_with
 from ..common.in_process import LocalPreprocessor
-from ..common.runner import JobParts
+from ..common.parts import JobParts
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
 
 ImageParts = JobParts[JobValues]

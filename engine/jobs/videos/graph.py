@@ -25,7 +25,7 @@ from ...core.values import Gathered
 from ...embedders import Embedder
 from ...workers.videos import FrameSlot, VideoPool
 from ..common.embedding import add_embedding
-from ..common.runner import JobParts
+from ..common.parts import JobParts
 from .accounting import VideoValues
 from .books import VideoBooks
 from .downloads import VideoFiles

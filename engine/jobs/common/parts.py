@@ -1,0 +1,36 @@
+"""What every graph of a job begins and ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ....sinks import Sink
+from ...config.types import Stage
+from ...core.policies import Policy
+from ...core.values import ValueModel
+
+V = TypeVar("V", bound=ValueModel)
+
+
+@dataclass(frozen=True, slots=True)
+class JobParts(Generic[V]):
+    """What every graph of a job begins and ends with.
+
+    Attributes:
+        source: values, or Outcomes that say what was filtered or broken.
+        sink: opened.
+        writers: threads that write to the sink.
+        values: what the engine is told of them.
+        insert_rows: rows of one call to the sink.
+        policies: what a failure leads to, for each stage.
+    """
+
+    source: Iterable[Any]
+    sink: Sink
+    writers: Executor
+    values: V
+    insert_rows: int
+    policies: Mapping[Stage, Policy]
