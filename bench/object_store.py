@@ -74,6 +74,7 @@ def run(options: Options) -> Result:
         tabulate("CPU of the process that reads", "s per 1,000", read.of("cpu"), baseline=_BARE, goals=[cheap]),
         tabulate(job, "pictures/s", whole.of("rate"), baseline=_FILES, goals=[near_files]),
         tabulate(parent, "ms of CPU a picture", whole.of("parent_ms"), baseline=_FILES),
+        tabulate("Of it a worker waits for its pictures", "ms a picture", whole.of("waited_ms"), baseline=_FILES),
         tabulate(listing_of, "keys/s", listed.of("rate"), goals=[Goal(_OURS, 100_000)]),
         tabulate(memory, "MiB", listed.of("mib"), goals=[small]),
     ]
