@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from penstock.engine.cli import main
 from penstock.engine.downloads import video_id
 from penstock.engine.journal import read_status
 from penstock.sinks import read_dead_letters
@@ -143,6 +144,25 @@ def test_what_was_left_of_a_recorded_video_is_deleted_by_the_next_run(server: Vi
     (folder / "video").write_bytes(b"left")
     subprocess.run(command("retry", str(tmp_path / "job"), "--progress", "none"), check=False, timeout=DEADLINE)
     assert not folder.exists()
+
+
+def test_what_could_not_be_downloaded_is_tried_again_by_its_stage(
+    server: VideoServer, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`retry --stage download` does it, and nothing else; a stage that there is not is refused with those there are."""
+    job = str(tmp_path / "job")
+    source = listed(tmp_path, str(clip), server.url("missing.mp4"))
+    mine(source, f"parquet:{tmp_path / 'out'}", **how(server, tmp_path))
+    asked = server.seen["/missing.mp4"]
+    assert main(["retry", job, "--stage", "extract"]) == 0
+    assert "no dead letter has the stage extract" in capsys.readouterr().out
+    assert server.seen["/missing.mp4"] == asked
+    assert main(["retry", job, "--stage", "download", "--progress", "none"]) == 0
+    assert server.seen["/missing.mp4"] > asked
+    assert main(["retry", job, "--stage", "preprocess"]) == 2
+    assert "there are source, download, extract" in capsys.readouterr().err
+    (letter,) = read_dead_letters(tmp_path / "job" / "dead-letters.jsonl")
+    assert letter.attempts == 2
 
 
 def test_videos_of_a_host_that_refuses_stay_undone_for_a_later_run(server: VideoServer, tmp_path: Path) -> None:
