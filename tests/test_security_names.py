@@ -19,8 +19,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from penstock import ImageEmbeddingPipeline, embed_images
 from penstock.engine.sources import key_of
+from penstock.errors import SinkError
 from penstock.formatting import printable
 from penstock.sinks import MilvusSink, is_fit_key, row_key
+from penstock.sinks.milvus.whole import key_range
 from penstock.tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.slow
@@ -203,3 +205,12 @@ def test_metadata_inside_a_picture_goes_nowhere(tmp_path: Path) -> None:
     written = [path for path in tmp_path.rglob("*") if path.is_file() and folder not in path.parents]
     assert {path.name for path in written} >= {"report.json", "r.html", "dead-letters.jsonl"}
     assert not [path for path in written if b"MARK-9f1c" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("key", ['x" or key > "', "x' or 1 == 1", "back\\slash", "line\nbreak"])
+@pytest.mark.parametrize("is_low", [True, False])
+def test_a_key_that_could_carry_an_expression_bounds_no_range(key: str, is_low: bool) -> None:
+    """In a collection of somebody else's there may be such keys: an error that names one, and no request with it."""
+    with pytest.raises(SinkError, match="cannot be asked for"):
+        key_range(*((key, "z") if is_low else ("a", key)))
+    assert key_range("a", "z") == 'key > "a" and key <= "z"'
