@@ -98,13 +98,14 @@ def test_when_the_time_is_over_nothing_is_begun(small_s3: SmallS3, tmp_path: Pat
     assert not small_s3.count()
 
 
-def test_a_sheet_shows_what_lies_in_tars_and_tables(tmp_path: Path) -> None:
-    """A note stands where a picture cannot be had."""
+@pytest.mark.parametrize("has_path", [True, False])
+def test_a_sheet_shows_what_lies_in_tars_and_tables(tmp_path: Path, has_path: bool) -> None:
+    """A note stands where a picture cannot be had. Rows have what they are known by for a path, or none."""
     tar = write_tar(tmp_path / "a.tar", [("1.png", picture(1)), ("bad.png", b"no picture")])
     table = write_table(tmp_path / "t.parquet", [picture(2)])
     (tmp_path / "q.png").write_bytes(picture(0))
     hits = [
-        Hit(key, 0.5, None, 32, 32, {})
+        Hit(key, 0.5, key if has_path else None, 32, 32, {})
         for key in (f"{tar}!1.png", f"{table}#000000000", f"{tar}!bad.png", f"{tar}!gone.png")
     ]
     page = Page(contact_sheet(str(tmp_path / "q.png"), hits, "photos.db", show_frames=show_frames))

@@ -16,7 +16,7 @@ from ...errors import ConfigError, PenstockError
 from ...formatting import clock
 from ...picture_formats import FORMATS
 from ..sources import UrlOptions, path_of
-from ..sources.by_key import read_by_keys
+from ..sources.by_key import is_elsewhere, read_by_keys
 from .html import page
 from .thumbnails import THUMBNAIL, data_uri, thumbnail
 
@@ -89,14 +89,16 @@ def contact_sheet(
 
     Args:
         query: path of the picture that was asked about.
-        hits: nearest first. One without a path is looked for by its key, for a while: in a store, a tar, a table. The
+        hits: nearest first. One that is no file is looked for by its key, for a while: in a store, a tar, a table. The
             frame of a video is read from it again.
         where: what was searched.
         metric: says what a score means.
         show_frames: reads frames of videos.
         urls: how stores and hosts are spoken to.
     """
-    keys = [hit.key for hit in hits if hit.path is None]
+    keys = [
+        hit.path or hit.key for hit in hits if hit.path is None or (time_of(hit) is None and is_elsewhere(hit.path))
+    ]
     elsewhere = read_by_keys(keys, urls or UrlOptions(), lambda data: _shown(io.BytesIO(data)), seconds=PATIENCE)
     frames = show_frames([(hit.path, at) for hit in hits if hit.path and (at := time_of(hit)) is not None], PATIENCE)
     return page(
@@ -131,12 +133,13 @@ def _hit(
     hit: Neighbour, elsewhere: Mapping[str, str | Exception], frames: Mapping[Frame, str | Exception]
 ) -> Thumbnail:
     size = f"{hit.width} x {hit.height} pixels" if hit.width and hit.height else ""
-    if hit.path is None:
-        return _found(os.path.basename(hit.key) or hit.key, hit.key, elsewhere[hit.key], hit.score, size)
-    if (at := time_of(hit)) is not None:
+    name = hit.path or hit.key
+    if hit.path is not None and (at := time_of(hit)) is not None:
         frame = hit.path, at
         return replace(frame_picture(frame, frames[frame]), score=hit.score, dimensions=size)
-    return _thumbnail(hit.path, hit.path, hit.score, size)
+    if (found := elsewhere.get(name)) is not None:
+        return _found(os.path.basename(name) or name, name, found, hit.score, size)
+    return _thumbnail(name, name, hit.score, size)
 
 
 def frame_picture(frame: Frame, found: str | Exception) -> Thumbnail:

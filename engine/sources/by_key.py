@@ -92,6 +92,12 @@ def read_by_keys(
     return found
 
 
+def is_elsewhere(key: str) -> bool:
+    """Whether a key is that of a picture which `read_by_keys` can read, and no file of this machine."""
+    name = path_of(key)
+    return not os.path.lexists(name) and _place_of(name) is not None
+
+
 def _hurried(urls: UrlOptions, seconds: float) -> UrlOptions:
     """The same, with no more patience than somebody has who waits for a page."""
     stores = replace(
