@@ -24,7 +24,6 @@ from .null import URI, NullSink
 from .parquet.places import PATIENT, parquet_place
 from .parquet.sink import ParquetSink
 from .parquet.table_sink import FolderSink, TableOptions
-from .signatures.sink import SignatureSink
 from .tee import TeeSink
 
 
@@ -184,6 +183,8 @@ def _store_options(options: SinkOptions) -> StoreOptions:
 
 
 def _signatures(uri: str, options: SinkOptions) -> Sink:
+    from .signatures.sink import SignatureSink  # imports Pillow, which no other sink needs
+
     options.refuse_others(uri, "mode", "fields", "metric", "wait_index")
     return SignatureSink(local_path(uri, "signatures"), options.dimension, options.note)
 
