@@ -296,7 +296,8 @@ def test_an_update_does_new_and_changed_objects(
     fill(small_s3)
     run(tmp_path / "a")
     with JobFolder.create_or_open(tmp_path / "a" / "job") as folder:
-        assert folder.order == {str.encode: "bytes", by_folder: "path", by_whim: "sorted"}[order]
+        found: dict[Callable[[str], object], str] = {str.encode: "bytes", by_folder: "path", by_whim: "sorted"}
+        assert folder.order == found[order]
     before = digests(tmp_path / "a", small_s3.objects)
     for name in ("030/x.png", "030-a.png", "030.new.png"):
         small_s3.put(name, picture())
