@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def test_the_decision_is_the_same_whatever_the_batches_and_what_ended_the_job(
     mine(folder, f"parquet:{tmp_path / 'a'}", job=tmp_path / "job-a", dedup="all")
     release = HeldRows.release
 
-    def broken(self: HeldRows, stores: Any) -> Any:
-        release(self, stores)
+    def broken(self: HeldRows, stores: Any, frames: int) -> Any:
+        release(self, stores, frames)
         raise SinkError("the disk is on fire")
 
     settings: dict[str, Any] = {"job": tmp_path / "job-b", "dedup": "all", "batch_size": 5, "workers": 2}
@@ -112,3 +113,74 @@ def test_a_job_without_books_holds_its_rows_back_too(folder: Path, tmp_path: Pat
     with MilvusSink(str(tmp_path / "v.db"), "images") as sink:
         assert sink.count() == 10
     assert not (tmp_path / "v.held").exists()
+
+
+@pytest.mark.parametrize("step", ["_decided", "release"])
+def test_a_collection_that_is_to_be_replaced_is_replaced_by_the_run_that_copies(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Not kept because a run before had held rows back; also if that one ended where the copying begins."""
+    out = f"parquet:{tmp_path / 'out'}"
+    (tmp_path / "other").mkdir()
+    make_clip(tmp_path / "other" / "x.mp4", frames=8)
+    mine(tmp_path / "other", out, job=tmp_path / "job-other")
+    settings: dict[str, Any] = {"job": tmp_path / "job", "dedup": "all", "mode": "overwrite"}
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldRows, step, _on_fire)
+        with pytest.raises(SinkError, match="on fire"):
+            mine(folder, out, **settings)
+    mine(folder, out, **settings)
+    assert len(kept(tmp_path / "out")) == 10
+    assert not any("x.mp4" in key for key in kept(tmp_path / "out"))
+
+
+def test_a_job_that_is_ended_while_it_deletes_what_it_held_has_lost_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of it is no loss of rows to the next run, which deletes the rest."""
+
+    def half(path: Path, **_: Any) -> None:
+        for part in Path(path).rglob("*.parquet"):
+            part.unlink()
+            raise SinkError("the disk is on fire")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.engine.jobs.videos.held.shutil.rmtree", half)
+        with pytest.raises(SinkError, match="on fire"):
+            mine(folder, f"parquet:{tmp_path / 'out'}", job=tmp_path / "job", dedup="all")
+    mine(folder, f"parquet:{tmp_path / 'out'}", job=tmp_path / "job", dedup="all")
+    assert len(kept(tmp_path / "out")) == 10
+    assert len(table(tmp_path / "job" / "duplicates.parquet")) == 8
+    assert not [path for path in (tmp_path / "job").iterdir() if path.name.startswith("held")]
+
+
+def test_an_update_that_is_ended_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it holds back are the rows of the new videos alone: those of before are in the store."""
+    clips, out = tmp_path / "clips", f"parquet:{tmp_path / 'out'}"
+    clips.mkdir()
+    settings: dict[str, Any] = {"job": tmp_path / "job", "dedup": "all"}
+    (clips / "b.mp4").write_bytes((folder / "b.mp4").read_bytes())
+    mine(clips, out, **settings)
+    (clips / "c.mp4").write_bytes((folder / "c.mp4").read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldRows, "release", _on_fire)
+        with pytest.raises(SinkError, match="on fire"):
+            mine(clips, out, update=True, **settings)
+    mine(clips, out, **settings)
+    mine(clips, out, **settings)
+    assert len(kept(tmp_path / "out")) == 10
+
+
+def test_all_done_again_into_another_store_is_as_many_rows(folder: Path, tmp_path: Path) -> None:
+    """`--redo`, where the store has gone: each frame is counted once, and later runs find what they expect."""
+    settings: dict[str, Any] = {"job": tmp_path / "job", "dedup": "all"}
+    mine(folder, str(tmp_path / "v.db"), **settings)
+    shutil.rmtree(tmp_path / "v.db")
+    mine(folder, str(tmp_path / "v.db"), redo=True, **settings)
+    mine(folder, str(tmp_path / "v.db"), **settings)
+    with MilvusSink(str(tmp_path / "v.db"), "images") as sink:
+        assert sink.count() == 10
+
+
+def _on_fire(*_: Any) -> Any:
+    raise SinkError("the disk is on fire")

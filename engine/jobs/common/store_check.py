@@ -38,9 +38,9 @@ class Known:
     """Rows that may be missing in it: the user has accepted that."""
 
 
-def with_id(recipe: str) -> str:
-    """The note of a new collection: its recipe, and an id of its own."""
-    return json.dumps({**json.loads(recipe), _ID: uuid4().hex})
+def with_id(recipe: str, known: str = "") -> str:
+    """The note of a new collection: its recipe, and an id of its own; or one that is known already."""
+    return json.dumps({**json.loads(recipe), _ID: known or uuid4().hex})
 
 
 def id_of(note: str) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from ....durable import write_text
+from ....durable import TEMPORARY, write_text
 from ....sinks import Found, RowBatch, Sink, SinkOptions, make_sink
 from ....sinks.signatures import Signatures, SignatureWriter, parts_in
 from ...config.videos import FRAME_FIELDS, VideoConfig
@@ -21,6 +22,7 @@ from ...dedup import Decision, Duplicate, Rule, decide
 from ...journal import job_id
 from ...sources.frame_keys import frame_key
 from ..common.output_paths import beside_rows
+from ..common.store_check import id_of
 
 _HASHES: Final = {"pdq": "varchar(64)", "pdq_quality": "int32", "digest": "varchar(40)"}
 """Columns of held rows that go no further."""
@@ -43,7 +45,9 @@ class HeldRows:
         self._folder = beside_rows(config, "held")
         self._signatures = beside_rows(config, "signatures")
         self._note = beside_rows(config, "survivors.json")
+        self._spent = self._folder.with_name(f"{self._folder.name}{TEMPORARY}")
         self._sink: Sink | None = None
+        shutil.rmtree(self._spent, ignore_errors=True)  # of a run that was killed while it deleted it
 
     @property
     def is_held(self) -> bool:
@@ -55,9 +59,29 @@ class HeldRows:
         """Rows that were copied into the stores by an earlier run."""
         return int(self._said["rows"]) if self._said else 0
 
+    @property
+    def frames(self) -> int:
+        """Frames of the videos that earlier decisions were about."""
+        return int(self._said.get("frames", 0))
+
+    @property
+    def id(self) -> str:
+        """Of what earlier runs have held back, as the books know it; empty where there were none."""
+        return id_of(self._said["note"]) if self._said else ""
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the stores have all rows of a decision. Before, all are copied again."""
+        return self._note.exists()
+
     def vouched(self, found: Found | None) -> Found | None:
         """What a store holds, as the books know it: they have the note of the rows that were held back."""
         return Found(found.rows, self._said["note"]) if found and self._said else found
+
+    @property
+    def _number(self) -> Path:
+        """The file that has the number of the decision on the rows that are held, once it has been begun."""
+        return self._folder / "decision"
 
     @property
     def _said(self) -> dict[str, Any]:
@@ -74,20 +98,21 @@ class HeldRows:
         """What is held; without changing anything."""
         return self._made(None, "").look()
 
-    def release(self, stores: Sink) -> Decision:
+    def release(self, stores: Sink, frames: int) -> Decision:
         """Decide, and copy what stays into the stores. All rows are there, and `sink` is open.
 
         Args:
             stores: open.
+            frames: of all videos of the job that are written.
 
         Raises:
             SinkError: a store refuses.
         """
         assert self._sink is not None
         self._sink.finish()
-        decision = self._decided(self._sink)
+        run = self._run()
+        decision = self._decided(self._sink, run)
         gone = {each.key for each in decision.duplicates()}
-        rows = 0
         for batch in _scanned(self._sink):
             kept = [row for row, columns in enumerate(batch.columns) if _key(columns) not in gone]
             if kept:
@@ -95,17 +120,17 @@ class HeldRows:
                 vectors = np.ascontiguousarray(batch.vectors[kept])
                 ordinals = None if batch.ordinals is None else [batch.ordinals[row] for row in kept]
                 stores.write(RowBatch([batch.keys[row] for row in kept], vectors, plain, ordinals))
-                rows += len(kept)
         stores.finish()
-        run, before = self._run(self._sink)
-        said = {"run": run, "before": before, "rows": before + rows, "note": self._sink.note}
+        said = {"run": run, "frames": frames, "rows": decision.items - decision.dropped, "note": self._sink.note}
         write_text(self._note, json.dumps({**said, **decision.figures}))
         return decision
 
     def drop(self) -> None:
         """What was held has been copied, and is not needed any more."""
         self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self.is_held:
+            self._folder.rename(self._spent)  # half of it would be taken for rows that are lost
+            shutil.rmtree(self._spent, ignore_errors=True)
         if self._config.job is None:  # nobody goes on with it
             shutil.rmtree(self._signatures, ignore_errors=True)
             self._note.unlink(missing_ok=True)
@@ -122,22 +147,21 @@ class HeldRows:
         options = SinkOptions(dimension=dimension, note=note, fields=fields, job=job)
         return make_sink(f"parquet:{self._folder / 'rows'}", options)
 
-    def _run(self, sink: Sink) -> tuple[int, int]:
-        """Which decision of the job this is, and how many rows those before have left; the same when made again."""
-        said = self._said
-        if said.get("note") == sink.note:
-            return said["run"], said["before"]
-        return said.get("run", -1) + 1, said.get("rows", 0)
+    def _run(self) -> int:
+        """Which decision of the job this is; the same when it is made again."""
+        if not self._number.exists():
+            write_text(self._number, str(self._said.get("run", -1) + 1))
+        return int(self._number.read_text())
 
-    def _decided(self, sink: Sink) -> Decision:
+    def _decided(self, sink: Sink, number: int) -> Decision:
         """What goes: of these rows, and of those of earlier runs, of which those that stayed stay."""
-        run = f"{self._run(sink)[0]:06}-"
+        run = f"{number:06}-"
         writer = SignatureWriter(self._signatures)
         for part in parts_in(self._signatures):
             if part.name.startswith(run):  # of an attempt that came to nothing
                 part.unlink()
-        for number, batch in enumerate(_scanned(sink)):
-            writer.write(f"{run}{number:09}", _signatures(batch))
+        for part_number, batch in enumerate(_scanned(sink)):
+            writer.write(f"{run}{part_number:09}", _signatures(batch))
         return decide(self._signatures, Rule.parse(rule_of(self._config)))
 
 

@@ -144,12 +144,17 @@ class VideoRunner(Runner[VideoPool]):
         """Rows of the frames of the videos that are written; see `Runner.rows_written`."""
         if self._held and not self._held.is_held:
             return self._held.survivors
-        return self._table.frames_written
+        return self._table.frames_written - (self._held.frames if self._held else 0)
+
+    def keep_rows(self) -> None:
+        """See `Runner.keep_rows`; what is in the stores is this job's once rows have been copied."""
+        if self._held is None or self._held.is_copied:
+            super().keep_rows()
 
     def sink(self, name: str | None = None) -> Sink:
         """See `Runner.sink`: as long as rows are held back, where they are."""
         if self._held:
-            return self._held.sink(self.dimension, with_id(recipe_of(self.plan)))
+            return self._held.sink(self.dimension, with_id(recipe_of(self.plan), self._held.id))
         return super().sink(name)
 
     def look(self) -> dict[int, Found | None]:
@@ -164,7 +169,7 @@ class VideoRunner(Runner[VideoPool]):
         if self._held is None or not self._held.is_held:
             return None
         self.sink()
-        decision = self._held.release(super().sink())
+        decision = self._held.release(super().sink(), self._table.frames_written)
         if self.report:
             videos = {**self.report.extra.get("videos", {}), "near_duplicates": decision.figures}
             self.report = replace(self.report, extra={**self.report.extra, "videos": videos})
