@@ -238,6 +238,14 @@ def test_an_allowed_host_is_allowed_by_name_and_port(pages: Pages) -> None:
     assert SafeHttp(["127.0.0.1"]).get(pages.url("/"), 9) == b"x"
 
 
+@pytest.mark.parametrize("to", ["http://[x", "http://a..b/", f"https://{'a' * 70}.com/"])
+def test_a_redirect_to_what_is_no_url_is_an_error_of_its_item(to: str, pages: Pages) -> None:
+    """As are names that no host can have."""
+    pages.pages["/"] = redirect(to)
+    with pytest.raises(ReadError, match="leads to no URL"):
+        read(pages, "/")
+
+
 def test_a_body_is_neither_endless_nor_compressed_nor_cut(pages: Pages) -> None:
     """Each is refused when it shows."""
     pages.pages |= {

@@ -117,6 +117,8 @@ class SafeHttp:
             connection, answer = self._follow(url, sent, end, stall)
         except (OSError, http.client.HTTPException) as error:
             raise read_error(url, error) from None
+        except ValueError as error:  # where a redirect leads, or a name that cannot be one of a host
+            raise refused(url, f"it leads to no URL ({error})") from None
         reusable = False
         try:
             yield answer
