@@ -315,3 +315,14 @@ except penstock.ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd="/")
     assert done.stdout == "videos need PyAV: pip install 'penstock[videos]'\n"
+
+
+@pytest.mark.parametrize("text", ["soon", "00:00:1/0", "1e9:0:0", "0:0:1e999999999"])
+def test_a_tag_of_matroska_that_is_no_duration_says_nothing(text: str, tmp_path: Path) -> None:
+    """Anybody may write anything there, a number with a billion digits among it."""
+    path = make_clip(tmp_path / "clip.mkv", frames=10)
+    data = path.read_bytes()
+    at = data.index(b"DURATION") + 11  # behind its name, and the head of its text
+    path.write_bytes(data[:at] + text.encode().ljust(18, b"\0") + data[at + 18 :])
+    numbers, found = read(path)
+    assert (len(numbers), found.is_truncated) == (4, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -28,6 +29,8 @@ SECOND: Final = 1_000_000
 
 _SHORT = Fraction(1, 50)
 """Of the declared duration, but at least a second: what may be missing at the end."""
+
+_CLOCK: Final = re.compile(r"(\d{1,9}):(\d{1,2}):(\d{1,2}(?:\.\d{1,18})?)\0*$", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -121,11 +124,16 @@ class Video:
         if self.stream.duration:
             return (self.stream.duration + self.start) * self.time_base
         if (tag := self.stream.metadata.get("DURATION")) is not None:  # Matroska
-            hours, minutes, seconds = tag.rstrip("\0").split(":")
-            return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
+            return _clock(tag)
         if self.container.duration and len(self.container.streams) == 1:
             return Fraction(self.container.duration, SECOND) + self.start * self.time_base
         return None
+
+
+def _clock(text: str) -> Fraction | None:
+    """Seconds of ``01:02:03.400000000``; None where it is something else: anybody may write anything there."""
+    found = _CLOCK.match(text)
+    return 3600 * int(found[1]) + 60 * int(found[2]) + Fraction(found[3]) if found else None
 
 
 def demuxed(container: InputContainer, stream: VideoStream, found: VideoFindings) -> Iterator[Packet[VideoStream]]:
