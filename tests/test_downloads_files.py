@@ -118,7 +118,9 @@ def test_what_was_cut_off_is_gone_on_with(folder: Folder, name: str, video: byte
     assert folder.names == ["meta.json", "video"]
 
 
-@pytest.mark.parametrize("name", ["changed.mp4", "ignores-if-range.mp4", "shorter.mp4", "wrong-range.mp4"])
+@pytest.mark.parametrize(
+    "name", ["changed.mp4", "ignores-if-range.mp4", "shorter.mp4", "wrong-range.mp4", "long-range.mp4"]
+)
 def test_a_file_that_has_changed_is_begun_again(folder: Folder, name: str, video: bytes) -> None:
     """Old and new bytes are never put together, also where the server would have it so."""
     assert is_transient(folder.failure(name))
@@ -126,6 +128,15 @@ def test_a_file_that_has_changed_is_begun_again(folder: Folder, name: str, video
         assert is_transient(folder.failure(name))
         assert folder.names == []
     assert folder.get(name).path.read_bytes() == video
+
+
+def test_a_rest_that_comes_in_parts_is_gone_on_with(folder: Folder, video: bytes) -> None:
+    """How long the whole is was said at the beginning, and holds where a part says it no more."""
+    for _ in range(2):
+        assert is_transient(folder.failure("short-range.mp4"))
+    assert folder.get("short-range.mp4").path.read_bytes() == video
+    half = len(video) // 2
+    assert folder.server.ranges == [("/short-range.mp4", half), ("/short-range.mp4", half + 9)]
 
 
 @pytest.mark.parametrize("name", ["weak-tag.mp4", "no-ranges.mp4"])

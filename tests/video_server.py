@@ -191,6 +191,26 @@ class VideoServer:
         else:
             handler.whole(self.video, TAG)
 
+    def serve_short_range(self, handler: Handler, times: int) -> None:
+        """Less of the rest than was asked for, and no word on how much there is, any more."""
+        begin = handler.begin()
+        if times != 2:
+            handler.part(self.video, begin, TAG, share=0.5 if times == 1 else 1.0)
+            return
+        some = self.video[begin : begin + 9]
+        said = {"Content-Range": f"bytes {begin}-{begin + 8}/*", "Content-Length": "9", "ETag": TAG}
+        handler.head(206, said)
+        handler.wfile.write(some)
+
+    def serve_long_range(self, handler: Handler, times: int) -> None:
+        """Of a file with more bytes than a number can have digits."""
+        if times == 1:
+            handler.part(self.video, 0, TAG, share=0.5)
+        elif begin := handler.begin():
+            handler.head(206, {"Content-Range": f"bytes {begin}-{begin + 8}/{'9' * 5000}", "ETag": TAG})
+        else:
+            handler.whole(self.video, TAG)
+
     # -- slow and endless -------------------------------------------------------------------------------------------
 
     def serve_stall(self, handler: Handler, _: int) -> None:

@@ -16,7 +16,7 @@ from .settings import DownloadSettings
 from .sniff import ENOUGH, kind_of
 
 _PIECE: Final = 2**18
-_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _HTML: Final = ("text/html", "application/xhtml+xml")
 _LISTS: Final = ("application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "application/dash+xml")
 
@@ -80,7 +80,7 @@ class HttpFile:
         if tag not in (None, part.tag) or not found or int(found[1]) != part.have:  # some servers ignore If-Range
             part.discard()
             raise refused(self._url, "the file has changed meanwhile; it is begun again", errno.EAGAIN)
-        part.go_on(part.have, None if found[3] == "*" else int(found[3]))
+        part.go_on(part.have, part.total if found[3] == "*" else int(found[3]))
 
     def _copy(self, part: PartFile, answer: Answer) -> None:
         head, looked = part.head(ENOUGH), False
