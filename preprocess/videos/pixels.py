@@ -57,22 +57,21 @@ def to_rgb(frame: VideoFrame, aspect: Fraction, short_side: int | None = None) -
         uint8 ``[height, width, 3]``, sRGB, upright, C-contiguous, its own memory.
     """
     width, height = coded_size(frame, aspect, short_side)
+    colours = _colorspace(frame)  # of all its lines: a field has half of them
     if frame.interlaced_frame:
         frame = _one_field(frame)
     if is_hdr(frame):
         is_bt2020 = frame.color_primaries != _BT709_PRIMARIES
-        rgb = to_srgb(_scaled(frame, width, height, "rgb48le"), frame.color_trc, is_bt2020=is_bt2020)
+        rgb = to_srgb(_scaled(frame, width, height, "rgb48le", colours), frame.color_trc, is_bt2020=is_bt2020)
     else:
-        rgb = _scaled(frame, width, height, "rgb24")
+        rgb = _scaled(frame, width, height, "rgb24", colours)
     return np.array(orientation_of(frame).upright(rgb), np.uint8, order="C")
 
 
-def _scaled(frame: VideoFrame, width: int, height: int, name: str) -> npt.NDArray[Any]:
+def _scaled(frame: VideoFrame, width: int, height: int, name: str, colours: int | None) -> npt.NDArray[Any]:
     from av.video.reformatter import Interpolation
 
-    made = frame.reformat(
-        width, height, name, src_colorspace=_colorspace(frame), interpolation=Interpolation.AREA, threads=1
-    )
+    made = frame.reformat(width, height, name, src_colorspace=colours, interpolation=Interpolation.AREA, threads=1)
     return made.to_ndarray()
 
 
