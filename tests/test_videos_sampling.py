@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,6 +145,19 @@ def test_a_long_group_is_decoded_while_it_is_read(
     with open_video(path) as video:
         for gop in video.groups():
             assert len(gop.packets) <= 90 if bound[0] == "MAX_BYTES" else 7
+
+
+def test_what_follows_a_keyframe_with_a_wrong_time_is_not_held() -> None:
+    """Of one that is hours ahead all the rest of a file would have to be shown before it."""
+    read: list[int] = []
+
+    def packet(number: int) -> Any:
+        read.append(number)
+        return SimpleNamespace(is_keyframe=number in (0, 5), pts=10**9 if number == 5 else number, duration=1, size=1)
+
+    groups = iter(gops.Groups(map(packet, range(10_000)), lambda packet: packet.pts))
+    assert next(groups).stop == 10**9
+    assert len(read) <= 100
 
 
 def test_a_video_that_is_refreshed_bit_by_bit_is_sampled_whole(tmp_path: Path) -> None:

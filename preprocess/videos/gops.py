@@ -18,6 +18,10 @@ MAX_BYTES: Final = 64 * 2**20
 """What is held of a group. Longer ones (ten minutes from one keyframe to the next exist) are decoded while they are
 read, without knowing where they end."""
 
+MAX_LEADING: Final = 64
+"""Packets that are held of those that follow a keyframe and are shown before it. Codecs put 16 frames in order at most;
+of more the keyframe's time is wrong, and all of a file could follow it."""
+
 
 @dataclass(slots=True)
 class Gop:
@@ -113,7 +117,7 @@ class Groups:
             return
         for packet in self._packets():
             shown = self._ticks(packet)
-            if packet.is_keyframe or shown is None or shown >= start:
+            if packet.is_keyframe or shown is None or shown >= start or len(self._leading) >= MAX_LEADING:
                 self._put_back.append(packet)
                 return
             self._leading.append(packet)
