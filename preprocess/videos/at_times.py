@@ -37,6 +37,8 @@ def frames_at(video: Video, times_us: Iterable[int]) -> Iterator[tuple[int, Samp
                 yield wanted.popleft(), _sampled(video, frame)
             if not _reaches(video, gop, wanted):
                 break
+        for _ in gop.rest if decoder.is_damaged else ():  # then it is known where the next group begins
+            pass
         while shown is not None and _reaches(video, gop, wanted):
             yield wanted.popleft(), _sampled(video, shown)
         if not wanted:
