@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,12 @@ def test_a_run_that_is_interrupted_deletes_nothing(tmp_path: Path, step: str) ->
         assert done.decision is None
     assert not to.exists()
     assert len(read(uri)) == 9
+
+
+def test_a_report_that_was_asked_for_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what was found; one that cannot be is refused before anything is read."""
+    uri, to, report = stored(f"npy:{tmp_path / 'rows'}"), tmp_path / "d.parquet", tmp_path / "report.json"
+    assert main(["dedup", uri, "--to", str(to), "--report", str(report), *RULE]) == 0
+    assert json.loads(report.read_text())["extra"]["dedup"]["duplicates"] == len(EXPECTED)
+    assert main(["dedup", uri, "--to", str(to), "--report", str(tmp_path / "report.txt"), *RULE]) == 2
+    assert "report" in capsys.readouterr().err

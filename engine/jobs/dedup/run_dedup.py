@@ -26,6 +26,7 @@ from ...journal import JobFolder, Outcome
 from ...journal.lock import Lock
 from ...machine.resources import usable_cores
 from ...observe.duplicates_sheet import duplicates_sheet
+from ...observe.report_files import check_report_path, write_report
 from ...sources import Source, key_of
 from ..common.drive import Interrupt, Watcher
 from ..common.memory_estimate import MemoryEstimate
@@ -135,6 +136,8 @@ def dedup_store(
     with config.spelled():
         rule = _checked(config)
         check_rule(rule, config.shown_to)
+        for path in config.report:
+            check_report_path(path)
         sink = sink_to_scan(config)
     with _locked(config), _signatures_of(config) as folder, sink:
         with config.spelled():
@@ -146,9 +149,14 @@ def dedup_store(
             decision = _decided(config, rule, folder, asked, paths=partial(paths_in, sink))
         except _InterruptedError:
             pass
+        figures: dict[str, Any] = {}
         if decision is not None:
             _dispose(config, decision, sink)
-        yield Deduplicated(Report(seconds=time.monotonic() - begin), decision)
+            figures = {"dedup": {**decision.figures, "rule": rule.name}}
+        report = Report(seconds=time.monotonic() - begin, extra=figures)
+        for path in config.report:
+            write_report(report, path)
+        yield Deduplicated(report, decision)
 
 
 def signing(config: DedupConfig, folder: Path) -> DedupConfig:
