@@ -12,6 +12,7 @@ from PIL import Image
 
 import penstock
 from penstock.engine.cli import main
+from penstock.engine.jobs.dedup.stores import is_store
 from penstock.tests.whole_jobs import draw_folder, started, wait_for, written
 from penstock.tests.whole_jobs import penstock as penstock_command
 
@@ -151,3 +152,17 @@ def test_what_cannot_be_done_with_pictures_is_refused_before_they_are_read(
     """As wrong usage, with what to do instead."""
     assert main(["dedup", str(PHOTOS), *options, *OWN]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        *[(spec, True) for spec in ("photos.db", "photos.db?collection=a", "http://host:19530", "parquet:rows")],
+        *[(spec, True) for spec in ("parquet:s3://bucket/rows", "npy:rows", "lance:rows", "parquet:rows?metric=L2")],
+        *[(spec, False) for spec in ("pictures", "parquet:part-*.parquet", "parquet:t.parquet?image=image&key=id")],
+        *[(spec, False) for spec in ("lance:photos?image=image", "https://host/a.jpg?token=1&a=1&a=2")],
+    ],
+)
+def test_tables_of_pictures_and_links_are_no_stores_of_vectors(spec: str, expected: bool) -> None:
+    """They are read as any pictures are."""
+    assert is_store(spec) == expected

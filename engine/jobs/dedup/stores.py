@@ -14,9 +14,9 @@ from ....registry import scheme_of
 from ....sinks import RowBatch, Sink
 from ....sinks.signatures import Signatures, SignatureWriter, parts_in
 from ...config.dedup import DedupConfig
-from ...config.stores import split_settings
 from ...dedup import Rule
 from ...sources.frame_keys import frame_key
+from ...sources.tables.spec import OPTIONS
 
 FLAG: Final = "duplicate_of"
 """The column that names whose duplicate a row is."""
@@ -27,12 +27,19 @@ _LITE: Final = ".db"
 
 def is_store(spec: str) -> bool:
     """Whether a source is a store of vectors and no source of pictures: ``photos.db``, ``http://host:19530``,
-    ``parquet:DIR``, ``npy:DIR`` or ``lance:DIR``, with settings behind it or without."""
-    address, _ = split_settings(spec)
+    ``parquet:DIR``, ``npy:DIR`` or ``lance:DIR``, with settings behind it or without. Tables of pictures are none:
+    ``parquet:part-*.parquet``, and those whose columns are named (``?image=...``)."""
+    address, _, said = spec.partition("?")
     scheme = scheme_of(address)
     if scheme in ("http", "https"):
         return not urlsplit(address).path.strip("/")
+    if scheme in ("parquet", "lance") and (said.partition("=")[0] in OPTIONS or _is_file(address)):
+        return False
     return scheme in _STORES or (scheme is None and address.endswith(_LITE))
+
+
+def _is_file(address: str) -> bool:
+    return address.endswith(".parquet") and not Path(address.removeprefix("parquet:")).is_dir()
 
 
 def check_rule(rule: Rule, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlencode
 
 from ....errors import ConfigError
@@ -13,7 +13,8 @@ from ..container_finder import place_named, without_scheme
 ALL = "*"
 """Stands for every column that can be metadata."""
 
-_OPTIONS = ("image", "key", "columns")
+OPTIONS: Final = ("image", "key", "columns")
+"""What may be said of a table, behind a question mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class TableSpec:
         if not mark or "=" not in said:
             place, said = rest, ""
         given = split_options("source", f"?{said}")[1]
-        if unknown := sorted(given.keys() - {*_OPTIONS}):
-            raise ConfigError(f"source: {spec!r}: there is no option {unknown[0]!r}, there are {', '.join(_OPTIONS)}")
+        if unknown := sorted(given.keys() - {*OPTIONS}):
+            raise ConfigError(f"source: {spec!r}: there is no option {unknown[0]!r}, there are {', '.join(OPTIONS)}")
         if not place:
             raise ConfigError(f"source: {spec!r}: name a table, as in {scheme}:FILE?image=COLUMN&key=COLUMN")
         columns = tuple(filter(None, given.get("columns", "").split(",")))
