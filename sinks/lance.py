@@ -101,7 +101,12 @@ class LanceSink(FolderSink):
                 yield row_batch(batch)
 
     def deleter(self) -> Deletable | None:
-        return self if self._is_open else None
+        """Sees the dataset as it is now: others may have written since it was opened."""
+        if not self._is_open:
+            return None
+        with self._mutex, self._errors():
+            self._dataset = self._there()
+        return self
 
     def delete(self, keys: Sequence[str]) -> None:
         """See `Deletable`. Makes a version without them; `finish` lets go of the others."""

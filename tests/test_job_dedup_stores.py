@@ -12,6 +12,8 @@ import pytest
 from penstock.engine.cli import main
 from penstock.engine.config.dedup import DedupConfig
 from penstock.engine.jobs.common.drive import Interrupt
+from penstock.engine.jobs.common.sink_factory import sink_to_scan
+from penstock.engine.jobs.dedup import run_dedup
 from penstock.engine.jobs.dedup.run_dedup import dedup_store
 from penstock.sinks import RowBatch, Sink, SinkOptions, make_sink, row_key
 
@@ -165,3 +167,34 @@ def test_a_report_that_was_asked_for_is_written(tmp_path: Path, capsys: pytest.C
     assert json.loads(report.read_text())["extra"]["dedup"]["duplicates"] == len(EXPECTED)
     assert main(["dedup", uri, "--to", str(to), "--report", str(tmp_path / "report.txt"), *RULE]) == 2
     assert "report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["", "lance:"])
+def test_rows_that_changed_after_they_were_read_are_not_deleted(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor those whose keepers did: what was decided says nothing of what is there now."""
+    if kind == "lance:":
+        pytest.importorskip("lance")
+    uri, to = stored(f"{kind}{tmp_path / 'rows.db'}"), tmp_path / "d.parquet"
+    config = DedupConfig(rule="vectors:0.97", delete=True, duplicates=to).model_copy(update={"to": uri})
+    sink = sink_to_scan(config)
+    monkeypatch.setattr(run_dedup, "sink_to_scan", lambda _: sink)
+
+    def change(other: Sink) -> None:
+        other.write(RowBatch([row_key("small0")], rows().vectors[4:5].copy(), [{}]))
+        deleter = other.deleter()
+        assert deleter is not None
+        deleter.delete([row_key("large1")])
+
+    def tells(what: str, done: int, total: int | None) -> None:
+        if what == "compared" and done == total != 0:
+            if not kind:
+                change(sink)  # nobody else has a Milvus Lite store open
+                return
+            with make_sink(uri, SinkOptions(dimension=DIMENSION)) as other:
+                change(other)
+
+    with dedup_store(config, tells=tells) as done:
+        assert done.left == 2
+    assert {*EXPECTED} & {*read(uri)} == {row_key("small0"), row_key("small1")}

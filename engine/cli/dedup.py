@@ -239,15 +239,17 @@ def _report(config: DedupConfig, done: Deduplicated, what: str) -> None:
     for path in config.report:
         say(f"report: {printable(str(path))}")
     if done.decision is not None:
-        _tell(config, done.decision, what)
+        _tell(config, done.decision, what, done.left)
 
 
-def _tell(config: DedupConfig, decision: Decision, what: str) -> None:
+def _tell(config: DedupConfig, decision: Decision, what: str, left: int) -> None:
     exact = f" ({count(decision.exact)} exact)" if decision.exact else ""
     duplicates = f"{plural(decision.dropped, 'duplicate')}{exact}"
     stay = f"{plural(decision.items, what)}: {count(decision.items - decision.dropped)} stay"
-    done = "deleted, and " if config.delete else "flagged, and " if config.flag else ""
-    say(printable(f"{stay}, {duplicates} {done}listed in {config.duplicates}"))
+    say(printable(f"{stay}, {duplicates} listed in {config.duplicates}"))
+    if done := "deleted" if config.delete else "flagged" if config.flag else "":
+        why = "they or their keepers changed meanwhile" if config.delete else "the store refused them"
+        say(f"{done}: {count(decision.dropped - left)}" + (f"; {count(left)} not, {why}" if left else ""))
     if config.html is not None:
         say(f"contact sheet: {printable(str(config.html))}")
     if decision.capped:

@@ -46,10 +46,12 @@ class Deduplicated:
     Attributes:
         report: of reading the pictures, or the store.
         decision: None of a run that was interrupted before it was made.
+        left: rows that were to be deleted or flagged, and are as they were: changed meanwhile, or refused.
     """
 
     report: Report
     decision: Decision | None
+    left: int = 0
 
 
 class _InterruptedError(Exception):
@@ -150,13 +152,14 @@ def dedup_store(
         except _InterruptedError:
             pass
         figures: dict[str, Any] = {}
+        left = 0
         if decision is not None:
-            _dispose(config, decision, sink)
-            figures = {"dedup": {**decision.figures, "rule": rule.name}}
+            left = _dispose(config, decision, sink)
+            figures = {"dedup": {**decision.figures, "rule": rule.name, "left": left}}
         report = Report(seconds=time.monotonic() - begin, extra=figures)
         for path in config.report:
             write_report(report, path)
-        yield Deduplicated(report, decision)
+        yield Deduplicated(report, decision, left)
 
 
 def signing(config: DedupConfig, folder: Path) -> DedupConfig:
@@ -231,9 +234,8 @@ def _decided(
     return decision
 
 
-def _dispose(config: DedupConfig, decision: Decision, sink: Sink) -> None:
-    duplicates = {each.key: each.duplicate_of for each in decision.duplicates()}
+def _dispose(config: DedupConfig, decision: Decision, sink: Sink) -> int:
+    """Delete or flag the rows that go; how many of them could not be."""
     if config.delete:
-        delete_rows(sink, duplicates)
-    if config.flag:
-        flag_rows(sink, duplicates)
+        return delete_rows(sink, decision)
+    return flag_rows(sink, decision) if config.flag else 0

@@ -8,13 +8,15 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....errors import ConfigError
 from ....registry import scheme_of
-from ....sinks import RowBatch, Sink
+from ....sinks import RowBatch, Searchable, Sink
+from ....sinks.rows import VECTOR
 from ....sinks.signatures import Signatures, SignatureWriter, parts_in
 from ...config.dedup import DedupConfig
-from ...dedup import Rule
+from ...dedup import Decision, Rule
 from ...sources.frame_keys import frame_key
 from ...sources.tables.spec import OPTIONS
 
@@ -23,6 +25,10 @@ FLAG: Final = "duplicate_of"
 
 _STORES: Final = frozenset({"parquet", "npy", "lance", "bulk"})
 _LITE: Final = ".db"
+
+_ROWS: Final = 1000
+_BYTES: Final = 8 << 20
+"""Rows, and bytes of their vectors, that are looked at together before they are deleted."""
 
 
 def is_store(spec: str) -> bool:
@@ -61,7 +67,7 @@ def check_disposal(config: DedupConfig, sink: Sink) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if config.delete and sink.deleter() is None:
+    if config.delete and (sink.deleter() is None or sink.reader() is None):
         raise ConfigError(f"delete: {sink.uri} is never changed: make it anew without the keys of the list")
     if config.flag and not sink.rewrites:
         raise ConfigError(f"flag: {sink.uri} has no room for a column more; the list has the same (--to)")
@@ -104,18 +110,51 @@ def _place(columns: Mapping[str, Any]) -> str:
     return str(columns["path"]) if at is None else frame_key(str(columns["path"]), at)
 
 
-def delete_rows(sink: Sink, duplicates: Mapping[str, str]) -> None:
-    """Take the rows that go out of a store."""
-    deleter = sink.deleter()
+def delete_rows(sink: Sink, decision: Decision) -> int:
+    """Take the rows that go out of a store: those that are as they were judged, and whose keeper is.
+
+    Returns:
+        How many were left, because they or their keepers have changed or gone since they were read.
+    """
+    reader, deleter = sink.reader(), sink.deleter()
+    assert reader is not None
     assert deleter is not None
-    deleter.delete(list(duplicates))
+    items = np.flatnonzero(decision.outcome.keeper >= 0)
+    step = min(_ROWS, max(1, _BYTES // max(1, 4 * decision.signatures.vector.shape[1])))
+    left = 0
+    for first in range(0, len(items), step):
+        some = items[first : first + step]
+        keepers = decision.outcome.keeper[some]
+        same = _unchanged(reader, decision.signatures, np.unique([some, keepers]))
+        gone = some[np.isin(some, same) & np.isin(keepers, same)]
+        deleter.delete([decision.signatures.keys.text(item) for item in gone.tolist()])
+        left += len(some) - len(gone)
     sink.finish()
+    return left
 
 
-def flag_rows(sink: Sink, duplicates: Mapping[str, str]) -> None:
-    """Write into each row that goes whose duplicate it is; and take that from rows that stay."""
+def _unchanged(reader: Searchable, signatures: Signatures, items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of some items, ascending, that a store still has with the same vectors."""
+    keys = [signatures.keys.text(item) for item in items.tolist()]
+    found = reader.get(keys, vectors=True)
+    there = [row for row, key in enumerate(keys) if key in found]
+    if not there:
+        return items[:0]
+    now = Signatures.of([keys[row] for row in there], np.stack([found[keys[row]][VECTOR] for row in there]))
+    items = items[there]
+    return np.asarray(items[(now.vector == signatures.vector[items]).all(1)], np.int64)
+
+
+def flag_rows(sink: Sink, decision: Decision) -> int:
+    """Write into each row that goes whose duplicate it is; and take that from rows that stay.
+
+    Returns:
+        How many rows the store did not take with it.
+    """
     scanner = sink.scanner()
     assert scanner is not None
+    duplicates = {each.key: each.duplicate_of for each in decision.duplicates()}
+    left = 0
     for rows in scanner.scan():
         changed = [
             row for row, key in enumerate(rows.keys) if rows.columns[row].get(FLAG, "") != duplicates.get(key, "")
@@ -124,4 +163,6 @@ def flag_rows(sink: Sink, duplicates: Mapping[str, str]) -> None:
             columns: list[dict[str, Any]] = [
                 {**rows.columns[row], FLAG: duplicates.get(rows.keys[row], "")} for row in changed
             ]
-            sink.write(RowBatch([rows.keys[row] for row in changed], rows.vectors[changed], columns))
+            written = sink.write(RowBatch([rows.keys[row] for row in changed], rows.vectors[changed], columns))
+            left += len(written.refused)
+    return left
