@@ -13,7 +13,7 @@ import pytest
 from penstock.engine.core.policies import is_transient
 from penstock.engine.downloads import Downloaded, DownloadSettings
 from penstock.engine.downloads.address_guard import guarded
-from penstock.engine.downloads.page import PageDownload, is_known_site
+from penstock.engine.downloads.page import PageDownload, is_known_site, python_session
 from penstock.engine.downloads.page_errors import failure_of
 from penstock.engine.downloads.worker import DownloadRequest, download
 from penstock.engine.workers.callables import WorkerPool
@@ -201,6 +201,13 @@ def test_a_redirect_leads_to_no_file_and_to_no_host_inside(pages: Pages, name: s
         assert "--allow-host" in str(error)
 
 
+def test_no_program_of_the_machine_s_is_started_for_a_video(pages: Pages) -> None:
+    """It would connect to wherever the page says, and nobody would ask whether it may."""
+    error = pages.failure("program.smil")
+    assert "format is not available" in str(error)
+    assert not is_transient(error)
+
+
 def test_a_host_inside_is_refused_unless_it_is_allowed(pages: Pages) -> None:
     """Before it is asked anything."""
     assert "--allow-host" in str(pages.failure("ok.mp4", allowed=()))
@@ -243,6 +250,18 @@ def test_the_guard_asks_about_each_connection_and_only_within_its_block() -> Non
             with socket.socket() as unresolved, pytest.raises(DownloadError):
                 unresolved.connect(("localhost", port))
         socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_requests_go_by_nothing_that_the_guard_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they would by curl, where its package is installed and a site wants a browser."""
+    import yt_dlp.networking as networking
+    from yt_dlp.networking import common
+
+    curl = type("CurlCFFIRH", (networking.RequestHandler,), {"_send": None, "__init__": lambda *_, **__: None})
+    monkeypatch.setitem(vars(common)["_REQUEST_HANDLERS"], "CurlCFFI", curl)
+    with python_session({"quiet": True}) as session:
+        assert {*session._request_director.handlers} >= {"Urllib"}
+        assert "CurlCFFI" not in session._request_director.handlers
 
 
 def test_plugins_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: VideoServer) -> None:

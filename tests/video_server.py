@@ -266,6 +266,11 @@ class VideoServer:
         text = "\n".join([*lines, "#EXT-X-ENDLIST", ""])
         handler.whole(text.encode(), None, "application/vnd.apple.mpegurl")
 
+    def serve_program(self, handler: Handler, _: int) -> None:
+        """A list whose video is got by another program."""
+        video = '<meta base="rtmp://127.0.0.1:1/app"/></head><body><video src="mp4:a.mp4" system-bitrate="9000"/>'
+        handler.whole(f"<smil><head>{video}</body></smil>".encode(), None, "application/smil")
+
     def serve_stream(self, handler: Handler, _: int) -> None:
         """A playlist, all of whose segments are there; called plain text."""
         lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:1,", "/segment.ts", "#EXT-X-ENDLIST", ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +53,12 @@ _FIXED: Final[Mapping[str, Any]] = {
 }
 """Settings of yt-dlp that are nobody's to choose: none is taken from a configuration or from a URL."""
 
+_OURS: Final = "[protocol~='^(http|m3u8|ism|f4m)']"
+"""Formats that yt-dlp gets by itself: for others it would start a program that connects to wherever a page says."""
+
+_PYTHON_S: Final = frozenset({"Urllib", "Requests", "Websockets"})
+"""What yt-dlp asks servers by, of what may be installed, that `address_guard` sees."""
+
 _LIVE: Final = ("is_live", "is_upcoming", "post_live")
 
 _KEPT: Final = ("id", "extractor", "uploader", "channel", "upload_date", "width", "height", "fps", "vcodec", "ext")
@@ -87,10 +93,9 @@ class PageDownload:
             DownloadError: it cannot be had, or is not wanted; its `errno` says whether it may come another time.
             OSError: the disk refuses.
         """
-        youtube_dl = _library().YoutubeDL
         options = self._options()
         try:
-            with guarded(self._settings.allowed), youtube_dl(options, auto_init=True) as session:
+            with guarded(self._settings.allowed), python_session(options) as session:
                 found = session.extract_info(self._url, download=True)
         except Exception as error:  # noqa: BLE001
             raise failure_of(self._url, error) from None  # some of its errors come naked
@@ -111,10 +116,11 @@ class PageDownload:
 
     def _options(self) -> dict[str, Any]:
         settings, pause = self._settings, self._settings.politeness
-        height = settings.max_height
+        low = f"[height<={settings.max_height}]"
+        wanted = (f"bv*{low}[vcodec!=none]", f"b{low}", "bv*", "b")
         return {
             **_FIXED,
-            "format": f"bv*[height<={height}][vcodec!=none]/b[height<={height}]/bv*/b",  # one: nothing is merged
+            "format": "/".join(one + _OURS for one in wanted),  # one: nothing is merged
             "paths": {"home": str(self._folder)},
             "ffmpeg_location": str(self._folder / "none"),  # no program of the machine's
             "logger": self._words,
@@ -191,6 +197,16 @@ def is_known_site(url: str) -> bool:
 
     classes: Sequence[Any] = gen_extractor_classes()
     return any(each.suitable(url) and each.ie_key() != "Generic" for each in classes)
+
+
+def python_session(options: Mapping[str, Any]) -> Any:
+    """yt-dlp with these settings, whose requests all go by sockets of Python's: those of curl meet no guard."""
+
+    class Session(_library().YoutubeDL):  # type: ignore[misc]
+        def build_request_director(self, handlers: Iterable[Any], preferences: Any = None) -> Any:
+            return super().build_request_director([each for each in handlers if each.RH_KEY in _PYTHON_S], preferences)
+
+    return Session(dict(options), auto_init=True)
 
 
 def _library() -> Any:
