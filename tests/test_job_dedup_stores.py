@@ -16,6 +16,7 @@ from penstock.engine.jobs.common.sink_factory import sink_to_scan
 from penstock.engine.jobs.dedup import run_dedup
 from penstock.engine.jobs.dedup.run_dedup import dedup_store
 from penstock.sinks import RowBatch, Sink, SinkOptions, make_sink, row_key
+from penstock.sinks.milvus import whole
 
 pq = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.slow
@@ -198,3 +199,16 @@ def test_rows_that_changed_after_they_were_read_are_not_deleted(
     with dedup_store(config, tells=tells) as done:
         assert done.left == 2
     assert {*EXPECTED} & {*read(uri)} == {row_key("small0"), row_key("small1")}
+
+
+def test_rows_that_go_while_a_store_is_read_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a whole page of them does."""
+    monkeypatch.setattr(whole, "_PAGE", 1)
+    with make_sink(stored(str(tmp_path / "rows.db")), SinkOptions()) as sink:
+        scanner, deleter = sink.scanner(), sink.deleter()
+        assert scanner is not None
+        assert deleter is not None
+        pages = scanner.scan()
+        assert len(next(pages)) == 1
+        deleter.delete(rows().keys)
+        assert list(pages) == []

@@ -43,7 +43,8 @@ def pages(ask: Ask, spec: CollectionSpec, uri: str) -> Iterator[list[Any]]:
             ranges += [(middle, high), (low, middle)]
             continue
         for first in range(0, len(keys), _PAGE):
-            yield list(ask("scan", partial(_rows, spec, keys[first : first + _PAGE])))
+            if rows := list(ask("scan", partial(_rows, spec, keys[first : first + _PAGE]))):
+                yield rows  # else all of them have gone meanwhile
 
 
 def key_range(low: str, high: str) -> str:
