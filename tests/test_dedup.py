@@ -198,3 +198,12 @@ def test_a_rule_that_is_none_is_refused_with_those_that_are(text: str) -> None:
     """The message says what to write."""
     with pytest.raises(ConfigError, match=r"vectors:0\.97"):
         Rule.parse(text)
+
+
+def test_what_killed_runs_have_left_half_written_goes(tmp_path: Path) -> None:
+    """Half a kilobyte an item, under the names of processes that are no more."""
+    left = [tmp_path / f".{name}.999999" for name in ("merged.set", "decided-default.set", "000000000001.signatures")]
+    for path in left:
+        path.write_bytes(b"PENSIGNA")
+    assert decide(tmp_path, Rule.parse("default")).items == 0
+    assert not any(path.exists() for path in left)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...sinks.signatures import Signatures, merge, parts_in
+from ...sinks.signatures import Signatures, merge, parts_in, sweep
 from .bands import BandComparer
 from .buckets import BucketNeighbours, Buckets
 from .near import Index, VectorComparer
@@ -111,7 +111,7 @@ def decide(
     The result is a function of the signatures, and of which of them were there in earlier decisions by the same rule.
 
     Args:
-        folder: with parts (`SignatureWriter`); what is decided is kept there, too.
+        folder: with parts (`SignatureWriter`), to which nobody writes; what is decided is kept there, too.
         rule: when two items are near-duplicates.
         anew: forget earlier decisions; else who stayed stays, and only what is new is judged.
         workers: threads.
@@ -123,6 +123,7 @@ def decide(
         SinkError: a file is no file of signatures, or they are of vectors of different lengths.
         OSError: the disk refuses.
     """
+    sweep(folder)
     signatures = merge(parts_in(folder), folder / f"{_MERGED}.set", only)
     path = folder / f"decided-{rule.name.replace(':', '-')}.set"
     before = None if anew else Outcome.read(path)

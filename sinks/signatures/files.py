@@ -11,6 +11,7 @@ import heapq
 import json
 import mmap
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from .columns import COLUMNS, Signatures, Texts
 
 SUFFIX: Final = ".signatures"
 
+_UNFINISHED: Final = re.compile(r"\..+\.(?:signatures|set)\.\d+")
 _MAGIC: Final = b"PENSIGNA"
 _ALIGN: Final = 64
 _CHUNK: Final = 1 << 16
@@ -58,6 +60,13 @@ class SignatureWriter:
 def parts_in(folder: Path) -> list[Path]:
     """The parts of a folder, by name; none where there is no folder."""
     return sorted(path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
+
+
+def sweep(folder: Path) -> None:
+    """Take away what a process that was killed has left half-written, where nobody writes at the moment."""
+    for path in folder.glob(".*"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def read_signatures(path: Path) -> Signatures:

@@ -112,7 +112,9 @@ def dedup_pictures(
                 raise ConfigError(f"{name}: is about rows of a store; files of pictures are never touched, but listed")
     with _signatures_of(config) as folder:
         report = run_job(signing(config, folder), source, watcher=watcher, interrupt=asked.interrupt, begins=begins)
-        yield Deduplicated(report, _decided(config, rule, folder, asked, only=_listed(config, source)))
+        with _listed(config, source) as only:
+            decision = _decided(config, rule, folder, asked, only=only)
+        yield Deduplicated(report, decision)
 
 
 @contextmanager
@@ -202,13 +204,18 @@ def _locked(config: DedupConfig) -> Generator[None]:
         lock.close()
 
 
-def _listed(config: DedupConfig, source: Iterable[Any]) -> NDArray[np.uint64] | None:
-    """What of a job's signatures is of pictures that are in its listing still: who is gone is nobody's keeper."""
+@contextmanager
+def _listed(config: DedupConfig, source: Iterable[Any]) -> Generator[NDArray[np.uint64] | None]:
+    """What of a job's signatures is of pictures that are in its listing still: who is gone is nobody's keeper.
+
+    While the block runs the job's folder is this process' alone.
+    """
     if config.job is None or not isinstance(source, Source):
-        return None
+        yield None
+        return
     with JobFolder.create_or_open(config.job) as job:
         keys = (key_hash(encoded(key_of(entry.name))) for _, entry in job.entries(Outcome.WRITTEN))
-        return np.sort(np.fromiter(keys, np.uint64))
+        yield np.sort(np.fromiter(keys, np.uint64))
 
 
 def _decided(
