@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
 import pytest
 
-from penstock.engine.downloads import DiskBudget, Workspace, video_id
+from penstock.engine.downloads import DiskBudget, Downloaded, Downloader, Workspace, video_id
+from penstock.engine.downloads.workspace import VideoFolder
 from penstock.errors import ConfigError, WorkerError
 from penstock.tests.waiting import DEADLINE, wait_until
 
@@ -210,6 +212,28 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixt
     thread.join(DEADLINE)
     assert done == [None]
     assert "the disk is full" in caplog.text
+
+
+def test_a_disk_that_refuses_though_there_is_room_is_left_alone_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For a quota the disk is never full: a download would be begun anew without end."""
+    attempts: list[str] = []
+
+    def refuse(_: object, url: str, folder: VideoFolder) -> Downloaded:
+        attempts.append(url)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(Downloader, "_result", refuse)
+    workspace = Workspace(tmp_path / "work", "job")
+    monkeypatch.setattr(workspace.budget, "_free", lambda: 10**12)
+    with Downloader(workspace) as downloader:
+        thread, done = waiting(downloader.download, "http://host/a.mp4")
+        wait_until(lambda: workspace.budget._changed._waiters, "it waits")  # type: ignore[attr-defined]
+    thread.join(DEADLINE)
+    assert [type(each) for each in done] == [WorkerError]
+    assert len(attempts) == 2
+    assert "is there a quota?" in caplog.text
 
 
 def test_who_waits_for_room_is_told_that_all_is_over(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -88,17 +89,25 @@ class DiskBudget:
             self._let_go(name)
             self._changed.notify_all()
 
-    def wait_for_space(self) -> None:
+    def wait_for_space(self, pause: float = 0.0) -> None:
         """The disk is full: wait until it is not, whoever makes room there.
+
+        Args:
+            pause: seconds to wait at least. What is free says nothing of a quota, nor of what the download itself had
+                written and is gone.
 
         Raises:
             WorkerError: the budget has been closed.
         """
         with self._changed:
-            needed = max(_LEAST_FREE, self._largest)
-            if self._free() < needed:
+            needed, begin = max(_LEAST_FREE, self._largest), time.monotonic()
+            free = self._free()
+            if free < needed:
                 _LOG.warning("%s: the disk is full; downloads wait until %s are free", self._folder, size(needed))
-            while not self._closed and self._free() < needed:
+            elif pause:
+                said = "%s: the disk refuses a download again, with %s free (is there a quota?); next attempt in %.0f s"
+                _LOG.warning(said, self._folder, size(free), pause)
+            while not self._closed and (self._free() < needed or time.monotonic() < begin + pause):
                 self._changed.wait(_LOOK)
             self._refuse_closed()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+from ...backoff import Backoff
 from ...errors import DeadlineError, ItemError
 from ...messages import redact
 from ..workers import WorkerPool
@@ -22,6 +23,9 @@ from .workspace import VideoFolder, Workspace
 
 _GRACE: Final = 5.0
 """Seconds over its deadline after which a download is killed: those that can tell the time end by themselves."""
+
+_AGAIN: Final = Backoff(2.0, 60.0, 0.5)
+"""Between attempts while the disk refuses, though it says that there is room."""
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -129,6 +133,7 @@ class Downloader:
 
     def _fetch(self, url: str, folder: VideoFolder) -> Downloaded:
         """Download it; a disk that is full is waited for, and then it goes on."""
+        refused = 0
         while True:
             self.workspace.budget.enter(folder.id, folder.size)
             began = time.monotonic()
@@ -139,7 +144,8 @@ class Downloader:
                 if isinstance(error, ItemError) or error.errno not in _FULL:
                     self._hosts.failed(url, error)
                     raise
-                self.workspace.budget.wait_for_space()
+                self.workspace.budget.wait_for_space(_AGAIN.delay(refused) if refused else 0.0)
+                refused += 1
             except Exception as error:
                 self.workspace.budget.leave(folder.id)
                 self._hosts.failed(url, error)
