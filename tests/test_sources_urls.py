@@ -89,7 +89,7 @@ def test_credentials_in_a_url_are_refused_and_not_told(connections: list[Any]) -
     ("address", "public"),
     [
         *(("93.184.216.34", True), ("2606:2800:220:1:248:1893:25c8:1946", True), ("64:ff9b::5db8:d822", True)),
-        *(("0.0.0.0", False), ("fe80::1%eth0", False), ("ff02::1", False), ("198.18.0.1", False)),
+        *(("0.0.0.0", False), ("fe80::1%eth0", False), ("fec0::1", False), ("ff02::1", False), ("198.18.0.1", False)),
     ],
 )
 def test_what_is_an_address_of_the_internet(address: str, public: bool) -> None:

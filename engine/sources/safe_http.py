@@ -56,6 +56,8 @@ def is_public(address: str) -> bool:
             ip = ip.sixtofour
         elif any(ip in network for network in _HOLD_IPV4):
             ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        elif ip.is_site_local:  # of a network of one's own, before fc00::/7; Python calls it global
+            return False
     return ip.is_global and not ip.is_multicast
 
 
