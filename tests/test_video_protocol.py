@@ -7,13 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from penstock.engine.jobs.common.dead_letters import clear_letters
 from penstock.engine.journal import Outcome
 from penstock.errors import DecodeError, WorkerError
+from penstock.preprocess.worker.frame_look import FrameLook
 from penstock.preprocess.worker.protocol import Timings
 from penstock.preprocess.worker.video_protocol import (
+    WITHOUT,
     Kept,
     LeftOut,
     Piece,
@@ -102,3 +105,19 @@ def test_letters_of_frames_stay_as_long_as_that_of_their_video(tmp_path: Path) -
     folder.finished = False
     clear_letters(path, folder, {"/clips/a.mp4"})
     assert list(read_dead_letters(path)) == []
+
+
+def test_frames_are_not_compared_with_one_in_which_a_detector_found_nothing() -> None:
+    """It has gone: what repeats it, and has what was missed in it, is no repetition of a frame that was kept."""
+    rng = np.random.default_rng(0)
+    first, second = (np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3), np.uint8), 40, 0), 40, 1) for _ in range(2))
+    look = FrameLook((), neighbours=True)
+    assert not isinstance(look.at(0, first), LeftOut)
+    kept = look.kept
+    assert not isinstance(look.at(1, second), LeftOut)
+    look.left_out(1, WITHOUT)
+    assert look.kept == kept
+    assert not isinstance(look.at(2, second), LeftOut)
+    found = look.at(3, second)
+    assert isinstance(found, LeftOut)
+    assert found.of_us == 2

@@ -37,13 +37,19 @@ class FrameLook:
     ) -> None:
         self._filters, self._thresholds = cast("Sequence[Filter]", filters), thresholds
         self._neighbours = Neighbours() if neighbours else None
-        self.kept = kept
+        self.kept = self._before = kept
         self.statistics: NDArray[np.float32] = np.zeros(0, np.float32)
-        if self._neighbours and kept:
-            before = FrameSignature(
-                bytes.fromhex(kept.digest), np.frombuffer(bytes.fromhex(kept.pdq), np.uint8), kept.quality
-            )
-            self._neighbours.see(kept.pts_us, before)
+        self._compare_with(kept)
+
+    def _compare_with(self, kept: Kept | None) -> None:
+        """This one is the last one that was kept."""
+        self.kept = kept
+        if self._neighbours is None:
+            return
+        self._neighbours = Neighbours()
+        if kept is not None:
+            hash_ = np.frombuffer(bytes.fromhex(kept.pdq), np.uint8)
+            self._neighbours.see(kept.pts_us, FrameSignature(bytes.fromhex(kept.digest), hash_, kept.quality))
 
     def at(self, pts_us: int, rgb: UInt8) -> UInt8 | LeftOut:
         """The picture in a frame, without bars; or why it is left out.
@@ -69,12 +75,14 @@ class FrameLook:
         frame = FrameSignature(digest64(square), pdq(lumas)[0], int(quality(lumas)[0]))
         same = self._neighbours.see(pts_us, frame)
         if same is None:
+            self._before = self.kept
             self.kept = Kept(pts_us, frame.digest.hex(), frame.pdq.tobytes().hex(), frame.quality)
             return None
         return LeftOut(pts_us, REPEATED, same.of, same.distance, self._numbers())
 
     def left_out(self, pts_us: int, reason: str) -> LeftOut:
-        """The frame that was looked at last goes for another reason."""
+        """The frame that was looked at last goes for another reason: the next ones are not compared with it."""
+        self._compare_with(self._before)
         return LeftOut(pts_us, reason, None, 0, self._numbers())
 
     def _numbers(self) -> list[float]:
