@@ -167,6 +167,8 @@ def test_python_may_change_the_same_things() -> None:
     assert (config.workers, config.batch_size) == (2, 8)
     with pytest.raises(ConfigError, match=r"^collection: belongs to what the job was begun with"):
         begun_with(read_status("job"), collection="x")
+    with pytest.raises(ConfigError, match=r"^video_timeout: the job in .* is of a kind that has no such setting"):
+        begun_with(read_status("job"), video_timeout=5)
 
 
 @pytest.mark.slow

@@ -175,6 +175,9 @@ def test_a_finished_job_does_nothing_and_its_tables_are_made_again(
     assert main(words) == 0
     assert "finished already" in capsys.readouterr().out
     assert table(tmp_path / "job" / "videos.parquet") == before
+    assert main(["resume", str(tmp_path / "job"), "--video-timeout", "60", "--downloads", "2"]) == 0
+    settings = read_status(tmp_path / "job").settings["config"]
+    assert (settings["video_timeout"], settings["downloads"]) == (60, 2)
 
 
 def test_other_frames_are_another_job(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

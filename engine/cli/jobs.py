@@ -11,7 +11,7 @@ import click
 from ...errors import SourceError
 from ...formatting import count, plural, printable
 from ..config.dedup import DedupConfig
-from ..config.model import ServiceConfig
+from ..config.model import PER_RUN, ServiceConfig
 from ..config.videos import VideoConfig
 from .embed import run_and_tell
 from .exit_status import OK, complain, say
@@ -42,13 +42,18 @@ How often an item was tried is counted on in its dead letter. What the job has n
 on, too."""
 
 _STAGES = ("source", "preprocess", "embed", "insert")
-_VIDEO_STAGES = ("source", "download", "extract", "detect", "embed", "insert")
 """Of a job on pictures."""
+
+_VIDEO_STAGES = ("source", "download", "extract", "detect", "embed", "insert")
+
+_VIDEO_FIELDS = tuple(name for name in VideoConfig.model_fields if name in VideoConfig.per_run - PER_RUN)
+"""Fields of jobs on videos alone that may differ from run to run."""
 
 
 @click.command(cls=JobCommand, epilog=_RESUME_EXAMPLES, short_help="Go on with a job where it was.")
 @job_folder
 @setting_options(*RUN_FIELDS, defaults=False)
+@setting_options(*_VIDEO_FIELDS, defaults=False, model=VideoConfig)
 def resume(folder: Path, **options: Any) -> int:
     """Go on with a job where it was, however it ended. Settings are those of its last run, unless an option says
     otherwise; a token is not kept: it is read from MILVUS_TOKEN.
@@ -63,6 +68,7 @@ def resume(folder: Path, **options: Any) -> int:
 @click.option("--stage", metavar="S", help="Only what failed there, e.g. preprocess; of volumes decode, say.")
 @click.option("--error", metavar="E", help="Only what failed with this error, e.g. ReadError.")
 @setting_options(*(field for field in RUN_FIELDS if field != "update"), defaults=False)
+@setting_options(*_VIDEO_FIELDS, defaults=False, model=VideoConfig)
 def retry(folder: Path, stage: str | None, error: str | None, **options: Any) -> int:
     """Try again what a job could not do: its dead letters, or some of them. Settings are those of its last run, unless
     an option says otherwise.

@@ -102,6 +102,8 @@ def begun_with(found: Status, **given: Any) -> tuple[ServiceConfig, Source]:
     """
     settings = found.settings
     model = _BY_SOURCE[kind_of(settings)]
+    if others := sorted(given.keys() - model.model_fields.keys()):
+        raise ConfigError(f"{others[0]}: the job in {found.path} is of a kind that has no such setting")
     if fixed := sorted(given.keys() - model.per_run):
         raise ConfigError(f"{fixed[0]}: belongs to what the job was begun with, and a later run may not change it")
     if "config" not in settings:
