@@ -207,3 +207,12 @@ def test_what_killed_runs_have_left_half_written_goes(tmp_path: Path) -> None:
         path.write_bytes(b"PENSIGNA")
     assert decide(tmp_path, Rule.parse("default")).items == 0
     assert not any(path.exists() for path in left)
+
+
+def test_vectors_of_another_length_take_buckets_of_their_own(tmp_path: Path) -> None:
+    """Those that were trained on the vectors of before are no use; a part without items says nothing of lengths."""
+    writer, rule = SignatureWriter(tmp_path), Rule.parse("vectors:0.97")
+    for dimension in (2, 5):
+        writer.write("0", Signatures.of([], np.zeros((0, 7), np.float32)))
+        writer.write("1", Signatures.of(["a", "b"], np.ones((2, dimension), np.float32)))
+        assert [each.key for each in decide(tmp_path, rule, all_pairs=1).duplicates()] == ["b"]

@@ -43,9 +43,10 @@ class Buckets:
 
     def __init__(self, signatures: Signatures, path: Path, pool: Executor) -> None:
         self._signatures, self._pool = signatures, pool
-        if path.exists():
-            centroids = np.asarray(read_file(path)["centroids"])
-        else:
+        kept = np.asarray(read_file(path)["centroids"]) if path.exists() else None
+        if kept is not None and kept.shape[1] == signatures.vector.shape[1]:
+            centroids = kept
+        else:  # none, or those of the store that a job read before
             centroids = self._trained()
             write_file(path, {"centroids": centroids})
         self.probes = self._nearest(np.arange(len(signatures)), centroids, min(PROBES, len(centroids)))

@@ -123,8 +123,8 @@ def merge(parts: Sequence[Path], target: Path, only: NDArray[np.uint64] | None =
         SinkError: a part is no file of signatures, or they are of different vectors.
         OSError: the disk refuses.
     """
-    read = [read_signatures(part) for part in parts]
-    dimensions = {each.vector.shape[1] for each in read if len(each)}
+    read = [each for each in map(read_signatures, parts) if len(each)]
+    dimensions = {each.vector.shape[1] for each in read}
     if len(dimensions) > 1:
         raise SinkError(f"{target.parent}: signatures of vectors of {sorted(dimensions)} dimensions lie together")
     part, row = _merged_order([each.keys for each in read], only)
