@@ -248,7 +248,7 @@ def _tell(config: DedupConfig, decision: Decision, what: str, left: int) -> None
     stay = f"{plural(decision.items, what)}: {count(decision.items - decision.dropped)} stay"
     say(printable(f"{stay}, {duplicates} listed in {config.duplicates}"))
     if done := "deleted" if config.delete else "flagged" if config.flag else "":
-        why = "they or their keepers changed meanwhile" if config.delete else "the store refused them"
+        why = "they or their keepers changed meanwhile, or have unfit keys" if config.delete else "refused"
         say(f"{done}: {count(decision.dropped - left)}" + (f"; {count(left)} not, {why}" if left else ""))
     if config.html is not None:
         say(f"contact sheet: {printable(str(config.html))}")
