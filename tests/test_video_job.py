@@ -135,6 +135,18 @@ def test_a_job_whose_videos_all_failed_says_so(tmp_path: Path, capsys: pytest.Ca
     assert "the only video failed: no video" in capsys.readouterr().err
 
 
+def test_a_rate_of_failures_is_one_of_all_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of a job of which nothing remains."""
+    for number in range(2):
+        (tmp_path / f"{number}.mp4").write_bytes(b"<html>")
+    make_clip(tmp_path / "clip.mp4", frames=4)
+    words = ["videos", str(tmp_path), "--to", f"parquet:{tmp_path / 'out'}", "--job", str(tmp_path / "job"), *OWN]
+    main([*words, "--max-failures", "-1"])
+    capsys.readouterr()
+    assert main([*words, "--max-failures", "50%"]) == 1
+    assert "stage 'extract': 2 of 3 items failed, more than max_failures=50% allows" in capsys.readouterr().err
+
+
 def test_a_search_shows_where_in_its_video_a_frame_is(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

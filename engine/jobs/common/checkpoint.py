@@ -27,7 +27,7 @@ from ...core.policies import tolerated
 from ...journal import Counts, Entry, Event, JobFolder, ListingDiff, Outcome
 from ...sources import MANY, Broken, Filtered, Item, Source, key_of
 from .children import Children, Done
-from .dead_letters import clear_letters, letter_key, stages_of
+from .dead_letters import NO_LETTER, clear_letters, letter_key, stages_of
 from .drive import Interrupt
 from .fingerprints import fingerprints, settings_of, what_differs
 from .kept_sources import keep_sources
@@ -40,6 +40,9 @@ _logger = logging.getLogger(__name__)
 
 _STAGES: Final = ("source", *get_args(Stage))
 """Of a job on pictures."""
+
+_VIDEO_STAGES: Final = {"source": "source", "download": "preprocess", "extract": "preprocess", "videos": "videos"}
+"""Of a job on videos, at which videos fail and not their frames, with the stage whose policy is theirs."""
 
 _SYNC_SECONDS = 1.0
 """What a power failure may cost: outcomes of so many seconds are found out again. A dead process costs none."""
@@ -70,6 +73,8 @@ class JobCheckpoint:
         self._folder = JobFolder.create_or_open(config.job)
         self._synced = time.monotonic()
         self._children = Children()
+        self._of_videos = config.kind == "videos"
+        self._stages = [*_VIDEO_STAGES] if self._of_videos else _STAGES
         self._store_notes: Callable[[], Sequence[str]] | None = None
         self._recording = threading.Lock()
         self._accepts_store = config.accept_store
@@ -252,9 +257,14 @@ class JobCheckpoint:
         if ordinal in self._again:
             self._healed.add(self._again.pop(ordinal))
 
-    def earlier(self, stages: Sequence[str] = _STAGES) -> dict[str, Tally]:
-        """What earlier runs did in each stage, given in their order. Whose letter is lost counts as done everywhere."""
+    def earlier(self, stages: Sequence[str] | None = None) -> dict[str, Tally]:
+        """What earlier runs did in each stage, given in their order. Whose letter is lost counts as done everywhere,
+        and a video that died of a frame as one that was put together in vain.
+        """
         died = stages_of(self._letters, (entry.name for _, entry in self._folder.entries(Outcome.DEAD)))
+        stages = stages or self._stages
+        if self._of_videos:
+            died["videos"] += sum(died.pop(stage) for stage in died.keys() - {*stages, NO_LETTER})
         tallies: dict[str, Tally] = {}
         reached = self._before.written + died.total()
         for stage in stages:
@@ -270,7 +280,7 @@ class JobCheckpoint:
         """
         own: dict[str, Budget | None] = {stage: tolerated(policy) for stage, policy in config.policies.items()}
         for stage, tally in self.earlier().items():
-            limit = own.get(stage)
+            limit = own.get(_VIDEO_STAGES[stage] if self._of_videos else stage)
             limit = config.max_failures if limit is None else limit
             budget = FailureBudget(limit, tally)
             if isinstance(limit, Fraction) and budget.is_exceeded:
