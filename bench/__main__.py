@@ -35,6 +35,7 @@ BENCHMARKS = {
     "pages": "scanned pages: what the first pass and the resampling cost, how exact they are on drawn text",
     "volumes": "the two lanes of a volume worker; a job over three volumes that is killed again and again",
     "video_frames": "frames of a video at a step, keyframes, scenes: one core; decoding all, seeking, a bare loop",
+    "videos": "mining videos: its cost beside sampling alone, two workers against one, 20 kills",
     "dedup": "near-duplicates: what rules keep and find, large collections in pairs and in buckets",
     "frames": "one core: what looking at a frame of a video costs: statistics, hashes, bars, boxes",
     "sandbox": "what confining the workers costs (--sandbox)",

@@ -43,6 +43,7 @@ VARIANTS = {
         "ceiling",
     },
     "dedup": {"default", "strict", "all pairs", "buckets"},
+    "videos": {"sampler alone", "mined", "1 worker", "2 workers", "killed"},
     "video_frames": {"penstock", "bare loop", "keyframes, keyframe every 5 s"},
     "tee": {"Milvus Lite", "bulk", "both"},
     "packed": {"loose files", "tar"},
@@ -74,6 +75,7 @@ LONG = {
     "tee",
     "triton",
     "video_frames",
+    "videos",
     "volumes",
 }
 """Those that take over ten seconds in their tiniest form, on two cores: run at night."""

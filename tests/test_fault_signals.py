@@ -179,7 +179,7 @@ def test_a_job_that_is_interrupted_ends_in_time_and_goes_on_later(
     assert seconds < patient(30 if len(signals) == 1 else 2), context
     if len(signals) == 1:
         assert f"to go on: penstock resume {folder / 'job'}" in said, context
-    assert least <= written(folder) < PICTURES, context
+    assert least <= written(folder) <= PICTURES, context  # all of them, where the signal came late
     assert read_status(folder / "job").owner is None, context
     assert main(["resume", str(folder / "job")]) == 0
     assert digest(folder, pictures) == truth

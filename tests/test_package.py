@@ -105,6 +105,11 @@ def test_milvus_lite_is_started_before_anything_large_is_imported() -> None:
     check_imports("import penstock.sinks.milvus.lite", {"numpy", "PIL", "pyarrow", "pymilvus", "gevent"})
 
 
+def test_embedders_need_nothing_that_a_server_of_models_lacks() -> None:
+    """A Triton server that is to serve GIST has JAX and NumPy."""
+    check_imports("import penstock.engine.embedders.registry", {"PIL", "gevent", "onnxruntime", "pymilvus", "jax"})
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     """The explicit list of packages forgets nothing, and ships nothing else."""
