@@ -107,12 +107,17 @@ def test_what_comes_later_is_held_against_what_stayed(folder: Path, tmp_path: Pa
 
 
 def test_a_job_without_books_holds_its_rows_back_too(folder: Path, tmp_path: Path) -> None:
-    """Into Milvus, beside which they lie until all are there."""
+    """Into Milvus, beside which they lie until all are there, in a folder of their own: others are left alone."""
+    others = [tmp_path / name for name in ("v.held", "v.held.tmp", "v.signatures", "held", "signatures")]
+    for other in others:
+        other.mkdir()
+        (other / "mine.txt").write_text("not yours")
     report = mine(folder, str(tmp_path / "v.db"), dedup="all")
     assert report.extra["videos"]["near_duplicates"]["items"] == 18
     with MilvusSink(str(tmp_path / "v.db"), "images") as sink:
         assert sink.count() == 10
-    assert not (tmp_path / "v.held").exists()
+    assert all((other / "mine.txt").exists() for other in others)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("step", ["_decided", "release"])

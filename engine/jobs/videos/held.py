@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -42,9 +43,11 @@ class HeldRows:
 
     def __init__(self, config: VideoConfig) -> None:
         self._config = config
-        self._folder = beside_rows(config, "held")
-        self._signatures = beside_rows(config, "signatures")
-        self._note = beside_rows(config, "survivors.json")
+        # Without books nobody goes on with it: then it lies in a folder of this run's own, whatever else is there.
+        self._own = _folder_beside_rows(config) if config.job is None else None
+        base = config.job or self._own
+        assert base is not None
+        self._folder, self._signatures, self._note = base / "held", base / "signatures", base / "survivors.json"
         self._spent = self._folder.with_name(f"{self._folder.name}{TEMPORARY}")
         self._sink: Sink | None = None
         shutil.rmtree(self._spent, ignore_errors=True)  # of a run that was killed while it deleted it
@@ -131,15 +134,14 @@ class HeldRows:
         if self.is_held:
             self._folder.rename(self._spent)  # half of it would be taken for rows that are lost
             shutil.rmtree(self._spent, ignore_errors=True)
-        if self._config.job is None:  # nobody goes on with it
-            shutil.rmtree(self._signatures, ignore_errors=True)
-            self._note.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the data set."""
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.close()
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
 
     def _made(self, dimension: int | None, note: str) -> Sink:
         fields = {**FRAME_FIELDS, **self._config.fields, **_HASHES}
@@ -163,6 +165,13 @@ class HeldRows:
         for part_number, batch in enumerate(_scanned(sink)):
             writer.write(f"{run}{part_number:09}", _signatures(batch))
         return decide(self._signatures, Rule.parse(rule_of(self._config)))
+
+
+def _folder_beside_rows(config: VideoConfig) -> Path:
+    """A new folder on the disk where the rows go."""
+    near = beside_rows(config, "held")
+    near.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{near.name}-", dir=near.parent))
 
 
 def rule_of(config: VideoConfig) -> str:

@@ -93,8 +93,6 @@ class VideoRunner(Runner[VideoPool]):
     ) -> Report:
         """Run the graph over videos, to the end; see `Runner.stream`. The report counts videos."""
         self._table.begin()
-        if self._held and checkpoint is None:
-            self._held.drop()  # of a run that was killed
         assert isinstance(self.config, VideoConfig)
         files = VideoFiles(self.config, checkpoint.job_id if checkpoint else "a job without books")
         if checkpoint:
