@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -116,7 +117,7 @@ def make_clip(path: Path, clip: Clip | None = None, **changes: Any) -> Path:
     options = {"movflags": clip.movflags} if clip.movflags else {}
     if clip.start < 0:
         options["avoid_negative_ts"] = "disabled"
-    with av.open(str(path), "w", options=options) as container:
+    with _scheduled_as_before(), av.open(str(path), "w", options=options) as container:
         cover = _cover(container) if clip.cover else None
         stream = _video(container, clip) if clip.video else None
         sound = container.add_stream("aac", rate=8000, layout="mono") if clip.sound else None
@@ -131,6 +132,16 @@ def make_clip(path: Path, clip: Clip | None = None, **changes: Any) -> Path:
         if sound is not None:
             _silence(container, sound, max([*clip.coded, 0.5]) + 0.1 + clip.silence)
     return path
+
+
+@contextmanager
+def _scheduled_as_before() -> Generator[None, None, None]:
+    """Of a superuser the AV1 encoder makes the thread that opens it real-time, and so all processes it starts."""
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, param)
 
 
 def picture(n: int, width: int, height: int) -> UInt8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -102,3 +103,10 @@ def test_the_matrix_asks_for_many_frames() -> None:
         for step in STEPS
     )
     assert asked >= 10_000
+
+
+def test_making_clips_leaves_this_process_as_it_was_scheduled(tmp_path: Path) -> None:
+    """An encoder that makes it real-time would starve all else on the machine, in later tests, too."""
+    before = os.sched_getscheduler(0)
+    make_clip(tmp_path / "clip.mp4", codec="libsvtav1", frames=3)
+    assert os.sched_getscheduler(0) == before
