@@ -71,8 +71,10 @@ def mined(clip: str, workers: int) -> Generator[Measure, None, None]:
 
         def job(folder: Path) -> tuple[float, float]:
             before = _cpu()
-            settings = ["--to", "null:", "--filter", "blur,black,flat", "--workers", str(workers)]
-            return run_to_end(["videos", str(folder), *settings], _DEADLINE), _cpu() - before
+            with tempfile.TemporaryDirectory(prefix="penstock-bench-") as own:
+                settings = ["--to", "null:", "--job", f"{own}/job", "--filter", "blur,black,flat"]
+                seconds = run_to_end(["videos", str(folder), *settings, "--workers", str(workers)], _DEADLINE)
+            return seconds, _cpu() - before
 
         def measure() -> Measures:
             (wall_few, cpu_few), (wall_many, cpu_many) = job(few), job(many)
