@@ -47,7 +47,7 @@ SAID = PieceSaid(
 
 def test_a_task_is_a_piece_of_a_video_whatever_its_name() -> None:
     """Names that are not UTF-8, and what is known of the pieces before, travel whole."""
-    piece = Piece("/clips/\udcff \n.mp4", 32, 1.5, KEPT, "/work/frames")
+    piece = Piece("/clips/\udcff \n.mp4", 32, 1.5, KEPT, "/kept/frames")
     message = PieceCodec().encode(1, 2, [piece])
     assert decode_pieces(b"".join(bytes(part) for part in message.frame)[HEAD.size :]) == [piece]
 
