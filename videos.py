@@ -6,28 +6,22 @@ from typing import TYPE_CHECKING
 
 from .lazy import lazy_exports
 
-_JOB = (
-    *("AsyncPipelineOrchestrator", "BaseStageWorker", "DedupCollector", "DownloadWorker", "ExtractWorker"),
-    *("FilterWorker", "PipelineMetrics", "StageMessage", "VideoMiner", "default_stages"),
-)
-
 if TYPE_CHECKING:
     from .engine.config.videos import VideoConfig
-    from .engine.jobs.videos import (
-        AsyncPipelineOrchestrator,
-        BaseStageWorker,
-        DedupCollector,
-        DownloadWorker,
-        ExtractWorker,
-        FilterWorker,
-        PipelineMetrics,
-        StageMessage,
-        VideoMiner,
-        default_stages,
-    )
+    from .engine.jobs.videos.messages import BaseStageWorker, PipelineMetrics, StageMessage
+    from .engine.jobs.videos.miner import VideoMiner
+    from .engine.jobs.videos.orchestrator import AsyncPipelineOrchestrator, default_stages
+    from .engine.jobs.videos.stages import DedupCollector, DownloadWorker, ExtractWorker, FilterWorker
 else:
     __getattr__, __dir__ = lazy_exports(
-        __name__, {".engine.config.videos": ("VideoConfig",), ".engine.jobs.videos": _JOB}
+        __name__,
+        {
+            ".engine.config.videos": ("VideoConfig",),
+            ".engine.jobs.videos.messages": ("BaseStageWorker", "PipelineMetrics", "StageMessage"),
+            ".engine.jobs.videos.miner": ("VideoMiner",),
+            ".engine.jobs.videos.orchestrator": ("AsyncPipelineOrchestrator", "default_stages"),
+            ".engine.jobs.videos.stages": ("DedupCollector", "DownloadWorker", "ExtractWorker", "FilterWorker"),
+        },
     )
 
 __all__ = [
