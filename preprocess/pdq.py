@@ -116,7 +116,8 @@ def hamming(a: UInt8, b: UInt8) -> npt.NDArray[np.int64]:
     Returns:
         int64 ``[...]``, 0..256.
     """
-    return np.asarray(np.bitwise_count(a ^ b).sum(axis=-1, dtype=np.int64))
+    ours, theirs = np.ascontiguousarray(a).view(np.uint64), np.ascontiguousarray(b).view(np.uint64)
+    return np.asarray(np.bitwise_count(ours ^ theirs).sum(axis=-1, dtype=np.int64))
 
 
 def _edges(steps: Floats) -> Floats:

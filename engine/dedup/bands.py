@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...preprocess.pdq import hamming
 from ...sinks.signatures import Signatures
-from .near import Index, Pairs, distance
+from .near import Index, Pairs
 from .rules import Rule
 
 BANDS: Final = 16
@@ -48,11 +49,10 @@ class BandComparer:
         return items[self._signatures.quality[items] >= self._quality]
 
     def _all(self, a: Index, b: Index) -> Iterator[Pairs]:
-        theirs = np.ascontiguousarray(self._signatures.pdq[b]).view(np.uint64)
+        theirs = self._signatures.pdq[b]
         for first in range(0, len(a), _QUERIES):
             some = a[first : first + _QUERIES]
-            ours = np.ascontiguousarray(self._signatures.pdq[some]).view(np.uint64)
-            away = np.bitwise_count(ours[:, None] ^ theirs[None]).sum(-1, dtype=np.int64)
+            away = hamming(self._signatures.pdq[some][:, None], theirs)
             row, column = np.nonzero(away <= self._most)
             if len(row):
                 yield Pairs(some[row], b[column], _similarity(away[row, column]))
@@ -74,7 +74,7 @@ class BandComparer:
             query = np.repeat(np.arange(rows.start, rows.stop), lengths[rows].sum(1))
             pair = np.unique(query * len(b) + found)
             query, found = np.divmod(pair, len(b))
-            away = distance(self._signatures.pdq[a[query]], self._signatures.pdq[b[found]])
+            away = hamming(self._signatures.pdq[a[query]], self._signatures.pdq[b[found]])
             near = away <= self._most
             if near.any():
                 yield Pairs(a[query[near]], b[found[near]], _similarity(away[near]))

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...preprocess.pdq import hamming
 from ...sinks.signatures import Signatures
 from .rules import Rule
 
@@ -96,7 +97,7 @@ class VectorComparer:
         """Those that the rule is about, by integers."""
         rule, signatures = self._rule, self._signatures
         if rule.pdq is not None:
-            close = distance(signatures.pdq[a], signatures.pdq[b]) <= rule.pdq
+            close = hamming(signatures.pdq[a], signatures.pdq[b]) <= rule.pdq
             a, b = a[close], b[close]
         similarity = cosines(signatures, a, b)
         return Pairs(a, b, similarity).where(similarity >= self._cosine)
@@ -119,9 +120,3 @@ def cosines(signatures: Signatures, a: Index, b: Index) -> NDArray[np.float64]:
         dots[part] = np.einsum("nd,nd->n", ours, theirs)
     lengths = np.sqrt(signatures.norm[a].astype(np.float64) * signatures.norm[b].astype(np.float64))
     return np.asarray(np.divide(dots, lengths, out=np.zeros(len(a)), where=lengths > 0), np.float64)
-
-
-def distance(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Bits in which hashes uint8 ``[n, 32]`` differ."""
-    ours, theirs = np.ascontiguousarray(a).view(np.uint64), np.ascontiguousarray(b).view(np.uint64)
-    return np.asarray(np.bitwise_count(ours ^ theirs).sum(-1, dtype=np.int64))
