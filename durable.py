@@ -149,6 +149,32 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         raise OSError(error.errno, f"cannot be written ({error.strerror}); free some space", str(target)) from error
 
 
+def create_file(path: Path, data: bytes, *, temporary: Path, mode: int = 0o600) -> bool:
+    """Write a file unless there is one: of all who try at once one does, and nobody sees less than all of it.
+
+    Args:
+        path: where it will be. Its bytes and its name are on the medium then.
+        data: its bytes.
+        temporary: its path while it is not complete, in the same folder; nobody else's.
+        mode: of the file.
+
+    Returns:
+        Whether it was written; False where something has the name.
+
+    Raises:
+        OSError: the disk refuses, or makes no hard links, which are what only one gets.
+    """
+    try:
+        shut(DISK, replace_file(str(temporary), [data], temporary=str(temporary), mode=mode))
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_path(path.parent)
+    return True
+
+
 def put(unfinished: Path, target: Path) -> None:
     """Give a complete file that somebody else wrote its name. Its bytes and its name are on the medium then.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,10 +56,48 @@ def test_a_workspace_is_one_job_s(tmp_path: Path) -> None:
         Workspace(tmp_path / "work", "other")
 
 
+def test_of_two_jobs_that_begin_at_once_one_has_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is refused, though both have seen an empty folder."""
+    both, seen, fsync = threading.Barrier(2), threading.local(), os.fsync
+
+    def meet(descriptor: int) -> None:
+        if not hasattr(seen, "once"):  # the marker is written, and has not its name
+            seen.once = True
+            both.wait(DEADLINE)
+        fsync(descriptor)
+
+    def begin(owner: str) -> str:
+        try:
+            Workspace(tmp_path / "work", owner)
+        except ConfigError as error:
+            return str(error)
+        return owner
+
+    monkeypatch.setattr(os, "fsync", meet)
+    with ThreadPoolExecutor(2) as threads:
+        answers = set(threads.map(begin, ["one", "other"]))
+    (owner,) = answers & {"one", "other"}
+    (refusal,) = answers - {owner}
+    assert f"the folder of another job ({owner})" in refusal
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [".penstock-work"]
+
+
+def test_a_file_system_without_hard_links_has_workspaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one job, too."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_a_workspace_is_one_job_s(tmp_path)
+
+
 def test_a_killed_first_start_is_begun_again(tmp_path: Path) -> None:
     """Its marker was not complete, and there is nothing else."""
-    put(tmp_path / "work" / ".penstock-work.tmp", "{")
-    assert Workspace(tmp_path / "work", "job").path == tmp_path / "work"
+    put(tmp_path / "work" / ".penstock-work.0123.tmp", "{")
+    workspace = Workspace(tmp_path / "work", "job")
+    workspace.sweep()
+    assert workspace.names() == [".penstock-work", ".trash"]
 
 
 def test_a_sweep_takes_what_nobody_can_go_on_with(workspace: Workspace) -> None:

@@ -16,6 +16,7 @@ The id is a digest of the video's key (its URL or path): no name of a stranger's
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -26,8 +27,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
-from ...durable import DISK, TEMPORARY, replace_file, shut
+from ...durable import DISK, TEMPORARY, create_file, replace_file, shut
 from ...errors import ConfigError
 from .disk_budget import DiskBudget
 from .trash import discard, empty, names, nbytes, opened
@@ -38,6 +40,9 @@ PART: Final = "video.part"
 NOTE: Final = "video.part.json"
 META: Final = "meta.json"
 AGAIN: Final = "again.json"
+
+_NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system without hard links answers."""
 
 _ID: Final = re.compile(r"[0-9a-f]{20}")
 
@@ -100,7 +105,7 @@ class Workspace:
         What is in the trash, whatever ends with ``.tmp``, and a beginning of a download without a note, or beside the
         whole.
         """
-        freed = empty(self._fd)
+        freed = empty(self._fd) + sum(self.remove(name) for name in self.names() if _is_unfinished(name))
         return freed + sum(folder.sweep() for folder in self.folders())
 
     def names(self, *parts: str) -> list[str]:
@@ -226,10 +231,31 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def _mark(path: Path, owner: str) -> None:
     """Make sure that a folder is the owner's."""
     marker = path / MARKER
-    found = read_json(marker)
-    if found is None and any(each.name != MARKER + TEMPORARY for each in path.iterdir()):
+    names = [each.name for each in path.iterdir()]
+    found = read_json(marker)  # after the names: another job that begins just now has marked it before it puts anything
+    if found is None and any(not _is_unfinished(name) for name in names):
         raise ConfigError(f"--work {str(path)!r}: a folder with something else in it; name an empty or a new one")
-    if found is None:
-        write_json(marker, {"format": 1, "owner": owner})
-    elif found.get("owner") != owner:
+    found = found or _claim(marker, {"format": 1, "owner": owner})
+    if found.get("owner") != owner:
         raise ConfigError(f"--work {str(path)!r}: the folder of another job ({found.get('owner')}); name another one")
+
+
+def _claim(marker: Path, mine: dict[str, Any]) -> dict[str, Any]:
+    """Write the marker of a folder that has none, and return what it says: of two who begin at once only one does."""
+    temporary = marker.with_name(f"{MARKER}.{uuid4().hex}{TEMPORARY}")
+    try:
+        if create_file(marker, json.dumps(mine).encode(), temporary=temporary):
+            return mine
+    except FileNotFoundError:
+        pass  # swept by the one who was faster
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_json(marker, mine)
+        return mine
+    return read_json(marker) or {}
+
+
+def _is_unfinished(name: str) -> bool:
+    """Whether it is a marker that its writer has not given its name."""
+    return name.startswith(MARKER) and name.endswith(TEMPORARY)

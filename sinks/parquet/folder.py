@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from ...descriptors import CloseOnFork
-from ...durable import DISK, replace_file, shut, sync_path
+from ...durable import DISK, create_file, replace_file, shut, sync_path
 from ...errors import SinkError
 from .place import STAGING, Hold, PartFile, Place, Sealed, Stored, staging
 
@@ -61,16 +61,8 @@ class FolderPlace(Place):
     def create(self, name: str, data: bytes) -> bool:
         with _errors(self.uri):
             target = self._folder / name
-            unfinished = _unfinished(target)
-            try:
-                self._write(unfinished, data)
-                os.link(unfinished, target)
-            except FileExistsError:
-                return False
-            finally:
-                unfinished.unlink(missing_ok=True)
-            sync_path(target.parent)
-            return True
+            target.parent.mkdir(parents=True, exist_ok=True)
+            return create_file(target, data, temporary=_unfinished(target), mode=0o666)
 
     def replace(self, name: str, data: bytes, was: bytes | None) -> bool:
         if was is None:
