@@ -7,10 +7,6 @@ and by another encoder, and one is cut off in the middle, as a broken download i
 
 from __future__ import annotations
 
-import argparse
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -19,9 +15,9 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from demo_steps import folders, name_pages, penstock, pictures_in
 from PIL import Image, ImageOps
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 CLIPS, SHOTS, SECONDS, RATE, SIZE = 5, 3, 2.5, 24, (480, 270)
 
 
@@ -66,24 +62,9 @@ def make_clips(pictures: Sequence[Path], folder: Path) -> None:
     (folder / "broken.mp4").write_bytes(whole[: len(whole) // 2])
 
 
-def penstock(*arguments: str) -> None:
-    """Show a command and run it; leave with its status when it fails."""
-    print(f"\n$ penstock {shlex.join(arguments)}\n", flush=True)
-    status = subprocess.run([sys.executable, "-m", "penstock", *arguments], check=False).returncode
-    if status:
-        sys.exit(status)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path, help="folder of pictures")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="where the clips, the rows and the pages go")
-    options = parser.parse_args()
-    pictures = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in PICTURES)
-    if not pictures:
-        sys.exit(
-            f"no pictures in {options.images}: give a folder that has some, e.g. make demo-video IMAGES=~/Pictures"
-        )
+    options = folders(__doc__)
+    pictures = pictures_in(options.images, "make demo-video")
     clips, rows = options.out / "clips", options.out / "frames"
     frames, duplicates = options.out / "frames.html", options.out / "duplicates.html"
     print(f"making {CLIPS + 2} clips in {clips}", flush=True)
@@ -94,9 +75,12 @@ def main() -> None:
     table = str(options.out / "duplicates.parquet")
     penstock("dedup", where, "--rule", "vectors:0.96", "--to", table, "--html", str(duplicates))
     penstock("search", where, str(pictures[0]), "-k", "5")
-    print("\nOpen in a browser:")
-    print(f"  {frames.resolve()}   frames that were kept, with their times")
-    print(f"  {duplicates.resolve()}   duplicates among them: the clip that is there twice")
+    name_pages(
+        {
+            frames: "frames that were kept, with their times",
+            duplicates: "duplicates among them: the clip that is there twice",
+        }
+    )
 
 
 if __name__ == "__main__":
