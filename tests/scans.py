@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from penstock import Report
 from penstock.bench.page_renderer import Layout, UInt8, draw, turn
 from penstock.engine.jobs.volumes.batcher import FIRST, REPROCESS
 from penstock.engine.jobs.volumes.pages import Patch, PatchResult
+from penstock.tests.waiting import DEADLINE
 from penstock.volumes import GpuBatcher, ImageTask, PipelineConfig, Record, S3Context, VolumeWorker
 
 SMALL = Layout(width=700, height=1000, size=20)
@@ -107,6 +112,25 @@ class WatchedBatcher(GpuBatcher):
         """See `GpuBatcher`."""
         self.closed += 1
         super().close()
+
+
+@asynccontextmanager
+async def in_a_batch(done: VolumeWorker, batcher: WatchedBatcher) -> AsyncGenerator[asyncio.Task[Report]]:
+    """A worker under this loop that stands in its first batch, until `batcher` lets it go on."""
+    batcher.may_run.clear()
+    async with asyncio.timeout(DEADLINE):
+        running = asyncio.create_task(done.run())
+        await asyncio.to_thread(batcher.began.wait)
+        yield running
+
+
+async def cancel_in_a_batch(done: VolumeWorker, batcher: WatchedBatcher) -> None:
+    """Cancel a worker in the middle of its first batch, and wait for its end."""
+    async with in_a_batch(done, batcher) as running:
+        running.cancel()
+        batcher.may_run.set()  # what has begun is let end
+        with pytest.raises(asyncio.CancelledError):
+            await running
 
 
 def by_page(done: VolumeWorker) -> list[Record]:

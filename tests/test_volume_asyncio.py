@@ -12,7 +12,7 @@ import pytest
 
 from penstock import ConfigError, PipelineFailure
 from penstock.bench.volume_parts import Around
-from penstock.tests.scans import WatchedBatcher, config, tasks_in, worker, write_pages
+from penstock.tests.scans import WatchedBatcher, cancel_in_a_batch, config, in_a_batch, tasks_in, worker, write_pages
 from penstock.tests.threads import our_threads
 from penstock.tests.waiting import DEADLINE, wait_until
 from penstock.volumes import ImageTask, S3Context, VolumeWorker
@@ -30,12 +30,9 @@ def quick(tmp_path: Path, pages: int = 4, **settings: Any) -> tuple[VolumeWorker
 def test_it_runs_under_the_users_own_loop(tmp_path: Path) -> None:
     """The loop goes on meanwhile."""
     done, watched = quick(tmp_path)
-    watched.may_run.clear()
 
     async def main() -> None:
-        async with asyncio.timeout(DEADLINE):
-            running = asyncio.create_task(done.run())
-            await asyncio.to_thread(watched.began.wait)
+        async with in_a_batch(done, watched) as running:
             assert not running.done()
             watched.may_run.set()
             report = await running
@@ -50,18 +47,7 @@ def test_cancelling_it_stops_everything_and_publishes_nothing(tmp_path: Path) ->
     """In the middle of a batch; no thread remains."""
     before = our_threads()
     done, watched = quick(tmp_path)
-    watched.may_run.clear()
-
-    async def main() -> None:
-        async with asyncio.timeout(DEADLINE):
-            running = asyncio.create_task(done.run())
-            await asyncio.to_thread(watched.began.wait)
-            running.cancel()
-            watched.may_run.set()  # what has begun is let end
-            with pytest.raises(asyncio.CancelledError):
-                await running
-
-    asyncio.run(main())
+    asyncio.run(cancel_in_a_batch(done, watched))
     assert done.records.published() is None
     assert watched.closed
     assert our_threads() == before

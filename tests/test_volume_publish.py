@@ -21,7 +21,16 @@ from penstock.engine.jobs.volumes.run_volumes import run_volumes
 from penstock.engine.journal import JobFolder
 from penstock.errors import ConfigError, PipelineFailure, PublishConflictError, SinkError, SourceError
 from penstock.tests.html_pages import Page, assert_self_contained
-from penstock.tests.scans import WatchedBatcher, config, page, tasks_in, worker, write_pages
+from penstock.tests.scans import (
+    WatchedBatcher,
+    cancel_in_a_batch,
+    config,
+    in_a_batch,
+    page,
+    tasks_in,
+    worker,
+    write_pages,
+)
 from penstock.tests.waiting import DEADLINE, wait_until
 from penstock.volumes import ImageTask, S3Context, S3ParquetWriter, VolumeWorker
 
@@ -113,12 +122,9 @@ def test_of_two_workers_one_publishes(tmp_path: Path) -> None:
     cfg = config(tmp_path, out_prefix=str(tmp_path / "out"))
     late, watched = blank(tmp_path / "out", tmp_path), WatchedBatcher(cfg)
     slow = worker(tmp_path, cfg, batcher=watched, transform=Around(lambda _: 0))
-    watched.may_run.clear()
 
     async def both() -> None:
-        async with asyncio.timeout(DEADLINE):
-            running = asyncio.create_task(slow.run())
-            await asyncio.to_thread(watched.began.wait)
+        async with in_a_batch(slow, watched) as running:
             await late.run()
             watched.may_run.set()
             with pytest.raises((PublishConflictError, PipelineFailure)) as caught:
@@ -154,18 +160,7 @@ def test_what_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     cfg = config(tmp_path, out_prefix=str(tmp_path / "out"), insert_batch_size=1)
     watched = WatchedBatcher(cfg)
     done = worker(tmp_path, cfg, batcher=watched, transform=Around(lambda _: 0))
-    watched.may_run.clear()
-
-    async def main() -> None:
-        async with asyncio.timeout(DEADLINE):
-            running = asyncio.create_task(done.run())
-            await asyncio.to_thread(watched.began.wait)
-            running.cancel()
-            watched.may_run.set()
-            with pytest.raises(asyncio.CancelledError):
-                await running
-
-    asyncio.run(main())
+    asyncio.run(cancel_in_a_batch(done, watched))
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
@@ -340,15 +335,20 @@ def test_what_was_done_but_not_published_is_published_by_the_next_run(
     assert len(rows(tmp_path / "out" / "vol")) == 3
 
 
+def _finish_with_a_dead_page(folder: Path) -> None:
+    """A job in the working folder, done: of the three pages of its volume one is no picture."""
+    volume(folder / "scans", "vol", 3)
+    (folder / "scans" / "vol" / "page-001.png").write_bytes(b"no picture")
+    line = ["volumes", "scans/*", "--to", "parquet:out", "--embedder", "gist:32", "--job", "job", "--progress", "none"]
+    assert main(line) == 0
+
+
 def test_resume_status_and_retry_know_jobs_about_volumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page that was mended joins its volume, which is published anew."""
     monkeypatch.chdir(tmp_path)
-    volume(tmp_path / "scans", "vol", 3)
-    (tmp_path / "scans" / "vol" / "page-001.png").write_bytes(b"no picture")
-    begin = ["volumes", "scans/*", "--to", "parquet:out", "--embedder", "gist:32", "--job", "job", "--progress", "none"]
-    assert main(begin) == 0
+    _finish_with_a_dead_page(tmp_path)
     assert main(["status", "job"]) == 0
     assert "1 dead" in capsys.readouterr().out.replace(",", "")
     assert main(["resume", "job"]) == 0
@@ -366,10 +366,7 @@ def test_retry_knows_the_stages_of_volumes(
 ) -> None:
     """And says which there are, where one is none."""
     monkeypatch.chdir(tmp_path)
-    volume(tmp_path / "scans", "vol", 3)
-    (tmp_path / "scans" / "vol" / "page-001.png").write_bytes(b"no picture")
-    begin = ["volumes", "scans/*", "--to", "parquet:out", "--embedder", "gist:32", "--job", "job", "--progress", "none"]
-    assert main(begin) == 0
+    _finish_with_a_dead_page(tmp_path)
     volume(tmp_path / "scans", "vol", 3)
     assert main(["retry", "job", "--stage", "preprocess"]) == 2
     assert "there are source, prefetch, decode, patches, compute, pages, look, transform, write" in (
