@@ -26,6 +26,9 @@ SIDE: Final = 64
 BYTES: Final = 32
 """Of a hash."""
 
+INFORMATIVE: Final = 50
+"""Quality from which on a hash, or equal squares, are evidence that pictures are the same: below it they are flat."""
+
 _WEIGHTS: Final = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601
 _KEPT: Final = 16  # frequencies each way, without the mean
 

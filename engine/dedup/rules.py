@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from ...errors import ConfigError
+from ...preprocess.pdq import INFORMATIVE
 
 EXACT: Final = "exact"
 """The name of the rule that comes before all others: the content is the same."""
-
-INFORMATIVE: Final = 50
-"""PDQ quality from which on a hash is evidence."""
 
 
 @dataclass(frozen=True, slots=True)

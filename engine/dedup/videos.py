@@ -16,10 +16,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...preprocess.pdq import INFORMATIVE
 from ...sinks.signatures import Signatures, Texts
 from ...sinks.signatures.columns import decoded
 from .near import Index
-from .rules import INFORMATIVE
 from .survivors import CAP
 
 SHARE: Final = 0.8

@@ -9,15 +9,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..pdq import hamming
+from ..pdq import INFORMATIVE, hamming
 
 UInt8 = npt.NDArray[np.uint8]
 
 DISTANCE: Final = 31
 """Bits of 256 in which hashes of one picture may differ."""
-
-QUALITY: Final = 50
-"""The least of a hash that proves anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class Neighbours:
         quality: The least quality of both.
     """
 
-    def __init__(self, distance: int = DISTANCE, quality: int = QUALITY) -> None:
+    def __init__(self, distance: int = DISTANCE, quality: int = INFORMATIVE) -> None:
         self.distance, self.quality = distance, quality
         self._kept: tuple[int, FrameSignature] | None = None
 

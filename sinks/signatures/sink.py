@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, SinkError
+from ...preprocess.pdq import INFORMATIVE
 from ...preprocess.signature import DIGEST, Tail, unpacked
 from ..base import Found, Sink
 from ..rows import RowBatch, WriteResult, need_dimension, screen
@@ -20,8 +21,6 @@ from .columns import Signatures
 from .files import SignatureWriter, key_hash, parts_in, read_signatures
 
 _NOTE: Final = "note.json"
-_TELLING: Final = 50
-"""PDQ quality from which on a picture shows something."""
 
 _WRITES: Final = 4
 """Times what was asked for: a part is a file, and many files are slow; what a kill costs is one part."""
@@ -136,7 +135,7 @@ def _contents(tail: Tail, paths: Sequence[str | None]) -> NDArray[np.uint8]:
     file's, if that is one of this machine.
     """
     found = tail.digest.copy()
-    for row in np.flatnonzero(tail.quality < _TELLING).tolist():
+    for row in np.flatnonzero(tail.quality < INFORMATIVE).tolist():
         found[row] = np.frombuffer(_file_digest(paths[row]), np.uint8)
     return found
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from ....durable import TEMPORARY, write_text
+from ....preprocess.pdq import INFORMATIVE
 from ....sinks import Found, RowBatch, Sink, SinkOptions, make_sink
 from ....sinks.signatures import Signatures, SignatureWriter, parts_in
 from ...config.videos import FRAME_FIELDS, VideoConfig
@@ -27,9 +28,6 @@ from ..common.store_check import id_of
 
 _HASHES: Final = {"pdq": "varchar(64)", "pdq_quality": "int32", "digest": "varchar(40)"}
 """Columns of held rows that go no further."""
-
-_TELLING: Final = 50
-"""Quality of a hash from which on equal pixels say that frames are the same: below it they are flat."""
 
 _DIGEST: Final = 16
 
@@ -199,7 +197,7 @@ def _signatures(batch: RowBatch) -> Signatures:
     columns = batch.columns
     quality = np.array([each["pdq_quality"] for each in columns], np.uint8)
     digest = np.array([_bytes(each["digest"])[:_DIGEST] for each in columns])
-    digest[quality < _TELLING] = 0
+    digest[quality < INFORMATIVE] = 0
     return Signatures.of(
         [_key(each) for each in columns],
         batch.vectors,
