@@ -1,8 +1,8 @@
 """A registry: from a scheme to the factory of what it names, built in or brought by an installed package.
 
-Packages register theirs as entry points (``penstock.sources``, ``penstock.sinks``, ``penstock.embedders``): the name of
-an entry point is the scheme, its value the factory. One is imported when its scheme is first asked for, never before;
-installed packages are not even looked for while what is asked for is built in.
+Packages register theirs as entry points (``penstock.sources``, ``penstock.sinks``, ``penstock.embedders``,
+``penstock.detectors``): the name of an entry point is the scheme, its value the factory. One is imported when its
+scheme is first asked for, never before; installed packages are not even looked for while what is asked for is built in.
 """
 
 from __future__ import annotations
@@ -75,6 +75,24 @@ class Registry(Generic[FactoryT]):
             (entry,) = self._entries(scheme)
             found = self._loaded[scheme] = self._import(entry, asked)
         return found
+
+    def parsed(self, spec: str, options: Mapping[str, object]) -> tuple[FactoryT, str, dict[str, str]]:
+        """What ``scheme[:rest][?option=value&option=value]`` asks for.
+
+        Args:
+            spec: what the user wrote.
+            options: more options; they win over those in `spec`.
+
+        Returns:
+            The factory, what follows the scheme's colon, and all options as texts.
+
+        Raises:
+            ConfigError: see `factory` and `split_options`.
+        """
+        head, given = split_options(self.field, spec)
+        scheme, _, rest = head.partition(":")
+        factory = self.factory(scheme, spec)
+        return factory, rest, given | {name: str(value) for name, value in options.items()}
 
     def problem(self, scheme: str) -> str | None:
         """Why there is no factory for a scheme, or no single one, in words; None where there is. Imports nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...registry import Registry, split_options
+from ...registry import Registry
 from ..embedders.base import Options
 from .base import Detector
 from .onnx import make_onnx_detector
@@ -32,7 +32,5 @@ def parse_detector(spec: str, **options: str | int | float) -> Detector:
     Raises:
         ConfigError: the scheme or an option is not known, a value is not allowed, or a plugin is broken.
     """
-    head, given = split_options("detector", spec)
-    scheme, _, rest = head.partition(":")
-    factory = DETECTORS.factory(scheme, spec)
-    return factory(rest, given | {name: str(value) for name, value in options.items()})
+    factory, rest, given = DETECTORS.parsed(spec, options)
+    return factory(rest, given)

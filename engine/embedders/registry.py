@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from ...registry import Registry, split_options
+from ...registry import Registry
 from .base import Embedder, Options
 from .callables import make_jax, make_python
 from .gist import make_gist
@@ -55,7 +55,5 @@ def parse_embedder(spec: str, **options: str | int) -> Embedder:
     Raises:
         ConfigError: the scheme or an option is not known, a value is not allowed, or a plugin is broken.
     """
-    head, given = split_options("embedder", spec)
-    scheme, _, rest = head.partition(":")
-    factory = EMBEDDERS.factory(scheme, spec)
-    return factory(rest, given | {name: str(value) for name, value in options.items()})
+    factory, rest, given = EMBEDDERS.parsed(spec, options)
+    return factory(rest, given)
