@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from typing import ClassVar, Final
 
-from ..errors import CollectionMismatchError
 from .base import Found, Sink
-from .rows import RowBatch, WriteResult, screen
+from .rows import RowBatch, WriteResult, need_dimension, screen
 
 URI: Final = "null:"
 
@@ -46,8 +45,7 @@ class NullSink(Sink):
         pass
 
     def write(self, rows: RowBatch) -> WriteResult:
-        if self._dimension is not None and rows.vectors.shape[1] != self._dimension:
-            raise CollectionMismatchError(f"{URI} takes vectors of {self._dimension} dimensions")
+        need_dimension(rows, self._dimension, URI)
         result = screen(rows).result(())
         with self._mutex:
             self._written += result.written

@@ -136,12 +136,12 @@ class Screened:
 
 
 def need_dimension(rows: RowBatch, dimension: int | None, store: str) -> None:
-    """Refuse vectors of another length than a store has.
+    """Refuse vectors of another length than a store has; one that says none takes any.
 
     Raises:
         CollectionMismatchError: they are.
     """
-    if (length := rows.vectors.shape[1]) != dimension:
+    if dimension is not None and (length := rows.vectors.shape[1]) != dimension:
         raise CollectionMismatchError(f"{store} holds vectors of {dimension} dimensions, these have {length}")
 
 

@@ -96,7 +96,7 @@ class SignatureSink(Sink):
         """
         if self._writer is None:
             raise SinkError(f"{self.uri}: the sink is not open; call open() first")
-        need_dimension(rows, self._dimension or rows.vectors.shape[1], self.uri)
+        need_dimension(rows, self._dimension, self.uri)
         screened = screen(rows)
         if screened.kept:
             kept = screened.kept
