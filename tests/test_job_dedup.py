@@ -143,6 +143,8 @@ def test_the_page_shows_who_stays_and_who_does_not(tmp_path: Path) -> None:
         (("--delete",), "never touched"),
         (("--to", "list.csv"), "Parquet"),
         (("--to", "nowhere/list.parquet"), "folder must exist"),
+        (("--html", "nowhere/page.html"), "--html: "),
+        (("--html", "-"), "never standard output"),
         (("--rule", "best"), "vectors:0.97"),
     ],
 )

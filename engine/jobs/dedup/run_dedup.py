@@ -25,6 +25,7 @@ from ...dedup import Decision, Rule, decide
 from ...journal import JobFolder, Outcome
 from ...journal.lock import Lock
 from ...machine.resources import usable_cores
+from ...observe.contact_sheet import check_sheet_path
 from ...observe.duplicates_sheet import duplicates_sheet
 from ...observe.report_files import check_report_path, write_report
 from ...sources import Source, key_of
@@ -173,8 +174,8 @@ def signing(config: DedupConfig, folder: Path) -> DedupConfig:
 
 def _checked(config: DedupConfig) -> Rule:
     check_table_path(config.duplicates)
-    if config.html is not None and (not config.html.parent.is_dir() or config.html.is_dir()):
-        raise ConfigError(f"html: {str(config.html)!r} cannot be written: its folder must exist")
+    if config.html is not None:
+        check_sheet_path(config.html)
     return Rule.parse(config.rule)
 
 
