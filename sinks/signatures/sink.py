@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...durable import write_text
 from ...errors import ConfigError, SinkError
 from ...preprocess.pdq import INFORMATIVE
 from ...preprocess.signature import DIGEST, Tail, unpacked
@@ -80,9 +81,7 @@ class SignatureSink(Sink):
         self._writer = SignatureWriter(self._folder)
         note = self._folder / _NOTE
         if not note.exists():
-            unfinished = note.with_suffix(".tmp")
-            unfinished.write_text(self._new_note)
-            unfinished.replace(note)
+            write_text(note, self._new_note)
         self._note = note.read_text()
         parts = parts_in(self._folder)
         self._next = int(parts[-1].name.split(".")[0]) + 1 if parts else 0
