@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal
 
 import numpy as np
 
@@ -31,7 +31,6 @@ from .boxes import GREY, Letterbox, letterbox
 from .layouts import LAYOUTS, Layout, Plan, Shapes, find_plan, read
 from .names import Names, image_size, model_names, option_names
 
-_OPTIONS: Final = ("layout", "names", "size", "conf", "iou", "threads")
 _SIZE: Final = 640  # of a model that takes any size and does not say which it was trained with
 _ROWS: Final = 8  # frames in a call of a model that takes any number
 
@@ -55,6 +54,9 @@ class Settings:
     conf: float = 0.25
     iou: float = 0.5
     threads: int | None = None
+
+
+_DEFAULTS: Final = asdict(Settings())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,7 @@ class OnnxDetector(Detector):
 
     def __init__(self, path: str, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
-        said = {name: getattr(self.settings, name) for name in _OPTIONS}
-        plain = Settings()
-        options = {name: str(value) for name, value in said.items() if value != getattr(plain, name)}
+        options = {name: str(value) for name, value in asdict(self.settings).items() if value != _DEFAULTS[name]}
         super().__init__(f"onnx:{path.rpartition('/')[2]}", spec_string(f"onnx:{path}", **options))
         self._path = path
         self._model: _Model | None = None
@@ -160,7 +160,7 @@ def make_onnx_detector(rest: str, options: Options) -> OnnxDetector:
         ConfigError: the file's name or an option is not one.
     """
     where = f"onnx:{rest}"
-    no_options(where, options, _OPTIONS, "detector")
+    no_options(where, options, tuple(_DEFAULTS), "detector")
     if not rest:
         raise ConfigError("detector onnx: say which file, e.g. onnx:yolo.onnx")
     layout = options.get("layout")
@@ -175,17 +175,17 @@ def make_onnx_detector(rest: str, options: Options) -> OnnxDetector:
             layout=layout,
             names=options.get("names"),
             size=int(size) if size else None,
-            conf=_share(where, "conf", options, 0.25),
-            iou=_share(where, "iou", options, 0.5),
+            conf=_share(where, "conf", options),
+            iou=_share(where, "iou", options),
             threads=threads_option(f"detector {where}", options.get("threads")),
         ),
     )
 
 
-def _share(where: str, name: str, options: Options, default: float) -> float:
-    text = options.get(name)
+def _share(where: str, name: Literal["conf", "iou"], options: Options) -> float:
+    text = options.get(name, str(_DEFAULTS[name]))
     try:
-        value = default if text is None else float(text)
+        value = float(text)
     except ValueError:
         value = math.nan
     if not 0 < value <= 1:
