@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,60 @@ import pytest
 
 from penstock import ConfigError, PipelineFailure
 from penstock.bench.volume_parts import Around
+from penstock.engine.jobs.volumes.turns import Waiting
 from penstock.tests.scans import WatchedBatcher, cancel_in_a_batch, config, in_a_batch, tasks_in, worker, write_pages
 from penstock.tests.threads import our_threads
 from penstock.tests.waiting import DEADLINE, wait_until
-from penstock.volumes import ImageTask, S3Context, VolumeWorker
+from penstock.volumes import ImageTask, PipelineConfig, S3Context, VolumeWorker
+
+
+class Most:
+    """How many reads were under way at once, at most. None ends before so many have come to ask for a turn.
+
+    Args:
+        readers: that many: without turns they would all read at once.
+    """
+
+    def __init__(self, readers: int) -> None:
+        self.seen = self._now = self._came = 0
+        self._readers, self._all_came = readers, threading.Event()
+        self._lock = threading.Lock()
+
+    def come(self) -> None:
+        """A reader is about to ask for its turn."""
+        with self._lock:
+            self._came += 1
+            if self._came == self._readers:
+                self._all_came.set()
+
+    @contextmanager
+    def read(self) -> Generator[None]:
+        """A reader has its turn."""
+        with self._lock:
+            self._now += 1
+            self.seen = max(self.seen, self._now)
+        assert self._all_came.wait(DEADLINE)
+        yield
+        with self._lock:
+            self._now -= 1
+
+
+class Watched(S3Context):
+    """Counts its reads that are under way at once, together with those of others that have the same `most`."""
+
+    def __init__(self, cfg: PipelineConfig, turns: asyncio.Semaphore | threading.Semaphore, most: Most) -> None:
+        super().__init__(cfg, turns)
+        self._most = most
+
+    @contextmanager
+    def turn(self, loop: asyncio.AbstractEventLoop | None, waiting: Waiting) -> Generator[None]:
+        self._most.come()
+        with super().turn(loop, waiting):
+            yield
+
+    def read(self, task: ImageTask) -> bytes:
+        with self._most.read():
+            return super().read(task)
 
 
 def quick(tmp_path: Path, pages: int = 4, **settings: Any) -> tuple[VolumeWorker, WatchedBatcher]:
@@ -56,19 +108,13 @@ def test_cancelling_it_stops_everything_and_publishes_nothing(tmp_path: Path) ->
 def test_volumes_that_share_a_semaphore_share_its_turns(tmp_path: Path) -> None:
     """An asyncio one of the user's loop: both workers together never read more at once, and the user has turns, too."""
     write_pages(tmp_path / "vol", {f"{number}.png": np.full((20, 20), 9, np.uint8) for number in range(12)})
-    cfg = config(tmp_path, s3_max_inflight=8)
-    most = Most()
-
-    class Watched(S3Context):
-        def read(self, task: ImageTask) -> bytes:
-            with most:
-                return super().read(task)
+    cfg, most = config(tmp_path, s3_max_inflight=8), Most(2 * 8)
 
     async def main() -> None:
         semaphore = asyncio.Semaphore(3)
         parts = [{"transform": Around(lambda _: 0), "batcher": WatchedBatcher(cfg)} for _ in range(2)]
         workers = [
-            VolumeWorker(cfg, Watched(cfg, semaphore), "vol", tasks_in(tmp_path, "vol"), **part)  # type: ignore[arg-type]
+            VolumeWorker(cfg, Watched(cfg, semaphore, most), "vol", tasks_in(tmp_path, "vol"), **part)  # type: ignore[arg-type]
             for part in parts
         ]
         async with asyncio.timeout(DEADLINE), semaphore:  # one turn is the user's
@@ -84,23 +130,11 @@ def test_volumes_that_share_a_semaphore_share_its_turns(tmp_path: Path) -> None:
 
 def test_a_semaphore_for_threads_is_shared_likewise(tmp_path: Path) -> None:
     """Without asyncio."""
-    done, watched = quick(tmp_path, s3_max_inflight=8)
-    del watched
-    most, cfg = Most(), config(tmp_path)
-
-    class Watched(S3Context):
-        def read(self, task: ImageTask) -> bytes:
-            with most:
-                return super().read(task)
-
-    done = VolumeWorker(
-        cfg,
-        Watched(cfg, threading.Semaphore(1)),
-        "vol",
-        tasks_in(tmp_path, "vol"),
-        transform=Around(lambda _: 0),
-        batcher=WatchedBatcher(cfg),
-    )
+    quick(tmp_path)
+    cfg, most = config(tmp_path, s3_max_inflight=8), Most(4)
+    s3 = Watched(cfg, threading.Semaphore(1), most)
+    parts: dict[str, Any] = {"transform": Around(lambda _: 0), "batcher": WatchedBatcher(cfg)}
+    done = VolumeWorker(cfg, s3, "vol", tasks_in(tmp_path, "vol"), **parts)
     done.run_sync()
     assert len(done.records) == 4
     assert most.seen == 1
@@ -146,23 +180,6 @@ def test_cancelling_it_while_it_waits_for_a_turn_of_threads_ends_it(tmp_path: Pa
 
     asyncio.run(main())
     assert our_threads() == before
-
-
-class Most:
-    """How many are inside at once, at most."""
-
-    def __init__(self) -> None:
-        self.seen = self._now = 0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._now += 1
-            self.seen = max(self.seen, self._now)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._now -= 1
 
 
 def test_a_worker_runs_once(tmp_path: Path) -> None:
