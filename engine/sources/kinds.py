@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +13,6 @@ from ...picture_formats import CR2, FORMATS, KNOWN, picture_format
 
 SNIFFED_BYTES = 16
 
-_NAMED: Final = frozenset("." + extension for extension in KNOWN)
-
 _EXTENSION: Final = re.compile(r"[^/.][^/]*\.[A-Za-z][A-Za-z0-9]{0,7}$")
 
 _READ_ALONE = {"tar": "an archive", **dict.fromkeys(("parquet", "arrow", "feather"), "a table")}
@@ -22,11 +20,6 @@ _READ_ALONE = {"tar": "an archive", **dict.fromkeys(("parquet", "arrow", "feathe
 
 _ARCHIVES = frozenset(["tgz", "gz", "bz2", "xz", "zst", "zip", "7z", "rar"])
 _TABLES = frozenset(["csv", "tsv", "json", "jsonl", "ndjson", "orc", "xlsx"])
-
-
-def has_picture_name(path: str) -> bool:
-    """Whether the extension is that of a picture."""
-    return path[path.rfind(".") :].lower() in _NAMED  # of millions of them: without a dot it is its last letter
 
 
 def has_extension(path: str) -> bool:
@@ -89,21 +82,24 @@ class Media:
 
     Attributes:
         noun: what people call one.
-        extensions: of names that are candidates, whatever is in them.
+        suffixes: of names that are candidates, whatever is in them: ``.jpg``.
         looks_like: whether a file that begins with these bytes is one.
         what_else: what it is instead, by its path, its first bytes, and whether it was named.
     """
 
     noun: str
-    extensions: frozenset[str]
+    suffixes: frozenset[str]
     looks_like: Callable[[bytes], bool]
     what_else: Callable[[str, bytes, bool], str]
 
     def has_name(self, path: str) -> bool:
         """Whether the extension is that of one."""
-        _, dot, extension = path.rpartition(".")
-        return bool(dot) and extension.lower() in self.extensions
+        return path[path.rfind(".") :].lower() in self.suffixes  # of millions: without a dot it is its last letter
 
 
-PICTURES: Final = Media("picture", KNOWN, looks_like_picture, what_else)
-VIDEOS: Final = Media("video", video_formats.KNOWN, video_formats.looks_like_video, lambda *_: "not a video")
+def _suffixes(extensions: Iterable[str]) -> frozenset[str]:
+    return frozenset("." + extension for extension in extensions)
+
+
+PICTURES: Final = Media("picture", _suffixes(KNOWN), looks_like_picture, what_else)
+VIDEOS: Final = Media("video", _suffixes(video_formats.KNOWN), video_formats.looks_like_video, lambda *_: "not a video")

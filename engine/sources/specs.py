@@ -10,7 +10,7 @@ from pathlib import Path
 from ...errors import SourceError
 from ...messages import redact
 from .earlier import Earlier
-from .kinds import has_picture_name
+from .kinds import PICTURES
 from .lists import check_list
 from .paths import is_url, reason, why_unread
 from .walk import Root, is_pattern
@@ -53,7 +53,7 @@ def check(specs: Iterable[str], null: bool) -> None:
     there = False
     for spec in specs:
         # [...] may be part of a name, * and ? hardly are
-        is_picture = has_picture_name(spec) and not ("*" in spec or "?" in spec or list_of(spec))
+        is_picture = PICTURES.has_name(spec) and not ("*" in spec or "?" in spec or list_of(spec))
         if is_picture and there:
             continue  # not looked at: of a million that would take as long as the listing
         wrong = _what_is_wrong(spec, null)

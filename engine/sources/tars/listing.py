@@ -9,7 +9,7 @@ from ....errors import ReadError
 from ....references import Version
 from ..containers import Container
 from ..entries import Broken, Entry, Filtered, Item, key_of
-from ..kinds import SNIFFED_BYTES, has_picture_name, looks_like_picture
+from ..kinds import PICTURES, SNIFFED_BYTES
 from .members import Member
 from .place import Sidecar, version_of
 from .samples import SIDECARS, sample_of
@@ -78,13 +78,13 @@ class TarListing:
                 yield Filtered(key_of(name), "metadata of a picture" if is_beside else "not a picture")
 
     def _is_picture(self, member: Member) -> bool:
-        if has_picture_name(member.name):
+        if PICTURES.has_name(member.name):
             return True
         sniffed = member.kind == "file" and sample_of(member.name)[1] not in SIDECARS
         if not sniffed:
             return False
         self._file.seek(member.offset)
-        return looks_like_picture(self._file.read(min(SNIFFED_BYTES, member.size)))
+        return PICTURES.looks_like(self._file.read(min(SNIFFED_BYTES, member.size)))
 
     def _label(self, name: str) -> str:
         """What a member is called behind the tar's path; names may repeat, and be what another was called for that."""
