@@ -94,6 +94,25 @@ def test_nothing_to_try_again_starts_nothing(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "rows.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "stages"),
+    [
+        ("pictures", "source, preprocess, embed, insert"),
+        ("dedup", "source, preprocess, embed, insert"),
+        ("videos", "source, download, extract, detect, embed, insert"),
+        ("volumes", "source, prefetch, decode, patches, compute, pages, look, transform, write"),
+    ],
+)
+def test_a_stage_that_a_job_does_not_have_is_refused_with_those_it_has(
+    job: Path, kind: str, stages: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each kind of job has stages of its own; near-duplicates are found by the stages of pictures."""
+    with JobFolder.create_or_open(job) as folder:
+        folder.accept({"source": "/p"}, {"kind": kind, "sources": ["/p"], "config": {}})
+    assert main(["retry", str(job), "--stage", "nowhere"]) == 2
+    assert f"'nowhere' is no stage of this job; there are {stages}\n" in capsys.readouterr().err
+
+
 def test_what_was_broken_when_it_was_listed_is_looked_at_again(tmp_path: Path) -> None:
     """It may be a picture by now, or no picture; what is still not there says why, now."""
     source = FileSource(str(tmp_path))

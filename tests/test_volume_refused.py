@@ -11,7 +11,6 @@ import pytest
 from penstock.engine.cli import main
 from penstock.engine.jobs.common.checkpoint import JobCheckpoint
 from penstock.engine.jobs.common.plan import make_plan
-from penstock.engine.jobs.volumes.graph import STAGES
 from penstock.engine.jobs.volumes.run_volumes import run_volumes
 from penstock.engine.jobs.volumes.source import VolumeSource
 from penstock.tests.scans import config
@@ -95,5 +94,5 @@ def test_the_failure_budget_of_a_job_on_volumes_is_one_of_all_its_runs(tmp_path:
     run_volumes(cfg, [str(tmp_path / "scans" / "vol")])
     books = JobCheckpoint(cfg, make_plan(cfg), VolumeSource([str(tmp_path / "scans" / "vol")]))
     with books:
-        assert books.earlier(("source", *STAGES))["decode"] == (7, 3)
-        assert books.earlier(("source", *STAGES))["compute"] == (4, 0)
+        assert books.earlier(cfg.stages)["decode"] == (7, 3)
+        assert books.earlier(cfg.stages)["compute"] == (4, 0)

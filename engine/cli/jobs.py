@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ..config.model import PER_RUN, ServiceConfig
 from ..config.videos import VideoConfig
 from .embed import run_and_tell
 from .exit_status import OK, complain, say
-from .options import RUN_FIELDS, JobCommand, given_of, setting_options, spelled_as_options
+from .options import MODELS, RUN_FIELDS, JobCommand, given_of, setting_options, spelled_as_options
 from .status import LETTERS, job_folder, listed_errors, need_job, way_on
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ Examples:
 
 How often an item was tried is counted on in its dead letter. What the job has not done yet goes
 on, too."""
-
-_STAGES = ("source", "preprocess", "embed", "insert")
-"""Of a job on pictures."""
-
-_VIDEO_STAGES = ("source", "download", "extract", "detect", "embed", "insert")
 
 _VIDEO_FIELDS = tuple(name for name in VideoConfig.model_fields if name in VideoConfig.per_run - PER_RUN)
 """Fields of jobs on videos alone that may differ from run to run."""
@@ -130,13 +125,7 @@ def _check_stage(stage: str | None, found: Status) -> None:
     """Refuse a stage that the job does not have, and say which there are."""
     from ..jobs.common.fingerprints import kind_of
 
-    stages: Sequence[str] = _STAGES
-    if kind_of(found.settings) == VideoConfig.kind:
-        stages = _VIDEO_STAGES
-    elif kind_of(found.settings) != ServiceConfig.kind:
-        from ..jobs.volumes.graph import STAGES
-
-        stages = ("source", *STAGES)
+    stages = MODELS[kind_of(found.settings)].stages
     if stage is not None and stage not in stages:
         raise click.UsageError(f"--stage: {printable(stage)!r} is no stage of this job; there are {', '.join(stages)}")
 

@@ -21,11 +21,10 @@ from .help import GroupedCommand
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Config = TypeVar("_Config", bound=ServiceConfig)
 
-_EVERY = {
-    name: info
-    for model in (DedupConfig, PipelineConfig, VideoConfig, ServiceConfig)
-    for name, info in model.model_fields.items()
-}
+MODELS = {model.kind: model for model in (DedupConfig, PipelineConfig, VideoConfig, ServiceConfig)}
+"""Configurations, by what their jobs are about."""
+
+_EVERY = {name: info for model in MODELS.values() for name, info in model.model_fields.items()}
 """The fields of all models."""
 
 SECTIONS = frozenset({"async_pipeline"})

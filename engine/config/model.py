@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -110,6 +110,15 @@ class ServiceConfig(Settings):
 
     kind: ClassVar[str] = "pictures"
     """What a job with these settings is about; its books say so where it is not pictures."""
+
+    stages: ClassVar[tuple[str, ...]] = ("source", *get_args(Stage))
+    """Stages that dead letters of such a job name, in their order."""
+
+    budgets: ClassVar[Mapping[str, str]] = {stage: stage for stage in stages}
+    """Stages at which its items are counted as failed, in their order, with the one whose policy is theirs."""
+
+    gathered_at: ClassVar[str | None] = None
+    """The one of these at which an item fails of which a part has failed at another stage."""
 
     per_run: ClassVar[frozenset[str]] = PER_RUN
     """See `PER_RUN`."""

@@ -74,6 +74,14 @@ class VideoConfig(ServiceConfig):
     """
 
     kind: ClassVar[str] = "videos"
+    stages: ClassVar[tuple[str, ...]] = ("source", "download", "extract", "detect", "embed", "insert")
+    budgets: ClassVar[Mapping[str, str]] = {
+        "source": "source",
+        "download": "preprocess",
+        "extract": "preprocess",
+        "videos": "videos",
+    }
+    gathered_at: ClassVar[str | None] = "videos"
     per_run: ClassVar[frozenset[str]] = PER_RUN | {
         *("video_timeout", "max_disk", "downloads", "downloader", "per_host", "politeness"),
         *("download_timeout", "cookies", "async_mode", "html"),

@@ -35,6 +35,9 @@ class PipelineConfig(ServiceConfig):
     """
 
     kind: ClassVar[str] = "volumes"
+    stages: ClassVar[tuple[str, ...]] = (
+        *("source", "prefetch", "decode", "patches", "compute", "pages", "look", "transform", "write"),
+    )
 
     to: Destinations = Field(default=None, json_schema_extra={"metavar": "PLACE", "option": "--to"})
     """Where volumes are published, as Parquet: parquet:s3://bucket/prefix, gs://, az://, or parquet:DIR. Each becomes a

@@ -15,13 +15,12 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Self, get_args
+from typing import Any, Self
 
 from ....errors import AccountingError, ConfigError, FailureBudgetError, ItemError, JournalError
 from ....sinks import DeadLetters, Found, read_dead_letters
 from ... import Report
 from ...config.model import ServiceConfig
-from ...config.types import Stage
 from ...core.budget import Budget, FailureBudget, Tally
 from ...core.policies import tolerated
 from ...journal import Counts, Entry, Event, JobFolder, ListingDiff, Outcome
@@ -37,12 +36,6 @@ from .plan import Plan
 from .store_check import REDONE, STORE, Known, checked, id_of, known_of
 
 _logger = logging.getLogger(__name__)
-
-_STAGES: Final = ("source", *get_args(Stage))
-"""Of a job on pictures."""
-
-_VIDEO_STAGES: Final = {"source": "source", "download": "preprocess", "extract": "preprocess", "videos": "videos"}
-"""Of a job on videos, at which videos fail and not their frames, with the stage whose policy is theirs."""
 
 _SYNC_SECONDS = 1.0
 """What a power failure may cost: outcomes of so many seconds are found out again. A dead process costs none."""
@@ -73,8 +66,7 @@ class JobCheckpoint:
         self._folder = JobFolder.create_or_open(config.job)
         self._synced = time.monotonic()
         self._children = Children()
-        self._of_videos = config.kind == "videos"
-        self._stages = [*_VIDEO_STAGES] if self._of_videos else _STAGES
+        self._budgets, self._gathered_at = config.budgets, config.gathered_at
         self._store_notes: Callable[[], Sequence[str]] | None = None
         self._recording = threading.Lock()
         self._accepts_store = config.accept_store
@@ -259,12 +251,12 @@ class JobCheckpoint:
 
     def earlier(self, stages: Sequence[str] | None = None) -> dict[str, Tally]:
         """What earlier runs did in each stage, given in their order. Whose letter is lost counts as done everywhere,
-        and a video that died of a frame as one that was put together in vain.
+        and what died of a part of it as failed where its parts are gathered.
         """
         died = stages_of(self._letters, (entry.name for _, entry in self._folder.entries(Outcome.DEAD)))
-        stages = stages or self._stages
-        if self._of_videos:
-            died["videos"] += sum(died.pop(stage) for stage in died.keys() - {*stages, NO_LETTER})
+        stages = stages or [*self._budgets]
+        if self._gathered_at is not None:
+            died[self._gathered_at] += sum(died.pop(stage) for stage in died.keys() - {*stages, NO_LETTER})
         tallies: dict[str, Tally] = {}
         reached = self._before.written + died.total()
         for stage in stages:
@@ -280,7 +272,7 @@ class JobCheckpoint:
         """
         own: dict[str, Budget | None] = {stage: tolerated(policy) for stage, policy in config.policies.items()}
         for stage, tally in self.earlier().items():
-            limit = own.get(_VIDEO_STAGES[stage] if self._of_videos else stage)
+            limit = own.get(self._budgets[stage])
             limit = config.max_failures if limit is None else limit
             budget = FailureBudget(limit, tally)
             if isinstance(limit, Fraction) and budget.is_exceeded:

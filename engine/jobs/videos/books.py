@@ -6,17 +6,15 @@ import threading
 from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from ....errors import AccountingError
 from ....messages import redact
 from ... import Report
+from ...config.videos import VideoConfig
 from ...observe.report import Accounting
 from .side_tables import VideoTable
 from .values import Finished, Tally, Video
-
-_OF_VIDEOS: Final = ("source", "download", "extract", "videos")
-"""Stages at which videos fail, and not frames."""
 
 
 @dataclass(slots=True)
@@ -110,7 +108,7 @@ class VideoBooks:
     def accounting(self, report: Report) -> Accounting:
         """A run's books in videos; the engine's count frames, too."""
         stages = {stage.name: stage for stage in report.stages}
-        failed = sum(stages[name].failed for name in _OF_VIDEOS if name in stages) - self.left
+        failed = sum(stages[name].failed for name in VideoConfig.budgets if name in stages) - self.left
         dropped = stages["source"].dropped if "source" in stages else 0
         books = report.accounting
         rest = books.read - books.delivered - dropped - failed

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from ... import Feedback, Outcome, PipelineBuilder
 from ...config.types import Stage
@@ -26,9 +26,6 @@ from .batcher import REPROCESS, GpuBatcher
 from .memory import Room, nbytes_of
 from .pages import DecodedFrame, FetchedPage, ImageTask, PageLook, Record, Row, Written
 from .prefetcher import Prefetcher
-
-STAGES: Final = ("prefetch", "decode", "patches", "compute", "pages", "look", "transform", "write")
-"""Those that a page can fail in, in their order."""
 
 _ROWS_WAIT = 1.0
 """Seconds that a record waits for others to be written with."""

@@ -19,7 +19,7 @@ from ...core.threads import DaemonThreads
 from ..common.checkpoint import JobCheckpoint
 from .accounting import VolumeValues
 from .batcher import GpuBatcher
-from .graph import STAGES, Decodes, Inspects, VolumeParts, threads_of, volume_graph
+from .graph import Decodes, Inspects, VolumeParts, threads_of, volume_graph
 from .memory import Room, estimate_volumes, room_for_pages
 from .pages import ImageTask, Written
 from .prefetcher import Prefetcher
@@ -106,7 +106,7 @@ class VolumeJob:
         return volume_graph(self._source, parts, cfg, values).build(
             num_threads=threads_of(cfg),
             max_failures=cfg.max_failures,
-            earlier=self._checkpoint.earlier(("source", *STAGES)) if self._checkpoint else None,
+            earlier=self._checkpoint.earlier(cfg.stages) if self._checkpoint else None,
             sample_memory=1.0,
             stall_after=cfg.stall_after or None,
         )
