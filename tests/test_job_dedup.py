@@ -161,7 +161,9 @@ def test_what_cannot_be_done_with_pictures_is_refused_before_they_are_read(
     [
         *[(spec, True) for spec in ("photos.db", "photos.db?collection=a", "http://host:19530", "parquet:rows")],
         *[(spec, True) for spec in ("parquet:s3://bucket/rows", "npy:rows", "lance:rows", "parquet:rows?metric=L2")],
-        *[(spec, False) for spec in ("pictures", "parquet:part-*.parquet", "parquet:t.parquet?image=image&key=id")],
+        *[(spec, True) for spec in ("bulk:rows", "npy:rows?metric=L2")],
+        *[(spec, False) for spec in ("pictures", "s3://bucket/photos", "neither:photos", "wds:photos.tar")],
+        *[(spec, False) for spec in ("parquet:part-*.parquet", "parquet:t.parquet?image=image&key=id")],
         *[(spec, False) for spec in ("lance:photos?image=image", "https://host/a.jpg?token=1&a=1&a=2")],
     ],
 )

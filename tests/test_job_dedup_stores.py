@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ pytestmark = pytest.mark.slow
 
 DIMENSION = 16
 RULE = ("--rule", "vectors:0.97", "--progress", "none")
+
+OWN_STORE = """
+from pathlib import Path
+from penstock.sinks.npy.sink import NpySink
+
+def make(uri, options):
+    return NpySink(Path(uri.partition(":")[2]), options.dimension)
+"""
 
 
 def rows() -> RowBatch:
@@ -72,6 +81,14 @@ def test_the_rows_of_every_store_that_can_be_read_are_compared(tmp_path: Path, k
     assert main(["dedup", uri, "--to", str(to), *RULE]) == 0
     assert listed(to) == EXPECTED
     assert read(uri) == before
+
+
+def test_the_rows_of_a_store_that_a_package_brings_are_compared(tmp_path: Path, install: Callable[..., None]) -> None:
+    """By its scheme, as those of stores that are built in."""
+    install("own_store", {"own-store": "own_store:make"}, OWN_STORE, "penstock.sinks")
+    uri, to = stored(f"own-store:{tmp_path / 'rows'}"), tmp_path / "d.parquet"
+    assert main(["dedup", uri, "--to", str(to), *RULE]) == 0
+    assert listed(to) == EXPECTED
 
 
 @pytest.mark.parametrize("kind", ["", "lance:"])

@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from ....errors import ConfigError
 from ....registry import scheme_of
 from ....sinks import RowBatch, Searchable, Sink
+from ....sinks.registry import SINKS
 from ....sinks.rows import VECTOR
 from ....sinks.signatures import Signatures, SignatureWriter, parts_in
 from ...config.dedup import DedupConfig
 from ...dedup import Decision, Rule
 from ...sources.frame_keys import frame_key
+from ...sources.registry import SOURCES
 from ...sources.tables.spec import OPTIONS
 
 FLAG: Final = "duplicate_of"
 """The column that names whose duplicate a row is."""
 
-_STORES: Final = frozenset({"parquet", "npy", "lance", "bulk"})
 _LITE: Final = ".db"
 
 _ROWS: Final = 1000
@@ -33,15 +34,17 @@ _BYTES: Final = 8 << 20
 
 def is_store(spec: str) -> bool:
     """Whether a source is a store of vectors and no source of pictures: ``photos.db``, ``http://host:19530``,
-    ``parquet:DIR``, ``npy:DIR`` or ``lance:DIR``, with settings behind it or without. Tables of pictures are none:
-    ``parquet:part-*.parquet``, and those whose columns are named (``?image=...``)."""
+    ``parquet:DIR``, ``npy:DIR``, ``lance:DIR`` or one of an installed package, with settings behind it or without.
+    Tables of pictures are none: ``parquet:part-*.parquet``, and those whose columns are named (``?image=...``)."""
     address, _, said = spec.partition("?")
     scheme = scheme_of(address)
     if scheme in ("http", "https"):
         return not urlsplit(address).path.strip("/")
-    if scheme in ("parquet", "lance") and (said.partition("=")[0] in OPTIONS or _is_file(address)):
-        return False
-    return scheme in _STORES or (scheme is None and address.endswith(_LITE))
+    if scheme is None:
+        return address.endswith(_LITE)
+    if scheme in ("parquet", "lance"):
+        return said.partition("=")[0] not in OPTIONS and not _is_file(address)
+    return SOURCES.problem(scheme) is not None and SINKS.problem(scheme) is None
 
 
 def _is_file(address: str) -> bool:
