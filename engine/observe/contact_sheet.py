@@ -153,8 +153,12 @@ def _found(
 ) -> Thumbnail:
     if isinstance(found, str):
         return Thumbnail(name, where, found, "", score, dimensions)
-    said = str(found) if isinstance(found, PenstockError) else type(found).__name__
-    return Thumbnail(name, where, None, f"Cannot be shown: {said}", score, dimensions)
+    return Thumbnail(name, where, None, f"Cannot be shown: {why(found)}", score, dimensions)
+
+
+def why(error: Exception) -> str:
+    """What a page says of an error: of those that are not penstock's own only the kind."""
+    return str(error) if isinstance(error, PenstockError) else type(error).__name__
 
 
 def picture(key: str) -> Thumbnail:

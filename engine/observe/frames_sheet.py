@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...errors import PenstockError
 from ...formatting import clock, count, duration
-from .contact_sheet import Frame
+from .contact_sheet import Frame, why
 from .html import page
 
 
@@ -55,7 +54,7 @@ def shown_frame(frame: Frame, found: str | Exception) -> ShownFrame:
     time = clock(frame[1] / 1e6)
     if isinstance(found, str):
         return ShownFrame(time, found)
-    return ShownFrame(time, None, str(found) if isinstance(found, PenstockError) else type(found).__name__)
+    return ShownFrame(time, None, why(found))
 
 
 def frames_sheet(videos: Sequence[ShownVideo], where: str, more: int = 0) -> str:
