@@ -216,10 +216,14 @@ class LineFile:
 
     Args:
         path: of the file. Its folder is made with it.
+
+    Attributes:
+        count: Lines written by this object.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.count = 0
         self._mutex = threading.Lock()
         self._descriptor: int | None = None
         self._unsynced = False
@@ -236,6 +240,7 @@ class LineFile:
             except OSError as error:
                 why = f"cannot be written ({error.strerror}); free some space, then run the job again"
                 raise OSError(error.errno, why, str(self.path)) from error
+            self.count += 1
 
     def sync(self) -> None:
         """Back only when all lines are on the medium. Costs nothing where there are no new ones.

@@ -45,12 +45,11 @@ class DeadLetters:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file = LineFile(self.path)
-        self._count = 0
 
     @property
     def count(self) -> int:
         """Letters written by this object."""
-        return self._count
+        return self._file.count
 
     def write(
         self, key: str | bytes, stage: str, error: BaseException, *, attempts: int = 1, **fields: Any
@@ -84,7 +83,6 @@ class DeadLetters:
         record = asdict(letter)
         line = json.dumps(record | record.pop("fields"), default=_as_text, ensure_ascii=True) + "\n"
         self._file.append(line.encode("ascii"))
-        self._count += 1
         return letter
 
     def sync(self) -> None:
