@@ -6,7 +6,7 @@ each command, so that each step can be repeated by hand.
 
 from __future__ import annotations
 
-from demo_steps import folders, name_pages, penstock, pictures_in
+from penstock.examples.demo_steps import folders, name_pages, penstock, pictures_in
 
 
 def main() -> None:

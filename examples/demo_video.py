@@ -15,8 +15,9 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from demo_steps import folders, name_pages, penstock, pictures_in
 from PIL import Image, ImageOps
+
+from penstock.examples.demo_steps import folders, name_pages, penstock, pictures_in
 
 CLIPS, SHOTS, SECONDS, RATE, SIZE = 5, 3, 2.5, 24, (480, 270)
 
