@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,6 +164,11 @@ def _bare(container: InputContainer, stream: VideoStream, step: int) -> Iterator
     def wanted(number: int) -> int:
         return start + round(number * step / base)
 
+    def decoded() -> Iterator[VideoFrame]:
+        for packet in gop:
+            yield from packet.decode()
+        yield from context.decode(None)
+
     def of(stop: int) -> Iterator[VideoFrame]:
         nonlocal number
         numbers: list[int] = []
@@ -175,9 +179,7 @@ def _bare(container: InputContainer, stream: VideoStream, step: int) -> Iterator
             return
         context.flush_buffers()
         before: VideoFrame | None = None
-        for frame in chain.from_iterable(
-            chain((packet.decode() for packet in gop), (context.decode(None) for _ in "1"))
-        ):
+        for frame in decoded():
             while numbers and (frame.pts or 0) > wanted(numbers[0]):
                 yield before or frame
                 numbers.pop(0)
