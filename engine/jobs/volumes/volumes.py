@@ -78,7 +78,7 @@ class Volumes:
     Args:
         writer: makes the writer of a volume.
         limit: how many pages of a volume may be dead: with more it is not published. See `FailureBudget`.
-        published: told of each volume that was published, by its name.
+        published: called for each volume that was published, with its name.
     """
 
     def __init__(
