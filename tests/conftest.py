@@ -43,8 +43,11 @@ from penstock.object_stores import ObjectStore
 from penstock.preprocess.worker.jax_runtime import worker_environment
 from penstock.shm import Zygote
 from penstock.tests.children import ENTRIES
+from penstock.tests.clips import make_clip
 from penstock.tests.slots import SlotWatch
 from penstock.tests.small_s3 import ENVIRONMENT, SmallS3, served
+from penstock.tests.video_server import VideoServer
+from penstock.tests.video_server import served as video_server_of
 
 _Server = TypeVar("_Server", bound=Server)
 
@@ -193,6 +196,19 @@ def photos() -> list[Path]:
     found = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.jpg"))
     assert len(found) >= 20
     return found
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An mp4 of twelve frames whose index is at its end, as most are."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=12).read_bytes()
+
+
+@pytest.fixture
+def video_server(video: bytes) -> Iterator[VideoServer]:
+    """Serves it in every way a server can."""
+    with video_server_of(video) as server:
+        yield server
 
 
 @pytest.fixture

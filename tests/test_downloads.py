@@ -31,25 +31,13 @@ from penstock.errors import (
     UnreadableError,
     WorkerError,
 )
-from penstock.tests.clips import make_clip
 from penstock.tests.flaky import built, finish
 from penstock.tests.mounts import mounts
 from penstock.tests.small_s3 import SmallS3
-from penstock.tests.video_server import VideoServer, served
+from penstock.tests.video_server import VideoServer
 from penstock.tests.waiting import DEADLINE, patient, wait_until
 
 pytestmark = pytest.mark.slow  # processes are started
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=12).read_bytes()
-
-
-@pytest.fixture
-def server(video: bytes) -> Iterator[VideoServer]:
-    with served(video) as videos:
-        yield videos
 
 
 @pytest.fixture
@@ -58,8 +46,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def settings(server: VideoServer) -> DownloadSettings:
-    allowed = (server.host, server.host.replace("127.0.0.1", "localhost"))
+def settings(video_server: VideoServer) -> DownloadSettings:
+    allowed = (video_server.host, video_server.host.replace("127.0.0.1", "localhost"))
     return DownloadSettings(
         allowed=allowed, stall=DEADLINE, deadline=DEADLINE, politeness=0, workers=2, extractors=("generic",)
     )
@@ -84,15 +72,15 @@ def names(workspace: Workspace) -> list[str]:
 
 
 def test_a_video_that_is_there_is_taken_as_it_is(
-    downloader: Downloader, workspace: Workspace, settings: DownloadSettings, server: VideoServer
+    downloader: Downloader, workspace: Workspace, settings: DownloadSettings, video_server: VideoServer
 ) -> None:
     """Also by a later run: it is asked for once. Its bytes count until its folder is cleared."""
-    url = server.url("ok.mp4")
+    url = video_server.url("ok.mp4")
     found = downloader.download(url)
     assert downloader.download(url) == found
     with Downloader(workspace, settings) as later:
         assert later.download(url) == found
-    assert server.seen == {"/ok.mp4": 1}
+    assert video_server.seen == {"/ok.mp4": 1}
     folder = workspace.folder(url)
     assert workspace.budget.used == folder.size() >= found.size
     folder.clear()
@@ -103,93 +91,93 @@ def test_a_video_that_is_there_is_taken_as_it_is(
 
 
 def test_a_video_that_is_named_twice_is_downloaded_once(
-    downloader: Downloader, server: VideoServer, threads: ThreadPoolExecutor
+    downloader: Downloader, video_server: VideoServer, threads: ThreadPoolExecutor
 ) -> None:
     """At the same time, too."""
-    server.let_go.set()
-    found = list(threads.map(downloader.download, [server.url("hold.mp4")] * 4))
-    assert (len({each.path for each in found}), server.seen) == (1, {"/hold.mp4": 1})
+    video_server.let_go.set()
+    found = list(threads.map(downloader.download, [video_server.url("hold.mp4")] * 4))
+    assert (len({each.path for each in found}), video_server.seen) == (1, {"/hold.mp4": 1})
 
 
 def test_a_host_is_asked_by_so_many_at_once_and_others_go_on(
-    workspace: Workspace, settings: DownloadSettings, server: VideoServer, threads: ThreadPoolExecutor
+    workspace: Workspace, settings: DownloadSettings, video_server: VideoServer, threads: ThreadPoolExecutor
 ) -> None:
     """Those that wait for it keep no worker."""
     with Downloader(workspace, replace(settings, per_host=1)) as downloader:
-        held = [threads.submit(downloader.download, server.url(f"hold.mp4?{number}")) for number in range(3)]
-        wait_until(lambda: server.held)
-        assert downloader.download(server.url("ok.mp4").replace("127.0.0.1", "localhost")).size
+        held = [threads.submit(downloader.download, video_server.url(f"hold.mp4?{number}")) for number in range(3)]
+        wait_until(lambda: video_server.held)
+        assert downloader.download(video_server.url("ok.mp4").replace("127.0.0.1", "localhost")).size
         (transfer,) = downloader.transfers()
-        assert transfer.url.startswith(server.url("hold.mp4?"))
-        server.let_go.set()
+        assert transfer.url.startswith(video_server.url("hold.mp4?"))
+        video_server.let_go.set()
         assert len({future.result(DEADLINE).path for future in held}) == 3
-    assert server.most_held == 1
+    assert video_server.most_held == 1
 
 
 def test_a_host_that_refuses_again_and_again_is_left_alone(
-    workspace: Workspace, settings: DownloadSettings, server: VideoServer
+    workspace: Workspace, settings: DownloadSettings, video_server: VideoServer
 ) -> None:
     """Its videos stay undone, for a later run; others' are downloaded."""
     with Downloader(workspace, replace(settings, refusals=2)) as downloader:
         with pytest.raises(DownloadError):
-            downloader.download(server.url("refused.mp4"))
+            downloader.download(video_server.url("refused.mp4"))
         for name in ("bot.mp4", "ok.mp4"):
             with pytest.raises(HostStoppedError, match="refused 2 downloads in a row"):
-                downloader.download(server.url(name))
-        assert downloader.download(server.url("ok.mp4").replace("127.0.0.1", "localhost")).size
+                downloader.download(video_server.url(name))
+        assert downloader.download(video_server.url("ok.mp4").replace("127.0.0.1", "localhost")).size
         assert [report.is_stopped for report in downloader.hosts()] == [False, True]
-    assert (server.seen["/refused.mp4"], server.seen["/bot.mp4"], server.seen["/ok.mp4"]) == (1, 1, 1)
+    assert (video_server.seen["/refused.mp4"], video_server.seen["/bot.mp4"], video_server.seen["/ok.mp4"]) == (1, 1, 1)
     with Downloader(Workspace(workspace.path, "job"), settings) as later:
-        assert later.download(server.url("ok.mp4")).size
+        assert later.download(video_server.url("ok.mp4")).size
 
 
-def test_a_job_asks_again_when_it_was_told_to(downloader: Downloader, server: VideoServer) -> None:
+def test_a_job_asks_again_when_it_was_told_to(downloader: Downloader, video_server: VideoServer) -> None:
     """A stage of the engine with its policy, and not a moment before."""
-    server.after = "1"
+    video_server.after = "1"
     policy = Retry(within=0.5, first=0.001, longest=0.001)  # a wait that is longer is the host's, not the video's
-    builder = PipelineBuilder().add_source([server.url("busy.mp4")]).pipe(downloader.download, on_failure=policy)
+    builder = PipelineBuilder().add_source([video_server.url("busy.mp4")]).pipe(downloader.download, on_failure=policy)
     (found,) = finish(built(builder))
     assert found.path.exists()
-    first, second = server.times
+    first, second = video_server.times
     assert second - first >= 1
 
 
 def test_a_killed_worker_s_download_is_gone_on_with(
-    downloader: Downloader, server: VideoServer, threads: ThreadPoolExecutor, video: bytes
+    downloader: Downloader, video_server: VideoServer, threads: ThreadPoolExecutor, video: bytes
 ) -> None:
     """By another one, where it was."""
-    future = threads.submit(downloader.download, server.url("stall-once.mp4"))
-    assert server.served.acquire(timeout=DEADLINE)
+    future = threads.submit(downloader.download, video_server.url("stall-once.mp4"))
+    assert video_server.served.acquire(timeout=DEADLINE)
     wait_until(lambda: [each for each in downloader.transfers() if each.nbytes >= len(video) // 2])
     for pid in downloader._pool.pids:  # pyright: ignore[reportPrivateUsage]
         os.kill(pid, signal.SIGKILL)
     assert future.result(DEADLINE).path.read_bytes() == video
-    assert server.ranges == [("/stall-once.mp4", len(video) // 2)]
+    assert video_server.ranges == [("/stall-once.mp4", len(video) // 2)]
 
 
 def test_a_page_that_drips_is_ended_by_killing_its_process(
-    workspace: Workspace, settings: DownloadSettings, server: VideoServer
+    workspace: Workspace, settings: DownloadSettings, video_server: VideoServer
 ) -> None:
     """Nothing else ends yt-dlp in time; what it has written is removed."""
     with Downloader(workspace, replace(settings, way="yt-dlp", deadline=patient(0.4))) as downloader:
         with pytest.raises(DeadlineError):
-            downloader.download(server.url("drip.mp4"))
+            downloader.download(video_server.url("drip.mp4"))
         assert (names(workspace), workspace.budget.used) == ([], 0)
-        assert downloader.download(server.url("ok.mp4")).size  # by another process
+        assert downloader.download(video_server.url("ok.mp4")).size  # by another process
 
 
 def test_downloads_are_ended_in_the_middle(
-    downloader: Downloader, workspace: Workspace, server: VideoServer, threads: ThreadPoolExecutor, video: bytes
+    downloader: Downloader, workspace: Workspace, video_server: VideoServer, threads: ThreadPoolExecutor, video: bytes
 ) -> None:
     """Those under way, those that wait for their host, and those that come later; what has come stays."""
-    under_way = [threads.submit(downloader.download, server.url(f"stall.mp4?{number}")) for number in range(4)]
+    under_way = [threads.submit(downloader.download, video_server.url(f"stall.mp4?{number}")) for number in range(4)]
     wait_until(lambda: sum(each.nbytes >= len(video) // 2 for each in downloader.transfers()) == 2)
     downloader.close()
     for future in under_way:
         with pytest.raises(WorkerError):
             future.result(DEADLINE)
     with pytest.raises((WorkerError, RuntimeError)):
-        downloader.download(server.url("ok.mp4"))
+        downloader.download(video_server.url("ok.mp4"))
     assert {name.rpartition("/")[2] for name in names(workspace)} == {"video.part", "video.part.json"}
 
 
@@ -234,12 +222,12 @@ with Downloader(Workspace(work, "job"), DownloadSettings(allowed=(host,), worker
 
 @pytest.mark.kills
 def test_a_run_killed_in_the_middle_is_gone_on_with(
-    workspace: Workspace, settings: DownloadSettings, server: VideoServer, video: bytes
+    workspace: Workspace, settings: DownloadSettings, video_server: VideoServer, video: bytes
 ) -> None:
     """Its workers end with it, and what they had is not asked for again."""
-    url = server.url("stall-once.mp4")
+    url = video_server.url("stall-once.mp4")
     folder = workspace.folder(url)
-    with subprocess.Popen([sys.executable, "-c", _A_RUN, str(workspace.path), url, server.host]) as run:
+    with subprocess.Popen([sys.executable, "-c", _A_RUN, str(workspace.path), url, video_server.host]) as run:
         wait_until(lambda: folder.size("video.part") >= len(video) // 2)
         family = psutil.Process(run.pid).children(recursive=True)
         run.kill()
@@ -248,7 +236,7 @@ def test_a_run_killed_in_the_middle_is_gone_on_with(
     workspace.sweep()
     with Downloader(workspace, settings) as later:
         assert later.download(url).path.read_bytes() == video
-    assert server.ranges == [("/stall-once.mp4", len(video) // 2)]
+    assert video_server.ranges == [("/stall-once.mp4", len(video) // 2)]
     assert names(workspace) == [f"{folder.id[:2]}/{folder.id}/{name}" for name in ("meta.json", "video")]
 
 
@@ -263,7 +251,7 @@ def pool() -> Iterator[WorkerPool]:
 def test_a_download_killed_at_any_step_is_done_by_the_next_run(
     workspace: Workspace,
     settings: DownloadSettings,
-    server: VideoServer,
+    video_server: VideoServer,
     video: bytes,
     name: str,
     pool: WorkerPool,
@@ -273,7 +261,7 @@ def test_a_download_killed_at_any_step_is_done_by_the_next_run(
     for step in range(1, 40):
         folder = workspace.folder(f"{name} {step}")
         folder.make()
-        request = DownloadRequest(server.url(name), str(folder.path), settings)
+        request = DownloadRequest(video_server.url(name), str(folder.path), settings)
         try:
             pool.submit(download_killed, step, request).result(DEADLINE)
         except PoisonItemError:
@@ -334,12 +322,12 @@ with Downloader(workspace, DownloadSettings(way="fetch", allowed=(host,), worker
 """
 
 
-def test_a_full_disk_pauses_a_download(tmp_path: Path, server: VideoServer, video: bytes) -> None:
+def test_a_full_disk_pauses_a_download(tmp_path: Path, video_server: VideoServer, video: bytes) -> None:
     """It goes on when somebody has made room, and nothing has failed."""
     with mounts() as space:
         space.tmpfs(tmp_path, "32m")
-        url = server.url("ok.mp4")
-        done = space.run(sys.executable, "-c", _ON_A_FULL_DISK, str(tmp_path), url, server.host, timeout=DEADLINE)
+        url = video_server.url("ok.mp4")
+        done = space.run(sys.executable, "-c", _ON_A_FULL_DISK, str(tmp_path), url, video_server.host, timeout=DEADLINE)
     assert (done.stdout.split(), done.stderr) == (["full", str(len(video)), "0"], "")
 
 

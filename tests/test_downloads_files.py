@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -29,23 +28,8 @@ from penstock.errors import (
     UnreadableError,
     VideoError,
 )
-from penstock.tests.clips import make_clip
-from penstock.tests.video_server import TAG, VideoServer, served
+from penstock.tests.video_server import NO_SUCCESSES, TAG, VideoServer
 from penstock.tests.waiting import DEADLINE, patient
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An mp4 whose index is at its end, as most are."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    make_clip(path, frames=12)
-    return path.read_bytes()
-
-
-@pytest.fixture
-def server(video: bytes) -> Iterator[VideoServer]:
-    with served(video) as videos:
-        yield videos
 
 
 class Folder:
@@ -70,8 +54,8 @@ class Folder:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, server: VideoServer) -> Folder:
-    return Folder(tmp_path, server)
+def folder(tmp_path: Path, video_server: VideoServer) -> Folder:
+    return Folder(tmp_path, video_server)
 
 
 @pytest.mark.parametrize("name", ["ok.mp4", "chunked.mp4", "moved.mp4", "ok", "no-ranges.mp4?cut=no"])
@@ -84,15 +68,7 @@ def test_a_video_is_there_whole_with_what_is_known_of_it(folder: Folder, name: s
     assert Downloaded.load(folder.path) == found
 
 
-@pytest.mark.parametrize(
-    ("name", "status", "transient", "refusal"),
-    [
-        ("missing.mp4", 404, False, False),
-        ("refused.mp4", 403, False, True),
-        ("bot.mp4", 429, True, True),
-        ("broken.mp4", 503, True, False),
-    ],
-)
+@pytest.mark.parametrize(("name", "status", "transient", "refusal"), NO_SUCCESSES)
 def test_an_answer_says_whether_it_may_come_another_time(
     folder: Folder, name: str, status: int, transient: bool, refusal: bool
 ) -> None:

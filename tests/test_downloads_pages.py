@@ -19,21 +19,10 @@ from penstock.engine.downloads.worker import DownloadRequest, download
 from penstock.engine.workers.callables import WorkerPool
 from penstock.errors import ConfigError, DownloadError, ItemError, TooLargeError, UnreadableError, VideoError
 from penstock.tests.clips import make_clip
-from penstock.tests.video_server import VideoServer, served
+from penstock.tests.video_server import NO_SUCCESSES, VideoServer
 from penstock.tests.waiting import DEADLINE, patient
 
 pytestmark = pytest.mark.slow  # importing yt-dlp takes a second
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=12).read_bytes()
-
-
-@pytest.fixture
-def server(video: bytes) -> Iterator[VideoServer]:
-    with served(video) as videos:
-        yield videos
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +62,8 @@ class Pages:
 
 
 @pytest.fixture
-def pages(tmp_path: Path, server: VideoServer, pool: WorkerPool) -> Pages:
-    return Pages(tmp_path, server, pool)
+def pages(tmp_path: Path, video_server: VideoServer, pool: WorkerPool) -> Pages:
+    return Pages(tmp_path, video_server, pool)
 
 
 @pytest.mark.parametrize("name", ["page", "ok.mp4", "cut-after-a-look.mp4"])
@@ -120,15 +109,7 @@ def test_a_site_that_an_extractor_is_made_for_is_not_asked_twice(pool: WorkerPoo
     assert pool.submit(is_known_site, url).result(DEADLINE) is known
 
 
-@pytest.mark.parametrize(
-    ("name", "status", "transient", "refusal"),
-    [
-        ("missing.mp4", 404, False, False),
-        ("refused.mp4", 403, False, True),
-        ("bot.mp4", 429, True, True),
-        ("broken.mp4", 503, True, False),
-    ],
-)
+@pytest.mark.parametrize(("name", "status", "transient", "refusal"), NO_SUCCESSES)
 def test_an_answer_says_whether_it_may_come_another_time(
     pages: Pages, name: str, status: int, transient: bool, refusal: bool
 ) -> None:
@@ -264,14 +245,14 @@ def test_requests_go_by_nothing_that_the_guard_does_not_see(monkeypatch: pytest.
         assert "CurlCFFI" not in session._request_director.handlers
 
 
-def test_plugins_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: VideoServer) -> None:
+def test_plugins_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, video_server: VideoServer) -> None:
     """They are any package on the path."""
     plugin = tmp_path / "path" / "yt_dlp_plugins" / "extractor" / "own.py"
     plugin.parent.mkdir(parents=True)
     plugin.write_text(f"open({str(tmp_path / 'was run')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(str(tmp_path / "path"))
     with WorkerPool(1, preload=[DownloadRequest.__module__], env={"YTDLP_NO_PLUGINS": "1"}) as pool:
-        pages = Pages(tmp_path / "video", server, pool)
+        pages = Pages(tmp_path / "video", video_server, pool)
         pages.path.mkdir()
         assert pages.get("ok.mp4", extractors=None).size
     assert not (tmp_path / "was run").exists()

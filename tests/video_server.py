@@ -12,6 +12,14 @@ from time import monotonic
 TAG = '"one"'
 LATER = '"two"'
 
+NO_SUCCESSES = (
+    ("missing.mp4", 404, False, False),
+    ("refused.mp4", 403, False, True),
+    ("bot.mp4", 429, True, True),
+    ("broken.mp4", 503, True, False),
+)
+"""Paths, the status of their answers, whether it may be another one another time, and whether the host refuses."""
+
 
 class VideoServer:
     """Serves one video by many paths; see the methods named ``serve_...``.
