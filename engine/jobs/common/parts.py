@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ....sinks import Sink
+from ... import Outcome, PipelineBuilder
 from ...config.types import Stage
 from ...core.policies import Policy
 from ...core.values import ValueModel
 
 V = TypeVar("V", bound=ValueModel)
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,14 @@ class JobParts(Generic[V]):
     values: V
     insert_rows: int
     policies: Mapping[Stage, Policy]
+
+
+def add_insert(builder: PipelineBuilder, parts: JobParts[Any], insert: Callable[[list[R]], Outcome]) -> PipelineBuilder:
+    """The graph so far, whose collected rows are written by the sink's threads."""
+    return builder.pipe(
+        insert,
+        concurrency=parts.sink.writes_at_once(parts.insert_rows),
+        executor=parts.writers,
+        name="insert",
+        on_failure=parts.policies["insert"],
+    )

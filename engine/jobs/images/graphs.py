@@ -25,7 +25,7 @@ from ...embedders import Embedder
 from ...workers import PreprocessPool
 from ..common.embedding import add_embedding, embed_with
 from ..common.in_process import LocalPreprocessor
-from ..common.parts import JobParts
+from ..common.parts import JobParts, add_insert
 from .batches import Batch, JobValues, Picture, Rows, Written, preprocessed, take_rows
 
 ImageParts = JobParts[JobValues]
@@ -124,17 +124,7 @@ def _rows(batch: Batch, refused: Container[int]) -> Any:
 
 def insert_into(builder: PipelineBuilder, parts: ImageParts) -> PipelineBuilder:
     """The graph so far, whose rows are collected and written by the sink's threads."""
-    return (
-        builder.aggregate(parts.insert_rows)
-        .pipe(
-            _insert_with(parts),
-            concurrency=parts.sink.writes_at_once(parts.insert_rows),
-            executor=parts.writers,
-            name="insert",
-            on_failure=parts.policies["insert"],
-        )
-        .add_sink(4)
-    )
+    return add_insert(builder.aggregate(parts.insert_rows), parts, _insert_with(parts)).add_sink(4)
 
 
 def _insert_with(parts: ImageParts) -> Callable[[list[Rows]], Outcome]:

@@ -25,7 +25,7 @@ from ...core.values import Gathered
 from ...embedders import Embedder
 from ...workers.videos import FrameSlot, VideoPool
 from ..common.embedding import add_embedding
-from ..common.parts import JobParts
+from ..common.parts import JobParts, add_insert
 from .accounting import VideoValues
 from .books import VideoBooks
 from .downloads import VideoFiles
@@ -75,16 +75,11 @@ def video_graph(
         )
     )
     take = partial(take_rows, hashed=hashed)
+    rows = add_embedding(builder, pool, embedder, parts.policies["embed"], take).aggregate(
+        parts.insert_rows, max_wait=_ROWS_WAIT, name="rows"
+    )
     return (
-        add_embedding(builder, pool, embedder, parts.policies["embed"], take)
-        .aggregate(parts.insert_rows, max_wait=_ROWS_WAIT, name="rows")
-        .pipe(
-            _insert_with(parts),
-            concurrency=parts.sink.writes_at_once(parts.insert_rows),
-            executor=parts.writers,
-            name="insert",
-            on_failure=parts.policies["insert"],
-        )
+        add_insert(rows, parts, _insert_with(parts))
         .disaggregate()
         .gather(name="gather")
         .pipe(green(whole), name="videos")
